@@ -1,0 +1,196 @@
+"""The contract: what a valid row is, on the side of the data (see `docs/contract.md`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pydantic
+
+Dtype = Literal[
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "string",
+    "bytes",
+]
+
+_ARROW = {
+    "float16": pa.float16(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "bytes": pa.binary(),
+} | {f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+class Strict(pydantic.BaseModel):
+    """Base of every settings object: frozen, and an unknown key is an error."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(Strict):
+    """What a valid value of one column is.
+
+    `shape` is () for a scalar, (3,) for a vector, (2, 3) for lists of lists; None stands for an
+    open dimension. A value that is missing takes `default`, or costs the row where there is none.
+    `range` includes both ends and is compared in the column's dtype. Lengths are characters of a
+    string, bytes of a bytes value. `unit` and `meaning` are documentation.
+    """
+
+    dtype: Dtype
+    shape: tuple[int | None, ...] = ()
+    required: bool = True
+    default: Any = None
+    range: tuple[float | int | None, float | int | None] | None = None
+    allowed: tuple[Any, ...] | None = None
+    min_length: int | None = pydantic.Field(None, ge=0)
+    max_length: int | None = pydantic.Field(None, ge=0)
+    finite: bool = True
+    nulls: tuple[str, ...] = ()
+    unit: str | None = None
+    meaning: str | None = None
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith("float")
+
+    @property
+    def is_integer(self) -> bool:
+        return "int" in self.dtype
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.is_float or self.is_integer
+
+    @property
+    def is_text(self) -> bool:
+        return self.dtype in ("string", "bytes")
+
+    @property
+    def scalar_type(self) -> pa.DataType:
+        """The Arrow type of one value."""
+        return _ARROW[self.dtype]
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The Arrow type of the column after validation: lists, one level a dimension, fixed-size
+        where the dimension is."""
+        type_ = self.scalar_type
+        for size in reversed(self.shape):
+            type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
+        return type_
+
+    @property
+    def size(self) -> int | None:
+        """Values a row (the product of the shape); None where a dimension is open."""
+        return None if None in self.shape else math.prod(self.shape)
+
+    def describe(self) -> str:
+        """`float32 (contract: range 0..150)`: what a message says was expected."""
+        text = self.dtype + ("" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]")
+        rules = []
+        if self.range:
+            low, high = ("" if end is None else f"{end:g}" if isinstance(end, float) else str(end) for end in self.range)
+            rules.append(f"range {low}..{high}")
+        if self.allowed is not None:
+            shown = ", ".join(str(a) for a in self.allowed[:5])
+            rules.append(f"allowed {shown}" + (" ..." if len(self.allowed) > 5 else ""))
+        if self.min_length is not None or self.max_length is not None:
+            rules.append(f"length {self.min_length or 0}..{'' if self.max_length is None else self.max_length}")
+        return text + (f" (contract: {'; '.join(rules)})" if rules else "")
+
+    @pydantic.model_validator(mode="after")
+    def _agrees_with_itself(self) -> Column:
+        problems = []
+        if any(d is not None and d < 1 for d in self.shape):
+            problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
+        if self.range is not None:
+            low, high = self.range
+            if not self.is_numeric:
+                problems.append(f"range is for numbers, and this column is {self.dtype}: use allowed or max_length")
+            elif low is not None and high is not None and low > high:
+                problems.append(f"range [{low}, {high}] is empty: the low end comes first")
+            elif any(end is not None and isinstance(end, float) and math.isnan(end) for end in (low, high)):
+                problems.append("range: an end may not be NaN; null leaves it open")
+        if (self.min_length is not None or self.max_length is not None) and not self.is_text:
+            problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
+        if self.allowed is not None:
+            if self.is_float:
+                problems.append("allowed is for integers, bool and text: use range for floats")
+            problems += [f"allowed value {a!r}: {why}" for a in self.allowed if (why := self._misfit(a))]
+        if self.default is not None:
+            problems += self._misfits_in(self.default, self.shape, "default")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _misfits_in(self, value: Any, shape: tuple[int | None, ...], name: str) -> list[str]:
+        if not shape:
+            if why := self._misfit(value):
+                return [f"{name} {value!r}: {why}"]
+            return [f"{name} {value!r} breaks the column's own rules: {self.describe()}"] if self._forbids(value) else []
+        if not isinstance(value, list | tuple) or (shape[0] is not None and len(value) != shape[0]):
+            return [f"{name} {value!r}: expected a list of shape {list(shape)}"]
+        return [p for item in value for p in self._misfits_in(item, shape[1:], name)]
+
+    def _misfit(self, value: Any) -> str | None:
+        """Why a value written in the job file is not one of this dtype; None where it is."""
+        if self.dtype == "bool":
+            return None if isinstance(value, bool) else "expected true or false"
+        if self.dtype in ("string", "bytes"):
+            return None if isinstance(value, str) else f"expected text: write it in quotes, '{value}'"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"expected a number of dtype {self.dtype}"
+        if self.is_integer:
+            info = np.iinfo(self.dtype)
+            if value != value or value != int(value) or not info.min <= value <= info.max:
+                return f"expected an integer from {info.min} to {info.max}"
+        elif math.isfinite(value) and abs(value) > float(np.finfo(self.dtype).max):
+            return f"does not fit {self.dtype}"
+        return None
+
+    def _forbids(self, value: Any) -> bool:
+        if self.is_float and self.finite and not math.isfinite(value):
+            return True
+        if self.range is not None:
+            low, high = self.range
+            if (low is not None and value < low) or (high is not None and value > high):
+                return True
+        if self.is_text:
+            length = len(value) if self.dtype == "string" else len(value.encode())
+            if length < (self.min_length or 0) or (self.max_length is not None and length > self.max_length):
+                return True
+        return self.allowed is not None and value not in self.allowed
+
+
+class Contract(Strict):
+    """All columns that are judged, in order: the order in which the faults of a row are told."""
+
+    columns: Mapping[str, Column]
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Contract:
+        bad = [n for n in self.columns if not n or n.startswith("#") or n.startswith(("input/", "output/"))]
+        if bad:
+            raise ValueError(f"column names {bad}: must not be empty, nor begin with #, input/ or output/")
+        return self
+
+    @property
+    def order(self) -> dict[str, int]:
+        """Rank of each column."""
+        return {name: rank for rank, name in enumerate(self.columns)}

@@ -1,0 +1,69 @@
+"""The record as it was read, for dead letters: found again only when a row is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+"""A longer payload is cut, and marked so."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a block's rows were parsed from.
+
+    Attributes:
+      format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of whole records), `records`
+        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON).
+      first_row: row number of the first record in `data`; the others follow without a gap.
+      data: the bytes or the columns.
+      delimiter: of CSV.
+      quote: of CSV; empty for none.
+    """
+
+    format: str
+    first_row: int
+    data: pa.Buffer | pa.RecordBatch
+    delimiter: str = ","
+    quote: str = '"'
+
+    @property
+    def is_json(self) -> bool:
+        return self.format == "columns"
+
+    def meta(self) -> dict[str, Any]:
+        """All but the data, as JSON takes it, and whether the data is a batch."""
+        meta = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data"}
+        return meta | {"batch": isinstance(self.data, pa.RecordBatch)}
+
+    def payloads(self, rows: np.ndarray) -> pa.Array:
+        """The records with these row numbers (int64), as a binary array in the same order."""
+        index = np.asarray(rows, np.int64) - self.first_row
+        if isinstance(self.data, pa.RecordBatch):
+            picked = self.data.take(pa.array(index))
+            if self.format == "records":
+                return picked.column(0).cast(pa.binary())
+            frame = pl.from_arrow(picked)
+            packed = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+            return packed.to_arrow().cast(pa.binary())
+        from transforms.framing import record_spans
+
+        starts, ends = record_spans(self.data, self.format, self.delimiter, self.quote)
+        view = memoryview(self.data)
+        # A copy of each refused record, and only of those: a slice would pin the whole block.
+        return pa.array([bytes(view[starts[i] : ends[i]]) for i in index], pa.binary())
+
+
+def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Cuts payloads at `MAX_PAYLOAD_BYTES`; also returns which were cut, as booleans."""
+    import pyarrow.compute as pc
+
+    cut = pc.fill_null(pc.greater(pc.binary_length(payload), MAX_PAYLOAD_BYTES), False)
+    if pc.any(cut).as_py():
+        payload = pa.array([p if p is None else p[:MAX_PAYLOAD_BYTES] for p in payload.to_pylist()], pa.binary())
+    return payload, cut

@@ -1,0 +1,208 @@
+"""From units of work to blocks: the reading step, and what each format's reader provides.
+
+A format is one module `read_FORMAT.py` with three functions:
+
+    check(path, settings) -> None       raises UnusableFile where a header or footer shows that the
+                                        whole file cannot be used; cheap; also used by preflight
+    cut(path, size, split_bytes, settings) -> list[FileRange]
+                                        the ranges that can be read independently of each other,
+                                        each with the number of its first row
+    read(range, settings) -> Iterator[Chunk]
+                                        the rows of one range, in order, in bounded chunks
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+
+import apache_beam as beam
+import pyarrow as pa
+
+from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
+from transforms.contract import Column, Contract
+from transforms.payload import Origin
+from transforms.splits import FileRange, Split
+
+FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
+
+
+class UnusableFile(Exception):
+    """A file that cannot be used at all: one dead letter for the file, and the others go on.
+
+    Attributes:
+      reason: a code of `transforms.block.REASONS`.
+      message: what was found, what was expected, what to do; without the file's name.
+      column: the column at fault, if it is one.
+    """
+
+    def __init__(self, reason: str, message: str, column: str | None = None):
+        super().__init__(reason, message, column)
+        self.reason, self.message, self.column = reason, message, column
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadSettings:
+    """All that a reader needs to know beside the range.
+
+    Attributes:
+      format: one of FORMATS.
+      columns: the contract's columns.
+      keep: names of further columns carried to the output; None for all of them. A kept column
+        that the contract declares is an ordinary contract column. One that it does not is text (CSV),
+        JSON text (JSON Lines) or its own type (Parquet).
+      payload: whether dead letters show the record (`rejects.payload: full`).
+      extra: `ignore` or `reject`: what becomes of columns that the contract does not name.
+      delimiter, quote, header, nulls: of CSV. `header` false: the fields are the contract's
+        columns, then the kept ones, in order. `nulls` are unquoted texts read as null.
+      record_column: of TFRecord, and of rows fed to the model as they are: the name of a bytes
+        column to hold the whole record; None for none.
+      bare_value_column: of JSON Lines: the column that a line which is not an object is a value of.
+      max_block_bytes: input bytes a chunk, about.
+      max_block_rows: rows a chunk at most.
+      max_row_bytes: a longer record is `too_large`.
+    """
+
+    format: str
+    columns: Contract
+    keep: tuple[str, ...] | None = ()
+    payload: bool = True
+    extra: str = "ignore"
+    delimiter: str = ","
+    quote: str = '"'
+    header: bool = True
+    nulls: tuple[str, ...] = ()
+    record_column: str | None = None
+    bare_value_column: str | None = None
+    max_block_bytes: int = 4 << 20
+    max_block_rows: int = 65536
+    max_row_bytes: int = 16 << 20
+
+    @property
+    def contract_columns(self) -> dict[str, Column]:
+        return dict(self.columns.columns)
+
+    @property
+    def kept_undeclared(self) -> tuple[str, ...]:
+        """Kept columns that the contract does not declare. Not for `keep: all`."""
+        return tuple(name for name in self.keep or () if name not in self.columns.columns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """What a reader yields: some consecutive records of one range.
+
+    Attributes:
+      rows: `ROW` (int64, ascending), then every contract column and every kept column by its name,
+        optionally `FAULTS`. A contract column is either text still to be parsed (a string array
+        under a numeric or bool column: CSV only) or holds values that stand for exactly one value
+        of the dtype each; null where the value is missing, or where FAULTS tells what is wrong.
+      rejected: records refused as a whole (`REJECTED_SCHEMA`), payload included.
+      origin: the bytes of these records; None where payloads are not kept.
+    """
+
+    rows: pa.RecordBatch
+    rejected: pa.RecordBatch = NO_REJECTED
+    origin: Origin | None = None
+
+
+def format_module(name: str) -> ModuleType:
+    """The module of a format, by the name in `FORMATS`."""
+    return importlib.import_module(f"transforms.read_{name}")
+
+
+STOP = threading.Event()
+"""Set when this process should begin no new block: after one worker of the FnApiRunner has raised,
+the others go on to their next splits otherwise (seen in Beam 2.77)."""
+
+
+class Stopped(Exception):
+    """Raised between blocks once `STOP` is set."""
+
+
+def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+    """Reads one split: its rows in blocks, then an empty block that holds the total."""
+    module = format_module(settings.format)
+    seq = total = 0
+    source = split.ranges[0].path if split.ranges else ""
+    empty = pa.RecordBatch.from_arrays([pa.array([], pa.int64())], [ROW])
+    for range_ in split.ranges:
+        source = range_.path
+        began = time.perf_counter()
+        for chunk in _chunks(module, range_, settings):
+            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin)
+            yield block.with_tally(read_s=time.perf_counter() - began)
+            if STOP.is_set():
+                raise Stopped("the run is stopping")
+            seq, total = seq + 1, total + block.count
+            empty = chunk.rows.slice(0, 0)
+            began = time.perf_counter()
+    yield Block(split.id, attempt, seq, source, empty, total=total)
+
+
+def _chunks(module: ModuleType, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+    first_row = range_.first_row
+    try:
+        for chunk in module.read(range_, settings):
+            yield chunk
+            first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
+    except UnusableFile as error:
+        # One dead letter a file: the other ranges of it stay silent.
+        if range_.index == 0:
+            yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
+    except OSError as error:
+        message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+        yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+
+
+def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
+    """No rows, with the contract's columns; for chunks that only hold dead letters."""
+    columns = {ROW: pa.array([], pa.int64())}
+    columns |= {name: pa.array([], c.arrow_type) for name, c in settings.contract_columns.items()}
+    columns |= {name: pa.array([], pa.string()) for name in settings.kept_undeclared}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def new_attempt() -> str:
+    """An id that no other attempt has."""
+    return secrets.token_hex(6)
+
+
+class Read(beam.PTransform):
+    """PCollection[Split] -> PCollection[Block]: reads each split to its end, in order.
+
+    Args:
+      settings: what to read and how.
+      done: told a split's id, says whether a receipt for it stands already; such a split is
+        skipped. A picklable callable; None reads everything.
+    """
+
+    def __init__(self, settings: ReadSettings, done=None):
+        super().__init__()
+        self.settings, self.done = settings, done
+
+    def expand(self, splits):
+        return splits | beam.ParDo(_ReadFn(self.settings, self.done)).with_output_types(Block)
+
+
+class _ReadFn(beam.DoFn):
+    def __init__(self, settings, done):
+        self.settings, self.done = settings, done
+        self.rows_read = beam.metrics.Metrics.counter("beam_score", "rows_read")
+
+    def process(self, split: Split):
+        if STOP.is_set():
+            raise Stopped("the run is stopping")
+        if self.done is not None and self.done(split.id):
+            return
+        for block in read_split(split, self.settings, new_attempt()):
+            self.rows_read.inc(block.count)
+            yield block
