@@ -1,0 +1,88 @@
+# make demo     install, make sample data and a model, score them, show what came out
+# make test     install what tests need, run them all (make test ARGS="-k csv" for some)
+# make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
+# make lint     ruff, both as linter and as formatter
+# make lock     resolve the dependencies anew, for Python 3.11 to 3.13 at once
+# make clean    remove what all of these made
+#
+# Another Python than the one found: make PYTHON=/path/to/python3.12 demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTHON ?=
+ROWS ?= 20000000
+PAIRS ?= 7
+ARGS ?= -n 2 -q
+
+# Which Python to build the environment with: the first of these that runs, fits, and has venv.
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help demo test bench lint lock clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# --- the environment: each step leaves a stamp, so that nothing is installed twice ---
+
+$(BIN)/python:
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c '$(FITS)' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV) && exit 0; \
+	    exit 1; \
+	  fi; \
+	done; \
+	echo "beam-score needs Python 3.11, 3.12 or 3.13 with venv, and none of these is one: $(CANDIDATES)" \
+	  "(python3 is $$(python3 --version 2>&1 | tail -1)). Try: make PYTHON=/path/to/python3.12 demo" >&2; \
+	exit 1
+
+$(VENV)/installed: requirements.lock pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing the locked versions (about 1.5 GB unpacked; a few minutes the first time)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-test: requirements-test.lock $(VENV)/installed
+	@echo "Installing what tests need"
+	@$(PIP) install --require-hashes -r requirements-test.lock
+	@touch $@
+
+# --- what a person runs ---
+
+demo/data/people-0.csv: examples/demo/make_data.py | $(VENV)/installed
+	@$(BIN)/python $< demo/data
+
+demo/models/people/1/saved_model.pb: examples/demo/make_model.py | $(VENV)/installed
+	@$(BIN)/python $< demo/models/people/1
+
+# The output goes first: a finished job that is run again only says that it is finished.
+demo: demo/data/people-0.csv demo/models/people/1/saved_model.pb
+	@rm -rf demo/out
+	$(BIN)/beam-score run examples/demo/job.yaml
+
+test: $(VENV)/installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/installed-test
+	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS)
+
+lint: $(VENV)/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+lock: | $(BIN)/python
+	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
+	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --output-file requirements.lock
+	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --extra test --extra lint \
+	  --constraint requirements.lock --output-file requirements-test.lock
+
+# One file for all the Pythons, with hashes, and without a word on where the packages come from.
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+clean:
+	rm -rf $(VENV) demo bench-data build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
