@@ -1,0 +1,253 @@
+"""Judges every value of a block against the contract, a whole column at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.block import FAULTS, ROW, Block, Fault, reject_rows
+from transforms.contract import Column, Contract
+from transforms.numbers import parse_bool, parse_float, parse_integer
+
+_SHOWN_CHARS = 40
+
+
+def validate(block: Block, contract: Contract, show_values: bool = True) -> Block:
+    """The block with its contract columns typed, and the rows that break the contract rejected.
+
+    Args:
+      block: as a reader makes it.
+      contract: every column of it is in `block.rows`.
+      show_values: whether messages may hold the value that was found.
+    """
+    faults = _reader_faults(block.rows)
+    faulty = {f.column: f.index for f in faults if f.column is not None}
+    columns, tally = {}, {}
+    for name in block.rows.schema.names:
+        values = block.rows[name]
+        column = contract.columns.get(name)
+        if column is not None:
+            judged = judge(name, column, values, faulty.get(name), show_values)
+            values = judged.values
+            faults += judged.faults
+            if judged.defaults:
+                tally["defaults_used"] = tally.get("defaults_used", 0) + judged.defaults
+                tally[f"defaults_used.{name}"] = judged.defaults
+        if name != FAULTS:
+            columns[name] = values
+    rows = pa.RecordBatch.from_pydict(columns)
+    block = dataclasses.replace(block, rows=rows).with_tally(**tally)
+    return reject_rows(block, faults, "validate", contract.order)
+
+
+def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
+    """The faults that a reader left in the FAULTS column, one a column and reason."""
+    if FAULTS not in rows.schema.names:
+        return []
+    lists = rows[FAULTS]
+    parent = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    errors = lists.flatten()
+    kinds = pa.table({"column": errors.field(0), "reason": errors.field(1)})
+    faults = []
+    for kind in kinds.group_by(["column", "reason"]).aggregate([]).to_pylist():
+        same = pc.equal(errors.field(1), kind["reason"])
+        same = pc.and_(same, pc.is_null(errors.field(0)) if kind["column"] is None else pc.equal(errors.field(0), kind["column"]))
+        where = np.flatnonzero(pc.fill_null(same, False).to_numpy(zero_copy_only=False))
+        faults.append(Fault(parent[where], kind["column"], kind["reason"], errors.field(2).take(pa.array(where))))
+    return faults
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Attributes:
+    values: of the column's Arrow type; anything where a row is at fault.
+    faults: at most one a row.
+    defaults: how many values were missing and filled.
+    """
+
+    values: pa.Array
+    faults: list[Fault]
+    defaults: int = 0
+
+
+def judge(name: str, column: Column, values: pa.Array, known_bad: np.ndarray | None, show_values: bool = True) -> Judged:
+    """Types one column and finds every row that breaks its rules.
+
+    Args:
+      values: text (under a number or bool column), or values of the column's Arrow type.
+      known_bad: positions at which the reader has told a fault of this column already.
+    """
+    found = values  # what messages quote
+    faults: list[Fault] = []
+    bad = np.zeros(len(values), bool)
+    if known_bad is not None:
+        bad[known_bad] = True
+
+    def refuse(mask: np.ndarray, reason: str, expected: str | None = None) -> None:
+        mask = mask & ~bad
+        index = np.flatnonzero(mask)
+        if len(index):
+            bad[index] = True
+            faults.append(Fault(index, name, reason, _messages(name, found, index, expected or column.describe(), show_values)))
+
+    if pa.types.is_null(values.type):
+        values = pa.nulls(len(values), column.arrow_type)
+    elif not column.shape and not column.is_text and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
+        values, wrong_type, out_of_range = parse(values, column.dtype)
+        refuse(wrong_type, "wrong_type")
+        refuse(out_of_range, "out_of_range", _dtype_limits(column))
+    elif values.type != column.arrow_type:
+        values = values.cast(column.arrow_type)
+
+    defaults = 0
+    if values.null_count:
+        missing = values.is_null().to_numpy(zero_copy_only=False) & ~bad
+        if column.default is not None:
+            defaults = int(missing.sum())
+            if defaults:
+                values = pc.if_else(pa.array(missing), pa.scalar(_default(column), column.arrow_type), values)
+        elif column.required and missing.any():
+            index = np.flatnonzero(missing)
+            bad[index] = True
+            message = f"column {name!r} is missing, expected {column.describe()}: supply it, or give the column a default"
+            faults.append(Fault(index, name, "missing_value", message))
+    _judge_values(column, values, refuse)
+    return Judged(values, faults, defaults)
+
+
+def _default(column: Column):
+    return column.default.encode() if column.dtype == "bytes" and isinstance(column.default, str) else column.default
+
+
+def _dtype_limits(column: Column) -> str:
+    info = np.finfo(column.dtype) if column.is_float else np.iinfo(column.dtype)
+    return f"{column.describe()}, which holds {info.min} to {info.max}"
+
+
+def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
+    """Applies the rules on values: finiteness, range, allowed values, lengths."""
+    flat, spread = _flatten(column, values)
+    if column.is_numeric and len(flat):
+        numbers = _numbers(flat)
+        # One pass tells a clean column: NaN makes min and max NaN, and infinities are extremes.
+        if not _all_inside(column, numbers):
+            present = np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
+            if column.is_float and column.finite:
+                refuse(spread(present & ~np.isfinite(numbers)), "not_finite")
+            if column.range is not None:
+                low, high = _bounds(column)
+                with np.errstate(invalid="ignore"):
+                    refuse(spread(present & ((numbers < low) | (numbers > high))), "out_of_range")
+    if column.allowed is not None:
+        allowed = [a.encode() if column.dtype == "bytes" else a for a in column.allowed]
+        inside = pc.is_in(flat, pa.array(allowed, flat.type), skip_nulls=True)
+        refuse(spread(_true(pc.and_(flat.is_valid(), pc.invert(inside)))), "not_allowed")
+    if column.min_length is not None or column.max_length is not None:
+        length = pc.binary_length(flat) if column.dtype == "bytes" else pc.utf8_length(flat)
+        if column.min_length is not None:
+            refuse(spread(_true(pc.less(length, column.min_length))), "out_of_range")
+        if column.max_length is not None:
+            refuse(spread(_true(pc.greater(length, column.max_length))), "out_of_range")
+
+
+def _true(mask: pa.Array) -> np.ndarray:
+    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
+
+
+def _numbers(flat: pa.Array) -> np.ndarray:
+    """Numbers as numpy, with what stands under a null kept as it is (a mask tells them apart)."""
+    dtype = flat.type.to_pandas_dtype()
+    return np.frombuffer(flat.buffers()[1], dtype, count=flat.offset + len(flat))[flat.offset :]
+
+
+def _all_inside(column: Column, numbers: np.ndarray) -> bool:
+    least, most = numbers.min(), numbers.max()
+    if column.is_float and column.finite and not (np.isfinite(least) and np.isfinite(most)):
+        return False
+    if column.range is None:
+        return True
+    low, high = _bounds(column)
+    return bool(least >= low and most <= high)
+
+
+def _bounds(column: Column) -> tuple:
+    """Both ends in the column's dtype, as `semantics` has it; an open end is the dtype's own."""
+    low, high = column.range
+    if column.is_integer:
+        info = np.iinfo(column.dtype)
+        # A fraction as the end of an integer range: the nearest integer inside.
+        low = info.min if low is None else max(info.min, int(np.ceil(low)) if isinstance(low, float) else low)
+        high = info.max if high is None else min(info.max, int(np.floor(high)) if isinstance(high, float) else high)
+        return low, high
+    with np.errstate(over="ignore"):
+        dtype = np.dtype(column.dtype).type
+        return dtype(-np.inf if low is None else low), dtype(np.inf if high is None else high)
+
+
+def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.ndarray], np.ndarray]]:
+    """The single values of a column, and a function that spreads a mask over them to one over rows."""
+    if not column.shape:
+        return values, lambda mask: mask
+    parents = np.arange(len(values))
+    flat = values
+    for _ in column.shape:
+        parents = parents[pc.list_parent_indices(flat).to_numpy()]
+        flat = pc.list_flatten(flat)
+
+    def spread(mask: np.ndarray) -> np.ndarray:
+        rows = np.zeros(len(values), bool)
+        rows[parents[mask]] = True
+        return rows
+
+    return flat, spread
+
+
+def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show_values: bool) -> pa.Array | str:
+    """`column 'age' is 'n/a', expected float32 (contract: range 0..150)`, one a row."""
+    if not show_values:
+        return f"column {name!r} is not as expected: {expected}"
+    picked = found.take(pa.array(index))
+    if pa.types.is_nested(picked.type) or pa.types.is_binary(picked.type) or pa.types.is_floating(picked.type):
+        text = pa.array([_shown(v) for v in picked.to_pylist()], pa.string())
+    else:
+        quote = "'" if pa.types.is_string(picked.type) else ""
+        text = pc.utf8_slice_codeunits(picked.cast(pa.string()), 0, _SHOWN_CHARS)
+        text = pc.binary_join_element_wise(quote, text, quote, "")
+    return pc.binary_join_element_wise(f"column {name!r} is ", text, f", expected {expected}", "")
+
+
+def _shown(value) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+
+
+class Validate(beam.PTransform):
+    """PCollection[Block] -> PCollection[Block]: types the contract's columns, rejects what breaks it.
+
+    Args:
+      contract: what a valid row is.
+      show_values: whether dead letters' messages may hold values (`rejects.payload: full`).
+    """
+
+    def __init__(self, contract: Contract, show_values: bool = True):
+        super().__init__()
+        self.contract, self.show_values = contract, show_values
+
+    def expand(self, blocks):
+        return blocks | beam.Map(_timed, self.contract, self.show_values).with_output_types(Block)
+
+
+def _timed(block: Block, contract: Contract, show_values: bool) -> Block:
+    began = time.perf_counter()
+    block = validate(block, contract, show_values)
+    return block.with_tally(validate_s=time.perf_counter() - began)
+
+
+assert ROW != FAULTS
