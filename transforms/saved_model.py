@@ -1,0 +1,348 @@
+"""SavedModel folders, read without TensorFlow: versions, hashes, signatures.
+
+`saved_model.pb` is parsed with a description of just the fields that are needed here: the answer
+comes in milliseconds, where `import tensorflow` alone takes seconds. TensorFlow's own definitions:
+`tensorflow/core/protobuf/saved_model.proto` and `meta_graph.proto`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+DEFAULT_SIGNATURE = "serving_default"
+SERVE = "serve"
+
+
+class ModelError(ValueError):
+    """A model that cannot be used as asked. The text is for the person who wrote the job file:
+    what was found, what was expected, what to do."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a signature, as declared.
+
+    Attributes:
+      name: the key in the signature.
+      dtype: as numpy calls it (`float32`, `int64`, `bool`), or `bfloat16`, `string`.
+      shape: the first dimension included; None for an open dimension; None alone for unknown rank.
+      kind: `dense`, `sparse` (SparseTensor), or the name of another composite (`ragged`).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    kind: str = "dense"
+
+    def describe(self) -> str:
+        """`float32[?, 3]`; `float32[...]` for unknown rank; `float32` for a scalar."""
+        if self.shape is None:
+            text = f"{self.dtype}[...]"
+        elif not self.shape:
+            text = self.dtype
+        else:
+            text = f"{self.dtype}[{', '.join('?' if d is None else str(d) for d in self.shape)}]"
+        return text if self.kind == "dense" else f"{self.kind} {text}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A way to call a model: named inputs, named outputs, both sorted by name."""
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    method_name: str = ""
+
+    def describe(self) -> str:
+        """`serving_default(x: float32[?, 3]) -> y: float32[?, 1]`."""
+        inputs, outputs = (", ".join(f"{t.name}: {t.describe()}" for t in side.values()) for side in (self.inputs, self.outputs))
+        return f"{self.name}({inputs}) -> {outputs}"
+
+
+@dataclass(frozen=True)
+class Version:
+    """The SavedModel folder that a path and a version stand for.
+
+    Attributes:
+      path: the SavedModel folder itself.
+      version: its number, as the folder is called; None for a folder that is not called a number.
+      versions: all numbered versions beside it, ascending; empty when the path named the SavedModel.
+    """
+
+    path: str
+    version: str | None
+    versions: tuple[str, ...] = ()
+
+
+def find_version(path: str | os.PathLike[str], version: str | int = "latest") -> Version:
+    """Finds the SavedModel folder.
+
+    Args:
+      path: a SavedModel folder, or a folder of numbered versions, as TensorFlow Serving takes it.
+        Names that are not numbers, and folders without a `saved_model.pb`, are not versions.
+      version: a number, or `latest` for the numerically largest.
+
+    Raises:
+      ModelError: there is nothing there, it is something else, or there is no such version.
+    """
+    folder, wanted = Path(path), str(version)
+    if not folder.is_dir():
+        raise ModelError(_not_a_folder(folder))
+    if _is_saved_model(folder):
+        own = folder.resolve().name
+        if wanted != "latest" and not (_is_number(own) and _is_number(wanted) and int(own) == int(wanted)):
+            raise ModelError(
+                f"{folder} is a SavedModel itself, and version {wanted} was asked for: "
+                "leave the version out, or give the folder that holds the numbered versions"
+            )
+        return Version(str(folder), own if _is_number(own) else None)
+    versions = sorted((p.name for p in folder.iterdir() if _is_number(p.name) and _is_saved_model(p)), key=lambda n: (int(n), n))
+    if not versions:
+        raise ModelError(_not_a_saved_model(folder))
+    listed = ", ".join(versions)
+    if wanted == "latest":
+        found = versions[-1]
+    elif not _is_number(wanted):
+        raise ModelError(f"version {wanted!r}: expected 'latest' or a number; {folder} has versions {listed}")
+    else:
+        same = [v for v in versions if v == wanted] or [v for v in versions if int(v) == int(wanted)]
+        if not same:
+            raise ModelError(f"{folder} has no version {wanted}; it has {listed}")
+        found = same[0]
+    return Version(str(folder / found), found, tuple(versions))
+
+
+def hash_model(path: str | os.PathLike[str]) -> str:
+    """SHA-256, in hexadecimal, of the relative names and contents of all files of a SavedModel
+    folder. Names that begin with a dot are left out: TensorFlow writes none, file managers do."""
+    root, total = Path(path), hashlib.sha256()
+    files = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [d for d in folders if not d.startswith(".")]
+        files += [Path(folder, n) for n in names if not n.startswith(".")]
+    for file in sorted(files, key=lambda f: f.relative_to(root).as_posix()):
+        with open(file, "rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").digest()
+        # A digest has a fixed length, so no name and content can be mistaken for another pair.
+        total.update(hashlib.sha256(file.relative_to(root).as_posix().encode()).digest() + content)
+    return total.hexdigest()
+
+
+def read_signatures(path: str | os.PathLike[str]) -> dict[str, Signature]:
+    """The signatures of a SavedModel folder, by name, sorted; without loading the model.
+
+    Raises:
+      ModelError: the file is damaged, or has no graph for serving.
+    """
+    signatures = {
+        name: Signature(name, _tensors(found.inputs), _tensors(found.outputs), found.method_name)
+        for name, found in serving_graph(path).signature_def.items()
+        if name != "__saved_model_init_op"
+    }
+    return dict(sorted(signatures.items()))
+
+
+def choose_signature(signatures: Mapping[str, Signature], name: str | None = None) -> Signature:
+    """The signature named; else `serving_default`; else the only one.
+
+    Raises:
+      ModelError: no such signature, none at all, or several and no way to choose.
+    """
+    listed = ", ".join(signatures)
+    if not signatures:
+        raise ModelError("the model has no signatures: export it with tf.saved_model.save(model, path, signatures=...) or model.export(path)")
+    if name is not None:
+        if name not in signatures:
+            raise ModelError(f"the model has no signature {name!r}; it has {listed}{near(name, signatures)}")
+        return signatures[name]
+    if DEFAULT_SIGNATURE in signatures:
+        return signatures[DEFAULT_SIGNATURE]
+    if len(signatures) == 1:
+        return next(iter(signatures.values()))
+    raise ModelError(f"the model has several signatures, none called {DEFAULT_SIGNATURE}: name one of {listed} as model.signature")
+
+
+def tensorflow_version(path: str | os.PathLike[str]) -> str:
+    """The TensorFlow version that wrote the model; empty where it does not say."""
+    return serving_graph(path).meta_info_def.tensorflow_version
+
+
+def serving_graph(path: str | os.PathLike[str]) -> message.Message:
+    """The MetaGraph tagged `serve` of a SavedModel folder: the fields that `_FIELDS` names.
+
+    Raises:
+      ModelError: the file is damaged, or has no such graph.
+    """
+    file = Path(path, "saved_model.pb")
+    try:
+        model = _message_class().FromString(file.read_bytes())
+    except message.DecodeError as error:
+        raise ModelError(f"{file} is damaged, or not a SavedModel: export or copy the model again") from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}") from error
+    tags = [sorted(g.meta_info_def.tags) for g in model.meta_graphs]
+    for graph, tagged in zip(model.meta_graphs, tags, strict=True):
+        if tagged == [SERVE]:
+            return graph
+    found = "; ".join("{" + ", ".join(t) + "}" for t in tags) or "no graph at all"
+    raise ModelError(f"{file} has no graph tagged {{{SERVE}}}, only {found}: export the model for serving")
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` where a name is close to another, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file()
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+_OTHER_FILES = {
+    ".keras": "a Keras file: load it and write a SavedModel with model.export(path)",
+    ".h5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
+    ".hdf5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
+    ".tflite": "a TensorFlow Lite model: give the SavedModel that it was converted from",
+    ".pb": "a frozen graph, without signatures: give a SavedModel folder, which holds a saved_model.pb",
+    ".pbtxt": "a graph as text: give a SavedModel folder, which holds a saved_model.pb",
+    ".onnx": "an ONNX model: give a SavedModel folder",
+    ".zip": "an archive: unpack it and give the folder",
+    ".tar": "an archive: unpack it and give the folder",
+    ".gz": "an archive: unpack it and give the folder",
+    ".tgz": "an archive: unpack it and give the folder",
+}
+
+
+def _not_a_folder(path: Path) -> str:
+    if path.name == "saved_model.pb" and path.is_file():
+        return f"{path} is a file inside a SavedModel: give its folder, {path.parent}"
+    if path.exists():
+        what = _OTHER_FILES.get(path.suffix.lower(), "a file: give a SavedModel folder, which holds a saved_model.pb")
+        return f"{path} is {what}"
+    parent = next(p for p in path.absolute().parents if p.is_dir())
+    missing = path.absolute().relative_to(parent).parts[0]
+    hint = near(missing, (p.name for p in parent.iterdir()))
+    return f"{path} does not exist: {parent} holds no {missing!r}{hint}"
+
+
+def _not_a_saved_model(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir())
+    suffixes = {Path(n).suffix.lower(): n for n in names}
+    start = f"{folder} is not a SavedModel, nor a folder of numbered versions of one: "
+    if folder.suffix == ".keras" or "model.weights.h5" in names:
+        return start + "it is an unpacked Keras file; load the model and write a SavedModel with model.export(path)"
+    for suffix in (".keras", ".h5", ".hdf5"):
+        if suffix in suffixes:
+            return start + f"it holds {suffixes[suffix]}, {_OTHER_FILES[suffix]}"
+    if "tfhub_module.pb" in names:
+        return start + "it is a TF1 Hub module, which has no serving signatures; give a SavedModel"
+    if ".tflite" in suffixes:
+        return start + f"it holds {suffixes['.tflite']}, {_OTHER_FILES['.tflite']}"
+    if "saved_model.cpb" in names:
+        return start + "its graph is written in chunks (saved_model.cpb), which is not supported; export it without image format 2"
+    if "checkpoint" in names or ".index" in suffixes:
+        return start + "it holds a checkpoint, which is weights without a graph; load it into the model and write a SavedModel with model.export(path)"
+    if inner := [n for n in names if _is_saved_model(folder / n)]:
+        return start + f"SavedModels in it have names that are not numbers: give one of them, {', '.join(inner)}"
+    if ".pb" in suffixes:
+        return start + f"{suffixes['.pb']} in it is not called saved_model.pb; a frozen graph has no signatures"
+    return start + "there is no saved_model.pb in it" + ("" if names else "; the folder is empty")
+
+
+# DataType of tensorflow/core/framework/types.proto, as numpy calls them.
+_DTYPES = (
+    "unknown float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 "
+    "qint16 quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn"
+).split()
+
+# RAGGED_TENSOR_SPEC and the rest of TypeSpecProto.TypeSpecClass, tensorflow/core/protobuf/struct.proto.
+_KINDS = {1: "sparse", 2: "indexed slices", 3: "ragged"}
+
+
+def _tensors(infos: Mapping[str, message.Message]) -> dict[str, Tensor]:
+    return {name: _tensor(name, infos[name]) for name in sorted(infos)}
+
+
+def _tensor(name: str, info: message.Message) -> Tensor:
+    encoding, declared = info.WhichOneof("encoding"), info
+    kind = "dense"
+    if encoding == "coo_sparse":
+        kind = "sparse"
+    elif encoding == "composite_tensor":
+        kind = _KINDS.get(info.composite_tensor.type_spec.type_spec_class, "composite")
+        declared = info.composite_tensor.components[0]  # the values: their dtype tells most
+    shape = None
+    if kind in ("dense", "sparse") and not info.tensor_shape.unknown_rank:
+        shape = tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim)
+    number = declared.dtype
+    return Tensor(name, _DTYPES[number] if number < len(_DTYPES) else f"dtype {number}", shape, kind)
+
+
+_FIELDS = {
+    "SavedModel": [("meta_graphs", 2, "*MetaGraphDef")],
+    "MetaGraphDef": [("meta_info_def", 1, "MetaInfoDef"), ("signature_def", 5, "%SignatureDef")],
+    "MetaInfoDef": [("tags", 4, "*string"), ("tensorflow_version", 5, "string")],
+    "SignatureDef": [("inputs", 1, "%TensorInfo"), ("outputs", 2, "%TensorInfo"), ("method_name", 3, "string")],
+    "TensorInfo": [
+        ("name", 1, "|string"),
+        ("dtype", 2, "int32"),
+        ("tensor_shape", 3, "TensorShapeProto"),
+        ("coo_sparse", 4, "|CooSparse"),
+        ("composite_tensor", 5, "|CompositeTensor"),
+    ],
+    "CooSparse": [("values_tensor_name", 1, "string")],
+    "CompositeTensor": [("type_spec", 1, "TypeSpecProto"), ("components", 2, "*TensorInfo")],
+    "TypeSpecProto": [("type_spec_class", 1, "int32")],
+    "TensorShapeProto": [("dim", 2, "*Dim"), ("unknown_rank", 3, "bool")],
+    "Dim": [("size", 1, "int64")],
+}
+"""Message -> (field, number, type). `*` is repeated, `%` a map from string, `|` one of `encoding`.
+An enum reads as the int32 that it is on the wire."""
+
+
+@functools.cache
+def _message_class() -> type[message.Message]:
+    package = "beam_score.saved_model"
+    field_type = descriptor_pb2.FieldDescriptorProto
+    scalars = {"string": field_type.TYPE_STRING, "int32": field_type.TYPE_INT32, "int64": field_type.TYPE_INT64, "bool": field_type.TYPE_BOOL}
+    file = descriptor_pb2.FileDescriptorProto(name="beam_score/saved_model.proto", package=package, syntax="proto3")
+
+    def add(to, name: str, number: int, kind: str, path: str) -> None:
+        sign, bare = (kind[0], kind[1:]) if kind[0] in "*%|" else ("", kind)
+        field = to.field.add(name=name, number=number)
+        field.label = field.LABEL_REPEATED if sign in ("*", "%") else field.LABEL_OPTIONAL
+        if sign == "|":
+            field.oneof_index = 0
+        if sign == "%":
+            entry = to.nested_type.add(name="".join(w.title() for w in name.split("_")) + "Entry")
+            entry.options.map_entry = True
+            add(entry, "key", 1, "string", "")
+            add(entry, "value", 2, bare, "")
+            field.type, field.type_name = field.TYPE_MESSAGE, f".{package}.{path}.{entry.name}"
+        elif bare in scalars:
+            field.type = scalars[bare]
+        else:
+            field.type, field.type_name = field.TYPE_MESSAGE, f".{package}.{bare}"
+
+    for name, fields in _FIELDS.items():
+        to = file.message_type.add(name=name)
+        if any(kind.startswith("|") for _, _, kind in fields):
+            to.oneof_decl.add(name="encoding")
+        for field, number, kind in fields:
+            add(to, field, number, kind, name)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.SavedModel"))
