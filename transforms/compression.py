@@ -1,0 +1,233 @@
+"""Byte streams of plain and compressed files, told apart by their first bytes."""
+
+from __future__ import annotations
+
+import bz2
+import zlib
+from typing import BinaryIO
+
+import zstandard
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
+_PIECE = 64 * 1024
+# zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
+# this many bytes give 4 MiB at the most.
+_ZSTD_PIECE = 128
+# Bytes taken at once when an error is near, with one byte fed at a time. bzip2 hands a block over
+# when its last byte is in, and checks it in the same call.
+_FINE = {"gzip": 1, "bzip2": 1 << 20, "zstd": 1}
+_ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
+
+
+class Damaged(Exception):
+    """A compressed stream that breaks off, fails its checksum, or is followed by something else.
+
+    Raised only after all bytes that could be decompressed before the damage were given out.
+    """
+
+    def __init__(self, message: str, loses_output: bool = False):
+        super().__init__(message)
+        self.loses_output = loses_output
+
+
+def open_file(path: str) -> BinaryIO:
+    """The bytes of a file as they are stored, seekable; any file system that Beam knows.
+
+    Raises:
+      OSError: the file cannot be opened.
+    """
+    if "://" not in path:
+        return open(path, "rb", buffering=0)
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+
+
+def compression_of(path: str) -> str | None:
+    """`gzip`, `bzip2`, `zstd`, or None for a file that is as it is; told by the first bytes, and by
+    the name where there are none."""
+    with open_file(path) as file:
+        head = file.read(4)
+    if not head:
+        return next((kind for suffix, kind in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+
+
+class RawStream:
+    """The content of a file, decompressed where it has to be; a context manager.
+
+    Args:
+      path: the file.
+      start, end: the bytes of the file to give; only for a file that is not compressed. `end` -1:
+        to the end.
+
+    Attributes:
+      compression: `gzip`, `bzip2`, `zstd`, or None.
+    """
+
+    def __init__(self, path: str, start: int = 0, end: int = -1):
+        self.compression = compression_of(path)
+        self._path = path
+        self._file = open_file(path)
+        self._left = None if end < 0 else max(0, end - start)
+        self._given = 0
+        self._damage = None
+        self._members = _Members(self._file, self.compression) if self.compression else None
+        if start and not self.compression:
+            self._file.seek(start)
+
+    def read(self, n: int) -> bytes:
+        """About `n` bytes, at least one; `b""` at the end.
+
+        Raises:
+          Damaged: see there.
+          OSError: the file cannot be read.
+        """
+        if self._members is not None:
+            return self._read_members(n)
+        if self._left is not None:
+            n = min(n, self._left)
+        data = self._file.read(n) if n else b""
+        if self._left is not None:
+            self._left -= len(data)
+        return data
+
+    def _read_members(self, n: int) -> bytes:
+        parts, size = [], 0
+        while size < n and self._damage is None:
+            try:
+                part = self._members.next(_FINE[self.compression] if self._members.fine else min(n - size, _PIECE))
+            except Damaged as error:
+                if self._members.fine or not error.loses_output:
+                    self._damage = error
+                else:
+                    self._step_back()
+                continue
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+            self._given += len(part)
+        if not parts and self._damage is not None:
+            raise self._damage
+        return b"".join(parts)
+
+    def _step_back(self) -> None:
+        """Goes back to just before the piece that failed, to take it in the smallest steps: what a
+        decompressor had made of it up to the damage was lost with the error."""
+        self._file.close()
+        self._file = open_file(self._path)
+        self._members = _Members(self._file, self.compression)
+        skipped = 0
+        while skipped < self._given:
+            skipped += len(self._members.next(min(self._given - skipped, _PIECE)))
+        self._members.fine = True
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RawStream:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+
+def open_stream(path: str, start: int = 0, end: int = -1) -> RawStream:
+    """Opens the content of a file; see `RawStream`."""
+    return RawStream(path, start, end)
+
+
+class _Members:
+    """Decompresses a file of one or more gzip members, bzip2 streams or zstd frames.
+
+    Attributes:
+      fine: feed and take the smallest pieces, so that an error comes only after all that precedes it.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str):
+        self.fine = False
+        self._file, self._kind = file, kind
+        self._magic = next(magic for magic, name in _MAGIC if name == kind)
+        self._pending = b""  # compressed bytes not yet taken
+        self._taken = 0  # compressed bytes taken, for messages
+        self._member = None  # the decompressor of the member that is open
+        self._count = 0
+
+    def next(self, n: int) -> bytes:
+        """At most `n` decompressed bytes (zstd: some more); `b""` at the end; raises Damaged."""
+        while True:
+            if self._member is None and not self._begin():
+                return b""
+            draining = self._kind == "bzip2" and not self._member.needs_input
+            if not self._pending and not draining:
+                self._pending = self._file.read(_PIECE)
+                if not self._pending and self._kind != "gzip":
+                    raise Damaged(f"the {self._kind} stream is cut off at byte {self._taken}")
+            data = self._step(n)
+            if data:
+                return data
+            if not self._pending and self._kind == "gzip" and self._member is not None:
+                # zlib may hold output back while it has no input: only when it gives none is it over.
+                self._pending = self._file.read(_PIECE)
+                if not self._pending:
+                    raise Damaged(f"the gzip stream is cut off at byte {self._taken}")
+
+    def _begin(self) -> bool:
+        """Opens the next member; False at a proper end of the file."""
+        while len(self._pending) < 8 and (more := self._file.read(_PIECE)):
+            self._pending += more
+        if not self._pending:
+            if not self._count:
+                raise Damaged(f"the {self._kind} file is empty: zero bytes")
+            return False
+        if not self._pending.startswith(self._magic):
+            if self._kind == "gzip" and not self._pending.strip(b"\0"):
+                # Zero bytes as padding after the last member, as gzip itself takes them.
+                self._take(len(self._pending))
+                return self._begin()
+            if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
+                self._pass_over()
+                return self._begin()
+            raise Damaged(f"what follows the {self._kind} stream, at byte {self._taken}, is not {self._kind}")
+        self._count += 1
+        if self._kind == "gzip":
+            self._member = zlib.decompressobj(wbits=31)
+        elif self._kind == "bzip2":
+            self._member = bz2.BZ2Decompressor()
+        else:
+            self._member = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        return True
+
+    def _pass_over(self) -> None:
+        """Passes over a skippable zstd frame (RFC 8878, 3.1.2)."""
+        left = 8 + int.from_bytes(self._pending[4:8], "little")
+        while left:
+            self._pending = self._pending or self._file.read(_PIECE)
+            if not self._pending:
+                raise Damaged(f"the zstd stream is cut off at byte {self._taken}")
+            step = min(left, len(self._pending))
+            self._take(step)
+            left -= step
+
+    def _take(self, count: int) -> bytes:
+        taken, self._pending = self._pending[:count], self._pending[count:]
+        self._taken += len(taken)
+        return taken
+
+    def _step(self, n: int) -> bytes:
+        """Feeds the open member a piece, and returns what comes out; closes it where it ends."""
+        member = self._member
+        piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
+        try:
+            data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
+        except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
+            raise Damaged(f"the {self._kind} stream is damaged near byte {self._taken}: {error}", True) from error
+        rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
+        if rest:
+            self._pending = rest + self._pending
+            self._taken -= len(rest)
+        if member.eof:
+            self._member = None
+        return data
