@@ -16,9 +16,6 @@ _PIECE = 64 * 1024
 # zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
 # this many bytes give 4 MiB at the most.
 _ZSTD_PIECE = 128
-# Bytes taken at once when an error is near, with one byte fed at a time. bzip2 hands a block over
-# when its last byte is in, and checks it in the same call.
-_FINE = {"gzip": 1, "bzip2": 1 << 20, "zstd": 1}
 _ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
 
 
@@ -46,7 +43,8 @@ def open_file(path: str) -> BinaryIO:
 
 def compression_of(path: str) -> str | None:
     """`gzip`, `bzip2`, `zstd`, or None for a file that is as it is; told by the first bytes, and by
-    the name where there are none."""
+    the name where there are none.
+    """
     with open_file(path) as file:
         head = file.read(4)
     if not head:
@@ -73,6 +71,7 @@ class RawStream:
         self._left = None if end < 0 else max(0, end - start)
         self._given = 0
         self._damage = None
+        self._stepped_back = False
         self._members = _Members(self._file, self.compression) if self.compression else None
         if start and not self.compression:
             self._file.seek(start)
@@ -97,9 +96,9 @@ class RawStream:
         parts, size = [], 0
         while size < n and self._damage is None:
             try:
-                part = self._members.next(_FINE[self.compression] if self._members.fine else min(n - size, _PIECE))
+                part = self._members.next(min(n - size, 1 if self._members.fine else _PIECE))
             except Damaged as error:
-                if self._members.fine or not error.loses_output:
+                if self._stepped_back or not error.loses_output:
                     self._damage = error
                 else:
                     self._step_back()
@@ -115,14 +114,16 @@ class RawStream:
 
     def _step_back(self) -> None:
         """Goes back to just before the piece that failed, to take it in the smallest steps: what a
-        decompressor had made of it up to the damage was lost with the error."""
+        decompressor had made of it up to the damage was lost with the error.
+        """
+        self._stepped_back = True
+        near = self._members.taken - 3 * _PIECE
         self._file.close()
         self._file = open_file(self._path)
-        self._members = _Members(self._file, self.compression)
+        self._members = _Members(self._file, self.compression, near)
         skipped = 0
         while skipped < self._given:
             skipped += len(self._members.next(min(self._given - skipped, _PIECE)))
-        self._members.fine = True
 
     def close(self) -> None:
         self._file.close()
@@ -142,29 +143,37 @@ def open_stream(path: str, start: int = 0, end: int = -1) -> RawStream:
 class _Members:
     """Decompresses a file of one or more gzip members, bzip2 streams or zstd frames.
 
+    Args:
+      near: the compressed byte from which single bytes are fed, so that an error comes only after
+        all that precedes it; None for never.
+
     Attributes:
-      fine: feed and take the smallest pieces, so that an error comes only after all that precedes it.
+      taken: compressed bytes taken.
     """
 
-    def __init__(self, file: BinaryIO, kind: str):
-        self.fine = False
+    def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
+        self._near = near
         self._file, self._kind = file, kind
         self._magic = next(magic for magic, name in _MAGIC if name == kind)
         self._pending = b""  # compressed bytes not yet taken
-        self._taken = 0  # compressed bytes taken, for messages
+        self.taken = 0
         self._member = None  # the decompressor of the member that is open
+        self._draining = False  # of bzip2: there may be output without more input
         self._count = 0
+
+    @property
+    def fine(self) -> bool:
+        return self._near is not None and self.taken >= self._near
 
     def next(self, n: int) -> bytes:
         """At most `n` decompressed bytes (zstd: some more); `b""` at the end; raises Damaged."""
         while True:
             if self._member is None and not self._begin():
                 return b""
-            draining = self._kind == "bzip2" and not self._member.needs_input
-            if not self._pending and not draining:
+            if not self._pending and not self._draining:
                 self._pending = self._file.read(_PIECE)
                 if not self._pending and self._kind != "gzip":
-                    raise Damaged(f"the {self._kind} stream is cut off at byte {self._taken}")
+                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
             data = self._step(n)
             if data:
                 return data
@@ -172,7 +181,7 @@ class _Members:
                 # zlib may hold output back while it has no input: only when it gives none is it over.
                 self._pending = self._file.read(_PIECE)
                 if not self._pending:
-                    raise Damaged(f"the gzip stream is cut off at byte {self._taken}")
+                    raise Damaged(f"the gzip stream is cut off at byte {self.taken}")
 
     def _begin(self) -> bool:
         """Opens the next member; False at a proper end of the file."""
@@ -190,7 +199,7 @@ class _Members:
             if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
                 self._pass_over()
                 return self._begin()
-            raise Damaged(f"what follows the {self._kind} stream, at byte {self._taken}, is not {self._kind}")
+            raise Damaged(f"what follows the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
         self._count += 1
         if self._kind == "gzip":
             self._member = zlib.decompressobj(wbits=31)
@@ -206,28 +215,32 @@ class _Members:
         while left:
             self._pending = self._pending or self._file.read(_PIECE)
             if not self._pending:
-                raise Damaged(f"the zstd stream is cut off at byte {self._taken}")
+                raise Damaged(f"the zstd stream is cut off at byte {self.taken}")
             step = min(left, len(self._pending))
             self._take(step)
             left -= step
 
     def _take(self, count: int) -> bytes:
         taken, self._pending = self._pending[:count], self._pending[count:]
-        self._taken += len(taken)
+        self.taken += len(taken)
         return taken
 
     def _step(self, n: int) -> bytes:
         """Feeds the open member a piece, and returns what comes out; closes it where it ends."""
         member = self._member
-        piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
+        if self._draining:
+            piece = b""
+        else:
+            piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
         try:
             data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
         except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
-            raise Damaged(f"the {self._kind} stream is damaged near byte {self._taken}: {error}", True) from error
+            raise Damaged(f"the {self._kind} stream is damaged near byte {self.taken}: {error}", True) from error
         rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
         if rest:
             self._pending = rest + self._pending
-            self._taken -= len(rest)
+            self.taken -= len(rest)
+        self._draining = self._kind == "bzip2" and not member.eof and (bool(data) or not member.needs_input)
         if member.eof:
             self._member = None
         return data
