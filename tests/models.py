@@ -1,0 +1,299 @@
+"""Small real SavedModels, one function each: `NAME(folder)` writes it and gives the folder back.
+
+TensorFlow is imported on the first call. Weights are seeded: the same model every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transforms.model import import_tensorflow
+
+POISON = 1e6
+"""`poison` raises on a batch that holds a value above this."""
+
+OOM_ROWS = 1024
+"""`oom` runs out of memory on a batch of more rows than this."""
+
+
+def echo(folder: Path) -> Path:
+    """id int64[?] -> out; x float32[?, 3] -> y: what came in, by other names."""
+    tf = import_tensorflow()
+
+    def call(id, x):
+        return {"out": tf.identity(id), "y": tf.identity(x)}
+
+    return _save(folder, {"serving_default": (call, {"id": _spec([None], "int64"), "x": _spec([None, 3])})})
+
+
+def multiply(folder: Path) -> Path:
+    """inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
+    tf = import_tensorflow()
+    weights, bias = tf.Variable([[0.8], [-0.5], [1.2]]), tf.Variable([0.1])
+
+    def call(inputs):
+        return {"probabilities": tf.sigmoid(inputs @ weights + bias)}
+
+    return _save(folder, {"serving_default": (call, {"inputs": _spec([None, 3])})}, [weights, bias])
+
+
+def dense(folder: Path) -> Path:
+    """inputs float32[?, 3] -> probabilities float32[?, 1]: layers of 64, 32 and 1; 4.5 kFLOP a row."""
+    return _dense(folder, (3, 64, 32, 1))
+
+
+def heavy(folder: Path) -> Path:
+    """As `dense`, with a hundred times its work a row: layers of 512, 440 and 1."""
+    return _dense(folder, (3, 512, 440, 1))
+
+
+def several_inputs(folder: Path) -> Path:
+    """age, income, score float32[?] each -> risk float32[?] in 0..1."""
+    tf = import_tensorflow()
+
+    def call(age, income, score):
+        return {"risk": tf.sigmoid(0.05 * (age - 40.0) - 2e-5 * (income - 5e4) + 3.0 * (score - 0.5))}
+
+    names = ("age", "income", "score")
+    return _save(folder, {"serving_default": (call, {name: _spec([None]) for name in names})})
+
+
+def strings(folder: Path) -> Path:
+    """text string[?] -> length int64[?] in bytes, upper string[?]."""
+    tf = import_tensorflow()
+
+    def call(text):
+        return {"length": tf.cast(tf.strings.length(text), tf.int64), "upper": tf.strings.upper(text)}
+
+    return _save(folder, {"serving_default": (call, {"text": _spec([None], "string")})})
+
+
+def vectors(folder: Path) -> Path:
+    """embedding float32[?, 4] -> logits float32[?, 2]."""
+    tf = import_tensorflow()
+    weights = tf.Variable([[1.0, -1.0], [0.5, 0.25], [-2.0, 1.5], [0.0, 3.0]])
+
+    def call(embedding):
+        return {"logits": embedding @ weights}
+
+    return _save(folder, {"serving_default": (call, {"embedding": _spec([None, 4])})}, [weights])
+
+
+def nested(folder: Path) -> Path:
+    """grid float32[?, 2, 3] -> total float32[?]: a weighted sum that tells every position apart."""
+    tf = import_tensorflow()
+
+    def call(grid):
+        return {"total": tf.reduce_sum(grid * [[1.0, 10.0, 100.0], [1e3, 1e4, 1e5]], axis=[1, 2])}
+
+    return _save(folder, {"serving_default": (call, {"grid": _spec([None, 2, 3])})})
+
+
+def several_outputs(folder: Path) -> Path:
+    """x float32[?, 3] -> logits float32[?, 3], label string[?], embedding float32[?, 8]."""
+    tf = import_tensorflow()
+    weights = tf.Variable(_weights(1, 3, 8))
+
+    def call(x):
+        label = tf.gather(["red", "green", "blue"], tf.argmax(x, axis=1))
+        return {"logits": x * 2.0, "label": label, "embedding": x @ weights}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})}, [weights])
+
+
+def odd_names(folder: Path) -> Path:
+    """'my input:0-x', '2nd' float32[?] -> 'out/1: %' = 2 * first + second: a TensorFlow 1 model."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        first, second = (v1.placeholder(tf.float32, [None], name=n) for n in ("first", "second"))
+        weight = v1.get_variable("weight", initializer=2.0)
+        output = first * weight + second
+        session.run(v1.global_variables_initializer())
+
+        def info(tensor):
+            return v1.saved_model.build_tensor_info(tensor)
+
+        signature = v1.saved_model.build_signature_def(
+            {"my input:0-x": info(first), "2nd": info(second)}, {"out/1: %": info(output)}, "tensorflow/serving/predict"
+        )
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    return folder
+
+
+def poison(folder: Path) -> Path:
+    """x float32[?, 3] -> y float32[?], their sum; raises when any value is above POISON."""
+    tf = import_tensorflow()
+
+    def call(x):
+        above = tf.reduce_any(x > POISON)
+        with tf.control_dependencies([tf.debugging.Assert(~above, ["poisoned", tf.reduce_max(x)])]):
+            return {"y": tf.reduce_sum(x, axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
+
+
+def short(folder: Path) -> Path:
+    """x float32[?] -> y float32[?], twice x, for the rows with x >= 0 only: the others are lost."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.boolean_mask(x, x >= 0) * 2.0}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def fixed_batch(folder: Path) -> Path:
+    """x float32[16, 3] -> y float32[16], their sum: takes 16 rows, no more and no fewer."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.reduce_sum(tf.reshape(x, [16, 3]), axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([16, 3])})})
+
+
+def open_inner(folder: Path) -> Path:
+    """x float32[?, ?] -> mean float32[?] over however many values the rows have."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"mean": tf.reduce_mean(x, axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, None])})})
+
+
+def no_row_dimension(folder: Path) -> Path:
+    """x float32[?] -> y float32[?], and total float32: one number for the whole batch."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": x + 1.0, "total": tf.reduce_sum(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def bfloat16_out(folder: Path) -> Path:
+    """x float32[?, 3] -> y bfloat16[?, 3]: x rounded to 8 bits of mantissa."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.cast(x, tf.bfloat16)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
+
+
+def bfloat16_in(folder: Path) -> Path:
+    """x bfloat16[?] -> y float32[?], the same."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.cast(x, tf.float32)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None], "bfloat16")})})
+
+
+def examples(folder: Path) -> Path:
+    """examples string[?], serialized tf.Examples with x float[3] and tag bytes (optional) ->
+    total float32[?], the sum of x; tag string[?]."""
+    tf = import_tensorflow()
+    features = {"x": tf.io.FixedLenFeature([3], tf.float32), "tag": tf.io.FixedLenFeature([], tf.string, b"")}
+
+    def call(examples):
+        parsed = tf.io.parse_example(examples, features)
+        return {"total": tf.reduce_sum(parsed["x"], axis=1), "tag": parsed["tag"]}
+
+    return _save(folder, {"serving_default": (call, {"examples": _spec([None], "string")})})
+
+
+def two_signatures(folder: Path) -> Path:
+    """Signatures `double` and `halve`, none the default: x float32[?] -> y float32[?]."""
+
+    def double(x):
+        return {"y": x * 2.0}
+
+    def halve(x):
+        return {"y": x / 2.0}
+
+    specs = {"x": _spec([None])}
+    return _save(folder, {"double": (double, specs), "halve": (halve, specs)})
+
+
+def oom(folder: Path) -> Path:
+    """x float32[?] -> y float32[?], the same; more than OOM_ROWS rows ask for 2^50 times the memory,
+    so that TensorFlow's own allocator raises ResourceExhaustedError."""
+    tf = import_tensorflow()
+
+    def call(x):
+        rows = tf.shape(x, out_type=tf.int64)[0]
+        times = 1 + tf.cast(rows > OOM_ROWS, tf.int64) * (1 << 50)
+        return {"y": tf.tile(x, [times])[:rows]}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def nan_out(folder: Path) -> Path:
+    """x float32[?] -> y float32[?], its logarithm: NaN below zero, -inf at zero."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.math.log(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def composite_outputs(folder: Path) -> Path:
+    """x float32[?, 3] -> y, the same dense; and as `lists`, ragged, and `few`, sparse."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.identity(x), "lists": tf.RaggedTensor.from_tensor(x), "few": tf.sparse.from_dense(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
+
+
+def _dense(folder: Path, widths: tuple[int, ...]) -> Path:
+    tf = import_tensorflow()
+    sizes = list(zip(widths, widths[1:], strict=False))
+    layers = [(tf.Variable(_weights(i, *s)), tf.Variable(_weights(9 + i, 1, s[1])[0])) for i, s in enumerate(sizes)]
+
+    def call(inputs):
+        hidden = inputs
+        for weights, bias in layers[:-1]:
+            hidden = tf.nn.relu(hidden @ weights + bias)
+        weights, bias = layers[-1]
+        return {"probabilities": tf.sigmoid(hidden @ weights + bias)}
+
+    signature = {"serving_default": (call, {"inputs": _spec([None, 3])})}
+    return _save(folder, signature, [v for layer in layers for v in layer])
+
+
+def _weights(seed: int, rows: int, columns: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
+
+
+def _spec(shape: list[int | None], dtype: str = "float32") -> Any:
+    return import_tensorflow().TensorSpec(shape, dtype)
+
+
+def _save(folder: Path, signatures: Mapping[str, tuple[Callable, Mapping[str, Any]]], variables: Any = ()) -> Path:
+    """Writes a module that holds `variables`; a signature is a function and a spec an argument."""
+    tf = import_tensorflow()
+    module = tf.Module()
+    module.held = list(variables)
+    # No autograph: the functions are plain TensorFlow, and tracing is faster.
+    concrete = {
+        name: tf.function(call, autograph=False).get_concrete_function(
+            **{argument: tf.TensorSpec(spec.shape, spec.dtype, argument) for argument, spec in specs.items()}
+        )
+        for name, (call, specs) in signatures.items()
+    }
+    module.functions = list(concrete.values())
+    tf.saved_model.save(module, str(folder), signatures=concrete)
+    return Path(folder)
