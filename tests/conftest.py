@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import models
 import pytest
-
-from tests import models
 
 
 @pytest.fixture(scope="session")

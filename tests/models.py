@@ -5,6 +5,7 @@ TensorFlow is imported on the first call. Weights are seeded: the same model eve
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ OOM_ROWS = 1024
 
 
 def echo(folder: Path) -> Path:
-    """id int64[?] -> out; x float32[?, 3] -> y: what came in, by other names."""
+    """Id int64[?] -> out; x float32[?, 3] -> y: what came in, by other names."""
     tf = import_tensorflow()
 
     def call(id, x):
@@ -31,7 +32,7 @@ def echo(folder: Path) -> Path:
 
 
 def multiply(folder: Path) -> Path:
-    """inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
     tf = import_tensorflow()
     weights, bias = tf.Variable([[0.8], [-0.5], [1.2]]), tf.Variable([0.1])
 
@@ -42,7 +43,7 @@ def multiply(folder: Path) -> Path:
 
 
 def dense(folder: Path) -> Path:
-    """inputs float32[?, 3] -> probabilities float32[?, 1]: layers of 64, 32 and 1; 4.5 kFLOP a row."""
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]: layers of 64, 32 and 1; 4.5 kFLOP a row."""
     return _dense(folder, (3, 64, 32, 1))
 
 
@@ -63,7 +64,7 @@ def several_inputs(folder: Path) -> Path:
 
 
 def strings(folder: Path) -> Path:
-    """text string[?] -> length int64[?] in bytes, upper string[?]."""
+    """Text string[?] -> length int64[?] in bytes, upper string[?]."""
     tf = import_tensorflow()
 
     def call(text):
@@ -73,7 +74,7 @@ def strings(folder: Path) -> Path:
 
 
 def vectors(folder: Path) -> Path:
-    """embedding float32[?, 4] -> logits float32[?, 2]."""
+    """Embedding float32[?, 4] -> logits float32[?, 2]."""
     tf = import_tensorflow()
     weights = tf.Variable([[1.0, -1.0], [0.5, 0.25], [-2.0, 1.5], [0.0, 3.0]])
 
@@ -84,7 +85,7 @@ def vectors(folder: Path) -> Path:
 
 
 def nested(folder: Path) -> Path:
-    """grid float32[?, 2, 3] -> total float32[?]: a weighted sum that tells every position apart."""
+    """Grid float32[?, 2, 3] -> total float32[?]: a weighted sum that tells every position apart."""
     tf = import_tensorflow()
 
     def call(grid):
@@ -94,7 +95,7 @@ def nested(folder: Path) -> Path:
 
 
 def several_outputs(folder: Path) -> Path:
-    """x float32[?, 3] -> logits float32[?, 3], label string[?], embedding float32[?, 8]."""
+    """X float32[?, 3] -> logits float32[?, 3], label string[?], embedding float32[?, 8]."""
     tf = import_tensorflow()
     weights = tf.Variable(_weights(1, 3, 8))
 
@@ -128,7 +129,7 @@ def odd_names(folder: Path) -> Path:
 
 
 def poison(folder: Path) -> Path:
-    """x float32[?, 3] -> y float32[?], their sum; raises when any value is above POISON."""
+    """X float32[?, 3] -> y float32[?], their sum; raises when any value is above POISON."""
     tf = import_tensorflow()
 
     def call(x):
@@ -140,7 +141,7 @@ def poison(folder: Path) -> Path:
 
 
 def short(folder: Path) -> Path:
-    """x float32[?] -> y float32[?], twice x, for the rows with x >= 0 only: the others are lost."""
+    """X float32[?] -> y float32[?], twice x, for the rows with x >= 0 only: the others are lost."""
     tf = import_tensorflow()
 
     def call(x):
@@ -150,17 +151,20 @@ def short(folder: Path) -> Path:
 
 
 def fixed_batch(folder: Path) -> Path:
-    """x float32[16, 3] -> y float32[16], their sum: takes 16 rows, no more and no fewer."""
+    """X float32[16, 3] -> y float32[16], their sum: takes 16 rows, no more and no fewer."""
     tf = import_tensorflow()
 
-    def call(x):
-        return {"y": tf.reduce_sum(tf.reshape(x, [16, 3]), axis=1)}
+    # A product with a 16 by 16 matrix: TensorFlow checks no static shape at the call.
+    identity = tf.Variable(np.eye(16, dtype=np.float32))
 
-    return _save(folder, {"serving_default": (call, {"x": _spec([16, 3])})})
+    def call(x):
+        return {"y": tf.reduce_sum(identity @ x, axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([16, 3])})}, [identity])
 
 
 def open_inner(folder: Path) -> Path:
-    """x float32[?, ?] -> mean float32[?] over however many values the rows have."""
+    """X float32[?, ?] -> mean float32[?] over however many values the rows have."""
     tf = import_tensorflow()
 
     def call(x):
@@ -170,7 +174,7 @@ def open_inner(folder: Path) -> Path:
 
 
 def no_row_dimension(folder: Path) -> Path:
-    """x float32[?] -> y float32[?], and total float32: one number for the whole batch."""
+    """X float32[?] -> y float32[?], and total float32: one number for the whole batch."""
     tf = import_tensorflow()
 
     def call(x):
@@ -180,7 +184,7 @@ def no_row_dimension(folder: Path) -> Path:
 
 
 def bfloat16_out(folder: Path) -> Path:
-    """x float32[?, 3] -> y bfloat16[?, 3]: x rounded to 8 bits of mantissa."""
+    """X float32[?, 3] -> y bfloat16[?, 3]: x rounded to 8 bits of mantissa."""
     tf = import_tensorflow()
 
     def call(x):
@@ -190,7 +194,7 @@ def bfloat16_out(folder: Path) -> Path:
 
 
 def bfloat16_in(folder: Path) -> Path:
-    """x bfloat16[?] -> y float32[?], the same."""
+    """X bfloat16[?] -> y float32[?], the same."""
     tf = import_tensorflow()
 
     def call(x):
@@ -200,8 +204,9 @@ def bfloat16_in(folder: Path) -> Path:
 
 
 def examples(folder: Path) -> Path:
-    """examples string[?], serialized tf.Examples with x float[3] and tag bytes (optional) ->
-    total float32[?], the sum of x; tag string[?]."""
+    """Examples string[?], serialized tf.Examples with x float[3] and tag bytes (optional) ->
+    total float32[?], the sum of x; tag string[?].
+    """
     tf = import_tensorflow()
     features = {"x": tf.io.FixedLenFeature([3], tf.float32), "tag": tf.io.FixedLenFeature([], tf.string, b"")}
 
@@ -226,8 +231,9 @@ def two_signatures(folder: Path) -> Path:
 
 
 def oom(folder: Path) -> Path:
-    """x float32[?] -> y float32[?], the same; more than OOM_ROWS rows ask for 2^50 times the memory,
-    so that TensorFlow's own allocator raises ResourceExhaustedError."""
+    """X float32[?] -> y float32[?], the same; more than OOM_ROWS rows ask for 2^50 times the memory,
+    so that TensorFlow's own allocator raises ResourceExhaustedError.
+    """
     tf = import_tensorflow()
 
     def call(x):
@@ -239,7 +245,7 @@ def oom(folder: Path) -> Path:
 
 
 def nan_out(folder: Path) -> Path:
-    """x float32[?] -> y float32[?], its logarithm: NaN below zero, -inf at zero."""
+    """X float32[?] -> y float32[?], its logarithm: NaN below zero, -inf at zero."""
     tf = import_tensorflow()
 
     def call(x):
@@ -249,7 +255,7 @@ def nan_out(folder: Path) -> Path:
 
 
 def composite_outputs(folder: Path) -> Path:
-    """x float32[?, 3] -> y, the same dense; and as `lists`, ragged, and `few`, sparse."""
+    """X float32[?, 3] -> y, the same dense; and as `lists`, ragged, and `few`, sparse."""
     tf = import_tensorflow()
 
     def call(x):
@@ -260,7 +266,7 @@ def composite_outputs(folder: Path) -> Path:
 
 def _dense(folder: Path, widths: tuple[int, ...]) -> Path:
     tf = import_tensorflow()
-    sizes = list(zip(widths, widths[1:], strict=False))
+    sizes = list(itertools.pairwise(widths))
     layers = [(tf.Variable(_weights(i, *s)), tf.Variable(_weights(9 + i, 1, s[1])[0])) for i, s in enumerate(sizes)]
 
     def call(inputs):

@@ -17,17 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from transforms.saved_model import (
-    SERVE,
-    ModelError,
-    Signature,
-    Tensor,
-    Version,
-    choose_signature,
-    find_version,
-    hash_model,
-    read_signatures,
-)
+from transforms.model_versions import Version, find_version, hash_model
+from transforms.saved_model import SERVE, ModelError, Signature, Tensor, choose_signature, read_signatures
 
 __all__ = [
     "ModelError",
@@ -43,7 +34,7 @@ __all__ = [
 ]
 
 FEEDABLE = frozenset(
-    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split()
+    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split()  # noqa: SIM905
 )
 """Dtypes that a column can feed, and that can be written."""
 
@@ -143,7 +134,8 @@ class Servable:
 
     def call_compiled(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The same through XLA, which compiles anew for every shape of `feeds`, up to seconds each
-        time. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not have."""
+        time. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not have.
+        """
         if self._compiled is None:
             with self._compiling:
                 if self._compiled is None:

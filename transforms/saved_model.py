@@ -1,4 +1,4 @@
-"""SavedModel folders, read without TensorFlow: versions, hashes, signatures.
+"""What a SavedModel folder holds, read without TensorFlow: its signatures, and who wrote it.
 
 `saved_model.pb` is parsed with a description of just the fields that are needed here: the answer
 comes in milliseconds, where `import tensorflow` alone takes seconds. TensorFlow's own definitions:
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ SERVE = "serve"
 
 class ModelError(ValueError):
     """A model that cannot be used as asked. The text is for the person who wrote the job file:
-    what was found, what was expected, what to do."""
+    what was found, what was expected, what to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -64,77 +64,10 @@ class Signature:
 
     def describe(self) -> str:
         """`serving_default(x: float32[?, 3]) -> y: float32[?, 1]`."""
-        inputs, outputs = (", ".join(f"{t.name}: {t.describe()}" for t in side.values()) for side in (self.inputs, self.outputs))
+        inputs, outputs = (
+            ", ".join(f"{t.name}: {t.describe()}" for t in side.values()) for side in (self.inputs, self.outputs)
+        )
         return f"{self.name}({inputs}) -> {outputs}"
-
-
-@dataclass(frozen=True)
-class Version:
-    """The SavedModel folder that a path and a version stand for.
-
-    Attributes:
-      path: the SavedModel folder itself.
-      version: its number, as the folder is called; None for a folder that is not called a number.
-      versions: all numbered versions beside it, ascending; empty when the path named the SavedModel.
-    """
-
-    path: str
-    version: str | None
-    versions: tuple[str, ...] = ()
-
-
-def find_version(path: str | os.PathLike[str], version: str | int = "latest") -> Version:
-    """Finds the SavedModel folder.
-
-    Args:
-      path: a SavedModel folder, or a folder of numbered versions, as TensorFlow Serving takes it.
-        Names that are not numbers, and folders without a `saved_model.pb`, are not versions.
-      version: a number, or `latest` for the numerically largest.
-
-    Raises:
-      ModelError: there is nothing there, it is something else, or there is no such version.
-    """
-    folder, wanted = Path(path), str(version)
-    if not folder.is_dir():
-        raise ModelError(_not_a_folder(folder))
-    if _is_saved_model(folder):
-        own = folder.resolve().name
-        if wanted != "latest" and not (_is_number(own) and _is_number(wanted) and int(own) == int(wanted)):
-            raise ModelError(
-                f"{folder} is a SavedModel itself, and version {wanted} was asked for: "
-                "leave the version out, or give the folder that holds the numbered versions"
-            )
-        return Version(str(folder), own if _is_number(own) else None)
-    versions = sorted((p.name for p in folder.iterdir() if _is_number(p.name) and _is_saved_model(p)), key=lambda n: (int(n), n))
-    if not versions:
-        raise ModelError(_not_a_saved_model(folder))
-    listed = ", ".join(versions)
-    if wanted == "latest":
-        found = versions[-1]
-    elif not _is_number(wanted):
-        raise ModelError(f"version {wanted!r}: expected 'latest' or a number; {folder} has versions {listed}")
-    else:
-        same = [v for v in versions if v == wanted] or [v for v in versions if int(v) == int(wanted)]
-        if not same:
-            raise ModelError(f"{folder} has no version {wanted}; it has {listed}")
-        found = same[0]
-    return Version(str(folder / found), found, tuple(versions))
-
-
-def hash_model(path: str | os.PathLike[str]) -> str:
-    """SHA-256, in hexadecimal, of the relative names and contents of all files of a SavedModel
-    folder. Names that begin with a dot are left out: TensorFlow writes none, file managers do."""
-    root, total = Path(path), hashlib.sha256()
-    files = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [d for d in folders if not d.startswith(".")]
-        files += [Path(folder, n) for n in names if not n.startswith(".")]
-    for file in sorted(files, key=lambda f: f.relative_to(root).as_posix()):
-        with open(file, "rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").digest()
-        # A digest has a fixed length, so no name and content can be mistaken for another pair.
-        total.update(hashlib.sha256(file.relative_to(root).as_posix().encode()).digest() + content)
-    return total.hexdigest()
 
 
 def read_signatures(path: str | os.PathLike[str]) -> dict[str, Signature]:
@@ -159,7 +92,10 @@ def choose_signature(signatures: Mapping[str, Signature], name: str | None = Non
     """
     listed = ", ".join(signatures)
     if not signatures:
-        raise ModelError("the model has no signatures: export it with tf.saved_model.save(model, path, signatures=...) or model.export(path)")
+        raise ModelError(
+            "the model has no signatures: export it with model.export(path), "
+            "or tf.saved_model.save(model, path, signatures=...)"
+        )
     if name is not None:
         if name not in signatures:
             raise ModelError(f"the model has no signature {name!r}; it has {listed}{near(name, signatures)}")
@@ -168,7 +104,9 @@ def choose_signature(signatures: Mapping[str, Signature], name: str | None = Non
         return signatures[DEFAULT_SIGNATURE]
     if len(signatures) == 1:
         return next(iter(signatures.values()))
-    raise ModelError(f"the model has several signatures, none called {DEFAULT_SIGNATURE}: name one of {listed} as model.signature")
+    raise ModelError(
+        f"the model has several signatures, none called {DEFAULT_SIGNATURE}: name one of {listed} as model.signature"
+    )
 
 
 def tensorflow_version(path: str | os.PathLike[str]) -> str:
@@ -203,70 +141,11 @@ def near(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _is_saved_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()
-
-
-_OTHER_FILES = {
-    ".keras": "a Keras file: load it and write a SavedModel with model.export(path)",
-    ".h5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
-    ".hdf5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
-    ".tflite": "a TensorFlow Lite model: give the SavedModel that it was converted from",
-    ".pb": "a frozen graph, without signatures: give a SavedModel folder, which holds a saved_model.pb",
-    ".pbtxt": "a graph as text: give a SavedModel folder, which holds a saved_model.pb",
-    ".onnx": "an ONNX model: give a SavedModel folder",
-    ".zip": "an archive: unpack it and give the folder",
-    ".tar": "an archive: unpack it and give the folder",
-    ".gz": "an archive: unpack it and give the folder",
-    ".tgz": "an archive: unpack it and give the folder",
-}
-
-
-def _not_a_folder(path: Path) -> str:
-    if path.name == "saved_model.pb" and path.is_file():
-        return f"{path} is a file inside a SavedModel: give its folder, {path.parent}"
-    if path.exists():
-        what = _OTHER_FILES.get(path.suffix.lower(), "a file: give a SavedModel folder, which holds a saved_model.pb")
-        return f"{path} is {what}"
-    parent = next(p for p in path.absolute().parents if p.is_dir())
-    missing = path.absolute().relative_to(parent).parts[0]
-    hint = near(missing, (p.name for p in parent.iterdir()))
-    return f"{path} does not exist: {parent} holds no {missing!r}{hint}"
-
-
-def _not_a_saved_model(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir())
-    suffixes = {Path(n).suffix.lower(): n for n in names}
-    start = f"{folder} is not a SavedModel, nor a folder of numbered versions of one: "
-    if folder.suffix == ".keras" or "model.weights.h5" in names:
-        return start + "it is an unpacked Keras file; load the model and write a SavedModel with model.export(path)"
-    for suffix in (".keras", ".h5", ".hdf5"):
-        if suffix in suffixes:
-            return start + f"it holds {suffixes[suffix]}, {_OTHER_FILES[suffix]}"
-    if "tfhub_module.pb" in names:
-        return start + "it is a TF1 Hub module, which has no serving signatures; give a SavedModel"
-    if ".tflite" in suffixes:
-        return start + f"it holds {suffixes['.tflite']}, {_OTHER_FILES['.tflite']}"
-    if "saved_model.cpb" in names:
-        return start + "its graph is written in chunks (saved_model.cpb), which is not supported; export it without image format 2"
-    if "checkpoint" in names or ".index" in suffixes:
-        return start + "it holds a checkpoint, which is weights without a graph; load it into the model and write a SavedModel with model.export(path)"
-    if inner := [n for n in names if _is_saved_model(folder / n)]:
-        return start + f"SavedModels in it have names that are not numbers: give one of them, {', '.join(inner)}"
-    if ".pb" in suffixes:
-        return start + f"{suffixes['.pb']} in it is not called saved_model.pb; a frozen graph has no signatures"
-    return start + "there is no saved_model.pb in it" + ("" if names else "; the folder is empty")
-
-
 # DataType of tensorflow/core/framework/types.proto, as numpy calls them.
-_DTYPES = (
-    "unknown float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 "
-    "qint16 quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn"
-).split()
+_DTYPES = tuple(
+    "unknown float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 "  # noqa: SIM905
+    "qint16 quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn".split()
+)
 
 # RAGGED_TENSOR_SPEC and the rest of TypeSpecProto.TypeSpecClass, tensorflow/core/protobuf/struct.proto.
 _KINDS = {1: "sparse", 2: "indexed slices", 3: "ragged"}
@@ -317,7 +196,12 @@ An enum reads as the int32 that it is on the wire."""
 def _message_class() -> type[message.Message]:
     package = "beam_score.saved_model"
     field_type = descriptor_pb2.FieldDescriptorProto
-    scalars = {"string": field_type.TYPE_STRING, "int32": field_type.TYPE_INT32, "int64": field_type.TYPE_INT64, "bool": field_type.TYPE_BOOL}
+    scalars = {
+        "string": field_type.TYPE_STRING,
+        "int32": field_type.TYPE_INT32,
+        "int64": field_type.TYPE_INT64,
+        "bool": field_type.TYPE_BOOL,
+    }
     file = descriptor_pb2.FileDescriptorProto(name="beam_score/saved_model.proto", package=package, syntax="proto3")
 
     def add(to, name: str, number: int, kind: str, path: str) -> None:
