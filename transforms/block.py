@@ -83,6 +83,7 @@ class Block:
       total: on the last block of its split, how many rows the split held; else None.
       tally: additive measurements of the work done on this block (seconds by stage, counts of
         defaults and the like). The writer sums them into the split's receipt.
+      began: when the attempt began, in seconds since the epoch.
     """
 
     split: int
@@ -94,6 +95,7 @@ class Block:
     origin: Origin | None = None
     total: int | None = None
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    began: float = 0.0
 
     @property
     def count(self) -> int:
@@ -273,6 +275,7 @@ class BlockCoder(beam.coders.Coder):
             "source": block.source,
             "total": block.total,
             "tally": dict(block.tally),
+            "began": block.began,
             "origin": None if block.origin is None else block.origin.meta(),
         }
         parts = [json.dumps(meta).encode(), _to_ipc(block.rows), _to_ipc(block.rejected)]

@@ -132,20 +132,21 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     """Reads one split: its rows in blocks, then an empty block that holds the total."""
     module = format_module(settings.format)
     seq = total = 0
+    started = time.time()
     source = split.ranges[0].path if split.ranges else ""
-    empty = pa.RecordBatch.from_arrays([pa.array([], pa.int64())], [ROW])
+    empty = empty_rows(settings)
     for range_ in split.ranges:
         source = range_.path
         began = time.perf_counter()
         for chunk in _chunks(module, range_, settings):
-            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin)
+            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
             yield block.with_tally(read_s=time.perf_counter() - began)
             if STOP.is_set():
                 raise Stopped("the run is stopping")
             seq, total = seq + 1, total + block.count
             empty = chunk.rows.slice(0, 0)
             began = time.perf_counter()
-    yield Block(split.id, attempt, seq, source, empty, total=total)
+    yield Block(split.id, attempt, seq, source, empty, total=total, began=started)
 
 
 def _chunks(module: ModuleType, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:

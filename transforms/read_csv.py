@@ -224,10 +224,9 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         return
     parser = _Parser(header, settings)
     # The header's bytes are passed over as they come, since a compressed file cannot be entered inside.
-    start = range_.start if range_.start else 0
-    skip = header.size if not range_.start else 0
+    skip = 0 if range_.start else header.size
     row = range_.first_row
-    pieces = _pieces(range_, start, settings.max_block_bytes)
+    pieces = _pieces(range_, settings.max_block_bytes)
     data, damage, more = b"", None, True
     while more:
         try:
@@ -260,18 +259,10 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", str(damage)))
 
 
-def _pieces(range_: FileRange, start: int, size: int) -> Iterator[bytes]:
-    if range_.end >= 0 and range_.start:
-        limit = range_.end - start
-    else:
-        limit = None if range_.end < 0 else range_.end
-    with open_stream(range_.path) as stream:
-        if start:
-            stream.seek(start)
-        while piece := stream.read(size if limit is None else min(size, limit)):
+def _pieces(range_: FileRange, size: int) -> Iterator[bytes]:
+    with open_stream(range_.path, range_.start, range_.end) as stream:
+        while piece := stream.read(size):
             yield piece
-            if limit is not None and not (limit := limit - len(piece)):
-                return
 
 
 def _pass_over(data: bytes, pieces: Iterator[bytes], row: int, settings: ReadSettings):

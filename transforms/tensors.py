@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.saved_model import Tensor
+
 
 def to_numpy(column: pa.Array, tail: Sequence[int]) -> np.ndarray:
     """A column without nulls as an array of shape [rows, *tail]; zero-copy for numbers.
@@ -65,3 +67,13 @@ def list_shapes(column: pa.Array) -> np.ndarray:
         parents = np.repeat(parents, lengths)
         values = values.flatten()
     return np.stack(levels, axis=1) if levels else np.zeros((len(column), 0), np.int64)
+
+
+def output_type(tensor: Tensor) -> pa.DataType:
+    """The Arrow type of a model's output: binary for string, float32 for bfloat16; lists, one level
+    a dimension after the first, fixed-size where the dimension is."""
+    names = {"bfloat16": "float32", "float16": "float16", "string": "binary", "bool": "bool"}
+    type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
+    for size in reversed(tensor.shape[1:]):
+        type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
+    return type_

@@ -1,0 +1,147 @@
+"""The plan of a run: which splits there are, frozen at launch. Everything that comes later, resume
+and commit too, reads it, and nobody splits again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import orjson
+
+from transforms import storage
+from transforms.splits import FileRange, Split
+
+STAGING = "_staging"
+SHARD_SPLITS = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where the files of one run stand, under the job's output folder.
+
+    Attributes:
+      output: the job's output folder.
+      run: id of the run.
+    """
+
+    output: str
+    run: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.output, STAGING, self.run)
+
+    @property
+    def parts(self) -> Path:
+        return self.path / "parts"
+
+    @property
+    def receipts(self) -> Path:
+        return self.path / "receipts"
+
+    def receipt(self, split: int) -> Path:
+        return self.receipts / f"{split:06d}.json"
+
+    def verdict(self, number: int) -> Path:
+        return self.path / f"commit-{number}.json"
+
+    def has_receipt(self, split: int) -> bool:
+        """Whether a split is done."""
+        return self.receipt(split).exists()
+
+
+def group(ranges: Sequence[FileRange], split_bytes: int, workers: int) -> list[Split]:
+    """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
+    this order, and the small ones then even out the end.
+
+    Fewer bytes a split where that leaves no 20 splits a worker, down to 1 MiB.
+    """
+    total = sum(r.bytes for r in ranges)
+    size = max(min(split_bytes, total // max(1, 20 * workers)), 1 << 20)
+    groups: list[list[FileRange]] = []
+    filled = size
+    for range_ in ranges:
+        if filled + range_.bytes > size * 1.25 or filled >= size:
+            groups.append([])
+            filled = 0
+        groups[-1].append(range_)
+        filled += range_.bytes
+    groups.sort(key=lambda g: -sum(r.bytes for r in g))
+    return [Split(number, tuple(g)) for number, g in enumerate(groups)]
+
+
+def cut_files(files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]) -> list[FileRange]:
+    """All files cut into ranges, in order; several files at once.
+
+    Args:
+      files: (path, size).
+      cut: of one file; see `transforms.read`.
+    """
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        cuts = pool.map(lambda f: cut(f[0], f[1], split_bytes), files)
+        return [range_ for ranges in cuts for range_ in ranges]
+
+
+def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> dict[str, Any]:
+    """Writes the plan's shards, then its header, which makes the plan complete. Returns the header.
+
+    Args:
+      header: what else is frozen; `splits` and `shards` are added.
+    """
+    for path in (folder.parts, folder.receipts, folder.path / "plan"):
+        storage.make_folder(path)
+    shards = [splits[at : at + SHARD_SPLITS] for at in range(0, len(splits), SHARD_SPLITS)]
+    for number, shard in enumerate(shards):
+        lines = [orjson.dumps([s.id, [dataclasses.astuple(r) for r in s.ranges]]) for s in shard]
+        storage.write_new(_shard(folder, number), b"\n".join(lines))
+    storage.sync_folder(folder.path / "plan")
+    header = header | {"run": folder.run, "splits": len(splits), "shards": len(shards)}
+    storage.create_if_absent(folder.path / "plan.json", json.dumps(header, indent=1).encode())
+    return header
+
+
+def read_plan(folder: RunFolder) -> dict[str, Any]:
+    """The plan's header. Raises FileNotFoundError where there is no plan."""
+    return json.loads((folder.path / "plan.json").read_bytes())
+
+
+def _shard(folder: RunFolder, number: int) -> Path:
+    return folder.path / "plan" / f"{number:05d}.jsonl"
+
+
+def read_shard(folder: RunFolder, number: int) -> Iterator[Split]:
+    """The splits of one shard of the plan."""
+    for line in _shard(folder, number).read_bytes().splitlines():
+        id_, ranges = orjson.loads(line)
+        yield Split(id_, tuple(FileRange(*r) for r in ranges))
+
+
+class PlannedSplits(beam.PTransform):
+    """Pipeline -> PCollection[Split]: the plan's splits, spread over the workers, largest first.
+
+    Only the numbers of the plan's shards are in the graph, so that a launch does not grow with the
+    number of files (Dataflow refuses requests of some 10 MB).
+    """
+
+    def __init__(self, folder: RunFolder, shards: int):
+        super().__init__()
+        self.folder, self.shards = folder, shards
+
+    def expand(self, begin):
+        return (
+            begin
+            # Create's own reshuffle would lose the order.
+            | "Shards" >> beam.Create(range(self.shards), reshuffle=False)
+            | "Splits" >> beam.FlatMap(_splits_of, self.folder).with_output_types(Split)
+            | beam.Reshuffle()
+        )
+
+
+def _splits_of(shard: int, folder: RunFolder) -> Iterator[Split]:
+    return read_shard(folder, shard)

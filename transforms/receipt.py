@@ -1,0 +1,99 @@
+"""What is known of a split that is done: the one thing that status, progress, resume, the commit
+and the manifest's counts read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from transforms.block import add_tally
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A file of predictions or dead letters.
+
+    Attributes:
+      name: under the run's `parts` folder.
+      kind: `predictions` or `rejected`.
+      rows: lines or rows in it.
+      bytes: its size.
+      crc32c: of its content, in hexadecimal.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    bytes: int
+    crc32c: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """Attributes:
+    split, attempt: whose receipt it is.
+    parts: what was written; no part without a row.
+    files: source to counts: `read`, `predicted`, `rejected` by reason, `stretches` by reason.
+    tally: the sum of the blocks' tallies.
+    began, ended: seconds since the epoch, by the clock of the worker.
+    """
+
+    split: int
+    attempt: str
+    parts: tuple[Part, ...]
+    files: Mapping[str, Mapping[str, Any]]
+    tally: Mapping[str, float]
+    began: float
+    ended: float
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self), indent=1).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Receipt:
+        fields = json.loads(content)
+        return cls(**fields | {"parts": tuple(Part(**p) for p in fields["parts"])})
+
+
+@dataclasses.dataclass
+class Counts:
+    """The sums of receipts.
+
+    Attributes:
+      read, predicted, rejected: rows; stretches: unusable files and stretches of unknown length.
+      reasons: of rejected rows; stretch_reasons: of stretches.
+      files: source to its counts, as in a receipt.
+    """
+
+    read: int = 0
+    predicted: int = 0
+    rejected: int = 0
+    stretches: int = 0
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    stretch_reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    tally: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, receipts: Iterable[Receipt]) -> Counts:
+        total = cls()
+        for receipt in receipts:
+            total.tally = add_tally(total.tally, receipt.tally)
+            for source, file in receipt.files.items():
+                total._add(source, file)
+        return total
+
+    def _add(self, source: str, file: Mapping[str, Any]) -> None:
+        own = self.files.setdefault(source, {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}})
+        own["read"] += file["read"]
+        own["predicted"] += file["predicted"]
+        own["rejected"] = add_tally(own["rejected"], file["rejected"])
+        own["stretches"] = add_tally(own["stretches"], file["stretches"])
+        self.read += file["read"]
+        self.predicted += file["predicted"]
+        self.rejected += sum(file["rejected"].values())
+        self.stretches += sum(file["stretches"].values())
+        self.reasons = add_tally(self.reasons, file["rejected"])
+        self.stretch_reasons = add_tally(self.stretch_reasons, file["stretches"])
