@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -48,9 +47,9 @@ class Origin:
             picked = self.data.take(pa.array(index))
             if self.format == "records":
                 return picked.column(0).cast(pa.binary())
-            frame = pl.from_arrow(picked)
-            packed = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
-            return packed.to_arrow().cast(pa.binary())
+            from transforms.columns_json import columns_json
+
+            return columns_json(picked)
         from transforms.framing import record_spans
 
         starts, ends = record_spans(self.data, self.format, self.delimiter, self.quote)
