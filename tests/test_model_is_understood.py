@@ -82,7 +82,7 @@ def test_one_version_folder_named_outright_tells_its_number(tmp_path, asked):
             ["people/1/saved_model.pb"],
             "poeple",
             "latest",
-            r"poeple does not exist: .* holds no 'poeple' \(did you mean 'people'\?\)",
+            r"poeple does not exist: .* holds no 'poeple'; did you mean 'people'\?",
         ),
         (["a"], "x/y/z", "latest", r"x/y/z does not exist: .* holds no 'x'$"),
         (["m/1/saved_model.pb", "m/20/saved_model.pb"], "m", "3", r"has no version 3; it has 1, 20"),
@@ -268,7 +268,7 @@ def test_the_signature_is_chosen(names, asked, chosen):
     ("names", "asked", "said"),
     [
         (["double", "halve"], None, "several signatures, none called serving_default: name one of double, halve"),
-        (["double", "halve"], "hlave", r"no signature 'hlave'; it has double, halve \(did you mean 'halve'\?\)"),
+        (["double", "halve"], "hlave", r"no signature 'hlave'; it has double, halve; did you mean 'halve'\?"),
         ([], None, "no signatures: export it"),
         ([], "x", "no signatures: export it"),
     ],

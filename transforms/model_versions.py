@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from transforms.saved_model import ModelError, near
+from transforms.names import near_miss
+from transforms.saved_model import ModelError
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _not_a_folder(path: Path) -> str:
         return f"{path} is {what}"
     parent = next(p for p in path.absolute().parents if p.is_dir())
     missing = path.absolute().relative_to(parent).parts[0]
-    hint = near(missing, (p.name for p in parent.iterdir()))
+    hint = near_miss(missing, (p.name for p in parent.iterdir()))
     return f"{path} does not exist: {parent} holds no {missing!r}{hint}"
 
 

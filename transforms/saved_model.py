@@ -7,14 +7,15 @@ comes in milliseconds, where `import tensorflow` alone takes seconds. TensorFlow
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+from transforms.names import near_miss
 
 DEFAULT_SIGNATURE = "serving_default"
 SERVE = "serve"
@@ -98,7 +99,7 @@ def choose_signature(signatures: Mapping[str, Signature], name: str | None = Non
         )
     if name is not None:
         if name not in signatures:
-            raise ModelError(f"the model has no signature {name!r}; it has {listed}{near(name, signatures)}")
+            raise ModelError(f"the model has no signature {name!r}; it has {listed}{near_miss(name, signatures)}")
         return signatures[name]
     if DEFAULT_SIGNATURE in signatures:
         return signatures[DEFAULT_SIGNATURE]
@@ -133,12 +134,6 @@ def serving_graph(path: str | os.PathLike[str]) -> message.Message:
             return graph
     found = "; ".join("{" + ", ".join(t) + "}" for t in tags) or "no graph at all"
     raise ModelError(f"{file} has no graph tagged {{{SERVE}}}, only {found}: export the model for serving")
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` where a name is close to another, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 # DataType of tensorflow/core/framework/types.proto, as numpy calls them.

@@ -1,0 +1,87 @@
+"""What `beam-score inspect` tells of a model: versions, hash, signatures. TensorFlow is not loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from transforms.model import find_version, hash_model, read_signatures, unsupported
+from transforms.saved_model import DEFAULT_SIGNATURE, Tensor, tensorflow_version
+
+
+def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
+    """Describes a model, as JSON can hold it.
+
+    Args:
+      path: a SavedModel folder, or a folder of numbered versions.
+      version: a number, or `latest`.
+
+    Returns:
+      path (of the SavedModel itself), version (None where it has no number), versions, sha256,
+      tensorflow (the version that wrote it) and signatures: by name, each with its method, inputs,
+      outputs (name to dtype and shape; None for an open dimension, a shape of None for an unknown
+      rank), and problems: what of it cannot be fed or written, in words.
+
+    Raises:
+      ModelError: there is no such model or version.
+    """
+    found = find_version(path, version)
+    return {
+        "path": found.path,
+        "version": found.version,
+        "versions": list(found.versions),
+        "sha256": hash_model(found.path),
+        "tensorflow": tensorflow_version(found.path),
+        "signatures": {
+            name: {
+                "method": signature.method_name,
+                "inputs": {t.name: _tensor(t) for t in signature.inputs.values()},
+                "outputs": {t.name: _tensor(t) for t in signature.outputs.values()},
+                "problems": unsupported(signature),
+            }
+            for name, signature in read_signatures(found.path).items()
+        },
+    }
+
+
+def print_inspection(info: dict[str, Any], console: Console) -> None:
+    """Prints what `inspect_model` found: a few facts, and a table for every signature."""
+    facts = {"model": info["path"], "sha256": info["sha256"]}
+    if info["version"] is not None:
+        others = [v for v in info["versions"] if v != info["version"]]
+        facts["version"] = info["version"] + (f" (there is also {', '.join(others)})" if others else "")
+    facts["written by"] = f"TensorFlow {info['tensorflow'] or '(it does not say which)'}"
+    for fact, value in facts.items():
+        console.print(Text(f"{fact:<12}{value}"), soft_wrap=True)  # so that a path can be copied
+    if not info["signatures"]:
+        console.print("no signatures: export it with model.export(path), or tf.saved_model.save(..., signatures=...)")
+    for name, signature in info["signatures"].items():
+        note = " (used unless model.signature names another)" if name == DEFAULT_SIGNATURE else ""
+        console.print()
+        console.print(Text(f"signature {name}{note}", style="bold"), soft_wrap=True)
+        table = Table()
+        for heading in ("", "name", "dtype", "shape"):
+            table.add_column(heading, overflow="fold")
+        for side in ("inputs", "outputs"):
+            for key, tensor in signature[side].items():
+                table.add_row(side[:-1], Text(key), tensor["dtype"], _shape(tensor))
+            table.add_section()
+        console.print(table)
+        for problem in signature["problems"]:
+            console.print(Text(f"cannot be used: {problem}"), soft_wrap=True)
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    shape = None if tensor.shape is None else list(tensor.shape)
+    return {"dtype": tensor.dtype, "shape": shape, "kind": tensor.kind}
+
+
+def _shape(tensor: dict[str, Any]) -> Text:
+    if tensor["kind"] != "dense":
+        return Text(tensor["kind"])
+    if tensor["shape"] is None:
+        return Text("unknown")
+    return Text("[" + ", ".join("?" if d is None else str(d) for d in tensor["shape"]) + "]")

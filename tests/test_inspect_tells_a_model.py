@@ -1,0 +1,79 @@
+"""`inspect` tells all there is to know of a model, to people and to programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import pytest
+from rich.console import Console
+
+from pipeline.inspect import inspect_model, print_inspection
+from transforms.model import ModelError, hash_model
+
+
+def printed(info):
+    out = io.StringIO()
+    print_inspection(info, Console(file=out, width=100, force_terminal=False))
+    return out.getvalue()
+
+
+def test_a_program_reads_it_as_json(model, tmp_path):
+    for version in ("2", "10"):
+        shutil.copytree(model("echo"), tmp_path / "people" / version)
+    info = json.loads(json.dumps(inspect_model(str(tmp_path / "people"))))
+    assert info.pop("tensorflow").startswith("2.")
+    assert info == {
+        "path": str(tmp_path / "people" / "10"),
+        "version": "10",
+        "versions": ["2", "10"],
+        "sha256": hash_model(model("echo")),
+        "signatures": {
+            "serving_default": {
+                "method": "tensorflow/serving/predict",
+                "inputs": {
+                    "id": {"dtype": "int64", "shape": [None], "kind": "dense"},
+                    "x": {"dtype": "float32", "shape": [None, 3], "kind": "dense"},
+                },
+                "outputs": {
+                    "out": {"dtype": "int64", "shape": [None], "kind": "dense"},
+                    "y": {"dtype": "float32", "shape": [None, 3], "kind": "dense"},
+                },
+                "problems": [],
+            }
+        },
+    }
+
+
+def test_a_person_reads_a_table(model, tmp_path):
+    for version in ("2", "10"):
+        shutil.copytree(model("several_outputs"), tmp_path / "people" / version)
+    text = printed(inspect_model(str(tmp_path / "people"), 2))
+    assert "2 (there is also 10)" in text
+    assert "signature serving_default (used unless model.signature names another)" in text
+    assert hash_model(model("several_outputs")) in text
+    rows = [tuple(cell.strip() for cell in line.strip("│┃|").split("│")) for line in text.splitlines() if "│" in line]
+    assert rows == [
+        ("input", "x", "float32", "[?, 3]"),
+        ("output", "embedding", "float32", "[?, 8]"),
+        ("output", "label", "string", "[?]"),
+        ("output", "logits", "float32", "[?, 3]"),
+    ]
+
+
+def test_what_cannot_be_used_is_said(model):
+    text = printed(inspect_model(model("composite_outputs")))
+    assert "output 'few' of signature 'serving_default' is sparse: not supported" in " ".join(text.split())
+
+
+def test_names_are_printed_as_they_are(model):
+    info = inspect_model(model("odd_names"))
+    info["signatures"]["[bold]"] = info["signatures"].pop("serving_default")
+    assert "signature [bold]" in printed(info)
+    assert "out/1: %" in printed(info)
+
+
+def test_no_model_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        inspect_model(str(tmp_path / "none"))
