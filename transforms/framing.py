@@ -1,0 +1,56 @@
+"""Where the records of a block of text begin and end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LF, CR, TAB, SPACE = 10, 13, 9, 32
+
+
+def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
+    """The lines of a text that are not blank.
+
+    LF, CRLF and CR alone end lines; a line of only spaces and tabs is blank. Other Unicode line
+    separators are characters.
+
+    Args:
+      data: any buffer of bytes; begins at the start of a line.
+
+    Returns:
+      int64 positions of each line's first byte, and of the byte after its last; line ends left out.
+    """
+    text = np.frombuffer(data, np.uint8)
+    line_ends = line_end_positions(text)
+    starts = np.append(0, line_ends + 1)
+    ends = np.append(line_ends, len(text))
+    filled = ends > starts
+    if not filled.all():
+        starts, ends = starts[filled], ends[filled]
+    if len(starts):
+        white = np.flatnonzero(is_white(text[starts]))
+        if len(white):
+            view = memoryview(data)
+            blank = [i for i in white.tolist() if not bytes(view[starts[i] : ends[i]]).strip(b" \t")]
+            starts, ends = np.delete(starts, blank), np.delete(ends, blank)
+    return starts, ends
+
+
+def line_end_positions(text: np.ndarray) -> np.ndarray:
+    """Positions of every LF and CR in a uint8 array."""
+    line_ends = text == LF
+    carriage = text == CR
+    if carriage.any():
+        line_ends |= carriage
+    return np.flatnonzero(line_ends)
+
+
+def is_white(byte: np.ndarray) -> np.ndarray:
+    """Which of some bytes are a space or a tab."""
+    return (byte == SPACE) | (byte == TAB)
+
+
+def record_spans(data, format: str, delimiter: str = ",", quote: str = '"') -> tuple[np.ndarray, np.ndarray]:
+    """The records of a text in a format, as `line_spans` gives them."""
+    if format == "jsonl":
+        return line_spans(data)
+    raise ValueError(f"no records to find in {format}")
