@@ -1,0 +1,165 @@
+"""The job file that `beam-score init` writes: drafted from a model's signature and a look at data.
+
+What is certain is written plainly. What is guessed says so in a comment, and from what. What cannot
+be guessed is a `TODO` with the candidates beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.match import Match, match_columns, row_shape
+from pipeline.sample import Sample, look_at
+from pipeline.yaml_text import flow, quoted, scalar
+from transforms.model import (
+    ModelError,
+    Signature,
+    Version,
+    choose_signature,
+    find_version,
+    read_signatures,
+    unsupported,
+)
+
+
+def draft_job(
+    model_path: str, data_patterns: str | Sequence[str], version: str | int = "latest", signature: str | None = None
+) -> str:
+    """Drafts a commented job file, as YAML text.
+
+    Args:
+      model_path, data_patterns: written into the file as they are given.
+      version, signature: of the model; see `find_version` and `choose_signature`.
+
+    Raises:
+      ModelError: there is no such model, or its signature cannot be fed.
+      pipeline.sample.DataError: there is no such data, or it cannot be looked at.
+    """
+    patterns = [data_patterns] if isinstance(data_patterns, str) else list(data_patterns)
+    found = find_version(model_path, version)
+    chosen = choose_signature(read_signatures(found.path), signature)
+    if problems := unsupported(chosen):
+        raise ModelError("\n".join(problems))
+    sample = look_at(patterns)
+    match = match_columns(chosen, sample)
+    lines = [
+        "# A job for beam-score. What was guessed says so; check it, then:",
+        "#",
+        "#     beam-score check job.yaml    # everything that can be known before launch",
+        "#     beam-score run job.yaml",
+        "",
+        *_input_lines(patterns, sample),
+        "",
+        *_model_lines(model_path, version, found, chosen),
+        "",
+        *_column_lines(match, sample),
+        "",
+        *_model_input_lines(match, chosen),
+        "",
+        *_output_lines(chosen, match.keep),
+        "",
+        *_rest_lines(match, sample),
+    ]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
+    yield "input:"
+    yield f"  files: {scalar(patterns[0]) if len(patterns) == 1 else flow(patterns)}"
+    found = f"{sample.files:,} file{'s' * (sample.files != 1)} now; the first {sample.rows:,} rows were looked at"
+    yield f"  # {found}" + (f", and {sample.unreadable:,} that could not be parsed" if sample.unreadable else "")
+    yield f"  format: {sample.format}"
+    if sample.format == "csv":
+        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {str(sample.header).lower()}}}"
+        if not sample.header:
+            yield "  # guessed: the first row holds numbers, so it is no header; the names of columns are made up"
+
+
+def _model_lines(path: str, version: str | int, found: Version, chosen: Signature) -> Iterator[str]:
+    yield "model:"
+    yield f"  path: {scalar(path)}"
+    note = (
+        f"  # now {found.version}, of {', '.join(found.versions)}"
+        if found.versions and str(version) == "latest"
+        else ""
+    )
+    yield f"  version: {scalar(str(version)) if str(version) == 'latest' else version}{note}"
+    yield f"  signature: {scalar(chosen.name)}"
+    yield "  batch_rows: auto"
+
+
+def _column_lines(match: Match, sample: Sample) -> Iterator[str]:
+    yield "# What a valid row is. One that breaks a rule becomes a dead letter. Beside dtype and shape:"
+    yield "# range, allowed, min_length, max_length, default, nulls, unit, meaning."
+    if not match.columns:
+        yield "columns: {}"
+        return
+    yield "columns:"
+    for name, (rules, remark) in match.columns.items():
+        yield f"  {scalar(name)}: {{{rules}}}" + (f"  # {remark}" if remark else "")
+
+
+def _model_input_lines(match: Match, signature: Signature) -> Iterator[str]:
+    yield "# How the columns become the model's inputs. One with a column of its own name needs no entry:"
+    plain = [t for t in signature.inputs.values() if t.name not in match.inputs]
+    for tensor in plain:
+        yield f"#   {scalar(tensor.name)}: {tensor.describe()}"
+    if not match.inputs:
+        yield "inputs: {}"
+        return
+    yield "inputs:"
+    for name, (how, notes) in match.inputs.items():
+        yield f"  {scalar(name)}: {how}  # {signature.inputs[name].describe()}"
+        yield from (f"    # {note}" for note in notes)
+
+
+_MEANINGS = {"prob": "probabilities", "softmax": "probabilities", "sigmoid": "probabilities", "logit": "logits"}
+
+
+def _output_lines(signature: Signature, keep: Sequence[str]) -> Iterator[str]:
+    yield "# What the outputs mean. Those that are not listed are left out of the predictions."
+    yield "outputs:"
+    for tensor in signature.outputs.values():
+        tail = row_shape(tensor)
+        if tensor.shape == () or tail is None:
+            yield f"  # {scalar(tensor.name)}: {tensor.describe()} has no row dimension, and cannot be a prediction"
+            continue
+        rename = ""
+        if tensor.name in keep:
+            rename = f", as: {scalar('model_' + tensor.name)}"  # the name of a kept column is taken
+        scores = tensor.dtype in ("float16", "float32", "float64", "bfloat16") and len(tail) <= 1 and None not in tail
+        meaning = next((m for n, m in _MEANINGS.items() if tensor.name.lower().startswith(n)), None) if scores else None
+        yield f"  {scalar(tensor.name)}: {{meaning: {meaning or 'raw'}{rename}}}  # {tensor.describe()}"
+        if not scores:
+            continue
+        size = tail[0] if tail else 1
+        labels = 'labels: ["no", "yes"], threshold: 0.5' if size == 1 else f"labels: [...], top: {min(3, size)}"
+        if meaning:
+            yield f"    # guessed from the name; raw leaves out class and score. More: {labels}" + (
+                f" ({size} labels)" if size != 1 else ""
+            )
+        else:
+            yield f"    # if these are scores of classes: meaning: probabilities or logits, {labels}" + (
+                f" ({size} labels)" if size != 1 else ""
+            )
+
+
+def _rest_lines(match: Match, sample: Sample) -> Iterator[str]:
+    others = [n for n in sample.columns if n not in match.keep and n]
+    shown = flow(others[:12]) + (" ..." if len(others) > 12 else "")
+    yield "output:"
+    yield "  path: out"
+    yield "  format: parquet"
+    yield f"  keep: {flow(match.keep)}"
+    why = "guessed: it looks like an id; " if match.keep else "no column looks like an id; "
+    yield f"    # {why}input columns carried along: a list, all, or none" + (f"; there are {shown}" if others else "")
+    yield "  position: false  # true adds the source file and the row number"
+    yield ""
+    yield "rejects:"
+    yield "  payload: full  # none: a dead letter does not show the row"
+    yield "  budget: 1%  # rows; over it nothing is published. A count or a share"
+    yield "  files: 0  # unusable files allowed"
+    yield ""
+    yield "engine:"
+    yield "  runner: local  # local, prism, flink, dataflow"
+    yield "  workers: auto"

@@ -1,0 +1,253 @@
+"""Which columns of some data feed which inputs of a model: what is plain, what is guessed, what is open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.sample import Sample, Seen
+from pipeline.yaml_text import flow, scalar
+from transforms.model import Signature, Tensor
+
+TODO = "TODO: choose"
+
+
+@dataclass
+class Match:
+    """Which columns feed which inputs, as the job file will say it.
+
+    Attributes:
+      columns: the contract: name to (what goes between the braces, comment).
+      inputs: input name to (what goes after the colon, comment lines); only where one is needed.
+      keep: columns carried along, and why these.
+    """
+
+    columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    keep: list[str] = field(default_factory=list)
+
+
+def match_columns(signature: Signature, sample: Sample) -> Match:
+    """Matches the inputs of a signature to the columns seen in some data."""
+    match = Match()
+    left = dict(sample.columns)
+    waiting = []
+    for tensor in signature.inputs.values():
+        seen = _column_for(tensor, sample, len(signature.inputs) == 1)
+        if seen is None:
+            waiting.append(tensor)
+        else:
+            left.pop(seen.name, None)
+            _feed(match, tensor, seen, sample)
+    left = {n: s for n, s in left.items() if n not in signature.inputs}
+    ids = [s for s in sample.columns.values() if _is_id_by_name(s)]
+    for tensor in waiting:
+        used = _guess(match, tensor, left, sample) if len(waiting) == 1 else None
+        if used is None:
+            _leave_open(match, tensor, left, sample)
+        for name in used or ():
+            left.pop(name)
+    ids += [s for s in left.values() if s not in ids and _is_id_by_values(s)]
+    match.keep = [s.name for s in sample.columns.values() if s in ids][:1]
+    for name in match.keep:
+        if sample.format in ("jsonl", "tfrecord") and name not in match.columns:
+            seen = sample.columns[name]
+            match.columns[name] = (
+                f"dtype: {_own_dtype(seen)}",
+                "kept; declared, so that it is written with this dtype",
+            )
+    if not sample.header:
+        # Without a header the columns are told by their order, so all of them have to be named.
+        match.columns = {
+            n: match.columns.get(n) or (f"dtype: {_own_dtype(s)}", "not used; named for its place in the file")
+            for n, s in sample.columns.items()
+        }
+    return match
+
+
+def _column_for(tensor: Tensor, sample: Sample, only: bool) -> Seen | None:
+    """The column that has the input's name, or is all that there is; if its values can be it."""
+    seen = sample.columns.get(tensor.name)
+    if sample.bare and only:
+        return sample.columns[""]
+    if seen is None:
+        same = [s for n, s in sample.columns.items() if n.casefold() == tensor.name.casefold()]
+        seen = same[0] if len(same) == 1 else None
+    if seen is not None and sample.format == "csv" and _size(tensor) not in (1, None):
+        return None  # a field of CSV holds one value
+    return seen
+
+
+def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
+    """One column for one input, with what it takes to give it the input's shape."""
+    name, tail = seen.name or tensor.name, row_shape(tensor)
+    shape, steps, notes = list(seen.shape), [], []
+    if name != tensor.name:
+        steps.append(f"column: {scalar(name)}")
+        notes.append(f"guessed: the data has no column {scalar(tensor.name)}, and this name is the nearest")
+    if tail is not None and len(shape) == len(tail) and all(a in (None, b) for a, b in zip(tail, shape, strict=True)):
+        if None in tail and shape:
+            notes.append(f"the model takes any length; all rows seen have shape {flow(shape)}, so that is declared")
+    elif tail is not None and None not in tail:
+        flat = _size(tensor)
+        if seen.kind == "nothing" or None in shape or _product(shape) != flat or sample.format == "tfrecord":
+            shape = list(tail)  # what the model takes; a tf.Example is flat in any case
+        else:
+            steps.append(f"reshape: {flow(tail)}")
+    elif None in shape:
+        notes.append("rows of one length a batch; pad: 0 would fill them up to the longest")
+    rules = f"dtype: {_dtype(tensor)}" + (f", shape: {flow(shape)}" if shape else "")
+    match.columns[name] = (rules, _remark(seen, tensor))
+    if steps or notes:
+        match.inputs[tensor.name] = ("{" + ", ".join(steps) + "}", notes)
+
+
+def _guess(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) -> list[str] | None:
+    """Feeds the one input that has no column of its name, if there is one way to; the columns used."""
+    if tensor.dtype == "string":
+        if _is_examples(tensor):
+            if sample.format != "tfrecord":
+                return None
+            match.inputs[tensor.name] = ("{record: true}", ["guessed from its name: the record as it is"])
+            return []
+        texts = [s for s in left.values() if s.kind in ("string", "bytes") and not _is_id_by_name(s)]
+        if len(texts) != 1 or row_shape(tensor) not in ((), (1,)):
+            return None
+        return _feed_guess(match, tensor, texts[0], "the one column of text", sample)
+    if tensor.dtype == "bool":
+        return None
+    size = _size(tensor)
+    if size is None:
+        return None
+    vectors = [
+        s for s in left.values() if s.is_number and s.shape and None not in s.shape and _product(s.shape) == size
+    ]
+    if len(vectors) == 1:
+        return _feed_guess(match, tensor, vectors[0], f"the one column with {size} numbers a row", sample)
+    numbers = [s for s in left.values() if s.is_number and not s.shape]
+    for is_id in (_is_id_by_values, lambda s: s.kind == "integer" and s.unique, lambda s: False):
+        pick = [s for s in numbers if not _is_id_by_name(s) and not is_id(s)]
+        if len(pick) == size:
+            break
+    else:
+        return None
+    if size == 1 and row_shape(tensor) == ():
+        return _feed_guess(match, tensor, pick[0], "the one column of numbers", sample)
+    out = [s.name for s in numbers if s not in pick]
+    notes = [
+        f"guessed: the model takes {size} numbers a row, and the data has {size} columns of numbers"
+        + (f", {flow(out)} apart" if out else ""),
+        "in the order of the data. A model does not tell the order it was trained with: check it.",
+        "If it was trained on standardized values: standardize: {mean: [...], std: [...]}",
+    ]
+    for seen in pick:
+        match.columns[seen.name] = (f"dtype: {_dtype(tensor)}", _remark(seen, tensor))
+    reshape = "" if len(row_shape(tensor) or ()) == 1 else f", reshape: {flow(row_shape(tensor) or ())}"
+    match.inputs[tensor.name] = (f"{{pack: {flow([s.name for s in pick])}{reshape}}}", notes)
+    return [s.name for s in pick]
+
+
+def _feed_guess(match: Match, tensor: Tensor, seen: Seen, why: str, sample: Sample) -> list[str]:
+    _feed(match, tensor, seen, sample)
+    how, notes = match.inputs[tensor.name]
+    notes[0] = f"guessed: the data has no column {scalar(tensor.name)}, and this is {why}"
+    match.inputs[tensor.name] = (how, notes)
+    return [seen.name]
+
+
+def _leave_open(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) -> None:
+    size = _size(tensor)
+    fits = [s for s in left.values() if (s.is_number if tensor.dtype not in ("string", "bool") else not s.is_number)]
+    ids = [s for s in fits if _is_id_by_name(s)]
+    names = [s.name for s in fits if s not in ids] or [s.name for s in fits]
+    kind = "text" if tensor.dtype == "string" else "bool" if tensor.dtype == "bool" else "numbers"
+    candidates = f"columns of {kind}: {flow(names)}" if names else f"the data has no more columns of {kind}"
+    if tensor.dtype == "string" and _is_examples(tensor):
+        candidates = "the features that the model parses; the signature does not tell them: " + flow(list(left))
+        how, ask = "{serialize: []}", "the columns to encode as one tf.Example a row"
+    elif size in (1, None) or len(row_shape(tensor) or ()) != 1:
+        how, ask = "{column: null}", "the column"
+    else:
+        how, ask = "{pack: []}", f"{size} columns, in the order that the model was trained with"
+    match.inputs[tensor.name] = (how, [f"{TODO} {ask}; {candidates}"])
+    dtype = None if _is_examples(tensor) else _dtype(tensor)
+    for name in list(left) if dtype is None else names:
+        seen = left[name]
+        match.columns.setdefault(
+            name, (f"dtype: {dtype or _own_dtype(seen)}", _remark(seen, tensor) + "; drop it if not chosen")
+        )
+
+
+def _remark(seen: Seen, tensor: Tensor) -> str:
+    """`seen: 18 .. 91 in 1,000 rows, 2 empty (...)`."""
+    if not seen.rows:
+        return "no rows seen"
+    parts = [
+        f"seen: {_range(seen)} in {seen.rows:,} rows"
+        if seen.low is not None
+        else f"seen: {seen.kind} in {seen.rows:,} rows"
+    ]
+    wants_number = tensor.dtype not in ("string", "bool")
+    if wants_number and not seen.is_number and seen.kind != "nothing":
+        parts.append(f"which is no {tensor.dtype}")
+    if seen.empty:
+        parts.append(f"{seen.empty:,} empty (rejected, unless there is a default)")
+    if seen.nulls:
+        parts.append(f"{seen.misfits:,} no numbers (to read some as missing: nulls: {flow(seen.nulls)})")
+    elif seen.misfits:
+        parts.append(f"{seen.misfits:,} not {'numbers' if seen.is_number else seen.kind} (rejected)")
+    if seen.not_finite:
+        parts.append(f"{seen.not_finite:,} not finite (rejected, unless finite: false)")
+    return ", ".join(parts)
+
+
+def _range(seen: Seen) -> str:
+    return f"{_number(seen.low)} .. {_number(seen.high)}"
+
+
+def _number(value: float | int | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+_ID_NAME = re.compile(r"(id|uuid|guid|key|pk|rowid|index|idx)|.*[_\-. ](id|uuid|guid|key)|.*[a-z](Id|ID|Key|UUID)")
+
+
+def _is_id_by_name(seen: Seen) -> bool:
+    return bool(_ID_NAME.fullmatch(seen.name) or _ID_NAME.fullmatch(seen.name.lower())) and seen.kind != "float"
+
+
+def _is_id_by_values(seen: Seen) -> bool:
+    return seen.kind == "integer" and not seen.shape and seen.unique and seen.rising and seen.rows >= 10
+
+
+def _is_examples(tensor: Tensor) -> bool:
+    return tensor.dtype == "string" and bool(re.search("example|serialized", tensor.name.lower()))
+
+
+def row_shape(tensor: Tensor) -> tuple[int | None, ...] | None:
+    """The shape of one row: without the first dimension; None for a scalar, or unknown rank."""
+    return tensor.shape[1:] if tensor.shape else None
+
+
+def _size(tensor: Tensor) -> int | None:
+    """Values a row; None where a dimension is open."""
+    tail = row_shape(tensor)
+    return None if tail is None or None in tail else _product(tail)
+
+
+def _product(shape: Sequence[int | None]) -> int:
+    product = 1
+    for size in shape:
+        product *= size or 0
+    return product
+
+
+def _dtype(tensor: Tensor) -> str:
+    """The dtype of a column that feeds an input: bfloat16 is no dtype of data."""
+    return "float32" if tensor.dtype == "bfloat16" else tensor.dtype
+
+
+def _own_dtype(seen: Seen) -> str:
+    """The dtype for a column that feeds no input of known dtype."""
+    return {"integer": "int64", "float": "float32", "bool": "bool", "bytes": "bytes"}.get(seen.kind, "string")

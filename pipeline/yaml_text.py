@@ -1,0 +1,35 @@
+"""Text as YAML: names and lists that read back as what they were, in YAML 1.1 and 1.2 alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./*+=@-]*(://[A-Za-z0-9_./*+=@-]+)?")
+_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", ".nan", ".inf", "nan", "inf"}
+
+
+def scalar(text: str) -> str:
+    """A scalar that reads as this text; quoted where it has to be."""
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not re.match(r"\.[0-9]|\.\.\.$|---", text)
+    return text if plain else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """A double-quoted scalar."""
+    escaped = []
+    for c in text:
+        if c in '"\\':
+            escaped.append("\\" + c)
+        elif c.isprintable():
+            escaped.append(c)
+        else:
+            code = ord(c)
+            escaped.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
+    return '"' + "".join(escaped) + '"'
+
+
+def flow(items: Sequence[str | int | None]) -> str:
+    """A list on one line."""
+    shown = ("null" if i is None else str(i) if isinstance(i, int) else scalar(i) for i in items)
+    return "[" + ", ".join(shown) + "]"
