@@ -30,10 +30,12 @@ RANGES = {name: (float(low), float(high)) for name, low, high in zip(FEATURES, L
 
 
 def parse(row: dict[str, str]) -> tuple[int, list[float]] | None:
-    """id and features of a good row; None for a bad one."""
+    """The id and features of a good row; None for a bad one."""
     try:
         features = [float(row[name]) for name in FEATURES]
-        if None in row or not all(low <= value <= high for value, (low, high) in zip(features, RANGES.values())):
+        if None in row or not all(
+            low <= value <= high for value, (low, high) in zip(features, RANGES.values(), strict=True)
+        ):
             return None
         return int(row["id"]), features
     except (ValueError, TypeError):

@@ -91,8 +91,7 @@ def varints(values: np.ndarray, size: int) -> np.ndarray:
 def feature(name: bytes, kind: int, size: int) -> tuple[bytes, int]:
     """One entry of `tf.train.Features`, packed, with `size` zero bytes for its value; where those begin.
 
-    Args:
-      kind: the field of `tf.train.Feature`: 2 is a float_list, 3 an int64_list.
+    `kind` is the field of `tf.train.Feature`: 2 is a float_list, 3 an int64_list.
     """
     values = bytes([0x0A, size]) + bytes(size)
     value = bytes([kind << 3 | 2, len(values)]) + values

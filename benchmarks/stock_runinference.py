@@ -79,7 +79,9 @@ def parse(row: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
         key = int(row["id"])
     except (ValueError, TypeError):
         return
-    if None not in row and all(low <= value <= high for value, (low, high) in zip(values, RANGES.values())):
+    if None not in row and all(
+        low <= value <= high for value, (low, high) in zip(values, RANGES.values(), strict=True)
+    ):
         yield key, (np.array(values, np.float32) - MEAN) / STD
 
 
