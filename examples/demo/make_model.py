@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -52,7 +53,7 @@ class Network(tf.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.kernels = [tf.Variable(tf.random.normal(pair, stddev=(2 / pair[0]) ** 0.5, seed=SEED)) for pair in pairs]
         self.biases = [tf.Variable(tf.zeros(width)) for _, width in pairs]
 
