@@ -91,7 +91,7 @@ class Block:
     seq: int
     source: str
     rows: pa.RecordBatch
-    rejected: pa.RecordBatch = NO_REJECTED
+    rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
     total: int | None = None
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -53,4 +53,9 @@ def record_spans(data, format: str, delimiter: str = ",", quote: str = '"') -> t
     """The records of a text in a format, as `line_spans` gives them."""
     if format == "jsonl":
         return line_spans(data)
+    if format == "csv":
+        from transforms.csv_records import spans
+
+        found = spans(data, delimiter, quote)
+        return found.starts, found.ends
     raise ValueError(f"no records to find in {format}")

@@ -152,7 +152,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         borders = np.cumsum([0, *counts])
         done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
         filled = [b for b in batch if b.rows.num_rows]
-        for index, feeds in _groups(filled, self.call) if filled else ():
+        for index, feeds in groups(filled, self.call) if filled else ():
             size = len(next(iter(feeds.values())))
             for begin, end in self._slices(size):
                 good, failed = halve(end - begin, self._caller(model, feeds, begin, end, meter), self._attempts)
@@ -263,7 +263,7 @@ class _Meter:
         return {"model_calls": len(self.calls), "model_s": sum(s for _, s in self.calls)}
 
 
-def _groups(blocks: Sequence[Block], call: ModelCall) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+def groups(blocks: Sequence[Block], call: ModelCall) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """(positions of rows, dense feeds) of rows that fit in one tensor: all of them, except where
     inner dimensions are open and rows differ in them."""
     columns = {}

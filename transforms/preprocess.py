@@ -121,11 +121,11 @@ def prepare(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor, contrac
       tensor: what the signature says of it; the column has its dtype.
     """
     if how.record:
-        from transforms.examples import RECORD
+        from transforms.serialize import RECORD
 
         return rows[RECORD]
     if how.serialize:
-        from transforms.examples import serialize
+        from transforms.serialize import serialize
 
         return serialize(rows, how.serialize)
     steps = [(step, setting) for step in STEPS if (setting := getattr(how, step)) is not None]

@@ -18,7 +18,7 @@ import importlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 
 import apache_beam as beam
@@ -59,6 +59,7 @@ class ReadSettings:
       keep: names of further columns carried to the output; None for all of them. A kept column
         that the contract declares is an ordinary contract column. One that it does not is text (CSV),
         JSON text (JSON Lines) or its own type (Parquet).
+      kept_types: of Parquet: the types of undeclared kept columns, in which all files must agree.
       payload: whether dead letters show the record (`rejects.payload: full`).
       extra: `ignore` or `reject`: what becomes of columns that the contract does not name.
       delimiter, quote, header, nulls: of CSV. `header` false: the fields are the contract's
@@ -74,6 +75,7 @@ class ReadSettings:
     format: str
     columns: Contract
     keep: tuple[str, ...] | None = ()
+    kept_types: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
     payload: bool = True
     extra: str = "ignore"
     delimiter: str = ","
@@ -110,7 +112,7 @@ class Chunk:
     """
 
     rows: pa.RecordBatch
-    rejected: pa.RecordBatch = NO_REJECTED
+    rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
 
 
@@ -168,7 +170,7 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
     """No rows, with the contract's columns; for chunks that only hold dead letters."""
     columns = {ROW: pa.array([], pa.int64())}
     columns |= {name: pa.array([], c.arrow_type) for name, c in settings.contract_columns.items()}
-    columns |= {name: pa.array([], pa.string()) for name in settings.kept_undeclared}
+    columns |= {name: pa.array([], settings.kept_types.get(name, pa.string())) for name in settings.kept_undeclared}
     return pa.RecordBatch.from_pydict(columns)
 
 

@@ -51,6 +51,12 @@ def check(path: str, settings: ReadSettings) -> None:
     _header(path, settings)
 
 
+def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType] | None:
+    """The columns of a file, all text; None for a file without a header."""
+    header = _header(path, settings)
+    return None if header is None else dict.fromkeys(header.names, pa.string())
+
+
 def _header(path: str, settings: ReadSettings) -> _Header | None:
     """The header of a file; None for a file without a record. Raises UnusableFile, OSError."""
     with open_stream(path) as stream:

@@ -1,0 +1,62 @@
+"""`beam-score check` and `beam-score bench`: a job tried before it is run."""
+
+from __future__ import annotations
+
+import time
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.job import Job, JobError
+from pipeline.preflight import prepare
+from pipeline.summary import print_rows
+from pipeline.trial import choose_batch, load, try_rows
+
+_SHOWN_FILES = 10
+
+
+def check_job(job: Job, console: Console) -> int:
+    """Checks a job and scores a few rows. Returns the exit code.
+
+    Raises:
+      JobError: with all that would keep it from launching.
+    """
+    began = time.perf_counter()
+    prepared = prepare(job)
+    signature = prepared.steps.call.signature
+    console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
+    console.print(f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, sha256 {prepared.model_hash[:12]})")
+    console.print(f"        {escape(signature.describe())}", soft_wrap=True)
+    trial = try_rows(prepared, load(prepared))
+    console.print(f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected")
+    print_rows(console, trial.predictions, "first predictions")
+    if trial.rejected.num_rows:
+        print_rows(console, trial.rejected.select(["row", "reason", "column", "message"]), "first dead letters")
+    for path, error in prepared.unusable[:_SHOWN_FILES]:
+        console.print(f"[yellow]unusable[/] {escape(path)}: {escape(str(error))}", soft_wrap=True)
+    if len(prepared.unusable) > job.rejects.files:
+        raise JobError(
+            [
+                f"{len(prepared.unusable)} of {len(prepared.files)} files cannot be used, and rejects.files allows "
+                f"{job.rejects.files}: mend them, or set rejects.files"
+            ]
+        )
+    console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def bench_job(job: Job, console: Console) -> None:
+    """Prints the sweep over batch sizes on the job's first rows, and what `auto` makes of it."""
+    prepared = prepare(job)
+    servable = load(prepared)
+    choice = choose_batch(prepared, servable, try_rows(prepared, servable, 8192), always=True)
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for name in ("batch rows", "XLA", "ms a call", "rows/s"):
+        table.add_column(name, justify="right")
+    for t in choice.timings:
+        chosen = (t.batch_rows, t.compiled) == (choice.batch_rows, choice.compiled)
+        table.add_row(f"{t.batch_rows:,}", "on" if t.compiled else "off", f"{t.ms:,.3f}", f"{t.rows_per_s:,.0f}", style="bold green" if chosen else "")
+    console.print(table)
+    console.print(f"auto: {choice.batch_rows:,} rows a call, XLA {'on' if choice.compiled else 'off'}: {escape(choice.why)}")

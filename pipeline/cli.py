@@ -1,0 +1,158 @@
+"""The commands: thin. They parse, call, and print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(
+    name="beam-score",
+    help="Scores very many rows with a TensorFlow SavedModel: every row is predicted, or accounted for.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JobFile = Annotated[str, typer.Argument(metavar="JOB", help="The job file, YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the job file; may be repeated.")
+]
+ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)]
+Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
+LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
+LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How logs are written.")]
+
+
+@app.command(epilog="Example:  beam-score init models/people --data 'data/people-*.csv' -o job.yaml")
+def init(
+    model: ModelPath,
+    data: Annotated[list[str], typer.Option("--data", help="Input files: a pattern, in quotes; may be repeated.")],
+    version: Version = "latest",
+    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the job file; - for standard output.")] = "job.yaml",
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Writes a commented job file from a model's signature and a look at the data."""
+    from pipeline.draft import draft_job
+    from pipeline.job import JobError
+    from transforms.files import list_files
+
+    if output != "-" and Path(output).exists() and not force:
+        raise JobError([f"{output} exists: name another with -o, or add --force"])
+    _, problems = list_files(data)
+    if problems:
+        raise JobError([p.replace("input.files", "--data") for p in problems])
+    text = draft_job(model, data, version)
+    if output == "-":
+        print(text, end="")
+        return
+    Path(output).write_text(text, encoding="utf-8")
+    out = Console()
+    out.print(f"Wrote [bold]{escape(output)}[/]. Read it, then:  beam-score check {escape(output)}")
+
+
+@app.command(epilog="Example:  beam-score inspect models/people --json")
+def inspect(
+    model: ModelPath,
+    version: Version = "latest",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Shows a model's versions, signatures, inputs and outputs."""
+    from pipeline.inspect import inspect_model, print_inspection
+
+    found = inspect_model(model, version)
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_inspection(found, Console())
+
+
+@app.command(epilog="Example:  beam-score check job.yaml --set model.version=3")
+def check(job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warning", log_format: LogFormat = "text") -> None:
+    """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
+    from pipeline import logs
+    from pipeline.check import check_job
+    from pipeline.job import load_job
+
+    logs.set_up(log_level, log_format)
+    raise typer.Exit(check_job(load_job(job, overrides or ()), Console()))
+
+
+@app.command(
+    epilog="Example:  beam-score run job.yaml --set rejects.budget=5% -- --direct_num_workers=4\n\n"
+    "Exit codes: 0 done, 1 the job failed, 2 the job file or command line is wrong, 3 over the error budget."
+)
+def run(
+    job: JobFile,
+    beam_options: Annotated[list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")] = None,
+    overrides: Overrides = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Run anew in place of what the output folder holds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
+    log_level: LogLevel = "warning",
+    log_format: LogFormat = "text",
+) -> None:
+    """Runs a job: predictions and dead letters are published together, or nothing is."""
+    from pipeline import logs
+    from pipeline.job import load_job
+    from pipeline.progress import bar
+    from pipeline.summary import print_summary
+
+    logs.set_up(log_level, log_format)
+    settings = load_job(job, overrides or ())
+    from pipeline.launch import run as launch
+
+    with bar() as show:
+        outcome = launch(settings, beam_options or (), replace, show)
+    if as_json:
+        print(json.dumps(outcome.manifest, indent=1))
+    else:
+        print_summary(Console(), settings.output.path, outcome.manifest, outcome.already, outcome.seconds)
+    raise typer.Exit(outcome.code)
+
+
+@app.command(epilog="Example:  beam-score bench job.yaml")
+def bench(job: JobFile, overrides: Overrides = None) -> None:
+    """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""
+    from pipeline import logs
+    from pipeline.check import bench_job
+    from pipeline.job import load_job
+
+    logs.set_up("warning", "text")
+    bench_job(load_job(job, overrides or ()), Console())
+
+
+def main() -> None:
+    """The console script. A user's mistake is told in a sentence, never as a traceback."""
+    # What a preprocess function names is looked for beside the job, as python -m would.
+    sys.path.insert(0, "")
+    try:
+        app()
+    except KeyboardInterrupt:
+        _say(["interrupted; the same command goes on from here"])
+        sys.exit(130)
+    except Exception as error:  # told by kind; what no one expected keeps its traceback
+        from pipeline.errors import explain
+
+        explained = explain(error)
+        if explained is None:
+            raise
+        code, problems = explained
+        _say(problems)
+        sys.exit(code)
+
+
+def _say(problems: list[str]) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    for problem in problems:
+        console.print(f"[bold red]error:[/] {escape(problem)}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Everything that can be known before launch, all problems at once, without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.build import Steps
+from pipeline.job import Job, JobError
+from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
+from transforms.contract import Contract
+from transforms.serialize import RECORD
+from transforms.files import InputFile, format_of, list_files
+from transforms.infer import ModelCall
+from transforms.model import ModelError, Signature, Version, choose_signature, find_version, hash_model, read_signatures, unsupported
+from transforms.postprocess import OutputPlan
+from transforms.preprocess import Input, PreprocessError, load_function
+from transforms.read import ReadSettings, UnusableFile, format_module
+
+_CHECKED_AT_ONCE = 16
+_ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A job that can be launched.
+
+    Attributes:
+      job: its settings.
+      files: what it reads.
+      model: the SavedModel folder.
+      model_hash: SHA-256 of it.
+      steps: the chain, with the model's batch not yet chosen.
+      unusable: (path, reason) of the files that a header or footer shows to be of no use.
+    """
+
+    job: Job
+    files: Sequence[InputFile]
+    model: Version
+    model_hash: str
+    steps: Steps
+    unusable: Sequence[tuple[str, UnusableFile]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.size for f in self.files)
+
+
+def prepare(job: Job) -> Prepared:
+    """Lists files, reads headers and the model's signature, and binds the contract to them.
+
+    Raises:
+      JobError: with every problem found.
+    """
+    files, problems = list_files(job.input.files)
+    format_ = job.input.format
+    if format_ is None and files:
+        format_, why = format_of(files)
+        problems += [why] if format_ is None else []
+    version, signature, model_hash, model_problems = _model(job)
+    problems += model_problems
+    problems += _output_problems(job, files)
+    problems += _function_problems(job)
+    if format_ == "csv":
+        problems += [
+            f"columns.{name}: shape {list(c.shape)}: a CSV field holds one value; declare a column a value, and pack them in inputs"
+            for name, c in job.columns.items()
+            if c.shape
+        ]
+    if format_ != "csv" and job.input.csv.model_fields_set:
+        problems.append(f"input.csv is for CSV, and the format is {format_}")
+    keep: tuple[str, ...] = ()
+    kept_types: dict[str, pa.DataType] = {}
+    read = None
+    if format_ is not None and files:
+        read = _read_settings(job, format_, signature)
+        keep, kept_types, keep_problems = _resolve_keep(job, files, read)
+        problems += keep_problems
+        read = dataclasses.replace(read, keep=keep, kept_types=kept_types)
+    if signature is not None:
+        problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
+        wanted = wanted_outputs(job.outputs, signature)
+        taken = {name: "a kept column" for name in keep} | ({"source": "position", "row": "position"} if job.output.position else {})
+        problems += [f"output.keep: column {n!r} meets output.position" for n in keep if job.output.position and n in ("source", "row")]
+        problems += bind_outputs(wanted, signature, taken)
+    if problems or read is None or signature is None:
+        raise JobError(problems)
+    unusable = _check_files(files, read)
+    fields = tuple(pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep)
+    call = ModelCall(
+        path=version.path,
+        signature=signature,
+        outputs=tuple(wanted),
+        pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
+    )
+    outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
+    return Prepared(job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable)
+
+
+def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
+    if "://" in job.model.path:
+        return None, None, "", [f"model.path: {job.model.path}: only local models are read so far; copy it"]
+    try:
+        version = find_version(job.model.path, job.model.version)
+        signature = choose_signature(read_signatures(version.path), job.model.signature)
+        problems = [f"model: {p}" for p in unsupported(signature)]
+        return version, signature, hash_model(version.path), problems
+    except (ModelError, OSError) as error:
+        return None, None, "", [f"model.path: {error}"]
+
+
+def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadSettings:
+    csv = job.input.csv
+    fed_by_record = any(i.record for i in job.inputs.values())
+    bare = None
+    if signature is not None and len(signature.inputs) == 1:
+        name = next(iter(signature.inputs))
+        sources = job.inputs.get(name, Input()).sources(name)
+        bare = sources[0] if len(sources) == 1 and sources[0] in job.columns else None
+    return ReadSettings(
+        format=format_,
+        columns=job.contract,
+        payload=job.rejects.payload == "full",
+        extra=job.input.extra,
+        delimiter=csv.delimiter,
+        quote=csv.quote,
+        header=csv.header,
+        nulls=csv.nulls,
+        record_column=RECORD if fed_by_record else None,
+        bare_value_column=bare if format_ == "jsonl" else None,
+        max_block_bytes=job.engine.block_bytes,
+        max_row_bytes=job.input.max_row_bytes,
+    )
+
+
+def _resolve_keep(job: Job, files: Sequence[InputFile], read: ReadSettings) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
+    """Names of the kept columns, and the types of those that Parquet files give a type."""
+    keep = job.output.kept
+    module = format_module(read.format)
+    if keep is None and not hasattr(module, "columns_of"):
+        return (), {}, [f"output.keep: all cannot be known of {read.format}: name the columns"]
+    if not hasattr(module, "columns_of"):
+        return keep, {}, []
+    for file in files:
+        try:
+            found = module.columns_of(file.path, dataclasses.replace(read, keep=()))
+        except (UnusableFile, OSError):
+            continue
+        if found is None:
+            continue
+        keep = tuple(found) if keep is None else keep
+        return keep, {n: t for n, t in found.items() if n in keep and n not in job.columns}, []
+    return keep or (), {}, []
+
+
+def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
+    path = job.output.path
+    if "://" in path:
+        return [f"output.path: {path}: only local folders are written so far"]
+    standing = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
+    if not standing.is_dir():
+        return [f"output.path: {standing} is a file, expected a folder"]
+    if not os.access(standing, os.W_OK | os.X_OK):
+        return [f"output.path: {standing} may not be written by this user"]
+    inside = [f.path for f in files if Path(path).absolute() in Path(f.path).absolute().parents]
+    if inside:
+        return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
+    free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM
+    if free < needed:
+        return [f"output.path: {free / 1e9:.1f} GB are free, and about {needed / 1e9:.1f} GB are needed"]
+    return []
+
+
+def _function_problems(job: Job) -> list[str]:
+    if job.preprocess is None:
+        return []
+    try:
+        load_function(job.preprocess)
+    except PreprocessError as error:
+        return [str(error)]
+    return []
+
+
+def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile]]:
+    module = format_module(read.format)
+
+    def check(file: InputFile) -> UnusableFile | None:
+        try:
+            module.check(file.path, read)
+        except UnusableFile as error:
+            return error
+        except OSError as error:
+            return UnusableFile("unreadable", error.strerror or type(error).__name__)
+        return None
+
+    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
+        return [(f.path, e) for f, e in zip(files, pool.map(check, files), strict=True) if e is not None]
+
+
+def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:
+    """What makes this job this one, as hashes of its pieces: what a change of any is called by.
+    Budget, threads and runner are not among them: they change no result."""
+    rules: Contract = job.contract
+    pieces: dict[str, Any] = {
+        "input files": [dataclasses.astuple(f) for f in files],
+        "input settings": job.input.model_dump(mode="json", exclude={"files"}),
+        "model": [model_hash, signature],
+        "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],
+        "preprocessing": [job.preprocess, {n: i.model_dump(mode="json") for n, i in sorted(job.inputs.items())}],
+        "outputs": [{n: o.model_dump(mode="json") for n, o in job.outputs.items()}, job.output.model_dump(mode="json", exclude={"path"})],
+        "payload": job.rejects.payload,
+    }
+    return {name: hashlib.sha256(json.dumps(piece).encode()).hexdigest()[:16] for name, piece in pieces.items()}

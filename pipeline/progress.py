@@ -1,0 +1,68 @@
+"""How far a run is, from its receipts: works from any machine that sees the output."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+from transforms.plan import RunFolder
+from transforms.receipt import Receipt
+
+_EVERY_S = 0.25
+
+
+@contextlib.contextmanager
+def watch(folder: RunFolder, splits: int, show: Callable[[int, int, int], None] | None) -> Iterator[None]:
+    """Calls `show(splits done, splits, rows read)` from a thread of its own while the body runs, each
+    time that there are new receipts, and once at the end."""
+    if show is None:
+        yield
+        return
+    over = threading.Event()
+    seen: dict[str, int] = {}
+
+    def look() -> None:
+        with contextlib.suppress(FileNotFoundError):  # the run has been published and cleaned up
+            for path in folder.receipts.iterdir():
+                if path.suffix == ".json" and not path.name.startswith(".") and path.name not in seen:
+                    seen[path.name] = sum(f["read"] for f in Receipt.from_json(path.read_bytes()).files.values())
+            show(len(seen), splits, sum(seen.values()))
+
+    def loop() -> None:
+        while not over.wait(_EVERY_S):
+            look()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Callable[[int, int, int], None]]:
+    """A function to show progress with: a live bar on a terminal, else nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} splits  {task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = None
+
+        def show(done: int, total: int, rows: int) -> None:
+            nonlocal task
+            if task is None:
+                task = progress.add_task("scoring", total=max(total, 1), rows=0)
+            progress.update(task, completed=done, rows=rows)
+
+        yield show

@@ -1,0 +1,111 @@
+"""What a person sees at the end of a run, and of a check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+_LOOKED_AT = 50  # files of dead letters that examples are looked for in
+
+
+def print_summary(console: Console, output: str, manifest: Mapping[str, Any], already: bool, seconds: Mapping[str, float]) -> None:
+    """The outcome of a run: counts, examples, speed, where it is and how to look at it."""
+    counts = manifest["counts"]
+    done = manifest["verdict"] == "done"
+    if already:
+        console.print(f"[bold green]Finished already[/]: run {manifest['run']}; nothing was scored again.")
+    elif done:
+        console.print(f"[bold green]Done[/]: run {manifest['run']}")
+    else:
+        console.print(f"[bold red]Over the error budget[/]: run {manifest['run']}")
+        for problem in manifest["over_budget"]:
+            console.print(f"  {escape(problem)}")
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_row("rows read", f"{counts['read']:,}", "")
+    table.add_row("predicted", f"{counts['predicted']:,}", "")
+    table.add_row("rejected", f"{counts['rejected']:,}", "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}")
+    examples = _examples(output, manifest)
+    for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
+        table.add_row(f"  {reason}", f"{rows:,}", escape(examples.get(reason, "")))
+    if counts["stretches"]:
+        table.add_row("unreadable", f"{counts['stretches']:,}", "files or stretches of them, of unknown length")
+        for reason, times in counts["stretches_by_reason"].items():
+            table.add_row(f"  {reason}", f"{times:,}", escape(examples.get(reason, "")))
+    for name, rows in manifest["defaults_used"].items():
+        table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
+    for name, rows in manifest["not_finite_outputs"].items():
+        table.add_row(f"{escape(name)} not finite", f"{rows:,}", "predictions with NaN or infinity")
+    console.print(table)
+    timings, engine = manifest["timings"], manifest["engine"]
+    if timings["rows_per_s"]:
+        console.print(
+            f"{timings['rows_per_s']:,} rows/s over {timings['first_read_to_last_receipt_s']:,.1f} s, "
+            f"{engine['workers']} workers, {engine['batch_rows']:,} rows a call, XLA {'on' if engine['xla'] else 'off'}"
+        )
+    if seconds:
+        console.print("[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if name != "run") + "[/]")
+    console.print()
+    if done:
+        console.print(f"predictions  {escape(str(Path(output, 'predictions')))}")
+    if counts["rejected"] or counts["stretches"]:
+        console.print(f"dead letters {escape(str(Path(output, 'rejected')))}")
+    console.print(f"record       {escape(str(Path(output, 'manifest.json' if done else 'failed.json')))}")
+    if done:
+        console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
+    else:
+        console.print("Predictions are not published. Look at the dead letters; mend the input, or allow more with")
+        console.print("  --set rejects.budget=5%   (or rejects.files=1): the same command then publishes without scoring again.", soft_wrap=True)
+
+
+def _look(output: str, manifest: Mapping[str, Any]) -> str:
+    first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
+    reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
+    pattern = str(Path(output, "predictions", f"*{Path(first).suffix}"))
+    return f"python -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
+
+
+def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """One dead letter of each reason, in a line."""
+    wanted = set(manifest["counts"]["rejected_by_reason"]) | set(manifest["counts"]["stretches_by_reason"])
+    found: dict[str, str] = {}
+    for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
+        try:
+            frame = pl.read_ndjson(Path(output, file["path"]), schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String})
+        except FileNotFoundError:
+            continue
+        for letter in frame.unique("reason", keep="first").iter_rows(named=True):
+            found.setdefault(letter["reason"], f"{letter['source']} row {letter['row']}: {letter['message']}")
+        if wanted <= found.keys():
+            break
+    return found
+
+
+def print_rows(console: Console, batch: pa.RecordBatch, title: str, most: int = 5) -> None:
+    """The first rows of a batch as a table."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in batch.schema.names:
+        table.add_column(escape(name), overflow="fold")
+    for row in batch.slice(0, most).to_pylist():
+        table.add_row(*(escape(_short(v)) for v in row.values()))
+    console.print(table)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(v) for v in value[:6]) + (", ...]" if len(value) > 6 else "]")
+    text = json.dumps(value) if isinstance(value, bool | type(None)) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

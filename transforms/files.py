@@ -1,0 +1,108 @@
+"""Which files a job reads: patterns listed once, at launch, with what tells a changed file."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from collections.abc import Sequence
+
+from transforms.names import near_miss
+
+FORMAT_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".tfrecord": "tfrecord",
+    ".tfrecords": "tfrecord",
+}
+_COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class NoFiles(ValueError):
+    """A pattern that matches nothing, or something that is no file. The text says what was looked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """A file as it was at launch.
+
+    Attributes:
+      path: as the pattern gives it.
+      size: in bytes.
+      mtime_ns, inode: with the size, what tells whether it has changed since.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
+    """The files that the patterns match, each once, in order of name; and what is wrong with the
+    patterns, a sentence each. Names that begin with `_` or `.` are passed over unless named outright."""
+    found: dict[str, InputFile] = {}
+    problems = []
+    for pattern in patterns:
+        try:
+            for path in _matches(pattern):
+                stat = os.stat(path)
+                found[path] = InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        except NoFiles as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"input.files: {pattern}: {error.strerror}")
+    for file in found.values():
+        if not os.access(file.path, os.R_OK):
+            problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
+    return sorted(found.values(), key=lambda f: f.path), problems
+
+
+def _matches(pattern: str) -> list[str]:
+    if "://" in pattern:
+        raise NoFiles(f"input.files: {pattern}: only local files are read so far; copy them, or mount the store")
+    if os.path.isfile(pattern):
+        return [pattern]  # also a name with * or [ in it, named outright
+    if os.path.isdir(pattern):
+        pattern = os.path.join(pattern, "*")
+    elif not _MAGIC.search(pattern):
+        folder, name = os.path.split(pattern)
+        hint = near_miss(name, os.listdir(folder or ".")) if os.path.isdir(folder or ".") else f"; there is no folder {folder!r}"
+        raise NoFiles(f"input.files: {pattern} does not exist{hint}")
+    fixed = len(_fixed_part(pattern))
+    paths = [p for p in glob.iglob(pattern, recursive=True) if os.path.isfile(p) and not _is_hidden(p[fixed:], pattern[fixed:])]
+    if not paths:
+        skipped = " (names that begin with _ or . are passed over)" if glob.glob(pattern) else ""
+        raise NoFiles(f"input.files: no file matches {pattern}{skipped}; relative patterns start at {os.getcwd()}")
+    return paths
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folders before the first that is a pattern."""
+    before = pattern[: _MAGIC.search(pattern).start()]
+    return before[: before.rfind(os.sep) + 1]
+
+
+def _is_hidden(path: str, pattern: str) -> bool:
+    """Whether a part of the path begins with _ or . and the pattern does not say so itself."""
+    asked = [p for p in pattern.split(os.sep) if p[:1] in "_."]
+    return any(part[:1] in ("_", ".") for part in path.split(os.sep)) and not asked
+
+
+def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
+    """The format that the suffixes tell, compression's apart; else None and why not."""
+    by_format: dict[str | None, str] = {}
+    for file in files:
+        suffix = os.path.splitext(_COMPRESSED.sub("", file.path))[1].lower()
+        by_format.setdefault(FORMAT_SUFFIXES.get(suffix), file.path)
+    if len(by_format) == 1 and None not in by_format:
+        return next(iter(by_format)), ""
+    shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
+    return None, f"input.format cannot be told from the suffixes: {shown}; set input.format to csv, jsonl, parquet or tfrecord"
