@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import json
+import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ NAN, INF = float("nan"), float("inf")
 
 
 def reading(columns, **more):
-    contract = Contract(columns={name: Column(**c) if isinstance(c, dict) else Column(dtype=c) for name, c in columns.items()})
+    contract = Contract(
+        columns={name: Column(**c) if isinstance(c, dict) else Column(dtype=c) for name, c in columns.items()}
+    )
     return ReadSettings("parquet", contract, **more)
 
 
@@ -32,7 +35,7 @@ def written(path, table, **options):
 
 def outcome(path, settings, split_bytes=None):
     """Every row as {number: values or (column, reason) pairs}, and the stretches."""
-    size = len(open(path, "rb").read())
+    size = len(pathlib.Path(path).read_bytes())
     ranges = cut(path, size, split_bytes, settings) if split_bytes else [FileRange(path, size)]
     rows, stretches = {}, []
     for range_ in ranges:
@@ -75,15 +78,27 @@ VALUES = [
     (pa.array([BIG, 1], pa.int64()), "float64", [float(BIG), 1.0]),
     (pa.array([16777217, None], pa.int32()), "float32", [16777216.0, None]),
     (pa.array([65504, 70000], pa.int32()), "float16", [65504.0, "out_of_range"]),
-    (pa.array([D("0.1"), D("123456789012345678.123456789"), None], pa.decimal128(38, 9)), "float64", [0.1, 123456789012345678.123456789, None]),
+    (
+        pa.array([D("0.1"), D("123456789012345678.123456789"), None], pa.decimal128(38, 9)),
+        "float64",
+        [0.1, 123456789012345678.123456789, None],
+    ),
     (pa.array([D("0.10")], pa.decimal128(5, 2)), "float32", [float(np.float32(0.1))]),
-    (pa.array([0.1, 1e39, 1e-300, NAN, INF, -INF, None]), "float32", [float(np.float32(0.1)), "out_of_range", 0.0, NAN, INF, -INF, None]),
+    (
+        pa.array([0.1, 1e39, 1e-300, NAN, INF, -INF, None]),
+        "float32",
+        [float(np.float32(0.1)), "out_of_range", 0.0, NAN, INF, -INF, None],
+    ),
     (pa.array([0.1], pa.float32()), "float64", [float(np.float32(0.1))]),
     (pa.array([1e5, 0.5, 65519.0], pa.float32()), "float16", ["out_of_range", 0.5, 65504.0]),
     (pa.array(np.array([1.5, 2], np.float16)), "float16", [1.5, 2.0]),
     (pa.array(np.array([1.5, 2], np.float16)), "float32", [1.5, 2.0]),
     # Float to integer, only by value.
-    (pa.array([7.0, 7.5, -0.0, NAN, INF, 2.0**63, -(2.0**63), None]), "int64", [7, "wrong_type", 0, "not_finite", "not_finite", "out_of_range", -(2**63), None]),
+    (
+        pa.array([7.0, 7.5, -0.0, NAN, INF, 2.0**63, -(2.0**63), None]),
+        "int64",
+        [7, "wrong_type", 0, "not_finite", "not_finite", "out_of_range", -(2**63), None],
+    ),
     (pa.array([255.0, 256.0, -1.0, 255.5]), "uint8", [255, "out_of_range", "out_of_range", "wrong_type"]),
     (pa.array([2.0**64, 2.0**63], pa.float32()), "uint64", ["out_of_range", 2**63]),
     (pa.array(np.array([3, 3.5], np.float16)), "int8", [3, "wrong_type"]),
@@ -94,7 +109,11 @@ VALUES = [
     (pa.array(["a", "é", None], pa.large_string()), "string", ["a", "é", None]),
     (pa.array(["a", "b" * 20], pa.string_view()), "string", ["a", "b" * 20]),
     (pa.array(["a", "é", None, "a"]).dictionary_encode(), "string", ["a", "é", None, "a"]),
-    (pa.array([b"a", b"\xff", "é".encode(), None, b"\xed\xa0\x80"]), "string", ["a", "bad_encoding", "é", None, "bad_encoding"]),
+    (
+        pa.array([b"a", b"\xff", "é".encode(), None, b"\xed\xa0\x80"]),
+        "string",
+        ["a", "bad_encoding", "é", None, "bad_encoding"],
+    ),
     (pa.array([b"ab", b"\xff\xff"], pa.binary(2)), "string", ["ab", "bad_encoding"]),
     (pa.array([b"\xff", b"", None], pa.large_binary()), "bytes", [b"\xff", b"", None]),
     (pa.array(["é", None]), "bytes", ["é".encode(), None]),
@@ -102,18 +121,44 @@ VALUES = [
     (pa.nulls(2), "int32", [None, None]),
     (pa.nulls(1), {"dtype": "string", "shape": (2,)}, [None]),
     # Lists.
-    (pa.array([[1, 2], [1], None, [], [1, 2, 3], [None, 1], [300, 1], [3, 4]]), {"dtype": "int8", "shape": (2,)},
-     [[1, 2], "wrong_shape", None, "wrong_shape", "wrong_shape", "missing_value", "out_of_range", [3, 4]]),
+    (
+        pa.array([[1, 2], [1], None, [], [1, 2, 3], [None, 1], [300, 1], [3, 4]]),
+        {"dtype": "int8", "shape": (2,)},
+        [[1, 2], "wrong_shape", None, "wrong_shape", "wrong_shape", "missing_value", "out_of_range", [3, 4]],
+    ),
     (pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2)), {"dtype": "float32", "shape": (2,)}, [[1.0, 2.0], None]),
-    (pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2)), {"dtype": "float32", "shape": (3,)}, ["wrong_shape", None]),
-    (pa.array([["a"], ["b", "c"], [], None], pa.large_list(pa.large_string())), {"dtype": "string", "shape": (None,)}, [["a"], ["b", "c"], [], None]),
+    (
+        pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2)),
+        {"dtype": "float32", "shape": (3,)},
+        ["wrong_shape", None],
+    ),
+    (
+        pa.array([["a"], ["b", "c"], [], None], pa.large_list(pa.large_string())),
+        {"dtype": "string", "shape": (None,)},
+        [["a"], ["b", "c"], [], None],
+    ),
     (pa.array([[b"a", b"\xff"], [b"c", b"d"]]), {"dtype": "string", "shape": (2,)}, ["bad_encoding", ["c", "d"]]),
-    (pa.array([[[1, 2], [3, 4]], [[1, 2], [3]], [[1, 2], None], [[1, 2]], None, [[5, 6], [7, None]]]), {"dtype": "float32", "shape": (2, 2)},
-     [[[1.0, 2.0], [3.0, 4.0]], "wrong_shape", "missing_value", "wrong_shape", None, "missing_value"]),
-    (pa.array([[[1], [2, 3]], [], None, [[]]]), {"dtype": "int64", "shape": (None, None)}, [[[1], [2, 3]], [], None, [[]]]),
-    (pa.array([[[1, 2]], [[1, 2], [3]], [[1, 2], [3, 4]]]), {"dtype": "int64", "shape": (None, 2)}, [[[1, 2]], "wrong_shape", [[1, 2], [3, 4]]]),
-    (pa.array([[1.5, NAN], [NAN, 1.5], [1.0, 2.0]]), {"dtype": "int64", "shape": (2,)}, ["wrong_type", "not_finite", [1, 2]]),
-]  # fmt: skip
+    (
+        pa.array([[[1, 2], [3, 4]], [[1, 2], [3]], [[1, 2], None], [[1, 2]], None, [[5, 6], [7, None]]]),
+        {"dtype": "float32", "shape": (2, 2)},
+        [[[1.0, 2.0], [3.0, 4.0]], "wrong_shape", "missing_value", "wrong_shape", None, "missing_value"],
+    ),
+    (
+        pa.array([[[1], [2, 3]], [], None, [[]]]),
+        {"dtype": "int64", "shape": (None, None)},
+        [[[1], [2, 3]], [], None, [[]]],
+    ),
+    (
+        pa.array([[[1, 2]], [[1, 2], [3]], [[1, 2], [3, 4]]]),
+        {"dtype": "int64", "shape": (None, 2)},
+        [[[1, 2]], "wrong_shape", [[1, 2], [3, 4]]],
+    ),
+    (
+        pa.array([[1.5, NAN], [NAN, 1.5], [1.0, 2.0]]),
+        {"dtype": "int64", "shape": (2,)},
+        ["wrong_type", "not_finite", [1, 2]],
+    ),
+]
 
 
 @pytest.mark.parametrize("case", range(len(VALUES)))
@@ -151,7 +196,10 @@ def test_a_column_of_another_kind_makes_the_file_unusable(tmp_path, array, colum
     with pytest.raises(UnusableFile) as error:
         check(path, reading({"x": column}))
     assert (error.value.reason, error.value.column) == ("wrong_type", "x")
-    assert str(array.type).replace("item", "element") in error.value.message and Column(**column if isinstance(column, dict) else {"dtype": column}).describe() in error.value.message
+    assert (
+        str(array.type).replace("item", "element") in error.value.message
+        and Column(**column if isinstance(column, dict) else {"dtype": column}).describe() in error.value.message
+    )
 
 
 def test_a_missing_column_is_named_with_its_near_miss(tmp_path):
@@ -174,7 +222,9 @@ def test_a_contract_column_that_is_there_twice_makes_the_file_unusable(tmp_path)
     assert outcome(path, reading({"y": "int64"}))[0] == {0: {"y": 3}}
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all" * 10, b"PAR1" + b"\0" * 20 + b"\x10\0\0\0PAR1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"not parquet at all" * 10, b"PAR1" + b"\0" * 20 + b"\x10\0\0\0PAR1"]
+)
 def test_what_is_not_parquet_is_one_dead_letter(tmp_path, content):
     path = tmp_path / "a.parquet"
     path.write_bytes(content)
@@ -193,7 +243,10 @@ def test_a_file_that_is_not_there_is_an_error_and_no_damage(tmp_path):
 
 
 def test_extra_columns_are_ignored_kept_or_refused(tmp_path):
-    path = written(tmp_path / "a.parquet", {"id": pa.array(["a"]).dictionary_encode(), "x": [1], "day": [datetime.date(2020, 1, 2)]})
+    path = written(
+        tmp_path / "a.parquet",
+        {"id": pa.array(["a"]).dictionary_encode(), "x": [1], "day": [datetime.date(2020, 1, 2)]},
+    )
     columns = {"x": "int64"}
     assert outcome(path, reading(columns))[0] == {0: {"x": 1}}
     (chunk,) = read(FileRange(path, 0), reading(columns, keep=("day", "x")))
@@ -232,7 +285,11 @@ def test_kept_text_that_is_not_utf8_costs_its_row(tmp_path):
     assert outcome(path, reading({"x": "int64"}))[0][1] == {"x": 2}  # what is not used is not judged
     assert outcome(path, reading({"s": "string"}))[0] == {0: {"s": "a"}, 1: [("s", "bad_encoding")], 2: {"s": "c"}}
     rows, _ = outcome(path, reading({"x": "int64"}, keep=("s", "l")))
-    assert rows == {0: {"x": 1, "s": "a", "l": ["a"]}, 1: [("s", "bad_encoding"), ("l", "bad_encoding")], 2: {"x": 3, "s": "c", "l": ["c"]}}
+    assert rows == {
+        0: {"x": 1, "s": "a", "l": ["a"]},
+        1: [("s", "bad_encoding"), ("l", "bad_encoding")],
+        2: {"x": 3, "s": "c", "l": ["c"]},
+    }
 
 
 def test_all_faults_of_a_row_are_listed_in_contract_order(tmp_path):
@@ -240,7 +297,11 @@ def test_all_faults_of_a_row_are_listed_in_contract_order(tmp_path):
     (chunk,) = read(FileRange(path, 0), reading({"a": {"dtype": "int8", "range": (0, 150)}, "b": "int32"}))
     assert chunk.rows[FAULTS].to_pylist() == [
         [
-            {"column": "a", "reason": "out_of_range", "message": "column 'a' is 300, expected int8 (contract: range 0..150)"},
+            {
+                "column": "a",
+                "reason": "out_of_range",
+                "message": "column 'a' is 300, expected int8 (contract: range 0..150)",
+            },
             {"column": "b", "reason": "wrong_type", "message": "column 'b' is 7.5, expected int32"},
         ],
         None,
@@ -260,7 +321,9 @@ def test_a_long_value_is_cut_in_the_message(tmp_path):
 
 
 def numbers(n):
-    return pa.table({"x": np.arange(n, dtype=np.int64), "y": np.arange(n) / 3, "unused": [f"u{i}" * 3 for i in range(n)]})
+    return pa.table(
+        {"x": np.arange(n, dtype=np.int64), "y": np.arange(n) / 3, "unused": [f"u{i}" * 3 for i in range(n)]}
+    )
 
 
 def test_rows_do_not_depend_on_blocks_or_splits(tmp_path):
@@ -299,15 +362,21 @@ def test_no_rows_and_no_columns(tmp_path):
 def damaged(path, column, group):
     """Flips a bit in the middle of one column chunk."""
     chunk = pq.ParquetFile(path).metadata.row_group(group).column(column)
-    data = bytearray(open(path, "rb").read())
+    data = bytearray(pathlib.Path(path).read_bytes())
     data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
-    open(path, "wb").write(data)
+    pathlib.Path(path).write_bytes(data)
 
 
 @pytest.mark.parametrize("more", [{}, {"max_block_rows": 3}, {"max_block_bytes": 50}])
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 def test_a_damaged_row_group_costs_itself(tmp_path, more, compression):
-    options = {"row_group_size": 2000, "write_page_checksum": True, "use_dictionary": False, "compression": compression, "data_page_size": 1000}
+    options = {
+        "row_group_size": 2000,
+        "write_page_checksum": True,
+        "use_dictionary": False,
+        "compression": compression,
+        "data_page_size": 1000,
+    }
     path = written(tmp_path / "a.parquet", numbers(7000), **options)
     damaged(path, 1, 1)
     rows, stretches = outcome(path, reading({"x": "int64", "y": "float64"}, **more))
@@ -319,7 +388,14 @@ def test_a_damaged_row_group_costs_itself(tmp_path, more, compression):
 
 def test_a_large_damaged_row_group_costs_itself(tmp_path, monkeypatch):
     monkeypatch.setattr("transforms.read_parquet._HELD_BYTES", 1000)
-    path = written(tmp_path / "a.parquet", numbers(6000), row_group_size=2000, write_page_checksum=True, use_dictionary=False, data_page_size=1000)
+    path = written(
+        tmp_path / "a.parquet",
+        numbers(6000),
+        row_group_size=2000,
+        write_page_checksum=True,
+        use_dictionary=False,
+        data_page_size=1000,
+    )
     settings = reading({"x": "int64", "y": "float64"}, max_block_rows=50)
     assert len(outcome(path, settings)[0]) == 6000
     damaged(path, 0, 2)
@@ -350,7 +426,16 @@ def test_the_payload_is_the_row_as_json(tmp_path):
     row = {"day": "2020-01-02 00:00:00.000000", "price": "1.10"}
     assert found == [
         row | {"x": "NaN", "raw": "b", "text": None, "list": None, "deep": [], "dict": "a", "half": "Infinity"},
-        row | {"x": 7.5, "raw": {"b64": "/w=="}, "text": 'q"\n', "list": [1, None], "deep": [{"a": {"b64": "/w=="}}], "dict": "a", "half": 1.5},
+        row
+        | {
+            "x": 7.5,
+            "raw": {"b64": "/w=="},
+            "text": 'q"\n',
+            "list": [1, None],
+            "deep": [{"a": {"b64": "/w=="}}],
+            "dict": "a",
+            "half": 1.5,
+        },
         row | {"x": 0.5, "raw": "a", "text": "é", "list": [], "deep": None, "dict": "b", "half": 2.0},
     ]
 
@@ -366,7 +451,7 @@ def fuzzable(tmp_path_factory):
     )
     folder = tmp_path_factory.mktemp("fuzz")
     path = written(folder / "good.parquet", table, row_group_size=100, write_page_checksum=True)
-    return folder, open(path, "rb").read()
+    return folder, pathlib.Path(path).read_bytes()
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
@@ -383,4 +468,3 @@ def test_fuzzed_files_never_crash_and_never_give_wrong_values(fuzzable, data):
     blocks = list(read_split(Split(0, (FileRange(str(path), len(content)),)), settings_, "attempt"))
     assert blocks[-1].total == sum(b.count for b in blocks)
     assert all(known_rows(b.rejected) >= 0 for b in blocks)
-

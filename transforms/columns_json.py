@@ -55,7 +55,12 @@ def _writable(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """The column as polars can write it, and which rows it cannot write exactly."""
     count, type_ = len(array), array.type
     odd = np.zeros(count, bool)
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+    if (
+        pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_binary(type_)
+        or pa.types.is_large_binary(type_)
+    ):
         raw = array.cast(pa.large_binary())
         odd[broken_text(raw)] = True
         if odd.any():

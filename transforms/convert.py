@@ -7,6 +7,8 @@ Python objects are made only of values at fault.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.block import FAULTS_TYPE, Fault, fault_lists
+from transforms.block import Fault, fault_lists
 from transforms.contract import Column
 
 _SHOWN_CHARS = 40
@@ -173,6 +175,68 @@ def _decoded(value: bytes) -> str | bytes:
         return value[: 4 * _SHOWN_CHARS].decode()
     except UnicodeDecodeError:
         return value[:_SHOWN_CHARS]
+
+
+def convert_flat(
+    values: pa.Array, counts: np.ndarray, rows: np.ndarray, total: int, name: str, column: Column, show: bool
+) -> tuple[pa.Array, list[Fault]]:
+    """One column of values that come flat, in row-major order (tf.Example).
+
+    Args:
+      values: float32, int64 or binary, of a kind that the column takes; no nulls.
+      counts: how many of them each row has; none at all is a missing value, unless the shape is open.
+      rows: int64, ascending: positions of the rows that have the column.
+      total: rows of the batch.
+
+    Returns:
+      as `convert`.
+    """
+    sizes = [size for size in column.shape if size is not None]
+    size, is_open = math.prod(sizes), len(sizes) < len(column.shape)
+    wrong = (counts % size != 0) if is_open else (counts != size) & (counts != 0)
+    keep = ~wrong if is_open else counts == size
+    faults: list[Fault] = []
+    if wrong.any():
+        texts = [f"column {name!r} has values: {n}, expected {column.describe()}" for n in counts[wrong]]
+        faults.append(Fault(rows[wrong], name, "wrong_shape", pa.array(texts, pa.string())))
+    if not keep.all():
+        values = values.filter(pa.array(np.repeat(keep, counts)))
+        rows, counts = rows[keep], counts[keep]
+    leaves, found = _to_bool(values) if column.dtype == "bool" else _convert_leaves(values, column)
+    if found:
+        owner = np.repeat(np.arange(len(rows)), counts)
+        faults += [
+            dataclasses.replace(fault, index=rows[fault.index])
+            for fault in _first_a_row(found, owner, values, name, column, show)
+        ]
+        keep = np.ones(len(rows), bool)
+        for index, _ in found:
+            keep[owner[index]] = False
+        leaves = leaves.filter(pa.array(np.repeat(keep, counts)))
+        rows, counts = rows[keep], counts[keep]
+    at = np.zeros(total, bool)
+    at[rows] = True
+    return _spread(_nested(leaves, column, counts), at), faults
+
+
+def _nested(leaves: pa.Array, column: Column, counts: np.ndarray) -> pa.Array:
+    """Leaves in row-major order as lists of the column's shape, at most one dimension of it open."""
+    inner = 1
+    for depth in range(len(column.shape) - 1, -1, -1):
+        size = column.shape[depth]
+        if size is not None:
+            leaves, inner = pa.FixedSizeListArray.from_arrays(leaves, size), inner * size
+        else:
+            outer = math.prod(column.shape[:depth])
+            lengths = np.repeat(counts // (inner * outer), outer)
+            leaves = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), leaves)
+    return leaves if leaves.type == column.arrow_type else leaves.cast(column.arrow_type)
+
+
+def _to_bool(array: pa.Array):
+    values = values_of(array)
+    found = np.flatnonzero((values != 0) & (values != 1))
+    return pa.array(values != 0), [(found, "wrong_type")] if len(found) else []
 
 
 # Lists.
