@@ -28,12 +28,14 @@ def draft_job(
     """Drafts a commented job file, as YAML text.
 
     Args:
-      model_path, data_patterns: written into the file as they are given.
-      version, signature: of the model; see `find_version` and `choose_signature`.
+      model_path: see `find_version`; written into the file as it is given.
+      data_patterns: of the input files; written as they are given.
+      version: of the model; see `find_version`.
+      signature: of the model; see `choose_signature`.
 
     Raises:
       ModelError: there is no such model, or its signature cannot be fed.
-      pipeline.sample.DataError: there is no such data, or it cannot be looked at.
+      JobError: there is no such data, or it cannot be looked at.
     """
     patterns = [data_patterns] if isinstance(data_patterns, str) else list(data_patterns)
     found = find_version(model_path, version)
@@ -122,7 +124,8 @@ def _output_lines(signature: Signature, keep: Sequence[str]) -> Iterator[str]:
     for tensor in signature.outputs.values():
         tail = row_shape(tensor)
         if tensor.shape == () or tail is None:
-            yield f"  # {scalar(tensor.name)}: {tensor.describe()} has no row dimension, and cannot be a prediction"
+            what = "has no row dimension" if tensor.shape == () else "does not tell its shape"
+            yield f"  # {scalar(tensor.name)}: {tensor.describe()} {what}, and cannot be a prediction"
             continue
         rename = ""
         if tensor.name in keep:
@@ -161,5 +164,5 @@ def _rest_lines(match: Match, sample: Sample) -> Iterator[str]:
     yield "  files: 0  # unusable files allowed"
     yield ""
     yield "engine:"
-    yield "  runner: local  # local, prism, flink, dataflow"
+    yield "  runner: local"
     yield "  workers: auto"

@@ -1,82 +1,26 @@
-"""The first rows of files, in any format, as Python values; and which files a pattern means."""
+"""The first rows of a file, in any format, as Python values."""
 
 from __future__ import annotations
 
 import csv
-import glob
 import io
 import itertools
 import json
-import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.job import JobError
 from transforms.compression import Damaged, RawStream, open_file
+from transforms.files import InputFile, format_of
 
 ROWS = 1000
 """Rows looked at, of the first files."""
 
 _BYTES = 8 << 20  # of one file, decompressed, at most
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
-}
-_COMPRESSED = (".gz", ".gzip", ".bz2", ".zst", ".zstd")
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-class DataError(ValueError):
-    """Data that cannot be looked at; the text says what was found, and what to do."""
-
-
-def list_files(patterns: Sequence[str]) -> list[str]:
-    """The files that match, sorted, each once; names beginning with `_` or `.` only if named outright.
-
-    Raises:
-      DataError: a pattern matches nothing.
-    """
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        matches = _matches(pattern)
-        named = [m for m in matches if m == pattern or not m.rsplit("/", 1)[-1].startswith(("_", "."))]
-        if not named:
-            raise DataError(f"{pattern} matches no file{_instead(pattern)}")
-        found |= dict.fromkeys(sorted(named))
-    return list(found)
-
-
-def _matches(pattern: str) -> list[str]:
-    if "://" not in pattern:
-        return [p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p)]
-    from apache_beam.io.filesystems import FileSystems
-
-    return [m.path for m in FileSystems.match([pattern])[0].metadata_list]
-
-
-def _instead(pattern: str) -> str:
-    if "://" in pattern:
-        return ""
-    folder = pattern if os.path.isdir(pattern) else os.path.dirname(pattern) or "."
-    if not os.path.isdir(folder):
-        return f": there is no folder {folder}"
-    names = sorted(n for n in os.listdir(folder) if os.path.isfile(os.path.join(folder, n)) and n[0] not in "._")
-    if not names:
-        return f": {folder} holds no files"
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    if os.path.isdir(pattern):
-        suffix = os.path.splitext(names[0])[1]
-        return f": it is a folder, which holds {shown}; give a pattern, {os.path.join(pattern, '*' + suffix)}"
-    return f": {folder} holds {shown}"
 
 
 @dataclass(frozen=True)
@@ -99,39 +43,33 @@ def first_rows(path: str, format: str) -> FirstRows:
     """The first rows of a file.
 
     Raises:
-      DataError: the file cannot be read as this format.
+      JobError: the file cannot be read as this format.
     """
     try:
         return _FORMATS[format](path)
-    except DataError:
+    except JobError:
         raise
     except (OSError, Damaged, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as {format}: {error}") from error
+        raise JobError([f"{path} cannot be read as {format}: {error}"]) from error
 
 
-def format_of(path: str) -> str:
-    """`csv`, `jsonl`, `parquet` or `tfrecord`: by the name's end, else by the first bytes.
+def tell_format(files: Sequence[InputFile]) -> str:
+    """`csv`, `jsonl`, `parquet` or `tfrecord`: by the names' ends, else by the first file's first bytes.
 
     Raises:
-      DataError: neither tells.
+      JobError: neither tells.
     """
-    name = path.lower()
-    for suffix in _COMPRESSED:
-        name = name.removesuffix(suffix)
-    known = _SUFFIXES.get(os.path.splitext(name)[1])
-    if known:
-        return known
-    head = _head(path, 64)[0].lstrip()
+    told, why_not = format_of(files)
+    if told:
+        return told
+    head = _head(files[0].path, 64)[0].lstrip()
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith((b"{", b"[")):
         return "jsonl"
     if len(head) >= 12 and head[4:8] == b"\0\0\0\0":  # a TFRecord's length, below 4 GiB
         return "tfrecord"
-    raise DataError(
-        f"{path}: neither its name nor its first bytes tell a format; expected a name that ends with "
-        ".csv, .tsv, .jsonl, .ndjson, .parquet or .tfrecord (and .gz, .bz2 or .zst)"
-    )
+    raise JobError([f"{why_not.partition(';')[0]}; nor from the first bytes of {files[0].path}: rename the files"])
 
 
 def _head(path: str, size: int) -> tuple[bytes, bool]:
@@ -153,7 +91,7 @@ def _head(path: str, size: int) -> tuple[bytes, bool]:
 def _text(path: str) -> tuple[str, bool]:
     data, whole = _head(path, _BYTES)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path} is UTF-16: write it as UTF-8")
+        raise JobError([f"{path} is UTF-16: write it as UTF-8"])
     return data.decode("utf-8-sig", errors="replace"), whole
 
 
@@ -191,7 +129,7 @@ def _jsonl(path: str) -> FirstRows:
         except (ValueError, RecursionError):
             bad += 1
     if bad and not rows:
-        raise DataError(f"{path}: no line of it is a JSON text; expected JSON Lines, one object a line")
+        raise JobError([f"{path}: no line of it is a JSON text; expected JSON Lines, one object a line"])
     return FirstRows(rows, bad)
 
 
@@ -203,7 +141,7 @@ def _parquet(path: str) -> FirstRows:
         try:
             batch = next(pq.ParquetFile(stream).iter_batches(ROWS), None)
         except pa.ArrowException as error:
-            raise DataError(f"{path} is no Parquet file: {error}") from error
+            raise JobError([f"{path} is no Parquet file: {error}"]) from error
     return FirstRows([] if batch is None else batch.to_pylist())
 
 
@@ -221,7 +159,7 @@ def _tfrecord(path: str) -> FirstRows:
         lists = {name: found.column(i)[0].as_py() for i, name in enumerate(found.schema.names)}
         rows.append({n: _unlisted([_decoded(x) for x in v]) for n, v in lists.items() if v is not None})
     if bad and not rows:
-        raise DataError(f"{path}: no record of it is a tf.Example")
+        raise JobError([f"{path}: no record of it is a tf.Example"])
     return FirstRows(rows, bad)
 
 

@@ -87,7 +87,7 @@ def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
         steps.append(f"column: {scalar(name)}")
         notes.append(f"guessed: the data has no column {scalar(tensor.name)}, and this name is the nearest")
     if tail is not None and len(shape) == len(tail) and all(a in (None, b) for a, b in zip(tail, shape, strict=True)):
-        if None in tail and shape:
+        if None in tail and None not in shape:
             notes.append(f"the model takes any length; all rows seen have shape {flow(shape)}, so that is declared")
     elif tail is not None and None not in tail:
         flat = _size(tensor)
@@ -95,7 +95,7 @@ def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
             shape = list(tail)  # what the model takes; a tf.Example is flat in any case
         else:
             steps.append(f"reshape: {flow(tail)}")
-    elif None in shape:
+    if None in shape:
         notes.append("rows of one length a batch; pad: 0 would fill them up to the longest")
     rules = f"dtype: {_dtype(tensor)}" + (f", shape: {flow(shape)}" if shape else "")
     match.columns[name] = (rules, _remark(seen, tensor))
@@ -166,10 +166,12 @@ def _leave_open(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sam
     if tensor.dtype == "string" and _is_examples(tensor):
         candidates = "the features that the model parses; the signature does not tell them: " + flow(list(left))
         how, ask = "{serialize: []}", "the columns to encode as one tf.Example a row"
-    elif size in (1, None) or len(row_shape(tensor) or ()) != 1:
+    elif size in (1, None) or tensor.dtype in ("string", "bool"):
         how, ask = "{column: null}", "the column"
     else:
-        how, ask = "{pack: []}", f"{size} columns, in the order that the model was trained with"
+        tail = row_shape(tensor) or ()
+        how = "{pack: []}" if len(tail) == 1 else f"{{pack: [], reshape: {flow(tail)}}}"
+        ask = f"{size} columns, in the order that the model was trained with"
     match.inputs[tensor.name] = (how, [f"{TODO} {ask}; {candidates}"])
     dtype = None if _is_examples(tensor) else _dtype(tensor)
     for name in list(left) if dtype is None else names:

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.first_rows import DECIMAL, ROWS, DataError, first_rows, format_of, list_files
+from pipeline.first_rows import DECIMAL, ROWS, first_rows, tell_format
+from pipeline.job import JobError
+from transforms.files import list_files
 
 _REFUSED = ("#", "input/", "output/")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -87,18 +89,20 @@ def look_at(patterns: Sequence[str]) -> Sample:
     """Looks at the first rows of the files that match.
 
     Args:
-      patterns: of local files, or of any that Beam can read (gs://, s3://).
+      patterns: see `transforms.files.list_files`.
 
     Raises:
-      DataError: nothing matches, or the first file is of no known format, or not to be read.
+      JobError: nothing matches, or the first file is of no known format, or not to be read.
     """
-    files = list_files(patterns)
-    format_ = format_of(files[0])
+    files, problems = list_files(patterns)
+    if problems:
+        raise JobError(problems)
+    format_ = tell_format(files)
     rows, unreadable, delimiter, header = [], 0, ",", True
-    for path in files:
+    for file in files:
         try:
-            found = first_rows(path, format_)
-        except DataError:
+            found = first_rows(file.path, format_)
+        except JobError:
             if not rows:
                 raise
             continue

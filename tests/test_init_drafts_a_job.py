@@ -1,0 +1,394 @@
+"""`init` writes a job file that is ready to run where model and data fit, and asks where they do not."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import random
+import re
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from pipeline.check import check_job
+from pipeline.draft import draft_job
+from pipeline.job import JobError, parse_job
+from pipeline.yaml_text import flow, scalar
+from transforms.model import ModelError, import_tensorflow
+
+PEOPLE = [{"id": f"p{i}", "age": 18 + i % 70, "income": 250.5 * (i % 90), "score": (i % 11) / 10} for i in range(200)]
+
+
+def write_csv(path, rows, delimiter=",", header=True):
+    lines = [delimiter.join(rows[0])] if header else []
+    lines += [delimiter.join("" if v is None else str(v) for v in row.values()) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_parquet(path, rows):
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def write_tfrecord(path, rows):
+    tf = import_tensorflow()
+
+    def feature(value):
+        values = value if isinstance(value, list) else [value]
+        if isinstance(values[0], str):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[v.encode() for v in values]))
+        if isinstance(values[0], int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in rows:
+            features = tf.train.Features(feature={k: feature(v) for k, v in row.items() if v is not None})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+
+
+WRITE = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet, "tfrecord": write_tfrecord}
+
+
+def settings_of(text):
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def entry(text, name):
+    """An entry of a section, from its line to the next one at the same depth: its comments included."""
+    return re.search(rf"^  {re.escape(name)}:.*\n(?:    .*\n)*", text, re.MULTILINE)[0]
+
+
+def tried(text, tmp_path):
+    """What `check` says of the job: it loads the model and scores the first rows."""
+    job = parse_job(settings_of(text) | {"output": settings_of(text)["output"] | {"path": str(tmp_path / "out")}})
+    said = io.StringIO()
+    assert check_job(job, Console(file=said, width=200)) == 0
+    return re.search(r"tried .*", said.getvalue())[0]
+
+
+@pytest.mark.parametrize("format_", WRITE)
+def test_the_common_case_is_ready_to_run_in_every_format(model, tmp_path, format_):
+    rows = PEOPLE
+    if format_ == "tfrecord":  # a tf.Example's kind must match: floats for a float input
+        rows = [row | {"age": float(row["age"])} for row in rows]
+    WRITE[format_](tmp_path / f"people-0.{format_}", rows)
+    text = draft_job(model("multiply"), str(tmp_path / "people-*"))
+    job = settings_of(text)
+    assert job["input"]["format"] == format_
+    packed = job["inputs"]["inputs"]["pack"]
+    assert sorted(packed) == ["age", "income", "score"]
+    if format_ != "tfrecord":  # where features have no order
+        assert packed == ["age", "income", "score"]
+    assert {name: job["columns"][name] for name in packed} == {name: {"dtype": "float32"} for name in packed}
+    assert job["output"]["keep"] == ["id"]
+    assert job["outputs"] == {"probabilities": {"meaning": "probabilities"}}
+    assert "TODO" not in text
+    assert re.fullmatch(r"tried\s+200 rows: 200 predicted, 0 rejected\s*", tried(text, tmp_path))
+
+
+def test_what_was_guessed_says_so_and_from_what(model, tmp_path):
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
+    assert "guessed: the model takes 3 numbers a row, and the data has 3 columns of numbers" in entry(text, "inputs")
+    assert "A model does not tell the order" in entry(text, "inputs")
+    assert "guessed from the name" in entry(text, "probabilities")
+    assert "guessed: it looks like an id" in entry(text, "keep")
+
+
+def test_columns_by_the_inputs_names_need_no_entry(model, tmp_path):
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    text = draft_job(model("several_inputs"), [str(tmp_path / "people.csv")])
+    job = settings_of(text)
+    assert job["inputs"] == {}
+    assert list(job["columns"]) == ["age", "income", "score"]
+    assert "guessed: the model" not in text
+    assert "200 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_what_was_seen_is_told_and_enforced_nowhere(model, tmp_path):
+    rows = [dict(row) for row in PEOPLE]
+    rows[3]["age"] = rows[4]["age"] = None
+    rows[5]["income"], rows[6]["income"], rows[7]["score"] = "n/a", "-", "nan"
+    write_csv(tmp_path / "people.csv", rows)
+    text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
+    assert "# seen: 18 .. 87 in 200 rows, 2 empty (rejected, unless there is a default)" in entry(text, "age")
+    assert "income: {dtype: float32}  # seen: 0 .. 22294.5 in 200 rows, 2 no numbers" in entry(text, "income")
+    assert 'nulls: ["-", n/a]' in entry(text, "income")
+    assert "1 not finite (rejected, unless finite: false)" in entry(text, "score")
+    assert all(set(column) == {"dtype"} for column in settings_of(text)["columns"].values())
+    assert "200 rows: 195 predicted, 5 rejected" in tried(text, tmp_path)
+
+
+@pytest.mark.parametrize(("delimiter", "suffix"), [(";", ".csv"), ("\t", ".csv"), ("|", ".csv"), ("\t", ".tsv")])
+def test_the_delimiter_is_found(model, tmp_path, delimiter, suffix):
+    write_csv(tmp_path / f"people{suffix}", PEOPLE, delimiter)
+    text = draft_job(model("multiply"), str(tmp_path / f"people{suffix}"))
+    assert settings_of(text)["input"]["csv"] == {"delimiter": delimiter, "header": True}
+    assert "200 predicted" in tried(text, tmp_path)
+
+
+def test_a_file_without_a_header_has_all_its_columns_named_by_place(model, tmp_path):
+    write_csv(tmp_path / "people.csv", PEOPLE, header=False)
+    text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
+    job = settings_of(text)
+    assert job["input"]["csv"]["header"] is False
+    assert "guessed: the first row holds numbers" in text
+    assert list(job["columns"]) == ["column_1", "column_2", "column_3", "column_4"]
+    assert job["inputs"]["inputs"]["pack"] == ["column_2", "column_3", "column_4"]
+    assert job["columns"]["column_1"] == {"dtype": "string"}
+    assert "200 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
+)
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+def test_compressed_files_are_looked_into(model, tmp_path, format_, suffix, compress):
+    WRITE[format_](tmp_path / "plain", PEOPLE)
+    (tmp_path / f"people.{format_}{suffix}").write_bytes(compress((tmp_path / "plain").read_bytes()))
+    text = draft_job(model("several_inputs"), str(tmp_path / f"people.{format_}{suffix}"))
+    assert settings_of(text)["input"]["format"] == format_
+    assert "seen: 18 .. 87 in 200 rows" in entry(text, "age")
+
+
+@pytest.mark.parametrize("format_", WRITE)
+def test_a_name_without_a_suffix_is_told_by_its_bytes_or_refused(model, tmp_path, format_):
+    rows = [row | {"age": float(row["age"])} for row in PEOPLE]
+    WRITE[format_](tmp_path / "part-00000-of-00001", rows)
+    if format_ == "csv":
+        with pytest.raises(JobError, match=r"cannot be told from the suffixes: .*nor from the first bytes"):
+            draft_job(model("several_inputs"), str(tmp_path / "part-*"))
+        return
+    text = draft_job(model("several_inputs"), str(tmp_path / "part-*"))
+    assert settings_of(text)["input"]["format"] == format_
+
+
+def test_unique_rising_integers_are_an_id_by_any_name(model, tmp_path):
+    rows = [{"n": 1000 + i} | {k: row[k] for k in ("age", "income", "score")} for i, row in enumerate(PEOPLE)]
+    write_csv(tmp_path / "people.csv", rows)
+    text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
+    assert settings_of(text)["inputs"]["inputs"]["pack"] == ["age", "income", "score"]
+    assert settings_of(text)["output"]["keep"] == ["n"]
+    assert "[n] apart" in entry(text, "inputs").replace('["n"]', "[n]")
+
+
+def test_with_more_numbers_than_the_model_takes_a_person_chooses(model, tmp_path):
+    rows = [row | {"height": 150 + i % 40} for i, row in enumerate(PEOPLE)]
+    write_csv(tmp_path / "people.csv", rows)
+    text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
+    job = settings_of(text)
+    assert job["inputs"] == {"inputs": {"pack": []}}
+    assert (
+        "# TODO: choose 3 columns, in the order that the model was trained with; "
+        "columns of numbers: [age, income, score, height]" in entry(text, "inputs")
+    )
+    with pytest.raises(JobError, match="input"):
+        tried(text, tmp_path)
+    chosen = text.replace("pack: []", "pack: [age, income, height]")
+    assert "200 predicted" in tried(chosen, tmp_path)
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "parquet", "tfrecord"])
+@pytest.mark.parametrize(
+    ("name", "column", "shape", "value"),
+    [
+        ("vectors", "embedding", [4], [0.5, 1.0, 1.5, 2.0]),
+        ("nested", "grid", [2, 3], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+    ],
+)
+def test_a_column_of_lists_has_its_shape(model, tmp_path, format_, name, column, shape, value):
+    if format_ == "tfrecord" and len(shape) == 2:
+        value = [x for row in value for x in row]  # flat, in row-major order
+    WRITE[format_](tmp_path / f"rows.{format_}", [{"key": f"k{i}", column: value} for i in range(20)])
+    text = draft_job(model(name), str(tmp_path / f"rows.{format_}"))
+    job = settings_of(text)
+    assert job["columns"][column] == {"dtype": "float32", "shape": shape}
+    assert job["inputs"] == {}
+    assert job["output"]["keep"] == ["key"]
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_a_flat_list_is_reshaped(model, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"grid": [1, 2, 3, 4, 5, 6.5]}] * 20)
+    text = draft_job(model("nested"), str(tmp_path / "rows.jsonl"))
+    assert settings_of(text)["columns"]["grid"] == {"dtype": "float32", "shape": [6]}
+    assert settings_of(text)["inputs"] == {"grid": {"reshape": [2, 3]}}
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_an_open_dimension_takes_what_the_rows_have(model, tmp_path):
+    write_jsonl(tmp_path / "even.jsonl", [{"x": [1.5, 2, 3, 4]}] * 20)
+    text = draft_job(model("open_inner"), str(tmp_path / "even.jsonl"))
+    assert settings_of(text)["columns"]["x"] == {"dtype": "float32", "shape": [4]}
+    assert "the model takes any length; all rows seen have shape [4]" in entry(text[text.index("inputs:") :], "x")
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+    write_jsonl(tmp_path / "odd.jsonl", [{"x": [1.5] * (1 + i % 3)} for i in range(20)])
+    text = draft_job(model("open_inner"), str(tmp_path / "odd.jsonl"))
+    assert settings_of(text)["columns"]["x"] == {"dtype": "float32", "shape": [None]}
+    assert "pad: 0 would fill them up" in text
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_bare_values_feed_the_only_input(model, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [[1, 2, 3.5]] * 20)
+    text = draft_job(model("multiply"), str(tmp_path / "rows.jsonl"))
+    assert settings_of(text)["columns"] == {"inputs": {"dtype": "float32", "shape": [3]}}
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_the_one_column_of_text_feeds_a_model_of_text(model, tmp_path):
+    write_csv(tmp_path / "reviews.csv", [{"review_id": i, "stars": i % 5, "body": f"good {i}"} for i in range(30)])
+    text = draft_job(model("strings"), str(tmp_path / "reviews.csv"))
+    job = settings_of(text)
+    assert job["inputs"] == {"text": {"column": "body"}}
+    assert job["columns"] == {"body": {"dtype": "string"}}
+    assert "guessed: the data has no column text, and this is the one column of text" in entry(text, "text")
+    assert "30 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_serialized_examples_are_fed_as_they_are(model, tmp_path):
+    write_tfrecord(tmp_path / "rows.tfrecord", [{"x": [1.0, 2.0, 3.0], "tag": "a"}] * 20)
+    text = draft_job(model("examples"), str(tmp_path / "rows.tfrecord"))
+    assert settings_of(text)["inputs"] == {"examples": {"record": True}}
+    assert "guessed from its name" in entry(text, "examples")
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_a_model_of_examples_over_other_formats_asks_for_the_features(model, tmp_path):
+    write_parquet(tmp_path / "rows.parquet", [{"x": [1.0, 2.0, 3.0], "tag": "a"}] * 20)
+    text = draft_job(model("examples"), str(tmp_path / "rows.parquet"))
+    assert settings_of(text)["inputs"] == {"examples": {"serialize": []}}
+    assert "TODO: choose" in entry(text, "examples")
+
+
+def test_a_name_in_another_case_is_a_guess(model, tmp_path):
+    write_csv(tmp_path / "people.csv", [{"Age": 1, "income": 2, "SCORE": 0.5}] * 20)
+    text = draft_job(model("several_inputs"), str(tmp_path / "people.csv"))
+    assert settings_of(text)["inputs"] == {"age": {"column": "Age"}, "score": {"column": "SCORE"}}
+    assert "guessed: the data has no column age, and this name is the nearest" in entry(text, "age")
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_a_column_of_the_wrong_kind_is_pointed_out(model, tmp_path):
+    write_csv(tmp_path / "people.csv", [{"age": "old", "income": 2, "score": 0.5}] * 20)
+    text = draft_job(model("several_inputs"), str(tmp_path / "people.csv"))
+    assert "which is no float32" in entry(text, "age")
+
+
+def test_odd_names_are_quoted(model, tmp_path):
+    odd = "my input:0-x"
+    write_csv(tmp_path / "rows.csv", [{odd: 1.5, "2nd": 2, "#": 1, "": 9, "yes": i} for i in range(20)])
+    text = draft_job(model("odd_names"), str(tmp_path / "rows.csv"))
+    job = settings_of(text)
+    assert job["columns"] == {"2nd": {"dtype": "float32"}, odd: {"dtype": "float32"}}
+    assert job["outputs"] == {"out/1: %": {"meaning": "raw"}}
+    assert job["output"]["keep"] == ["yes"]
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_an_input_called_id_is_fed_and_kept(model, tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"id": i, "a": 1, "b": 2, "c": 3.5} for i in range(20)])
+    job = settings_of(text := draft_job(model("echo"), str(tmp_path / "rows.csv")))
+    assert job["columns"]["id"] == {"dtype": "int64"}
+    assert job["inputs"] == {"x": {"pack": ["a", "b", "c"]}}
+    assert job["output"]["keep"] == ["id"]
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_an_output_with_the_name_of_a_kept_column_is_renamed(model, tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"key": f"k{i}", "x": i / 7} for i in range(20)])
+    text = draft_job(model("nan_out"), str(tmp_path / "rows.csv"))
+    assert settings_of(text)["outputs"] == {"y": {"meaning": "raw"}}
+    write_csv(tmp_path / "rows.csv", [{"y": i, "x": random.Random(i).random()} for i in range(20)])
+    text = draft_job(model("nan_out"), str(tmp_path / "rows.csv"))
+    assert settings_of(text)["output"]["keep"] == ["y"]
+    assert settings_of(text)["outputs"] == {"y": {"meaning": "raw", "as": "model_y"}}
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_outputs_are_told_by_name_and_shape(model, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"x": [1, 2, 3.5]}] * 20)
+    text = draft_job(model("several_outputs"), str(tmp_path / "rows.jsonl"))
+    meanings = {name: output["meaning"] for name, output in settings_of(text)["outputs"].items()}
+    assert meanings == {"embedding": "raw", "label": "raw", "logits": "logits"}
+    assert "(3 labels)" in entry(text, "logits")
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_an_output_without_rows_is_left_out(model, tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
+    text = draft_job(model("no_row_dimension"), str(tmp_path / "rows.csv"))
+    assert list(settings_of(text)["outputs"]) == ["y"]
+    assert "# total: float32 has no row dimension" in text
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_damaged_rows_and_an_empty_file_do_not_stop_it(model, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"")
+    write_csv(tmp_path / "b.csv", PEOPLE)
+    with open(tmp_path / "b.csv", "a") as file:
+        file.write("1,2\n")
+    text = draft_job(model("multiply"), str(tmp_path / "*.csv"))
+    assert "2 files now; the first 200 rows were looked at, and 1 that could not be parsed" in text
+    assert settings_of(text)["inputs"]["inputs"]["pack"] == ["age", "income", "score"]
+
+
+@pytest.mark.parametrize("format_", WRITE)
+def test_no_rows_at_all_still_makes_a_file_that_parses(model, tmp_path, format_):
+    if format_ == "parquet":
+        pq.write_table(pa.table({"age": pa.array([], pa.float32())}), tmp_path / "none.parquet")
+    else:
+        (tmp_path / f"none.{format_}").write_bytes(b"")
+    job = settings_of(draft_job(model("several_inputs"), str(tmp_path / "none.*")))
+    assert job["input"]["format"] == format_
+    assert parse_job(job).input.format == format_
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("nothing-*.csv", "no file matches"), ("peeple.csv", "did you mean 'people.csv'"), ("utf16.csv", "UTF-16")],
+)
+def test_data_that_cannot_be_looked_at_is_an_error(model, tmp_path, pattern, said):
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    (tmp_path / "utf16.csv").write_bytes("a,b\n1,2\n".encode("utf-16"))
+    with pytest.raises(JobError, match=said):
+        draft_job(model("multiply"), str(tmp_path / pattern))
+
+
+def test_a_model_that_cannot_be_fed_is_an_error(model, tmp_path):
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    with pytest.raises(ModelError, match="sparse: not supported"):
+        draft_job(model("composite_outputs"), str(tmp_path / "people.csv"))
+    with pytest.raises(ModelError, match="several signatures"):
+        draft_job(model("two_signatures"), str(tmp_path / "people.csv"))
+    job = settings_of(draft_job(model("two_signatures"), str(tmp_path / "people.csv"), signature="halve"))
+    assert job["model"]["signature"] == "halve"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=4, unique=True))
+def test_any_name_reads_back(names):
+    text = "".join(f"{scalar(n)}: {{of: {flow(names)}}}  # {scalar(n)}\n" for n in names)
+    assert settings_of(text) == {n: {"of": names} for n in names}
+
+
+@pytest.mark.parametrize("word", ["yes", "No", "null", "~", "1", "1.5", ".5", "-", "---", "...", "a: b", "a #b", "<<"])
+def test_words_that_yaml_reads_as_something_else_are_quoted(word):
+    for version in ((1, 1), (1, 2)):
+        yaml = YAML(typ="safe", pure=True)
+        yaml.version = version
+        assert yaml.load(f"[{scalar(word)}]") == [word]
+        assert list(yaml.load(f"{scalar(word)}: 1")) == [word]
