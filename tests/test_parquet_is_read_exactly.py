@@ -190,7 +190,7 @@ MISFITS = [
 ]
 
 
-@pytest.mark.parametrize("array, column", MISFITS, ids=[f"{a.type} for {c}" for a, c in MISFITS])
+@pytest.mark.parametrize(("array", "column"), MISFITS, ids=[f"{a.type} for {c}" for a, c in MISFITS])
 def test_a_column_of_another_kind_makes_the_file_unusable(tmp_path, array, column):
     path = written(tmp_path / "a.parquet", {"x": array})
     with pytest.raises(UnusableFile) as error:

@@ -14,7 +14,8 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from transforms.block import FAULTS, ROW
 from transforms.contract import Column, Contract
-from transforms.examples import BYTES, FLOAT, INT64, _parse_one, parse
+from transforms.example_wire import BYTES, FLOAT, INT64
+from transforms.examples import _parse_one, parse
 from transforms.read import ReadSettings, UnusableFile, read_split
 from transforms.read_tfrecord import check, cut, read
 from transforms.splits import FileRange, Split

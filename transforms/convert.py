@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from transforms.block import Fault, fault_lists
 from transforms.contract import Column
+from transforms.single_values import convert_values, is_text, plain, plain_type, spread, to_bool
 
 _SHOWN_CHARS = 40
 _WHAT = {
@@ -48,20 +49,20 @@ def convert(array: pa.Array, name: str, column: Column, show: bool) -> tuple[pa.
         return pa.nulls(len(array), column.arrow_type), []
     if column.shape:
         return _convert_lists(array, name, column, show)
-    values, bad = _convert_leaves(array, column)
+    values, bad = convert_values(array, column)
     return values, [_fault(name, column, reason, index, array.take(pa.array(index)), show) for index, reason in bad]
 
 
 def fits(type_: pa.DataType, column: Column) -> bool:
     """Whether a Parquet column of this type can hold values of the column at all (semantics.md)."""
     for _ in column.shape:
-        type_ = _plain_type(type_)
+        type_ = plain_type(type_)
         if pa.types.is_null(type_):
             return True
         if not any(is_list(type_) for is_list in _LISTS):
             return False
         type_ = type_.value_type
-    type_ = _plain_type(type_)
+    type_ = plain_type(type_)
     if pa.types.is_null(type_):
         return True
     if column.is_float:
@@ -70,7 +71,7 @@ def fits(type_: pa.DataType, column: Column) -> bool:
         return pa.types.is_integer(type_) or pa.types.is_floating(type_)
     if column.dtype == "bool":
         return pa.types.is_boolean(type_)
-    return _is_text(type_)
+    return is_text(type_)
 
 
 def carry(array: pa.Array, name: str, show: bool) -> tuple[pa.Array, list[Fault]]:
@@ -89,7 +90,7 @@ def carry(array: pa.Array, name: str, show: bool) -> tuple[pa.Array, list[Fault]
     keep = np.ones(len(array), bool)
     keep[index] = False
     message = f"column {name!r} is {_WHAT['bad_encoding']}, and was to be kept"
-    return _spread(array.filter(pa.array(keep)), keep), [Fault(index, name, "bad_encoding", message)]
+    return spread(array.filter(pa.array(keep)), keep), [Fault(index, name, "bad_encoding", message)]
 
 
 def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
@@ -97,7 +98,7 @@ def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int])
     positions, errors = fault_lists(faults, order)
     at = np.zeros(count, bool)
     at[positions] = True
-    return _spread(errors, at)
+    return spread(errors, at)
 
 
 def shown(value: Any) -> str:
@@ -106,53 +107,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
 
 
-def plain(array: pa.Array) -> pa.Array:
-    """The same values without a dictionary, a view, or a fixed width of binary."""
-    type_ = _plain_type(array.type)
-    return array if type_ == array.type else array.cast(type_)
-
-
-def values_of(array: pa.Array) -> np.ndarray:
-    """The buffer of a numeric array as numpy, without a copy; anything where it is null."""
-    data = array.buffers()[1]
-    dtype = np.dtype(array.type.to_pandas_dtype())
-    if data is None:
-        return np.zeros(len(array), dtype)
-    return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
-
-
-def _plain_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_binary_view(type_) or pa.types.is_fixed_size_binary(type_):
-        return pa.binary()
-    return type_
-
-
-def _is_text(type_: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(type_)
-        or pa.types.is_large_string(type_)
-        or pa.types.is_binary(type_)
-        or pa.types.is_large_binary(type_)
-    )
-
-
 def _is_valid(array: pa.Array) -> bool:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
         return False
     return True
-
-
-def _spread(values: pa.Array, at: np.ndarray) -> pa.Array:
-    """`values`, one each where `at` is true, and null elsewhere."""
-    if len(values) == len(at):
-        return values
-    return values.take(pa.array(np.cumsum(at) - 1, mask=~at))
 
 
 def _fault(name: str, column: Column, reason: str, index: np.ndarray, found: pa.Array, show: bool) -> Fault:
@@ -202,7 +162,7 @@ def convert_flat(
     if not keep.all():
         values = values.filter(pa.array(np.repeat(keep, counts)))
         rows, counts = rows[keep], counts[keep]
-    leaves, found = _to_bool(values) if column.dtype == "bool" else _convert_leaves(values, column)
+    leaves, found = to_bool(values) if column.dtype == "bool" else convert_values(values, column)
     if found:
         owner = np.repeat(np.arange(len(rows)), counts)
         faults += [
@@ -216,7 +176,7 @@ def convert_flat(
         rows, counts = rows[keep], counts[keep]
     at = np.zeros(total, bool)
     at[rows] = True
-    return _spread(_nested(leaves, column, counts), at), faults
+    return spread(_nested(leaves, column, counts), at), faults
 
 
 def _nested(leaves: pa.Array, column: Column, counts: np.ndarray) -> pa.Array:
@@ -231,12 +191,6 @@ def _nested(leaves: pa.Array, column: Column, counts: np.ndarray) -> pa.Array:
             lengths = np.repeat(counts // (inner * outer), outer)
             leaves = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), leaves)
     return leaves if leaves.type == column.arrow_type else leaves.cast(column.arrow_type)
-
-
-def _to_bool(array: pa.Array):
-    values = values_of(array)
-    found = np.flatnonzero((values != 0) & (values != 1))
-    return pa.array(values != 0), [(found, "wrong_type")] if len(found) else []
 
 
 # Lists.
@@ -275,7 +229,7 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
     if pa.types.is_null(entries.type):
         entries = pa.nulls(len(entries), column.scalar_type)
     nulls = entries.is_null().to_numpy(zero_copy_only=False) if entries.null_count else None
-    values, found = _convert_leaves(entries, column)
+    values, found = convert_values(entries, column)
     if nulls is not None:
         found.append((np.flatnonzero(nulls), "missing_value"))
     if found:
@@ -286,14 +240,14 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
         # What is left is without fault, so this happens once.
         good = present & ~bad
         rest, _ = _convert_lists(array.filter(pa.array(good)), name, column, show)
-        return _spread(rest, good), faults
+        return spread(rest, good), faults
     for size, lengths in zip(reversed(column.shape), reversed(levels), strict=True):
         if size is None:
             offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
             values = pa.ListArray.from_arrays(pa.array(offsets), values)
         else:
             values = pa.FixedSizeListArray.from_arrays(values, size)
-    return _spread(values.cast(column.arrow_type), present), faults
+    return spread(values.cast(column.arrow_type), present), faults
 
 
 def _first_a_row(found, owner, leaves, name, column, show) -> list[Fault]:
@@ -310,95 +264,3 @@ def _first_a_row(found, owner, leaves, name, column, show) -> list[Fault]:
             values = leaves.take(pa.array(index[first][mine]))
             faults.append(_fault(name, column, reason, rows[mine], values, show))
     return faults
-
-
-# Single values. Each gives the values, null where at fault, and (positions, reason) of the faults.
-
-
-def _convert_leaves(array: pa.Array, column: Column) -> tuple[pa.Array, list[tuple[np.ndarray, str]]]:
-    if array.type == column.scalar_type and not column.dtype == "string":
-        return array, []
-    if column.is_float:
-        return _to_float(array, column.dtype)
-    if column.is_integer:
-        return _to_integer(array, column.dtype)
-    if column.dtype == "string":
-        return _to_string(array)
-    return array.cast(column.scalar_type), []
-
-
-def _to_float(array: pa.Array, dtype: str):
-    if pa.types.is_decimal(array.type):
-        # By way of text, which is read as the nearest float64; the direct cast is not always.
-        array = array.cast(pa.string()).cast(pa.float64())
-    values = values_of(array)
-    wide = values if values.dtype.kind == "f" else values.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        narrow = wide.astype(dtype)
-    over = np.isinf(narrow) & np.isfinite(wide) if narrow.itemsize < wide.itemsize else None
-    return _masked(array, narrow, [(over, "out_of_range")])
-
-
-def _to_integer(array: pa.Array, dtype: str):
-    values, info = values_of(array), np.iinfo(dtype)
-    if values.dtype.kind != "f":
-        if np.can_cast(values.dtype, dtype):
-            return _masked(array, values.astype(dtype), [])
-        outside = (values < info.min) | (values > info.max) if _reaches_out(values, info) else None
-        return _masked(array, values.astype(dtype), [(outside, "out_of_range")])
-    values = values.astype(np.float64, copy=False)
-    endless = ~np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        broken = (np.trunc(values) != values) & ~endless
-        outside = ((values < float(info.min)) | (values >= float(int(info.max) + 1))) & ~endless & ~broken
-        whole = np.where(endless | broken | outside, 0.0, values).astype(dtype)
-    return _masked(array, whole, [(endless, "not_finite"), (broken, "wrong_type"), (outside, "out_of_range")])
-
-
-def _reaches_out(values: np.ndarray, info: np.iinfo) -> bool:
-    return bool(len(values)) and (values.min() < info.min or values.max() > info.max)
-
-
-def _masked(array: pa.Array, values: np.ndarray, checks):
-    """`values` with the nulls of `array` and of the checks that found something."""
-    nulls = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-    found = []
-    for mask, reason in checks:
-        if mask is not None and mask.any():
-            mask = mask if nulls is None else mask & ~nulls
-            if mask.any():
-                found.append((np.flatnonzero(mask), reason))
-    for index, _ in found:
-        nulls = np.zeros(len(values), bool) if nulls is None else nulls
-        nulls[index] = True
-    return pa.array(values, mask=nulls, from_pandas=False), found
-
-
-def _to_string(array: pa.Array):
-    # Text is looked at as bytes: Parquet files may say `string` of anything, and no reader checks.
-    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
-    raw = array.cast(pa.large_binary() if wide else pa.binary())
-    try:
-        return raw.cast(pa.large_string() if wide else pa.string()).cast(pa.string()), []
-    except pa.ArrowInvalid:
-        index = broken_text(raw)
-    keep = np.ones(len(raw), bool)
-    keep[index] = False
-    return _spread(raw.filter(pa.array(keep)).cast(pa.string()), keep), [(index, "bad_encoding")]
-
-
-def broken_text(raw: pa.Array) -> np.ndarray:
-    """Positions of the values of a binary array that are not valid UTF-8."""
-    raw = raw.cast(pa.large_binary())
-    offsets = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1, raw.offset * 8)
-    data = np.frombuffer(raw.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    high = np.flatnonzero(data >= 0x80) + offsets[0]  # plain ASCII needs no look
-    suspects = np.unique(np.searchsorted(offsets, high, side="right") - 1)
-    return np.array([i for i in suspects.tolist() if not _is_utf8(raw[i].as_py())], np.int64)
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        return value is None or value.decode() is not None
-    except UnicodeDecodeError:
-        return False

@@ -19,10 +19,12 @@ import pyarrow.compute as pc
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, dead_letters, fault_lists, stretch
 from transforms.compression import Damaged, compression_of, open_file, open_stream
 from transforms.contract import Column
-from transforms.convert import broken_text, convert_flat, faults_column
-from transforms.examples import BYTES, FLOAT, INT64, KIND_NAMES, Examples, Lists, parse
+from transforms.convert import convert_flat, faults_column
+from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
+from transforms.examples import Examples, parse
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows
+from transforms.single_values import broken_text
 from transforms.splits import FileRange
 from transforms.tfrecord import HEADER_BYTES, PADDING, Broken, Records, TooLarge, is_header, read_records, walk
 
