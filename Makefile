@@ -36,7 +36,7 @@ $(BIN)/python:
 	  fi; \
 	done; \
 	echo "beam-score needs Python 3.11, 3.12 or 3.13 with venv, and none of these is one: $(CANDIDATES)" \
-	  "(python3 is $$(python3 --version 2>&1 | tail -1)). Try: make PYTHON=/path/to/python3.12 demo" >&2; \
+	  "(python3 is $$(python3 --version 2>/dev/null || echo not there)). Try: make PYTHON=/path/to/python3.12 demo" >&2; \
 	exit 1
 
 $(VENV)/installed: requirements.lock pyproject.toml setup.py | $(BIN)/python
