@@ -177,7 +177,8 @@ def test_a_name_without_a_suffix_is_told_by_its_bytes_or_refused(model, tmp_path
 
 
 def test_unique_rising_integers_are_an_id_by_any_name(model, tmp_path):
-    rows = [{"n": 1000 + i} | {k: row[k] for k in ("age", "income", "score")} for i, row in enumerate(PEOPLE)]
+    # income is as unique, and no id: it goes up and down.
+    rows = [{"n": 1000 + i, "age": r["age"], "income": i ^ 5, "score": r["score"]} for i, r in enumerate(PEOPLE)]
     write_csv(tmp_path / "people.csv", rows)
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
     assert settings_of(text)["inputs"]["inputs"]["pack"] == ["age", "income", "score"]

@@ -129,10 +129,10 @@ def test_the_hash_goes_by_names_and_contents_and_nothing_else(model, tmp_path):
     os.utime(copy / "saved_model.pb", (1, 1))
     (copy / ".DS_Store").write_text("left by a file manager")
     assert hash_model(copy) == before
-    (copy / "variables" / "variables.index").rename(copy / "variables" / "renamed.index")
+    (copy / "variables" / "variables.index").rename(copy / "variables" / "variables.renamed")
     renamed = hash_model(copy)
     assert renamed != before
-    (copy / "variables" / "renamed.index").rename(copy / "variables" / "variables.index")
+    (copy / "variables" / "variables.renamed").rename(copy / "variables" / "variables.index")
     with open(next((copy / "variables").glob("*.data*")), "r+b") as data:
         first = data.read(1)
         data.seek(0)
