@@ -61,7 +61,7 @@ REJECTED_SCHEMA = pa.schema(
         ("errors", FAULTS_TYPE),  # all the faults of the row
         ("payload", pa.binary()),  # the record as it was read, cut at 64 KiB; null where not kept
         ("payload_cut", pa.bool_()),
-        ("payload_json", pa.bool_()),  # the payload is JSON made of columns, not the record itself
+        ("payload_kind", pa.string()),  # text, binary, or json: made of columns, not the record itself
     ]
 )
 NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
@@ -216,7 +216,7 @@ def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Orig
             errors,
             payload,
             cut,
-            pa.repeat(pa.scalar(origin is not None and origin.is_json), count),
+            pa.repeat(pa.scalar("text" if origin is None else origin.kind), count),
         ],
         schema=REJECTED_SCHEMA,
     )
@@ -229,6 +229,7 @@ def stretch(
     message: str,
     column: str | None = None,
     payload: bytes | None = None,
+    kind: str = "text",
 ) -> pa.RecordBatch:
     """One dead letter, of stage `read`, for a whole file, a stretch of it, or one record.
 
@@ -236,6 +237,7 @@ def stretch(
       row: number of the first record it stands for.
       rows: how many records it stands for; None where nobody can know.
       payload: the record's own bytes, for a single record; cut at 64 KiB here.
+      kind: of the payload: `text` or `binary`.
     """
     kept, cut = clip(pa.array([payload], pa.binary()))
     return pa.RecordBatch.from_pylist(
@@ -250,7 +252,7 @@ def stretch(
                 "errors": [{"column": column, "reason": reason, "message": message}],
                 "payload": kept[0].as_py(),
                 "payload_cut": cut[0].as_py(),
-                "payload_json": False,
+                "payload_kind": kind,
             }
         ],
         schema=REJECTED_SCHEMA,

@@ -32,8 +32,9 @@ class Origin:
     quote: str = '"'
 
     @property
-    def is_json(self) -> bool:
-        return self.format == "columns"
+    def kind(self) -> str:
+        """`text`; `binary` for records that are none; `json` for columns."""
+        return {"columns": "json", "records": "binary"}.get(self.format, "text")
 
     def meta(self) -> dict[str, Any]:
         """All but the data, as JSON takes it, and whether the data is a batch."""

@@ -79,7 +79,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
             elif isinstance(found, TooLarge):
                 message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
                 payload = found.head if settings.payload else None
-                yield Chunk(_no_rows(settings), stretch(row, 1, "too_large", message, payload=payload))
+                yield Chunk(_no_rows(settings), stretch(row, 1, "too_large", message, payload=payload, kind="binary"))
                 row += 1
             elif isinstance(found, Broken):
                 yield Chunk(_no_rows(settings), stretch(row, None, "unreadable", found.message))

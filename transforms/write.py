@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 
 import threading
@@ -340,16 +341,15 @@ def dead_letter_rows(rejected: pa.RecordBatch, source: str, run: str) -> pa.Reco
     """Dead letters as they are published (docs/dead-letters.md): the payload as text where it is
     UTF-8, else base64, with the encoding named."""
     count = rejected.num_rows
-    payload = rejected["payload"]
-    is_json = rejected["payload_json"].to_pylist()
-    try:
-        text = payload.cast(pa.string())
-        kinds = [None if p is None else "json" if j else "utf-8" for p, j in zip(payload.is_valid().to_pylist(), is_json, strict=True)]
-        kinds = [k if v else None for k, v in zip(kinds, payload.is_valid().to_pylist(), strict=True)]
-    except pa.ArrowInvalid:
-        pairs = [_as_text(p, j) for p, j in zip(payload.to_pylist(), is_json, strict=True)]
-        text = pa.array([t for t, _ in pairs], pa.string())
-        kinds = [k for _, k in pairs]
+    payload, kind = rejected["payload"], rejected["payload_kind"]
+    encoding = pc.if_else(payload.is_valid(), pc.if_else(pc.equal(kind, "json"), "json", "utf-8"), pa.scalar(None, pa.string()))
+    text = None
+    if not pc.any(pc.equal(kind, "binary")).as_py():
+        with contextlib.suppress(pa.ArrowInvalid):
+            text = payload.cast(pa.string())
+    if text is None:
+        pairs = [_as_text(*p) for p in zip(payload.to_pylist(), kind.to_pylist(), encoding.to_pylist(), strict=True)]
+        text, encoding = (pa.array(column, pa.string()) for column in zip(*pairs, strict=True))
     columns = {
         "run": pa.repeat(pa.scalar(run), count),
         "source": pa.repeat(pa.scalar(source), count),
@@ -361,19 +361,17 @@ def dead_letter_rows(rejected: pa.RecordBatch, source: str, run: str) -> pa.Reco
         "message": rejected["message"],
         "errors": rejected["errors"],
         "payload": text,
-        "payload_encoding": pa.array(kinds, pa.string()),
+        "payload_encoding": encoding,
         "payload_cut": rejected["payload_cut"],
     }
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _as_text(payload: bytes | None, is_json: bool) -> tuple[str | None, str | None]:
+def _as_text(payload: bytes | None, kind: str, encoding: str | None) -> tuple[str | None, str | None]:
+    """A payload that may be no text, and its encoding."""
     if payload is None:
         return None, None
-    try:
-        return payload.decode(), "json" if is_json else "utf-8"
-    except UnicodeDecodeError:
-        return base64.b64encode(payload).decode(), "base64"
-
-
-
+    if kind != "binary":
+        with contextlib.suppress(UnicodeDecodeError):
+            return payload.decode(), encoding
+    return base64.b64encode(payload).decode(), "base64"
