@@ -51,14 +51,19 @@ class Lines:
         """The lines at these ascending positions, moved together: `data` holds nothing else then."""
         if not len(index):
             return Lines(b"", self.starts[:0], self.ends[:0])
-        # Copied run by run, so that a few lines left out cost little.
-        borders = np.flatnonzero(np.diff(index) != 1) + 1
+        # Copied run by run, so that a few lines left out cost little. A line of only white space ends
+        # a run: what is more than a line end and an empty line is between two lines there.
+        apart = self.starts[index[1:]] - self.ends[index[:-1]] > 2
+        borders = np.flatnonzero((np.diff(index) != 1) | apart) + 1
         first, last = index[np.append(0, borders)], index[np.append(borders, len(index)) - 1]
         view = memoryview(self.data)
         begins, stops = self.starts[first].tolist(), self.ends[last].tolist()
         data = b"\n".join([view[b:e] for b, e in zip(begins, stops, strict=True)])
         sizes = self.ends[last] - self.starts[first] + 1
-        shift = np.repeat(np.cumsum(np.append(0, sizes[:-1])) - self.starts[first], np.diff(np.append(np.append(0, borders), len(index))))
+        shift = np.repeat(
+            np.cumsum(np.append(0, sizes[:-1])) - self.starts[first],
+            np.diff(np.append(np.append(0, borders), len(index))),
+        )
         return Lines(data, self.starts[index] + shift, self.ends[index] + shift)
 
 
@@ -104,16 +109,19 @@ class LineParser:
         deep nesting. pyarrow would stop at a NUL, not check UTF-8, and crash on nesting."""
         odd = np.zeros(len(lines), bool)
         text = np.frombuffer(lines.data, np.uint8)
-        control = np.flatnonzero(text < 32)
-        if len(control) > len(lines):
+        if np.count_nonzero(text < 32) > np.count_nonzero(text == LF):
+            control = np.flatnonzero(text < 32)
             byte = text[control]
             control = control[(byte != LF) & (byte != CR)]
             odd[_line_of(lines, control)] = True
         if not _is_utf8(lines.data):
             high = np.unique(_line_of(lines, np.flatnonzero(text >= 128)))
             odd[[i for i in high.tolist() if not _is_utf8(lines.line(i))]] = True
-        opening = np.flatnonzero((text | 32) == 0x7B)  # [ and {
-        if len(opening) > len(lines) + _DEEP:
+        # pyarrow would take a byte order mark at the start of its text for no part of it.
+        odd |= text[lines.starts] == 0xEF
+        is_opening = (text | 32) == 0x7B  # [ or {
+        if np.count_nonzero(is_opening) > len(lines) + _DEEP:
+            opening = np.flatnonzero(is_opening)
             odd |= np.bincount(_line_of(lines, opening), minlength=len(lines)) > _DEEP
         return odd
 
@@ -137,7 +145,7 @@ class LineParser:
         if kept or not batches:
             columns = [pa.array([r[i] for r in rows], type_) for i, type_ in enumerate(self._types.values())]
             columns = [*columns, pa.array(kept, pa.int64())]
-            batches = [*batches, pa.RecordBatch.from_arrays(columns, [*self._types, ROW]).select(list(self._types))] 
+            batches = [*batches, pa.RecordBatch.from_arrays(columns, [*self._types, ROW]).select(list(self._types))]
             taken = [*taken, np.array(kept, np.int64)]
         index = np.concatenate(taken)
         batch = concat(batches) if len(batches) > 1 else batches[0]
@@ -151,7 +159,8 @@ class LineParser:
         if refused:
             told = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
             positions, errors = fault_lists(told, {})
-            rejected = dead_letters(row + positions, errors, "read", origin)
+            framed = None if origin is None else _Framed(lines, row)
+            rejected = dead_letters(row + positions, errors, "read", framed)
         return Chunk(pa.RecordBatch.from_pydict(columns), rejected, origin)
 
     def _fault_column(self, index: np.ndarray, faults) -> pa.Array:
@@ -160,6 +169,18 @@ class LineParser:
         for position, (column, reason, message) in zip(at.tolist(), (f for _, f in faults), strict=True):
             lists[position] = [*(lists[position] or []), {"column": column, "reason": reason, "message": message}]
         return pa.array(lists, FAULTS_TYPE)
+
+
+class _Framed:
+    """Payloads of lines whose positions are known already; stands in for their `Origin`."""
+
+    is_json = False
+
+    def __init__(self, lines: Lines, first_row: int):
+        self._lines, self._first_row = lines, first_row
+
+    def payloads(self, rows: np.ndarray) -> pa.Array:
+        return pa.array([self._lines.line(row - self._first_row) for row in rows.tolist()], pa.binary())
 
 
 _DEEP = 200

@@ -18,14 +18,15 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from transforms.contract import Column
-from transforms.json_exact import Malformed, LineJudge, Row, members
+from transforms.json_exact import LineJudge, Row, members
 from transforms.read import ReadSettings
 
 _EXAMPLES = 40
 _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|true|false|null')
 _TRIES = 3
+_WORTH = 0.8  # the share of lines from which on this is faster than parsing JSON
 _KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
-_ZERO, _NINE, _MINUS, _DOT, _QUOTE = b"09-.\""
+_ZERO, _NINE, _MINUS, _DOT, _QUOTE = b'09-."'
 
 
 def _is_plain(column: Column) -> bool:
@@ -78,7 +79,7 @@ class TemplateLines:
                 self._tries -= 1
                 return none
         good, columns = self._parse(lines)
-        if len(good) * 2 < len(lines):
+        if len(good) < _WORTH * len(lines):
             self._fields, self._tries = None, self._tries - 1
         if not len(good):
             return none
@@ -86,14 +87,18 @@ class TemplateLines:
 
     def _learn(self, lines) -> tuple[_Field, ...] | None:
         """The form of most of some lines; None where they have none in common."""
-        step = max(1, len(lines) // _EXAMPLES)
+        # Spread without a period, lest it be that of some odd lines.
+        spread = (np.arange(_EXAMPLES) * 0.6180339887498949 % 1 * len(lines)).astype(np.int64)
+        examples = np.unique(spread).tolist()
         forms: dict[tuple, list[list]] = collections.defaultdict(list)
-        for index in range(0, len(lines), step):
+        for index in examples:
             if (form := self._form(lines.line(index))) is not None:
                 forms[form[0]].append(form[1])
         if not forms:
             return None
         key = max(forms, key=lambda k: len(forms[k]))
+        if len(forms[key]) < _WORTH * len(examples):
+            return None
         return self._fields_of(*key, forms[key])
 
     def _fields_of(self, constants, columns, kinds) -> tuple[_Field, ...]:
@@ -146,6 +151,8 @@ class TemplateLines:
             if match.group("key"):
                 continue
             start, end = match.span()
+            if "," in match.group():
+                return None
             constants.append(text[at:start])
             columns.append(next((name for s, e, name in owners if s <= start < e), None))
             kinds.append(_KINDS.get(text[start], "number"))
@@ -184,7 +191,9 @@ class TemplateLines:
                 pa.BufferReader(picked.data),
                 pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
                 pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
-                pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False),
+                pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
+                ),
             )
             # Lines of only white space are rows here: without them the counts agree.
             if table.num_rows + len(skipped) == len(lines):
@@ -201,28 +210,35 @@ class TemplateLines:
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
         # Valid UTF-8: the block is, and was cut only at commas.
-        text = pl.from_arrow(pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset))
+        text = pl.from_arrow(
+            pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset)
+        )
         if field.kind is None:
             good &= (text == field.prefix).to_numpy()
             return None
         quote = '"' if field.kind == "string" else ""
         prefix, suffix = field.prefix + quote, quote + field.suffix
-        fits = _has(text, prefix, suffix)
-        least = len(prefix.encode()) + len(suffix.encode())
-        lengths = np.diff(offsets)
-        fits &= lengths >= least
+        before, after = prefix.encode(), suffix.encode()
+        fits = np.diff(offsets) >= len(before) + len(after)
+        data = _bytes_of(array)
+        if before:
+            fits &= _has(data, offsets[:-1].astype(np.int64), before)
+        if after:
+            fits &= _has(data, offsets[1:].astype(np.int64) - len(after), after)
         if field.kind == "string":
-            fits &= _quote_counts(array, offsets) == (prefix + suffix).count('"')
-        if not fits.all() and field.nullable:
-            is_null = (text == field.prefix + "null" + field.suffix).to_numpy()
-        else:
-            is_null = np.zeros(size, bool)
+            # Each fitting text has its constant quotes: with as many in all, there are none besides.
+            quotes = (prefix + suffix).count('"')
+            if (
+                not fits.all()
+                or np.count_nonzero(_bytes_of(array)[offsets[0] : offsets[-1]] == _QUOTE) != quotes * size
+            ):
+                fits &= _quote_counts(array, offsets) == quotes
         inner = text.str.strip_prefix(prefix) if prefix else text
         inner = inner.str.strip_suffix(suffix) if suffix else inner
         column = self._columns.get(field.column) if field.column is not None else None
         undeclared = field.column is not None and column is None
         if field.kind == "number":
-            fits &= _is_json_number(array, offsets, len(prefix.encode()), len(suffix.encode()), "." in prefix + suffix, inner)
+            fits &= _is_json_number(array, offsets, len(before), len(after), "." in prefix + suffix, inner)
             value, known = _numbers(inner, column, fits)
         elif field.kind == "literal":
             true = (inner == "true").to_numpy()
@@ -233,12 +249,18 @@ class TemplateLines:
         else:
             value, known = inner, np.ones(size, bool)
         fits &= known
-        good &= fits | is_null
+        all_fit = fits.all()
+        if not all_fit:
+            good &= fits | (text == field.prefix + "null" + field.suffix).to_numpy() if field.nullable else fits
         if undeclared:
             value = pl.select(pl.lit(quote) + inner + pl.lit(quote)).to_series() if quote else inner
         if fits.all():
             return value
-        return value.set(pl.Series(~fits), None) if value.dtype != pl.Binary else value.zip_with(pl.Series(fits), pl.Series([None] * size, dtype=pl.Binary))
+        return (
+            value.set(pl.Series(~fits), None)
+            if value.dtype != pl.Binary
+            else value.zip_with(pl.Series(fits), pl.Series([None] * size, dtype=pl.Binary))
+        )
 
     def _column(self, name: str, values: list | None, count: int) -> pa.Array:
         """One used column out of its scalars, in row-major order."""
@@ -250,7 +272,9 @@ class TemplateLines:
             return _typed(values[0], scalar)
         parts = [_typed(v, scalar) for v in values]
         if column.is_numeric:
-            flat = pa.array(np.column_stack([p.fill_null(0).to_numpy(zero_copy_only=False) for p in parts]).ravel(), scalar)
+            flat = pa.array(
+                np.column_stack([p.fill_null(0).to_numpy(zero_copy_only=False) for p in parts]).ravel(), scalar
+            )
         else:
             order = np.arange(count * len(parts)).reshape(len(parts), count).T.ravel()
             flat = pa.concat_arrays(parts).take(pa.array(order))
@@ -271,9 +295,23 @@ def _typed(value: pl.Series, type_: pa.DataType) -> pa.Array:
     return value.to_arrow().cast(type_)
 
 
-def _has(text: pl.Series, prefix: str, suffix: str) -> np.ndarray:
-    fits = text.str.starts_with(prefix).to_numpy() if prefix else np.ones(len(text), bool)
-    return fits & text.str.ends_with(suffix).to_numpy() if suffix else fits.copy()
+def _has(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
+    """At which positions of `data` a text stands; eight bytes a comparison."""
+    fits = np.ones(len(positions), bool)
+    if len(data) < 8:
+        return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
+    windows = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
+    for at in range(0, len(text), 8):
+        part = text[at : at + 8]
+        where = positions + at
+        found = windows[np.clip(where, 0, len(windows) - 1)]
+        mask = np.uint64((1 << 8 * len(part)) - 1)
+        same = (found & mask) == np.uint64(int.from_bytes(part, "little"))
+        near_end = np.flatnonzero(where >= len(windows))
+        if len(near_end):
+            same[near_end] = [data[p : p + len(part)].tobytes() == part for p in where[near_end].tolist()]
+        fits &= same
+    return fits
 
 
 def _bytes_of(array: pa.Array) -> np.ndarray:
@@ -286,7 +324,9 @@ def _quote_counts(array: pa.Array, offsets: np.ndarray):
     return np.diff(np.searchsorted(quotes, offsets))
 
 
-def _is_json_number(array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pl.Series) -> np.ndarray:
+def _is_json_number(
+    array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pl.Series
+) -> np.ndarray:
     """Which of some texts, if polars casts them to a number, have the form of JSON.
 
     polars also takes `+1`, `.5`, `5.`, `007`, `nan` and `inf`.
@@ -306,11 +346,10 @@ def _is_json_number(array: pa.Array, offsets: np.ndarray, before: int, after: in
     if dotted:
         return good & ~inner.str.contains(r"\.(?:[^0-9]|$)").to_numpy()
     good &= data[np.clip(end - 1, 0, last)] != _DOT
-    dots = np.flatnonzero(data[: offsets[-1]] == _DOT)
-    after_dot = data[np.minimum(dots + 1, last)]
-    lone = dots[(after_dot < _ZERO) | (after_dot > _NINE)]
-    if len(lone):
-        good[np.searchsorted(offsets, lone, side="right") - 1] = False
+    # A byte below 0 wraps round, so one comparison tells a digit.
+    lone = (data[:-1] == _DOT) & (data[1:] - np.uint8(_ZERO) > _NINE - _ZERO)
+    if lone.any():
+        good[np.searchsorted(offsets, np.flatnonzero(lone), side="right") - 1] = False
     return good
 
 

@@ -27,7 +27,9 @@ def check(path: str, settings: ReadSettings) -> None:
     ValueError for settings that this format cannot serve.
     """
     if settings.keep is None:
-        raise ValueError("keep: all is not possible with JSON Lines, whose keys may differ from line to line: name them")
+        raise ValueError(
+            "keep: all is not possible with JSON Lines, whose keys may differ from line to line: name them"
+        )
     _check_encoding(path)
 
 
@@ -59,7 +61,10 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[
             border = _line_start(file, max(at, starts[-1]), size)
             if starts[-1] < border < size:
                 starts.append(border)
-    ranges = [FileRange(path, size, start, end, 0, 0, end - start) for start, end in zip(starts, [*starts[1:], size], strict=True)]
+    ranges = [
+        FileRange(path, size, start, end, 0, 0, end - start)
+        for start, end in zip(starts, [*starts[1:], size], strict=True)
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
     first_rows = np.cumsum([0, *counts[:-1]]).tolist()

@@ -1,0 +1,613 @@
+"""JSON Lines: every rule of the semantics, on every way that a line may be parsed."""
+
+import bz2
+import dataclasses
+import gzip
+import json
+import math
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from transforms import read_jsonl
+from transforms.block import FAULTS, ROW
+from transforms.contract import Column, Contract
+from transforms.framing import line_spans
+from transforms.json_rows import LineParser
+from transforms.read import ReadSettings, UnusableFile
+from transforms.splits import FileRange
+
+WAYS = [(), ("arrow",), ("template",), ("template", "arrow")]
+MISSING = object()
+
+
+def setup(columns, **changes) -> ReadSettings:
+    return ReadSettings("jsonl", Contract(columns={n: Column(**c) for n, c in columns.items()}), **changes)
+
+
+def outcomes(chunks) -> dict[int, tuple]:
+    """What became of each row: ("row", values, {column: reason}) or (reason, column, payload)."""
+    fates = {}
+    for chunk in chunks:
+        chunk.rows.validate(full=True)
+        for row in chunk.rows.to_pylist():
+            faults = {f["column"]: f["reason"] for f in row.pop(FAULTS, None) or []}
+            number = row.pop(ROW)
+            assert number not in fates
+            fates[number] = ("row", {k: _nan_safe(v) for k, v in row.items()}, faults)
+        for dead in chunk.rejected.to_pylist():
+            assert dead["row"] not in fates
+            fates[dead["row"]] = (dead["reason"], dead["column"], dead["payload"])
+    return fates
+
+
+def _nan_safe(value):
+    return repr(value) if isinstance(value, float) and (math.isnan(value) or value == 0) else value
+
+
+def parse(lines, options, ways, before=()):
+    """What becomes of some lines; `before` is a block that the parser has seen already."""
+    data = b"\n".join(lines)
+    starts, ends = line_spans(data)
+    parser = LineParser(options, ways)
+    if before:
+        parser.parse(b"\n".join(before), *line_spans(b"\n".join(before)), 0, None)
+    # Twice, since a parser may know more of a file at its second block.
+    first = outcomes([parser.parse(data, starts, ends, 0, None)])
+    assert outcomes([parser.parse(data, starts, ends, 0, None)]) == first
+    return first
+
+
+def read_file(path, options, **range_):
+    size = path.stat().st_size
+    return outcomes(read_jsonl.read(FileRange(str(path), size, **range_), options))
+
+
+CASES = [
+    # dtype and shape, the value's JSON text, the value or the reason of its fault
+    ("float32", "1", 1.0),
+    ("float32", "-0.0", "-0.0"),
+    ("float32", "1e2", 100.0),
+    ("float32", "0.1", float(np.float32(0.1))),
+    ("float32", "16777217", 16777216.0),
+    ("float32", "1e39", "out_of_range"),
+    ("float32", "3.4028235677973366e38", "out_of_range"),
+    ("float32", "3.4028235677973e38", 3.4028234663852886e38),
+    ("float32", "1e-400", "0.0"),
+    ("float32", "1e400", "out_of_range"),
+    ("float64", "1e39", 1e39),
+    ("float64", "-1e400", "out_of_range"),
+    ("float16", "65504", 65504.0),
+    ("float16", "65520", "out_of_range"),
+    ("float64", '"1"', "wrong_type"),
+    ("float64", "true", "wrong_type"),
+    ("float64", "[1]", "wrong_shape"),
+    ("float64", "{}", "wrong_type"),
+    ("float64", "null", None),
+    ("int64", "7", 7),
+    ("int64", "-0", 0),
+    ("int64", "1.0", 1),
+    ("int64", "7e2", 700),
+    ("int64", "700e-2", 7),
+    ("int64", "1.5", "wrong_type"),
+    ("int64", "1e-400", "wrong_type"),
+    ("int64", "0e999999999999999999999", 0),
+    ("int64", "9007199254740993", 9007199254740993),
+    ("int64", "9007199254740993.0", 9007199254740993),
+    ("int64", "900719925474099.3e1", 9007199254740993),
+    ("int64", "9223372036854775807", 9223372036854775807),
+    ("int64", "9223372036854775808", "out_of_range"),
+    ("int64", "1e400", "out_of_range"),
+    ("int64", "1e99999999999999999999", "out_of_range"),
+    ("int64", "1" * 5000, "out_of_range"),
+    ("int64", "0." + "0" * 5000 + "1", "wrong_type"),
+    ("int64", "1." + "0" * 5000, 1),
+    ("int64", "true", "wrong_type"),
+    ("int64", '"7"', "wrong_type"),
+    ("uint8", "255", 255),
+    ("uint8", "300", "out_of_range"),
+    ("uint8", "-1", "out_of_range"),
+    ("int8", "-128", -128),
+    ("uint64", "18446744073709551615", 18446744073709551615),
+    ("uint64", "18446744073709551616", "out_of_range"),
+    ("uint64", "-1", "out_of_range"),
+    ("bool", "true", True),
+    ("bool", "false", False),
+    ("bool", "1", "wrong_type"),
+    ("bool", '"true"', "wrong_type"),
+    ("string", '""', ""),
+    ("string", '"a, b"', "a, b"),
+    ("string", '"null"', "null"),
+    ("string", r'"\u00e9\n\"\\\u0000"', 'é\n"\\\0'),
+    ("string", r'"\ud83d\ude00"', "😀"),
+    ("string", r'"\ud800"', "bad_encoding"),
+    ("string", r'"\ude00\ud83d"', "bad_encoding"),
+    ("string", '"\u2028\x7f é"', "\u2028\x7f é"),
+    ("string", "5", "wrong_type"),
+    ("string", "true", "wrong_type"),
+    ("string", '{"b64": "YQ=="}', "wrong_type"),
+    ("bytes", '{"b64": "YQ=="}', b"a"),
+    ("bytes", '{"b64": ""}', b""),
+    ("bytes", '{"b64": "YQ"}', "wrong_type"),
+    ("bytes", '{"b64": "Y*=="}', "wrong_type"),
+    ("bytes", '{"b64": "YQ==", "x": 1}', "wrong_type"),
+    ("bytes", '{"b64": 5}', "wrong_type"),
+    ("bytes", '{"b64": null}', "wrong_type"),
+    ("bytes", '"YQ=="', "wrong_type"),
+    ("bytes", "null", None),
+    (("float32", 2), "[1, 2.5]", [1.0, 2.5]),
+    (("float32", 2), "[1]", "wrong_shape"),
+    (("float32", 2), "[1, 2, 3]", "wrong_shape"),
+    (("float32", 2), "[[1, 2]]", "wrong_shape"),
+    (("float32", 1), "1", "wrong_shape"),
+    (("float32", 2), "[1, null]", "missing_value"),
+    (("float32", 2), '[1, "2"]', "wrong_type"),
+    (("float32", 2), "[1, 1e39]", "out_of_range"),
+    (("float32", 2), "null", None),
+    (("int8", 2), "[1.0, 200]", "out_of_range"),
+    (("int8", 2), "[1.0, -2]", [1, -2]),
+    (("bool", 2), "[true, false]", [True, False]),
+    (("string", 2), '["a", "b"]', ["a", "b"]),
+    (("bytes", 1), '[{"b64": "YQ=="}]', [b"a"]),
+    (("int64", None), "[]", []),
+    (("int64", None), "[1, 2, 3]", [1, 2, 3]),
+    (("float32", 2, 3), "[[1,2,3],[4,5,6]]", [[1, 2, 3], [4, 5, 6]]),
+    (("float32", 2, 3), "[1, 2, 3, 4, 5, 6]", "wrong_shape"),
+    (("float32", 2, 3), "[[1,2,3],[4,5]]", "wrong_shape"),
+    (("float32", 2, 3), "[[1,2,3],null]", "missing_value"),
+    (("float32", 2, None), "[[1,2,3],[4]]", [[1, 2, 3], [4]]),
+    (("float32", None, 2), "[[1,2],[3]]", "wrong_shape"),
+]
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=lambda w: "+".join(w) or "exact")
+@pytest.mark.parametrize(("kind", "text", "expected"), CASES)
+def test_a_value_is_taken_or_refused_as_the_contract_says(kind, text, expected, ways):
+    dtype, *shape = (kind,) if isinstance(kind, str) else kind
+    options = setup({"x": {"dtype": dtype, "shape": tuple(shape)}, "after": {"dtype": "int64"}})
+    line = '{"x": %s, "after": 5}' % text
+    fates = parse([line.encode()] * 3, options, ways)
+    reason = expected if isinstance(expected, str) and ("_" in expected) else None
+    value = None if reason else expected
+    value = repr(float(value)) if value in ("-0.0", "0.0") and dtype != "string" else value
+    assert fates == {i: ("row", {"x": value, "after": 5}, {"x": reason} if reason else {}) for i in range(3)}
+
+
+NOT_JSON = [
+    "{", "}", '{"x": 1', '{"x": 1}}', '{"x": 1} {"x": 2}', '{"x": 1},', '{"x": 1,}', '{"x" 1}', "{x: 1}", "{'x': 1}",
+    '{"x": 01}', '{"x": +1}', '{"x": .5}', '{"x": 5.}', '{"x": 1e}', '{"x": -}', '{"x": 0x10}', '{"x": 1_000}',
+    '{"x": NaN}', '{"x": Infinity}', '{"x": -Infinity}', '{"x": nan}', '{"x": 1, "z": NaN}', '{"x": 1, "z": -Inf}',
+    '{"x": 1, "z": [1,]}', '{"x": 1, "z": tru}', '{"x": 1 /* no */}', '{"x": 1} // no', '{"x": 1, "z": "a\tb"}',
+    '{"x": 1, "z": "\\q"}', '{"x": 1, "z": "\\u12"}', '{"x": 1, "z": "open}', '{"x": 1}\x00', '{"x": 1, "z": "\x00"}',
+    '\ufeff{"x": 1}', '{"x": 1, "z": [1}', '{"x": 1, "z": {]}', '{"x": ١}', '{"x": 1\u00a0}', '{"x": 1, 5: 2}', "nul",
+    '{"x": 1, "z": ' + "[" * 1000 + "]" * 1000 + "}", "[" * 100_000, '{"x":' * 100_000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=lambda w: "+".join(w) or "exact")
+@pytest.mark.parametrize("text", NOT_JSON, ids=lambda t: repr(t[:24]))
+def test_what_is_not_one_json_text_is_malformed_and_costs_that_line_alone(text, ways):
+    options = setup({"x": {"dtype": "float32"}})
+    lines = [b'{"x": 1, "z": 2}', b"", text.encode(), b'{"x": 1, "z": 2}', text.encode()]
+    good = ("row", {"x": 1.0}, {})
+    bad = ("malformed", None, None)
+    assert parse(lines, options, ways) == {0: good, 1: bad, 2: good, 3: bad}
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=lambda w: "+".join(w) or "exact")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"x": 1}', ' {"x": 1} ', '{"x":1,"z":null}', '{"\\u0078": 1}', '{"x": 1, "z": 1, "z": 2}', '{"x": 1, "z": 1e999}',
+        '{"x": 1, "z": "\\ud800"}', '{"x": 1, "z": "NaN, Infinity"}', '\t{ "x"\t: 1 }', '{"x": 1, "": [[[]], {}]}',
+        '{"x": 1, "z": ' + "[" * 999 + "]" * 999 + "}", '{"x": 1, "z": ' + "9" * 5000 + "}", '{"x": 1, "é, ü": "{[,"}',
+    ],
+    ids=lambda t: repr(t[:30]),
+)  # fmt: skip
+def test_what_is_not_used_is_not_judged(text, ways):
+    assert parse([text.encode()] * 2, setup({"x": {"dtype": "int64"}}), ways) == {
+        i: ("row", {"x": 1}, {}) for i in (0, 1)
+    }
+
+
+@pytest.mark.parametrize("ways", WAYS, ids=lambda w: "+".join(w) or "exact")
+class TestOnEveryWay:
+    def test_a_contract_key_twice_is_refused(self, ways):
+        options = setup({"x": {"dtype": "int64"}})
+        lines = [b'{"x": 1, "x": 1}', b'{"x": 1, "\\u0078": 2}', b'{"y": 1, "y": 2}']
+        fates = parse(lines, options, ways)
+        assert [fates[i][:2] for i in range(3)] == [
+            ("duplicate_key", "x"),
+            ("duplicate_key", "x"),
+            ("row", {"x": None}),
+        ]
+
+    def test_a_line_that_is_no_object(self, ways):
+        lines = [b"1", b"[1, 2]", b'"a"', b"null", b'{"x": 1}']
+        fates = parse(lines, setup({"x": {"dtype": "int64"}}), ways)
+        assert [fates[i][0] for i in range(5)] == ["wrong_type"] * 4 + ["row"]
+
+    def test_a_bare_value(self, ways):
+        options = setup({"x": {"dtype": "int64", "shape": (2,)}}, bare_value_column="x")
+        fates = parse([b"[1, 2]", b"5", b'{"x": [3, 4]}', b"null"], options, ways)
+        assert [f[1]["x"] for f in fates.values()] == [[1, 2], None, [3, 4], None]
+        assert fates[1][2] == {"x": "wrong_shape"}
+
+    def test_bytes_that_are_not_utf8(self, ways):
+        options = setup({"s": {"dtype": "string"}, "l": {"dtype": "string", "shape": (1,)}, "n": {"dtype": "int64"}})
+        lines = [
+            b'{"s": "a\xff", "n": 1}',
+            b'{"l": ["\xc3"], "n": 1}',
+            b'{"z": "\xff", "n": 1}',
+            b'{"\xff": 1}',
+            b'{"n": 1}',
+        ]
+        fates = parse(lines, options, ways)
+        assert [fates[i][0] for i in range(5)] == ["row", "row", "malformed", "malformed", "row"]
+        assert [fates[i][2] for i in range(2)] == [{"s": "bad_encoding"}, {"l": "bad_encoding"}]
+
+    def test_all_faults_of_a_row_are_told(self, ways):
+        options = setup({"a": {"dtype": "int8"}, "b": {"dtype": "bool"}, "c": {"dtype": "string"}})
+        fates = parse([b'{"c": 5, "b": 1, "a": 1000}', b'{"c": "5", "b": true, "a": 1}'], options, ways)
+        assert fates[0][2] == {"a": "out_of_range", "b": "wrong_type", "c": "wrong_type"}
+        assert fates[1] == ("row", {"a": 1, "b": True, "c": "5"}, {})
+
+    def test_kept_columns_are_json_text(self, ways):
+        options = setup({"x": {"dtype": "int64"}}, keep=("k", "x"))
+        values = ["1.50", '"a\\u00e9"', '"plain"', "null", '{"a": [1, 2]}', "true", '"a, b"']
+        lines = [b'{"x": 1, "k": %s}' % v.encode() for v in values] + [b'{"x": 1}']
+        expected = [None if v == "null" else v for v in values] + [None]
+        assert [f[1]["k"] for f in parse(lines, options, ways).values()] == expected
+
+    def test_extra_keys_are_refused_where_asked(self, ways):
+        options = setup({"x": {"dtype": "int64"}}, keep=("k",), extra="reject")
+        fates = parse([b'{"x": 1, "k": 2}', b'{"x": 1, "z": 2}', b'{"z": 1, "x": }'], options, ways)
+        assert [fates[i][:2] for i in range(3)] == [
+            ("row", {"x": 1, "k": "2"}),
+            ("not_allowed", "z"),
+            ("malformed", None),
+        ]
+
+    def test_no_columns_at_all(self, ways):
+        assert parse([b'{"x": 1}', b"{}", b"{"], setup({}), ways) == {
+            0: ("row", {}, {}),
+            1: ("row", {}, {}),
+            2: ("malformed", None, None),
+        }
+
+
+class TestMessages:
+    OPTIONS = setup({"age": {"dtype": "float32", "range": (0, 150)}})
+
+    def message(self, line, **changes):
+        parser = LineParser(dataclasses.replace(self.OPTIONS, **changes))
+        chunk = parser.parse(line, *line_spans(line), 0, None)
+        told = chunk.rejected["message"].to_pylist() or [f["message"] for f in chunk.rows[FAULTS].to_pylist()[0]]
+        return told[0]
+
+    def test_tell_what_was_found_and_what_was_expected(self):
+        assert self.message(b'{"age": "abc"}') == 'found "abc" (a string), expected float32 (contract: range 0..150)'
+
+    def test_cut_long_values(self):
+        assert len(self.message(b'{"age": "%s"}' % (b"a" * 100_000))) < 200
+
+    def test_show_no_values_where_payloads_are_off(self):
+        assert (
+            self.message(b'{"age": "secret"}', payload=False)
+            == "found a string, expected float32 (contract: range 0..150)"
+        )
+        for line in (b'{"age": 1e999}', b'{"age": secret}', b'"secret"', b'{"age": {"secret": 1}}'):
+            assert "secret" not in self.message(line, payload=False)
+            assert "999" not in self.message(line, payload=False)
+
+
+# ---------------------------------------------------------------- files
+
+X = setup({"x": {"dtype": "int64"}})
+
+
+def xs(fates):
+    return [fates[i][1]["x"] if fates[i][0] == "row" else fates[i][0] for i in sorted(fates)]
+
+
+@pytest.mark.parametrize("block", [4096, 1 << 20])
+class TestFiles:
+    def read(self, path, block, **changes):
+        return read_file(path, dataclasses.replace(X, max_block_bytes=block, **changes))
+
+    def test_line_ends_of_all_kinds_and_blank_lines(self, block, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(b'\n \t\n{"x": 0}\r\n\r\n{"x": 1}\r{"x": 2}\n\n\r\r \r\n{"x": 3}\t\n {"x": 4}')
+        assert xs(self.read(path, block)) == [0, 1, 2, 3, 4]
+
+    def test_a_byte_order_mark_is_dropped_at_the_start_alone(self, block, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(b'\xef\xbb\xbf{"x": 0}\n\xef\xbb\xbf{"x": 1}\n')
+        assert xs(self.read(path, block)) == [0, "malformed"]
+
+    @pytest.mark.parametrize("content", [b"", b"\n\r\n  \n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+    def test_nothing_is_no_rows(self, block, content, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(content)
+        assert self.read(path, block) == {}
+        read_jsonl.check(str(path), X)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+    def test_utf16_makes_the_file_unusable(self, block, encoding, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes('{"x": 0}\n'.encode(encoding) * 100)
+        for start in (0, 500):
+            with pytest.raises(UnusableFile, match="bad_encoding"):
+                read_file(path, X, start=start)
+        with pytest.raises(UnusableFile, match="bad_encoding"):
+            read_jsonl.check(str(path), X)
+
+    def test_a_large_record_is_ordinary(self, block, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(b'{"x": 0}\n{"x": 1, "z": "%s"}\n{"x": 2}\n' % (b"a" * 5_000_000))
+        assert xs(self.read(path, block)) == [0, 1, 2]
+
+    @pytest.mark.parametrize("size", [2_000, 100_000, 3_000_000])
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+    def test_a_line_that_is_too_large_costs_itself(self, block, size, end, tmp_path):
+        path = tmp_path / "a.jsonl"
+        large = b'{"x": 1, "z": "%s"}' % (b"a" * size)
+        path.write_bytes(end.join([b'{"x": 0}', large, b'{"x": 2}', b" " * size, large, large, b'{"x": 5}']))
+        fates = self.read(path, block, max_row_bytes=1000)
+        assert xs(fates) == [0, "too_large", 2, "too_large", "too_large", 5]
+        assert fates[1][2] == large[: 64 << 10]
+        path.write_bytes(end.join([b'{"x": 0}', large]))
+        assert xs(self.read(path, block, max_row_bytes=1000)) == [0, "too_large"]
+
+    def test_blocks_keep_to_the_row_limit(self, block, tmp_path):
+        path = tmp_path / "a.jsonl"
+        path.write_bytes(b"".join(b'{"x": %d}\n' % i for i in range(5000)) + b"{\n")
+        options = dataclasses.replace(X, max_block_bytes=block, max_block_rows=100)
+        chunks = list(read_jsonl.read(FileRange(str(path), 1), options))
+        assert max(c.rows.num_rows + c.rejected.num_rows for c in chunks) == 100
+        assert xs(outcomes(chunks)) == [*range(5000), "malformed"]
+        for chunk in chunks:
+            rows = chunk.rows[ROW].to_numpy()
+            assert [json.loads(p)["x"] for p in chunk.origin.payloads(rows[:3]).to_pylist()] == rows[:3].tolist()
+
+    @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, zstandard.ZstdCompressor().compress])
+    def test_a_compressed_file_cut_off_gives_its_whole_lines_and_one_dead_letter(self, block, pack, tmp_path):
+        rng, path = random.Random(0), tmp_path / "a.jsonl"
+        content = b"".join(b'{"x": %d, "z": %d}\n' % (i, rng.getrandbits(64)) for i in range(60_000))
+        packed = pack(content)
+        path.write_bytes(packed)
+        assert xs(self.read(path, block)) == list(range(60_000))
+        path.write_bytes(packed[: len(packed) * 3 // 4])
+        fates = self.read(path, block)
+        *rows, last = xs(fates)
+        assert last == "unreadable"
+        assert rows == list(range(len(rows)))
+        assert pack is bz2.compress or len(rows) > 30_000
+
+    def test_an_empty_gzip_is_unreadable(self, block, tmp_path):
+        path = tmp_path / "a.jsonl.gz"
+        path.write_bytes(b"")
+        assert [f[0] for f in self.read(path, block).values()] == ["unreadable"]
+        with pytest.raises(UnusableFile, match="unreadable"):
+            read_jsonl.check(str(path), X)
+
+
+def test_keep_all_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(ValueError, match="keep: all"):
+        read_jsonl.check(str(path), dataclasses.replace(X, keep=None))
+
+
+PIECES = [
+    b'{"x": 1}',
+    b"{",
+    b" ",
+    b"\t \t",
+    b"\n",
+    b"\r\n",
+    b"\r",
+    b"\r",
+    b"\n",
+    b"12",
+    b'{"x": 2, "z": "aaaaaaaaaaaaaaaaaaaaaaaaaa"}',
+    b"\xef\xbb\xbf",
+]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    content=st.lists(st.sampled_from(PIECES), max_size=60).map(b"".join),
+    split=st.integers(1, 200),
+    most=st.sampled_from([20, 1 << 20]),
+)
+def test_row_numbers_and_fates_do_not_depend_on_the_split(content, split, most, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    options = dataclasses.replace(X, max_row_bytes=most)
+    whole = read_file(path, options)
+    ranges = read_jsonl.cut(str(path), len(content), split, options)
+    assert (ranges[0].start, [r.index for r in ranges]) == (0, list(range(len(ranges))))
+    assert ranges[-1].end in (-1, len(content))
+    chunks = [chunk for range_ in ranges for chunk in read_jsonl.read(range_, options)]
+    assert outcomes(chunks) == whole
+    assert sorted(whole) == list(range(len(whole)))
+
+
+def test_a_large_file_is_cut_into_even_ranges(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"".join(b'{"x": %d}\r\n' % i for i in range(100_000)))
+    size = path.stat().st_size
+    ranges = read_jsonl.cut(str(path), size, size // 10, X)
+    assert len(ranges) == 10
+    assert sum(r.bytes for r in ranges) == size
+    assert max(r.bytes for r in ranges) < 1.1 * size / 10
+    assert [
+        next(iter(read_file(path, X, start=r.start, end=r.end, first_row=r.first_row).items()))[1][1]["x"]
+        for r in ranges
+    ] == [r.first_row for r in ranges]
+
+
+def test_a_compressed_file_is_one_range(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(b'{"x": 1}\n' * 100_000))
+    size = path.stat().st_size
+    (only,) = read_jsonl.cut(str(path), size, 10, X)
+    assert (only.start, only.end, only.bytes) == (0, -1, size * 4)
+
+
+# ---------------------------------------------------------------- the ways agree
+
+SCALARS = st.one_of(
+    st.integers(-300, 300).map(str),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.floats(allow_nan=False, allow_infinity=False, width=16).map(repr),
+    st.sampled_from(
+        "null true false NaN -Infinity Inf 1e39 1e400 1.0 -1.0 01 -01 .5 5. 1.e5 -.5 +1 - 7e2 1E+2 1_0 0x1 {} [] [[]] - 9e99999".split()
+    ),
+    st.text(st.sampled_from('ab,é"\\:{}[]\u2028\x00\x1f\t\x7f 😀'), max_size=6).map(json.dumps),
+    st.text(st.sampled_from("abé,:{}[]\u2028\x7f 1."), max_size=6).map(lambda s: f'"{s}"'),
+    st.sampled_from(
+        [
+            '"a"',
+            '"b,c"',
+            '"\\ud800"',
+            '"\\u00e9"',
+            '"a\tb"',
+            '"',
+            '"a',
+            'a"',
+            '{"b64": "YQ=="}',
+            '{"b64":"Y"}',
+            '"YQ=="',
+            '{"b64": null}',
+        ]
+    ),
+)
+LISTS = st.lists(SCALARS, max_size=3).map(lambda v: f"[{', '.join(v)}]")
+VALUES = st.one_of(SCALARS, SCALARS, LISTS, st.lists(LISTS, max_size=2).map(lambda v: f"[{','.join(v)}]"))
+TYPICAL = {
+    "f": "0.5", "i": "7", "u": "200", "s": '"abc"', "b": "true", "l": "[1.5, 2]", "y": '{"b64": "YQ=="}', "k": "5", "z": '"ignored"',
+}  # fmt: skip
+COLUMNS = {
+    "f": {"dtype": "float32"},
+    "i": {"dtype": "int64"},
+    "u": {"dtype": "uint8"},
+    "s": {"dtype": "string"},
+    "b": {"dtype": "bool"},
+    "l": {"dtype": "float32", "shape": (2,)},
+}
+
+
+@st.composite
+def spoilt_lines(draw):
+    """Lines of one form, of which some are changed in a value, a key or a byte."""
+    names = draw(st.sampled_from([list(TYPICAL), list(TYPICAL)[::-1]]))
+    colon, comma = draw(st.sampled_from([(": ", ", "), (":", ","), (": ", " ,")]))
+    typical = dict(TYPICAL) | draw(st.dictionaries(st.sampled_from(list(TYPICAL)), VALUES, max_size=1))
+    usual = ("{" + comma.join(f'"{n}"{colon}{typical[n]}' for n in names) + "}").encode()
+    lines = []
+    for _ in range(draw(st.integers(1, 14))):
+        values = dict(typical)
+        for name in draw(st.sets(st.sampled_from(names), max_size=draw(st.sampled_from([0, 0, 1, 2])))):
+            values[name] = draw(VALUES)
+        members = [f'"{n}"{colon}{values[n]}' for n in names]
+        change = draw(st.sampled_from([None] * 12 + ["drop", "double", "swap", "byte", "cut", "open", "tail"]))
+        at = draw(st.integers(0, 300))
+        if change == "drop":
+            del members[at % len(members)]
+        elif change == "double":
+            members.append(members[at % len(members)])
+        elif change == "swap":
+            members = members[::-1]
+        line = ("{" + comma.join(members) + "}").encode()
+        if change == "byte":
+            line = (
+                line[: at % len(line)]
+                + bytes([draw(st.sampled_from(b'\xff\xc3\x00\x1f\t "\\,{}[]:.0-eE/'))])
+                + line[at % len(line) + 1 :]
+            )
+        elif change == "cut":
+            line = line[: at % len(line)]
+        elif change == "open":
+            line = b"[" * draw(st.sampled_from([1, 300, 1001])) + line
+        elif change == "tail":
+            line += draw(st.sampled_from([b" ", b"\t", b"}", b"{}", b' {"f": 1}', b",", b"\x00", b" \r "]))
+        lines.append(line)
+    return [usual] * 10, lines
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    drawn=spoilt_lines(),
+    with_bytes=st.booleans(),
+    keep=st.booleans(),
+    extra=st.sampled_from(["ignore", "ignore", "reject"]),
+)
+def test_the_fast_ways_and_the_exact_judge_agree(drawn, with_bytes, keep, extra):
+    columns = COLUMNS | ({"y": {"dtype": "bytes"}} if with_bytes else {})
+    options = setup(columns, keep=("k",) if keep else (), extra=extra)
+    usual, lines = drawn
+    exact = parse(lines, options, ())
+    for ways in WAYS[1:]:
+        assert parse(lines, options, ways) == exact
+        assert parse(lines, options, ways, before=usual) == exact
+
+
+@settings(max_examples=100, deadline=None)
+@given(drawn=spoilt_lines())
+def test_the_fate_of_a_line_is_its_own(drawn):
+    _, lines = drawn
+    options = setup(COLUMNS)
+    together = parse(lines, options, ("template", "arrow"))
+    alone = [parse([line], options, ()) for line in lines]
+    expected = [fates[i] for fates in alone for i in sorted(fates)]
+    assert [together[i] for i in sorted(together)] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=st.recursive(SCALARS, lambda v: st.lists(v, max_size=3).map(lambda x: f"[{','.join(x)}]"), max_leaves=4))
+def test_malformed_is_what_a_known_parser_refuses(value):
+    line = '{"z": ' + value + "}"
+    fate = parse([line.encode()], setup({"x": {"dtype": "int64"}}), ())
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    try:
+        json.loads(line, parse_constant=refuse)
+        is_json = "\n" not in line and "\r" not in line
+    except ValueError:
+        is_json = False
+    assert (fate[0][0] == "row") == is_json
+
+
+def test_most_lines_of_a_file_go_a_fast_way():
+    lines = [b'{"f": %f, "i": %d.0, "s": "u%d", "z": null}' % (i / 7, i, i) for i in range(3000)]
+    options = setup({n: COLUMNS[n] for n in "fis"})
+    for ways in (("template",), ("arrow",)):
+        spoil = 100
+        spoilt = [b'{"f": "x"}' if i % spoil == 0 else line.replace(b".0,", b",") for i, line in enumerate(lines)]
+        data = b"\n".join(spoilt)
+        parser = LineParser(options, ways)
+        judged = []
+        exact = parser._judge.judge
+        parser._judge.judge = lambda line, exact=exact, judged=judged: judged.append(line) or exact(line)
+        parser.parse(data, *line_spans(data), 0, None)
+        assert len(judged) < 2 * 3000 / spoil
+
+
+def test_rows_are_typed_as_the_contract_says():
+    options = setup({**COLUMNS, "m": {"dtype": "int8", "shape": (None, 2)}, "h": {"dtype": "float16"}}, keep=("k",))
+    chunk = LineParser(options).parse(b"{}\n{", np.array([0, 3]), np.array([2, 4]), 10, None)
+    assert {n: chunk.rows.schema.field(n).type for n in chunk.rows.schema.names} == (
+        {ROW: pa.int64()} | {n: c.arrow_type for n, c in options.contract_columns.items()} | {"k": pa.string()}
+    )
+    assert chunk.rows[ROW].to_pylist() == [10]
+    assert chunk.rejected["row"].to_pylist() == [11]
