@@ -1,0 +1,121 @@
+"""What is installed is what was built: the wheel, away from the repository."""
+
+from __future__ import annotations
+
+import ast
+import email
+import pathlib
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = {"pipeline", "runners", "transforms"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    # A copy, since setuptools builds in its own tree, and would find what an earlier build left there.
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", *PACKAGES):
+        subprocess.run(["cp", "-r", ROOT / name, source / name], check=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(wheel, tmp_path_factory):
+    """An environment with the wheel, its dependencies lent by the one that runs the tests."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True)
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    # A path alone: .pth files in there are not read, so the repository stays out.
+    (site_packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def run(environment, *command, cwd):
+    return subprocess.run(
+        [environment / "bin" / command[0], *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_it_ships_the_three_packages_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    folders = {name.split("/")[0] for name in names}
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == PACKAGES
+    shipped = {name for name in names if name.endswith(".py")}
+    assert shipped == {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_every_import_is_a_declared_dependency(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (path,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+    lines = email.message_from_bytes(archive.read(path)).get_all("Requires-Dist")
+    declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines if "extra ==" not in line}
+    owners = metadata.packages_distributions()
+    missing = {
+        f"{package}: {name}"
+        for package in PACKAGES
+        for source in (ROOT / package).rglob("*.py")
+        for name in imported(source)
+        if name not in PACKAGES | set(sys.stdlib_module_names)
+        and not declared & {normal(owner) for owner in owners.get(name, [])}
+    }
+    assert not missing
+
+
+def imported(source: pathlib.Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_the_command_is_there_and_runs(environment, model, tmp_path):
+    done = run(environment, "beam-score", "inspect", model("echo"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "serving_default" in done.stdout
+
+
+def test_its_code_is_the_wheels(environment, tmp_path):
+    script = "import pipeline, runners, transforms; print(pipeline.__path__ + runners.__path__ + transforms.__path__)"
+    done = run(environment, "python", "-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(folder.startswith(str(environment)) for folder in ast.literal_eval(done.stdout))
+
+
+def test_a_python_too_old_is_told_so_in_one_line(tmp_path):
+    """The Makefile tries the Pythons it is given, and says what it needs when none fits."""
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\ncase "$1" in --version) echo Python 3.9.18;; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    command = ["make", "-f", ROOT / "Makefile", f"PYTHON={old}", ".venv/bin/python"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    first, *rest = done.stderr.splitlines()
+    assert "needs Python 3.11, 3.12 or 3.13" in first
+    assert len(rest) == 1  # make's own word that it stops
+    assert not (tmp_path / ".venv").exists()
