@@ -25,8 +25,8 @@ from runners import local
 from transforms import storage
 from transforms.commit import FAILED, OVER_BUDGET, PUBLISH, decide, read_manifest, roll_forward
 from transforms.model import import_tensorflow
-from transforms.plan import STAGING, RunFolder, cut_files, group, read_plan, write_plan
-from transforms.read import STOP, format_module
+from transforms.plan import STAGING, RunFolder, read_plan, split_files, write_plan
+from transforms.read import STOP
 from transforms.write import WriteSettings, reset_reject_count
 
 log = logging.getLogger(__name__)
@@ -137,13 +137,8 @@ def _plan(prepared: Prepared, print_: Mapping[str, str], servable, seconds: dict
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     steps = dataclasses.replace(prepared.steps, call=choice.apply(prepared.steps.call))
     with _clock(seconds, "plan"):
-        module = format_module(steps.read.format)
-        ranges = cut_files(
-            [(f.path, f.size) for f in prepared.files],
-            job.engine.split_bytes,
-            lambda path, size, most: module.cut(path, size, most, steps.read),
-        )
-        splits = group(ranges, job.engine.split_bytes, job.engine.worker_count)
+        files = [(f.path, f.size) for f in prepared.files]
+        splits = split_files(files, steps.read, job.engine.split_bytes, job.engine.worker_count)
         header = {
             "fingerprint": print_,
             "job": job.as_json() | {"output": job.output.model_dump(mode="json")},

@@ -14,7 +14,7 @@ from transforms.postprocess import Output, classes, output_fields
 from transforms.preprocess import Input
 
 
-def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool) -> list[str]:
+def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool = False) -> list[str]:
     """What keeps the contract's columns from feeding the signature: a sentence each.
 
     Args:

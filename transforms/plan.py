@@ -15,6 +15,7 @@ import apache_beam as beam
 import orjson
 
 from transforms import storage
+from transforms.read import ReadSettings, format_module
 from transforms.splits import FileRange, Split
 
 STAGING = "_staging"
@@ -86,6 +87,20 @@ def cut_files(files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
         cuts = pool.map(lambda f: cut(f[0], f[1], split_bytes), files)
         return [range_ for ranges in cuts for range_ in ranges]
+
+
+def split_files(files: Sequence[tuple[str, int]], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1) -> list[Split]:
+    """Files into units of work that can be read in any order, by any worker, largest first.
+
+    Args:
+      files: (path, size).
+      settings: how they are read.
+      split_bytes: about so many bytes a split.
+      workers: a split is smaller where there would be too few for each.
+    """
+    module = format_module(settings.format)
+    ranges = cut_files(files, split_bytes, lambda path, size, most: module.cut(path, size, most, settings))
+    return group(ranges, split_bytes, workers)
 
 
 def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> dict[str, Any]:
