@@ -170,7 +170,7 @@ CASES = [
 def test_a_value_is_taken_or_refused_as_the_contract_says(kind, text, expected, ways):
     dtype, *shape = (kind,) if isinstance(kind, str) else kind
     options = setup({"x": {"dtype": dtype, "shape": tuple(shape)}, "after": {"dtype": "int64"}})
-    line = '{"x": %s, "after": 5}' % text
+    line = f'{{"x": {text}, "after": 5}}'
     fates = parse([line.encode()] * 3, options, ways)
     reason = expected if isinstance(expected, str) and ("_" in expected) else None
     value = None if reason else expected
@@ -203,7 +203,7 @@ def test_what_is_not_one_json_text_is_malformed_and_costs_that_line_alone(text, 
 @pytest.mark.parametrize(
     "text",
     [
-        '{"x": 1}', ' {"x": 1} ', '{"x":1,"z":null}', '{"\\u0078": 1}', '{"x": 1, "z": 1, "z": 2}', '{"x": 1, "z": 1e999}',
+        '{"x": 1}', ' {"x": 1} ', '{"x":1,"z":null}', '{"\\u0078": 1}', '{"x": 1, "z": 1, "z": 2}', '{"x": 1, "z": 1e999}',  # noqa: E501
         '{"x": 1, "z": "\\ud800"}', '{"x": 1, "z": "NaN, Infinity"}', '\t{ "x"\t: 1 }', '{"x": 1, "": [[[]], {}]}',
         '{"x": 1, "z": ' + "[" * 999 + "]" * 999 + "}", '{"x": 1, "z": ' + "9" * 5000 + "}", '{"x": 1, "é, ü": "{[,"}',
     ],
@@ -469,7 +469,35 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.floats(allow_nan=False, allow_infinity=False, width=16).map(repr),
     st.sampled_from(
-        "null true false NaN -Infinity Inf 1e39 1e400 1.0 -1.0 01 -01 .5 5. 1.e5 -.5 +1 - 7e2 1E+2 1_0 0x1 {} [] [[]] - 9e99999".split()
+        [  # noqa: E501
+            "null",
+            "true",
+            "false",
+            "NaN",
+            "-Infinity",
+            "Inf",
+            "1e39",
+            "1e400",
+            "1.0",
+            "-1.0",
+            "01",
+            "-01",
+            ".5",
+            "5.",
+            "1.e5",
+            "-.5",
+            "+1",
+            "-",
+            "7e2",
+            "1E+2",
+            "1_0",
+            "0x1",
+            "{}",
+            "[]",  # noqa: E501
+            "[[]]",
+            "-",
+            "9e99999",
+        ]
     ),
     st.text(st.sampled_from('ab,é"\\:{}[]\u2028\x00\x1f\t\x7f 😀'), max_size=6).map(json.dumps),
     st.text(st.sampled_from("abé,:{}[]\u2028\x7f 1."), max_size=6).map(lambda s: f'"{s}"'),

@@ -90,7 +90,7 @@ class ArrowLines:
         """The lines without which Arrow takes the others, and at times some more."""
         view = memoryview(lines.data)
         bad: list[int] = []
-        at, window = 0, len(lines)
+        at, window, dense = 0, len(lines), 0
         while at < len(lines):
             stop = min(at + window, len(lines))
             try:
@@ -100,10 +100,14 @@ class ArrowLines:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 named = _ROW.search(str(error))
             if named and int(named.group(1)) < stop - at:
-                at += int(named.group(1))
-                bad.append(at)
-                at += 1
-                window = _WINDOW if int(named.group(1)) < _FEW else max(_WINDOW, window)
+                passed = int(named.group(1))
+                dense = dense + 1 if passed < _FEW else 0
+                at += passed
+                # Where failures are dense, a run of lines is given up rather than a call spent on each.
+                given_up = _FEW if dense > 2 else 1
+                bad += range(at, min(at + given_up, len(lines)))
+                at += given_up
+                window = _WINDOW if passed < _FEW else max(_WINDOW, window)
             elif stop - at <= _FEW:
                 bad += range(at, stop)
                 at = stop
@@ -183,7 +187,7 @@ def _cast_lists(array: pa.Array, column: Column) -> pa.Array:
         levels.append(flat)
         flat = flat.flatten()
     flat = _cast(flat, column)
-    for level, size in reversed(list(zip(levels, column.shape, strict=True))):
+    for level in reversed(levels):
         lengths = pc.fill_null(pc.list_value_length(level), 0).to_numpy(zero_copy_only=False)
         mask = level.is_null() if level.null_count else None
         offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())

@@ -118,9 +118,7 @@ class TemplateLines:
             if rest:
                 *between, prefix = rest
                 fields += [_Field(text, "", None, None, False) for text in between]
-        if len(columns) and rest:
-            fields.append(_Field(prefix, "", None, None, False))
-        elif not columns:
+        if (len(columns) and rest) or not columns:
             fields.append(_Field(prefix, "", None, None, False))
         return tuple(fields)
 
@@ -139,10 +137,8 @@ class TemplateLines:
         for raw, start, end in found:
             column = self._columns.get(raw[1:-1])
             if column is not None or raw[1:-1] in self._columns:
-                if column is None:
-                    has_form = text[start] not in "[{"
-                else:  # null may stand for a whole value, but not for the scalars in it
-                    has_form = text[start] != "n" or _is_plain(column)
+                # null may stand for a whole value, but not for the scalars in it.
+                has_form = text[start] not in "[{" if column is None else text[start] != "n" or _is_plain(column)
                 if not has_form:
                     return None
                 owners.append((start, end, raw[1:-1]))
