@@ -20,6 +20,7 @@ from transforms.splits import FileRange, Split
 
 STAGING = "_staging"
 SHARD_SPLITS = 500
+SPLITS_A_WORKER = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +58,19 @@ class RunFolder:
         return self.receipt(split).exists()
 
 
-def group(ranges: Sequence[FileRange], split_bytes: int, workers: int) -> list[Split]:
-    """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
-    this order, and the small ones then even out the end.
+def effective_split_bytes(total: int, split_bytes: int, workers: int) -> int:
+    """Bytes a split: fewer than asked for where that would leave no 20 splits a worker, since the
+    engine deals them out once and nobody steals (FnApiRunner); not under 1 MiB."""
+    return max(min(split_bytes, total // max(1, SPLITS_A_WORKER * workers)), min(split_bytes, 1 << 20))
 
-    Fewer bytes a split where that leaves no 20 splits a worker, down to 1 MiB.
-    """
-    total = sum(r.bytes for r in ranges)
-    size = max(min(split_bytes, total // max(1, 20 * workers)), 1 << 20)
+
+def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
+    """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
+    this order, and the small ones then even out the end."""
     groups: list[list[FileRange]] = []
-    filled = size
+    filled = split_bytes
     for range_ in ranges:
-        if filled + range_.bytes > size * 1.25 or filled >= size:
+        if filled + range_.bytes > split_bytes * 1.25:
             groups.append([])
             filled = 0
         groups[-1].append(range_)
@@ -99,8 +101,8 @@ def split_files(files: Sequence[tuple[str, int]], settings: ReadSettings, split_
       workers: a split is smaller where there would be too few for each.
     """
     module = format_module(settings.format)
-    ranges = cut_files(files, split_bytes, lambda path, size, most: module.cut(path, size, most, settings))
-    return group(ranges, split_bytes, workers)
+    size = effective_split_bytes(sum(size for _, size in files), split_bytes, workers)
+    return group(cut_files(files, size, lambda path, bytes_, most: module.cut(path, bytes_, most, settings)), size)
 
 
 def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> dict[str, Any]:
