@@ -180,7 +180,12 @@ def test_a_value_is_taken_or_refused_as_the_contract_says(kind, text, expected, 
 
 NOT_JSON = [
     "{", "}", '{"x": 1', '{"x": 1}}', '{"x": 1} {"x": 2}', '{"x": 1},', '{"x": 1,}', '{"x" 1}', "{x: 1}", "{'x': 1}",
-    '{"x": 01}', '{"x": +1}', '{"x": .5}', '{"x": 5.}', '{"x": 1e}', '{"x": -}', '{"x": 0x10}', '{"x": 1_000}',
+    '{"x": 01}', '{"x": +1}', '{"x": .5}', '{"x": 5.}', '{"x": 1e}', '{"x": -}', '{"x": 0x10}',
+    '{"x": 1_000}', '{"x": -01}', '{"x": -.5}',
+    '{"x": 1, "z": 01}', '{"x": 1, "z": 5.}', '{"x": 1, "z": .5}', '{"x": 1, "z": +5}',
+    '{"x": 1, "z": inf}', '{"x": 5.e1}',
+    '{"x": 1, "z": "a"b"}', '{"x": 1, "z": ""a"}', '{"x": 1, "z": "}', '{"x": 1, "z": "a" "b"}', '{"x": 1, "z": [5.]}',
+
     '{"x": NaN}', '{"x": Infinity}', '{"x": -Infinity}', '{"x": nan}', '{"x": 1, "z": NaN}', '{"x": 1, "z": -Inf}',
     '{"x": 1, "z": [1,]}', '{"x": 1, "z": tru}', '{"x": 1 /* no */}', '{"x": 1} // no', '{"x": 1, "z": "a\tb"}',
     '{"x": 1, "z": "\\q"}', '{"x": 1, "z": "\\u12"}', '{"x": 1, "z": "open}', '{"x": 1}\x00', '{"x": 1, "z": "\x00"}',
@@ -193,17 +198,19 @@ NOT_JSON = [
 @pytest.mark.parametrize("text", NOT_JSON, ids=lambda t: repr(t[:24]))
 def test_what_is_not_one_json_text_is_malformed_and_costs_that_line_alone(text, ways):
     options = setup({"x": {"dtype": "float32"}})
-    lines = [b'{"x": 1, "z": 2}', b"", text.encode(), b'{"x": 1, "z": 2}', text.encode()]
-    good = ("row", {"x": 1.0}, {})
-    bad = ("malformed", None, None)
-    assert parse(lines, options, ways) == {0: good, 1: bad, 2: good, 3: bad}
+    good, bad = ("row", {"x": 1.0}, {}), ("malformed", None, None)
+    # Whatever form the lines before had: a wrong line may come in the very same.
+    for usual in (b'{"x": 1}', b'{"x": 1, "z": 2}', b'{"x": 1, "z": "a"}', b'{"x": 1, "z": [1]}'):
+        lines = [text.encode(), b"", usual, text.encode(), usual]
+        assert parse(lines, options, ways, before=[usual] * 10) == {0: bad, 1: good, 2: bad, 3: good}
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=lambda w: "+".join(w) or "exact")
 @pytest.mark.parametrize(
     "text",
     [
-        '{"x": 1}', ' {"x": 1} ', '{"x":1,"z":null}', '{"\\u0078": 1}', '{"x": 1, "z": 1, "z": 2}', '{"x": 1, "z": 1e999}',  # noqa: E501
+        '{"x": 1}', ' {"x": 1} ', '{"x":1,"z":null}', '{"\\u0078": 1}', '{"x": 1, "z": 1, "z": 2}',
+        '{"x": 1, "z": 1e999}',
         '{"x": 1, "z": "\\ud800"}', '{"x": 1, "z": "NaN, Infinity"}', '\t{ "x"\t: 1 }', '{"x": 1, "": [[[]], {}]}',
         '{"x": 1, "z": ' + "[" * 999 + "]" * 999 + "}", '{"x": 1, "z": ' + "9" * 5000 + "}", '{"x": 1, "é, ü": "{[,"}',
     ],
@@ -226,6 +233,16 @@ class TestOnEveryWay:
             ("duplicate_key", "x"),
             ("row", {"x": None}),
         ]
+
+    def test_an_escape_is_read_wherever_it_comes(self, ways):
+        options = setup({"s": {"dtype": "string"}, "i": {"dtype": "int64"}}, keep=("k",))
+        usual = b'{"s": "a", "i": 1, "k": "b"}'
+        lines = [usual, b'{"s": "\\u0061\\n", "i": 2, "k": "\\u0062"}', usual, b'{"s": "a", "i": 3, "k": "\\""}']
+        lines += [usual] * 20
+        fates = parse(lines, options, ways, before=[usual] * 10)
+        assert fates[0] == fates[2] == ("row", {"s": "a", "i": 1, "k": '"b"'}, {})
+        assert fates[1] == ("row", {"s": "a\n", "i": 2, "k": r'"\u0062"'}, {})
+        assert fates[3] == ("row", {"s": "a", "i": 3, "k": r'"\""'}, {})
 
     def test_a_line_that_is_no_object(self, ways):
         lines = [b"1", b"[1, 2]", b'"a"', b"null", b'{"x": 1}']
@@ -469,7 +486,7 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.floats(allow_nan=False, allow_infinity=False, width=16).map(repr),
     st.sampled_from(
-        [  # noqa: E501
+        [
             "null",
             "true",
             "false",
@@ -493,7 +510,7 @@ SCALARS = st.one_of(
             "1_0",
             "0x1",
             "{}",
-            "[]",  # noqa: E501
+            "[]",
             "[[]]",
             "-",
             "9e99999",
@@ -521,7 +538,8 @@ SCALARS = st.one_of(
 LISTS = st.lists(SCALARS, max_size=3).map(lambda v: f"[{', '.join(v)}]")
 VALUES = st.one_of(SCALARS, SCALARS, LISTS, st.lists(LISTS, max_size=2).map(lambda v: f"[{','.join(v)}]"))
 TYPICAL = {
-    "f": "0.5", "i": "7", "u": "200", "s": '"abc"', "b": "true", "l": "[1.5, 2]", "y": '{"b64": "YQ=="}', "k": "5", "z": '"ignored"',
+    "f": "0.5", "i": "7", "u": "200", "s": '"abc"',
+    "b": "true", "l": "[1.5, 2]", "y": '{"b64": "YQ=="}', "k": "5", "z": '"ignored"',
 }  # fmt: skip
 COLUMNS = {
     "f": {"dtype": "float32"},

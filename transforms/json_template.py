@@ -26,7 +26,7 @@ _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|tru
 _TRIES = 3
 _WORTH = 0.8  # the share of lines from which on this is faster than parsing JSON
 _KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
-_ZERO, _NINE, _MINUS, _DOT, _QUOTE = b'09-."'
+_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH = b'09-."\\'
 
 
 def _is_plain(column: Column) -> bool:
@@ -78,7 +78,18 @@ class TemplateLines:
             if self._fields is None:
                 self._tries -= 1
                 return none
-        good, columns = self._parse(lines)
+        plain = None
+        if b"\\" in lines.data:
+            # An escape is not read here, and a string with one looks like any other.
+            plain = np.ones(len(lines), bool)
+            escapes = np.flatnonzero(np.frombuffer(lines.data, np.uint8) == _BACKSLASH)
+            plain[np.searchsorted(lines.starts, escapes, side="right") - 1] = False
+            plain = np.flatnonzero(plain)
+            if len(plain) < _WORTH * len(lines):
+                return none
+        good, columns = self._parse(lines if plain is None else lines.pick(plain))
+        if plain is not None:
+            good = plain[good]
         if len(good) < _WORTH * len(lines):
             self._fields, self._tries = None, self._tries - 1
         if not len(good):
