@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.build import Steps
-from pipeline.job import Job, JobError
+from pipeline.job import Engine, Job, JobError, available_cores
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.serialize import RECORD
@@ -76,6 +76,8 @@ def prepare(job: Job) -> Prepared:
             for name, c in job.columns.items()
             if c.shape
         ]
+    if format_ != "tfrecord":
+        problems += [f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record]
     if format_ != "csv" and job.input.csv.model_fields_set:
         problems.append(f"input.csv is for CSV, and the format is {format_}")
     keep: tuple[str, ...] = ()
@@ -101,9 +103,17 @@ def prepare(job: Job) -> Prepared:
         signature=signature,
         outputs=tuple(wanted),
         pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
+        intra_op_threads=_op_threads(job.engine),
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
     return Prepared(job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable)
+
+
+def _op_threads(engine: Engine) -> int:
+    """Threads that one op may use: the cores that no worker has."""
+    if isinstance(engine.intra_op_threads, int):
+        return engine.intra_op_threads
+    return max(1, available_cores() // engine.worker_count)
 
 
 def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.build import Steps
 from pipeline.job import JobError
 from pipeline.preflight import Prepared
-from transforms.block import REJECTED_SCHEMA, Block, concat
-from transforms.halving import Attempts, EveryRowFails
-from transforms.infer import ModelCall, ServableHandler, groups, load_once
-from transforms.model import Servable
+from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
+from transforms.feeds import groups
+from transforms.halving import EveryRowFails
+from transforms.infer import ModelCall, ServableHandler, load_once
+from transforms.model import Servable, import_tensorflow
 from transforms.postprocess import postprocess
-from transforms.preprocess import PreprocessError, apply_function, load_function, preprocess
+from transforms.preprocess import Preparation, PreprocessError
 from transforms.read import UnusableFile, format_module
 from transforms.splits import FileRange
 from transforms.validate import validate
@@ -59,13 +62,16 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
       JobError: the model, or the preprocessing function, fails on every row of the sample.
     """
     steps = prepared.steps
-    blocks, row_bytes = [], None
-    left = rows
+    blocks, row_bytes, left = [], None, rows
+    preparation = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
     for block in _first_blocks(prepared):
         if row_bytes is None and block.count and block.origin is not None and isinstance(block.origin.data, pa.Buffer):
             row_bytes = block.origin.data.size / block.count
-        block = dataclasses.replace(block, rows=block.rows.slice(0, left))
-        blocks.append(_prepare(block, steps))
+        block = validate(_first_rows(block, left), steps.read.columns, steps.read.payload)
+        try:
+            blocks.append(preparation(block))
+        except (PreprocessError, EveryRowFails) as error:
+            raise JobError([str(error)]) from None
         left -= blocks[-1].rows.num_rows
         if left <= 0 or len(blocks) >= 20:
             break
@@ -75,12 +81,25 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
         scored = ServableHandler(dataclasses.replace(steps.call, batch_rows=min(rows, DEFAULT_BATCH_ROWS))).run_inference(blocks, servable)
     except EveryRowFails as error:
         raise JobError([f"the model fails on every row that it was tried on: {error}"]) from None
+    refused = [r for b in scored for r in b.rejected.filter(pc.equal(b.rejected["stage"], "infer")).to_pylist()]
+    if refused and not any(b.rows.num_rows for b in scored):
+        raise JobError([f"the model fails on all {len(refused)} rows that it was tried on; first: {refused[0]['message']}"])
     done = [postprocess(b, steps.outputs) for b in scored]
     predictions = pa.RecordBatch.from_pylist([], steps.outputs.schema) if not done else concat([b.rows for b in done])
     rejected = concat([b.rejected for b in done]) if done else pa.RecordBatch.from_pylist([], REJECTED_SCHEMA)
-    filled = [b for b in blocks if b.rows.num_rows]
-    feeds = max((f for _, f in groups(filled, steps.call)), key=lambda f: len(next(iter(f.values())))) if filled else {}
+    filled = [b for b in scored if b.rows.num_rows]
+    by_shape = [f for _, f in groups(filled, steps.call.signature.inputs, steps.call.pads)] if filled else [{}]
+    feeds = max(by_shape, key=lambda f: len(next(iter(f.values()), ())))
     return Trial(predictions, rejected, sum(b.count for b in blocks), row_bytes, feeds)
+
+
+def _first_rows(block: Block, most: int) -> Block:
+    """The first rows of a block, and the dead letters up to the last of them."""
+    if block.rows.num_rows <= most:
+        return block
+    rows = block.rows.slice(0, most)
+    before = pc.less_equal(block.rejected["row"], rows[ROW][-1])
+    return dataclasses.replace(block, rows=rows, rejected=block.rejected.filter(before))
 
 
 def _first_blocks(prepared: Prepared) -> Iterator[Block]:
@@ -92,19 +111,6 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
         except (UnusableFile, OSError):
             continue
-
-
-def _prepare(block: Block, steps: Steps) -> Block:
-    block = validate(block, steps.read.columns, steps.read.payload)
-    if steps.function is not None:
-        try:
-            block = apply_function(block, steps.function, load_function(steps.function), Attempts())
-        except (PreprocessError, EveryRowFails) as error:
-            raise JobError([str(error)]) from None
-    try:
-        return preprocess(block, steps.inputs, steps.call.signature.inputs, steps.read.columns)
-    except KeyError as error:
-        raise JobError([f"preprocess {steps.function!r} gives no column {error}, which an input is made of"]) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +156,8 @@ def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: b
     if not trial.feeds:
         rows = fixed or (job.model.batch_rows if isinstance(job.model.batch_rows, int) else DEFAULT_BATCH_ROWS)
         return Choice(rows, xla == "on", "no rows to time it on")
+    if xla == "on" and (why_not := _why_not_compiled(servable, _tile(trial.feeds, fixed or 1024), call.outputs)):
+        raise JobError([f"engine.xla is on, and {why_not}: use auto or off"])
     sizes = [fixed] if fixed else [job.model.batch_rows] if isinstance(job.model.batch_rows, int) else list(SIZES)
     ragged = any(t.shape is None or None in t.shape[1:] for t in call.signature.inputs.values())
     if not always:
@@ -162,13 +170,13 @@ def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: b
             size = sizes[0] if len(sizes) == 1 else DEFAULT_BATCH_ROWS
             return Choice(size, xla == "on", f"about {seconds:.1f} s of model time: not worth a sweep")
     plain = _time_sizes(servable, trial.feeds, sizes, False)
+    if not plain:
+        return Choice(sizes[0], False, "too large for memory as it is: it will be halved on the way")
     best = _best(plain)
     if xla == "off" or ragged:
         return Choice(best.batch_rows, False, "the fastest without XLA", plain)
-    why_not = _why_not_compiled(servable, trial.feeds, best.batch_rows, call.outputs)
+    why_not = _why_not_compiled(servable, _tile(trial.feeds, best.batch_rows), call.outputs)
     if why_not:
-        if xla == "on":
-            raise JobError([f"engine.xla is on, and {why_not}: use auto or off"])
         return Choice(best.batch_rows, False, f"XLA is not used: {why_not}", plain)
     compiled = _time_sizes(servable, trial.feeds, _around(best.batch_rows, sizes), True)
     best_compiled = _best(compiled)
@@ -183,9 +191,12 @@ def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> 
     rows = prepared.bytes / trial.row_bytes if trial.row_bytes else 0
     feeds = _tile(trial.feeds, prepared.steps.call.fixed_rows or 1024)
     size = len(next(iter(feeds.values())))
-    servable.call(feeds)
-    began = time.perf_counter()
-    servable.call(feeds)
+    try:
+        servable.call(feeds)
+        began = time.perf_counter()
+        servable.call(feeds)
+    except import_tensorflow().errors.ResourceExhaustedError:
+        return 0.0  # the batch will be halved on the way, and the size that fits remembered
     return rows * (time.perf_counter() - began) / size / prepared.job.engine.worker_count
 
 
@@ -199,8 +210,11 @@ def _time_sizes(servable: Servable, feeds: Mapping[str, np.ndarray], sizes: Sequ
     tiled, best = {}, {}
     for size in sizes:
         tiled[size] = _tile(feeds, size)
-        call(tiled[size])  # traces, compiles, warms
-        best[size] = _clock(call, tiled[size])
+        try:
+            call(tiled[size])  # traces, compiles, warms
+            best[size] = _clock(call, tiled[size])
+        except import_tensorflow().errors.ResourceExhaustedError:
+            break
         if best[size] > _LONGEST_CALL_S:
             break
     began = time.perf_counter()
@@ -230,12 +244,22 @@ def _around(size: int, sizes: Sequence[int]) -> list[int]:
     return list(sizes[max(0, at - 1) : at + 3])
 
 
-def _why_not_compiled(servable: Servable, feeds: Mapping[str, np.ndarray], rows: int, outputs: Sequence[str]) -> str | None:
+_JUDGING_OPS = re.compile(
+    "Assert|CheckNumerics.*|(Resource)?Gather(V2|Nd)?|(Resource|Tensor)?Scatter.*|.*Segment.*|InTopK.*|Bincount|DenseBincount"
+    "|(Floor|Truncate)?(Div|Mod)|Cholesky|Matrix(Inverse|Solve|TriangularSolve)|SparseSoftmaxCrossEntropyWithLogits"
+)
+"""Ops that raise on some values in TensorFlow, where XLA clamps, drops the check or goes on with what
+it has (seen with Assert, and Gather beyond the end): rows would be predicted that are to be refused."""
+
+
+def _why_not_compiled(servable: Servable, sample: Mapping[str, np.ndarray], outputs: Sequence[str]) -> str | None:
     """Why XLA cannot stand in for TensorFlow's own execution; None where it can."""
+    judging = sorted(op for op in servable.ops() if _JUDGING_OPS.fullmatch(op))
+    if judging:
+        return f"it never raises on a bad row, as {', '.join(judging)} in the model may"
     tensors = [*servable.signature.inputs.values(), *servable.signature.outputs.values()]
     if any(t.dtype == "string" for t in tensors):
         return "it has no strings"
-    sample = _tile(feeds, rows)
     try:
         compiled = servable.call_compiled(sample)
     except Exception as error:  # what XLA cannot compile it says in many ways

@@ -18,7 +18,7 @@ _WHERE = {
     "Commit": "transforms.commit",
     "Contract": "transforms.contract",
     "Infer": "transforms.infer",
-    "Input": "transforms.preprocess",
+    "Input": "transforms.inputs",
     "ModelCall": "transforms.infer",
     "Output": "transforms.postprocess",
     "OutputPlan": "transforms.postprocess",

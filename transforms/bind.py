@@ -3,22 +3,28 @@ its remedy. TensorFlow itself does not check shapes at the call."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 import numpy as np
+import pyarrow as pa
 
-from transforms.contract import Column, Contract
+from transforms.contract import Column, Contract, Dtype
+from transforms.inputs import Form, Input, common_dtype, dims
 from transforms.model import Signature, Tensor
 from transforms.names import near_miss
 from transforms.postprocess import Output, classes, output_fields
-from transforms.preprocess import Input
+from transforms.tensors import dimensions
 
 
 def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool = False) -> list[str]:
     """What keeps the contract's columns from feeding the signature: a sentence each.
 
     Args:
-      free_columns: whether a function of the user's adds columns that nobody knows yet.
+      inputs: how model inputs are made; one not named is the column of its own name.
+      free_columns: whether a function of the user's makes the columns: nobody knows them before it
+        runs, and `bind_made` judges them then.
     """
     problems = []
     for name in inputs:
@@ -27,113 +33,177 @@ def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Sign
     if len({t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]}) > 1:
         problems.append(f"signature {signature.name!r} fixes different numbers of rows for its inputs: it cannot be fed batches")
     for name, tensor in signature.inputs.items():
-        how = inputs.get(name, Input())
-        problems += _bind(name, tensor, how, contract, free_columns)
+        problems += _bind(name, tensor, inputs.get(name, Input()), None if free_columns else contract)
     fed = {s for n in signature.inputs for s in inputs.get(n, Input()).sources(n)}
     for name, column in contract.columns.items():
-        if name in fed and not column.required and column.default is None:
+        if name in fed and not column.required and column.default is None and not free_columns:
             problems.append(f"columns.{name}: it feeds the model and is required: false, so it needs a default")
     return problems
+
+
+def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[str, Tensor]) -> list[str]:
+    """The same for the columns that a user's function made, in the types of `plain_types`."""
+    used = {s for n in tensors for s in inputs.get(n, Input()).sources(n)}
+    problems, columns = [], {}
+    for field in schema:
+        if field.name in used:
+            shape, single = dimensions(field.type)
+            if single in _DTYPES:
+                columns[field.name] = Column(dtype=_DTYPES[single], shape=shape)
+            else:
+                problems.append(f"column {field.name!r} is {field.type}: return numbers, bool or text")
+    contract = Contract(columns=columns)
+    for name, tensor in tensors.items():
+        how = inputs.get(name, Input())
+        if missing := [s for s in how.sources(name) if s not in schema.names]:
+            problems += [f"it returns no column {s!r}, which input {name!r} is made of{near_miss(s, schema.names)}" for s in missing]
+        elif all(s in columns for s in how.sources(name)):
+            problems += [p.replace("declare", "return") for p in _bind(name, tensor, how, contract)]
+    return problems
+
+
+_DTYPES = {Column(dtype=d).scalar_type: d for d in get_args(Dtype)}
+
+
+def plain_types(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Dictionary, large and view types as their plain ones, at any depth of lists."""
+    columns = {}
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        type_ = _plain_type(column.type)
+        columns[name] = column if type_ == column.type else column.cast(type_)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(type_):
+        return _plain_type(type_.value_type)
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_plain_type(type_.value_type), type_.list_size)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        return pa.list_(_plain_type(type_.value_type))
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
+        return pa.binary()
+    return type_
 
 
 def _listed(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{n} {t.describe()}" for n, t in tensors.items())
 
 
-def _bind(name: str, tensor: Tensor, how: Input, contract: Contract, free: bool) -> Iterator[str]:
-    if how.record or how.serialize:
-        if tensor.dtype != "string":
-            yield f"inputs.{name}: the model takes {tensor.describe()}, and serialized tf.Examples are strings"
-        yield from _unknown(name, how.serialize or (), contract, free)
-        return
+def _bind(name: str, tensor: Tensor, how: Input, contract: Contract | None) -> Iterator[str]:
+    """What is wrong with one input. `contract` None: nothing is known of the columns."""
     if tensor.shape == ():
         yield f"input {name!r} has no row dimension ({tensor.describe()}): export a signature that takes batches"
         return
+    if (how.record or how.serialize) and (tensor.dtype != "string" or (tensor.shape is not None and len(tensor.shape) != 1)):
+        yield f"inputs.{name}: the model takes {tensor.describe()}, and serialized tf.Examples are string[?]"
+        return
+    if contract is None:
+        return
     sources = how.sources(name)
-    missing = list(_unknown(name, sources, contract, free))
-    if missing:
-        yield from missing
+    if missing := [s for s in sources if s not in contract.columns]:
+        for source in missing:
+            yield _unknown(name, source, contract)
         return
-    columns = {s: contract.columns[s] for s in sources if s in contract.columns}
-    if len(columns) < len(sources):
-        return  # what the user's function makes is seen when it runs
+    columns = {s: contract.columns[s] for s in sources}
+    if how.serialize:
+        for source, column in columns.items():
+            if column.dtype == "uint64":
+                yield f"inputs.{name}: column {source!r} is uint64, and a tf.Example holds int64: declare it as int64"
+    elif not how.record:
+        problems = list(_bind_text(name, tensor, columns))
+        yield from problems or _bind_form(name, tensor, how, columns)
+
+
+def _unknown(name: str, source: str, contract: Contract) -> str:
+    if source == name:
+        return (
+            f"input {name!r} is not fed: declare a column {name!r}{near_miss(name, contract.columns)}, or say in "
+            f"inputs.{name} what it is made of (column: or pack:)"
+        )
+    return f"inputs.{name}: column {source!r} is not declared in columns{near_miss(source, contract.columns)}"
+
+
+def _bind_text(name: str, tensor: Tensor, columns: Mapping[str, Column]) -> Iterator[str]:
     for source, column in columns.items():
-        yield from _bind_dtype(name, tensor, how, source, column)
-    yield from _bind_shape(name, tensor, how, columns)
+        if (tensor.dtype == "string") != column.is_text:
+            wanted = "string or bytes" if tensor.dtype == "string" else _dtype(tensor)
+            yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: declare it as {wanted}"
 
 
-def _unknown(name: str, sources: tuple[str, ...], contract: Contract, free: bool) -> Iterator[str]:
-    for source in sources:
-        if source not in contract.columns and not free:
-            if source == name:
-                yield (
-                    f"input {name!r} is not fed: declare a column {name!r}{near_miss(name, contract.columns)}, or say in "
-                    f"inputs.{name} what it is made of (column: or pack:)"
-                )
-            else:
-                yield f"inputs.{name}: column {source!r} is not declared in columns{near_miss(source, contract.columns)}"
-
-
-def _bind_dtype(name: str, tensor: Tensor, how: Input, source: str, column: Column) -> Iterator[str]:
-    found = how.cast or ("float32" if how.standardize and not column.is_float else column.dtype)
-    wanted = tensor.dtype
-    if wanted == "string":
-        if not column.is_text:
-            yield f"input {name!r} is string, and column {source!r} is {column.dtype}: declare it as string or bytes"
-    elif column.is_text:
-        yield f"input {name!r} is {wanted}, and column {source!r} is {column.dtype}: declare it as {wanted}"
-    elif how.cast is not None and how.cast != wanted and not _safe(how.cast, wanted):
-        yield f"inputs.{name}: cast {how.cast} is not the {wanted} that the model takes: use cast: {wanted}"
-    elif how.pack:
-        if not _numeric_fits(found, wanted):
-            yield f"input {name!r} is {wanted}, and column {source!r} is {found}: declare it as {wanted}, or use cast: {wanted}"
-    elif not _safe(found, wanted):
-        yield f"input {name!r} is {wanted}, and column {source!r} is {found}: declare it as {wanted}, or use cast: {wanted}"
-
-
-def _safe(found: str, wanted: str) -> bool:
-    return np.can_cast(found, "float32" if wanted == "bfloat16" else wanted, "safe")
-
-
-def _numeric_fits(found: str, wanted: str) -> bool:
-    """Packing into floats takes any number; into integers only integers of no greater width."""
-    return wanted.startswith(("float", "bfloat")) or _safe(found, wanted)
-
-
-def _bind_shape(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Column]) -> Iterator[str]:
-    if tensor.shape is None:
-        return
-    wanted = tensor.shape[1:]
-    if how.reshape is not None:
-        made = how.reshape
-    elif how.pack:
+def _bind_form(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Column]) -> Iterator[str]:
+    """Dtype and shape, through the steps."""
+    wanted = _dtype(tensor)
+    if how.pack:
         if any(c.size is None for c in columns.values()):
             yield f"inputs.{name}: a column of open shape cannot be packed"
             return
-        made = (sum(c.size for c in columns.values()),)
+        form = Form(_packed(columns), (sum(columns[s].size for s in how.pack),))
     else:
-        made = next(iter(columns.values())).shape
-    sizes = [c.size for c in columns.values()]
-    if how.reshape is not None and None not in sizes and sum(sizes) != int(np.prod(how.reshape)):
-        yield f"inputs.{name}: reshape {list(how.reshape)} has {int(np.prod(how.reshape))} values, and the columns have {sum(sizes)} a row"
+        (column,) = columns.values()
+        form = Form(column.dtype, column.shape)
+    try:
+        for _, step, setting in how.steps:
+            form = step.bind(form, setting)
+    except ValueError as error:
+        yield f"inputs.{name}: {error}"
         return
-    if None in made and how.pad is None and len(made) == len(wanted):
-        if not all(w is None for m, w in zip(made, wanted, strict=True) if m is None):
-            yield f"input {name!r} is {tensor.describe()}, and its column has open dimensions {_dims(made)}: give the column that shape"
-        return
-    if len(made) != len(wanted) or any(w is not None and w != m for m, w in zip(made, wanted, strict=True)):
-        text = f"input {name!r} is {tensor.describe()}, and is given rows of shape {_dims(made)}"
-        if None not in wanted and int(np.prod(wanted)) == (None if None in sizes else sum(sizes)):
-            text += f": use reshape: {list(wanted)}"
-        elif how.pack:
-            text += f": pack {int(np.prod([w for w in wanted if w]))} values, {', '.join(columns)} give {made[0]}"
-        else:
-            text += f": declare the column with shape {_dims(wanted)}, or pack columns"
-        yield text
+    # Packing into floats takes any number: that is its point. What a cast makes is taken by its word.
+    fits = _into_floats if how.pack and how.cast is None else _safe
+    remedy = f"use cast: {wanted}" if wanted not in ("bool", "string") else ""
+    if not any(True for _ in how.steps):
+        for source, column in columns.items():
+            if not fits(column.dtype, wanted):
+                yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: declare it as {wanted}{remedy and ', or ' + remedy}"
+    elif not fits(form.dtype, wanted):
+        yield f"inputs.{name}: its steps make {form.dtype}, and the model takes {tensor.dtype}: {remedy or 'declare the column so'}"
+    yield from _bind_shape(name, tensor, how, form)
+    yield from _bind_pad(name, tensor, how, form)
 
 
-def _dims(shape) -> str:
-    return "[" + ", ".join("null" if d is None else str(d) for d in shape) + "]"
+def _dtype(tensor: Tensor) -> str:
+    return "float32" if tensor.dtype == "bfloat16" else tensor.dtype
+
+
+def _packed(columns: Mapping[str, Column]) -> str:
+    if any(c.is_text for c in columns.values()):
+        return "string"
+    return str(common_dtype([np.dtype(c.dtype) for c in columns.values()]))
+
+
+def _safe(found: str, wanted: str) -> bool:
+    return "string" in (wanted, found) or found == "bytes" or np.can_cast(found, wanted, "safe")
+
+
+def _into_floats(found: str, wanted: str) -> bool:
+    return wanted.startswith("float") or _safe(found, wanted)
+
+
+def _bind_shape(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[str]:
+    if tensor.shape is None:
+        return
+    wanted = tensor.shape[1:]
+    if len(form.shape) == len(wanted) and all(w in (None, m) for m, w in zip(form.shape, wanted, strict=True)):
+        return
+    text = f"input {name!r} is {tensor.describe()}, and is given rows of shape {dims(form.shape)}"
+    if None not in wanted and form.size == math.prod(wanted):
+        remedy = f"use reshape: {dims(wanted)}"
+    elif how.pack and len(wanted) == 1:
+        remedy = f"pack {wanted[0]} values, {', '.join(how.pack)} give {form.size}"
+    else:
+        remedy = f"declare the column with shape {dims(wanted)}, or pack columns"
+    yield f"{text}: {remedy}"
+
+
+def _bind_pad(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[str]:
+    if how.pad is None:
+        return
+    if None not in form.shape:
+        yield f"inputs.{name}: pad fills rows of different lengths, and all rows have shape {dims(form.shape)}: leave it out, or declare a shape with null"
+    elif isinstance(how.pad, str) != (tensor.dtype == "string") or ("int" in tensor.dtype and how.pad != int(how.pad)):
+        yield f"inputs.{name}: pad {how.pad!r} is no {tensor.dtype}"
 
 
 def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Mapping[str, str]) -> list[str]:
@@ -145,6 +215,7 @@ def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Map
     """
     problems = []
     names = dict(taken)
+    rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
     for name, how in outputs.items():
         tensor = signature.outputs.get(name)
         if tensor is None:
@@ -155,6 +226,9 @@ def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Map
             continue
         if not tensor.shape:
             problems.append(f"output {name!r} has no row dimension ({tensor.describe()}): list the outputs you want under outputs, without it")
+            continue
+        if tensor.shape[0] not in (None, rows):
+            problems.append(f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): leave it out of outputs")
             continue
         problems += _bind_meaning(name, tensor, how)
         for field in output_fields(name, tensor, how):
@@ -176,6 +250,8 @@ def _bind_meaning(name: str, tensor: Tensor, how: Output) -> Iterator[str]:
         return
     if how.labels is not None and len(how.labels) != count:
         yield f"outputs.{name}: {len(how.labels)} labels for {count} classes ({tensor.describe()})"
+    if how.top > 1 and how.threshold is not None and tensor.shape[1:] in ((), (1,)):
+        yield f"outputs.{name}: threshold chooses one of the two classes of a single probability, and top asks for both: leave one out"
     if how.top > count:
         yield f"outputs.{name}: top {how.top} of {count} classes"
 

@@ -23,32 +23,39 @@ class Attempts:
     Attributes:
       succeeded: whether a call has ever returned.
       failures: single rows that failed while none had succeeded.
-      first: the first exception of all.
+      first: what was told of the first of them.
     """
 
     succeeded: bool = False
     failures: int = 0
-    first: Exception | None = None
+    first: str = ""
 
 
 def halve(
     size: int,
     call: Callable[[int, int], Result],
     attempts: Attempts,
+    tell: Callable[[int, Exception], str],
     fatal: tuple[type[Exception], ...] = (),
-) -> tuple[list[tuple[int, int, Result]], list[tuple[int, Exception]]]:
-    """Calls `call(start, stop)` on rows 0 to `size`, and on halves of what it raises on.
+) -> tuple[list[tuple[int, int, Result]], list[tuple[int, str]]]:
+    """Calls `call(start, stop)` on rows 0 to `size`, and on halves of what it raises on: one bad row
+    of n costs 2 log2(n) calls more.
+
+    Args:
+      attempts: kept by the caller from one batch to the next.
+      tell: (row, exception) to a text that holds no value of the row.
+      fatal: what is no row's fault.
 
     Returns:
-      (start, stop, result) of the calls that returned, in order; and (row, exception) of the single
-      rows that raised.
+      (start, stop, result) of the calls that returned, in order; and (row, text) of the single rows
+      that it raised on, in order.
 
     Raises:
       EveryRowFails: after `MAX_FIRST_FAILURES` single rows, where no call has ever returned.
       any of `fatal`: as it is.
     """
     good: list[tuple[int, int, Result]] = []
-    bad: list[tuple[int, Exception]] = []
+    bad: list[tuple[int, str]] = []
     todo = [(0, size)] if size else []
     while todo:
         start, stop = todo.pop()
@@ -57,17 +64,18 @@ def halve(
         except fatal:
             raise
         except Exception as error:  # whatever it raises on is the row's, as long as other rows go through
-            attempts.first = attempts.first or error
             if stop - start > 1:
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
                 continue
-            bad.append((start, error))
-            attempts.failures += not attempts.succeeded
-            if attempts.failures >= MAX_FIRST_FAILURES:
-                raise EveryRowFails(
-                    f"{attempts.failures} single rows failed and none got through; first: {attempts.first}"
-                ) from attempts.first
+            text = tell(start, error)
+            bad.append((start, text))
+            if not attempts.succeeded:
+                attempts.first = attempts.first or text
+                attempts.failures += 1
+                if attempts.failures >= MAX_FIRST_FAILURES:
+                    message = f"{attempts.failures} single rows failed and none got through; first: {attempts.first}"
+                    raise EveryRowFails(message) from None
             continue
         attempts.succeeded = True
         good.append((start, stop, result))

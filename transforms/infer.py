@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-
-import re
 import threading
 import time
 import weakref
@@ -18,10 +17,11 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from transforms.block import Block, Fault, reject_rows
+from transforms.feeds import Feeds, groups
 from transforms.halving import Attempts, halve
 from transforms.model import Servable, Signature, Tensor, import_tensorflow
-from transforms.preprocess import INPUT
-from transforms.tensors import list_shapes, output_type, to_arrow, to_numpy
+from transforms.redact import told
+from transforms.tensors import numpy_dtype, output_type, to_arrow
 
 OUTPUT = "output/"
 """Prefix of the columns of `Block.rows` that hold the model's outputs."""
@@ -29,8 +29,6 @@ OUTPUT = "output/"
 MIN_GROUP_ROWS = 32768
 SMALL_PART = 8
 """A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
-
-_MESSAGE_CHARS = 300
 
 _loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
@@ -77,7 +75,7 @@ class ModelCall:
 
 
 class WrongRows(Exception):
-    """The model gave back another number of rows than it was given."""
+    """What the model gave back is not what it was given rows for: another number, shape or dtype."""
 
 
 class ServableHandler(ModelHandler[Block, Block, Servable]):
@@ -148,91 +146,108 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return "beam_score"
 
     def _score(self, batch: Sequence[Block], model: Servable, meter: _Meter) -> list[Block]:
-        counts = [b.rows.num_rows for b in batch]
-        borders = np.cumsum([0, *counts])
-        done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
+        borders = np.cumsum([0, *(b.rows.num_rows for b in batch)])
         filled = [b for b in batch if b.rows.num_rows]
-        for index, feeds in groups(filled, self.call) if filled else ():
-            size = len(next(iter(feeds.values())))
-            for begin, end in self._slices(size):
-                good, failed = halve(end - begin, self._caller(model, feeds, begin, end, meter), self._attempts)
-                bad += [(int(index[begin + row]), error) for row, error in failed]
+        done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
+        for index, feeds in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
+            for begin, end in self._slices(len(index)):
+                rows = index[begin:end]
+                part = {name: feed[begin:end] for name, feed in feeds.items()}
+                good, failed = self._score_slice(model, part, meter, lambda row, e, rows=rows: _told(batch, borders, rows[row], e))
+                bad += [(rows[row], text) for row, text in failed]
                 for start, stop, columns in good:
-                    done.append(index[begin + start : begin + stop])
+                    done.append(rows[start:stop])
                     for name, column in columns.items():
                         outputs[name].append(column)
-        columns = {}
-        for name, parts in outputs.items():
-            type_ = output_type(self.call.signature.outputs[name])
-            columns[name] = pa.concat_arrays(parts) if parts else pa.nulls(0, type_)
+        columns = {
+            name: pa.concat_arrays(parts) if parts else pa.nulls(0, output_type(self.call.signature.outputs[name]))
+            for name, parts in outputs.items()
+        }
         order = np.concatenate(done) if done else np.array([], np.int64)
-        if len(order) > 1 and (np.diff(order) < 0).any():
-            back = pa.array(np.argsort(order))
-            columns = {name: column.take(back) for name, column in columns.items()}
-            order = np.sort(order)
+        if (np.diff(order) < 0).any():  # rows were grouped by shape: back into their order
+            back = np.argsort(order)
+            order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
         at = np.searchsorted(order, borders)
         blocks = []
-        for number, block in enumerate(batch):
-            own = sorted((row, e) for row, e in bad if borders[number] <= row < borders[number + 1])
-            faults = [_fault(block, row - int(borders[number]), error) for row, error in own]
+        for block, low, first, last in zip(batch, borders, at, at[1:], strict=False):
+            faults = [Fault(np.array([r - low]), None, "model_error", t) for r, t in bad if low <= r < low + block.rows.num_rows]
             block = reject_rows(block, faults, "infer")
             rows = block.rows
             for name, column in columns.items():
-                rows = rows.append_column(OUTPUT + name, column.slice(at[number], at[number + 1] - at[number]))
+                rows = rows.append_column(OUTPUT + name, column.slice(first, last - first))
             blocks.append(dataclasses.replace(block, rows=rows))
         return blocks
 
     def _slices(self, size: int) -> Iterator[tuple[int, int]]:
-        """Exact batches; what is left over in small ones where the model is compiled by shape."""
+        """Exact batches; what is left over in small ones where the model is compiled by shape. The
+        limit may fall meanwhile."""
         at = 0
-        while size - at >= self._limit:
-            yield at, at + self._limit
-            at += self._limit
-        step = _small(self._limit) if self.call.compiled and not self.call.fixed_rows else self._limit
         while at < size:
-            yield at, min(at + step, size)
-            at += step
+            rows = self._limit
+            if size - at < rows and self.call.compiled and not self.call.fixed_rows:
+                rows = _small(rows)
+            stop = min(at + rows, size)
+            yield at, stop
+            at = stop
 
-    def _caller(self, model: Servable, feeds, begin: int, end: int, meter: _Meter) -> Callable:
+    def _score_slice(self, model: Servable, feeds: Feeds, meter: _Meter, tell: Callable[[int, Exception], str]):
+        """See `halve`. A batch that is too large for memory is halved like one with a bad row; what
+        of it went through is remembered as the size to go on with."""
+        size = len(next(iter(feeds.values())))
+        exhausted = False
+
         def call(start: int, stop: int) -> dict[str, pa.Array]:
-            whole = stop - start == end - begin
-            return self._call(model, {n: f[begin + start : begin + stop] for n, f in feeds.items()}, whole, meter)
+            nonlocal exhausted
+            part = {name: feed[start:stop] for name, feed in feeds.items()}
+            try:
+                if self.call.compiled and stop - start == size:
+                    # Halves would be compiled anew for each size; and whether a row is at fault is for
+                    # TensorFlow's own execution to say.
+                    with contextlib.suppress(Exception):
+                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter)
+                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter)
+            except import_tensorflow().errors.ResourceExhaustedError:
+                exhausted = True
+                raise
 
-        return call
+        good, bad = halve(size, call, self._attempts, tell)
+        if exhausted and good and not self.call.fixed_rows:
+            self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
+        return good, bad
 
-    def _call(self, model: Servable, feeds: Mapping[str, np.ndarray], whole: bool, meter: _Meter) -> dict[str, pa.Array]:
-        """One call. `whole` false: a part of a batch that failed, of a size that is not compiled."""
-        rows = len(next(iter(feeds.values())))
-        compiled = self.call.compiled and whole
-        padded = self.call.fixed_rows or rows
-        if compiled and not self.call.fixed_rows:
-            padded = self._limit if rows > _small(self._limit) else _small(self._limit)
-        if padded != rows:
-            feeds = {n: np.concatenate([f, np.repeat(f[-1:], padded - rows, axis=0)]) for n, f in feeds.items()}
+    def _compiled_rows(self, rows: int) -> int:
+        if self.call.fixed_rows:
+            return self.call.fixed_rows
+        return self._limit if rows > _small(self._limit) else _small(self._limit)
+
+    def _call(self, call: Callable[[Feeds], Feeds], feeds: Feeds, rows: int, meter: _Meter) -> dict[str, pa.Array]:
+        """One call, filled up to `rows` rows with copies of the last; the surplus is dropped."""
+        given = len(next(iter(feeds.values())))
+        if given < rows:
+            feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given, axis=0)]) for n, f in feeds.items()}
         began = time.perf_counter()
         try:
-            outputs = (model.call_compiled if compiled else model.call)(feeds)
-        except import_tensorflow().errors.ResourceExhaustedError:
-            if rows == 1 or self.call.fixed_rows:
-                raise
-            self._limit = min(self._limit, max(1, rows // 2))
-            half = rows // 2
-            first = self._call(model, {n: f[:half] for n, f in feeds.items()}, False, meter)
-            second = self._call(model, {n: f[half:rows] for n, f in feeds.items()}, False, meter)
-            return {n: pa.concat_arrays([first[n], second[n]]) for n in first}
-        meter.add(rows, time.perf_counter() - began)
-        return {name: self._column(name, outputs[name], padded, rows) for name in self.call.outputs}
+            outputs = call(feeds)
+        finally:
+            meter.add(given, time.perf_counter() - began)
+        return {name: _column(self.call.signature.outputs[name], outputs[name], rows, given) for name in self.call.outputs}
 
-    def _column(self, name: str, output: np.ndarray, padded: int, rows: int) -> pa.Array:
-        tensor = self.call.signature.outputs[name]
-        if not output.ndim or len(output) != padded:
-            raise WrongRows(f"output {name!r} has {len(output) if output.ndim else 'no'} rows for {padded} rows given")
-        expected = tensor.shape[1:]
-        if output.ndim != len(tensor.shape) or any(e not in (None, f) for e, f in zip(expected, output.shape[1:], strict=True)):
-            raise WrongRows(f"output {name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
-        type_ = output_type(tensor)
-        column = to_arrow(output[:rows])
-        return column if column.type == type_ else column.cast(type_)
+
+def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Array:
+    """The first `wanted` rows of an output as a column, once it is found to be as declared."""
+    if not output.ndim or len(output) != rows:
+        raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
+    shape = tensor.shape[1:]
+    if output.ndim != len(tensor.shape) or any(e not in (None, f) for e, f in zip(shape, output.shape[1:], strict=True)):
+        raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
+    if output.dtype != numpy_dtype(tensor):
+        raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
+    return to_arrow(output[:wanted], output_type(tensor))
+
+
+def _told(batch: Sequence[Block], borders: np.ndarray, row: int, error: Exception) -> str:
+    number = int(np.searchsorted(borders, row, side="right")) - 1
+    return f"the model failed on this row: {told(error, batch[number].rows.slice(row - borders[number], 1))}"
 
 
 def _weight(block: Block) -> int:
@@ -245,13 +260,11 @@ def _small(batch_rows: int) -> int:
 
 def _zeros(tensor: Tensor, rows: int) -> np.ndarray:
     shape = (rows, *tensor.shape[1:])
-    if tensor.dtype == "string":
-        return np.full(shape, b"", object)
-    return np.zeros(shape, "float32" if tensor.dtype == "bfloat16" else tensor.dtype)
+    return np.full(shape, b"", object) if tensor.dtype == "string" else np.zeros(shape, numpy_dtype(tensor))
 
 
 class _Meter:
-    """Rows and seconds of the calls of one group."""
+    """Rows and seconds of the calls of one group, those that failed included."""
 
     def __init__(self):
         self.calls: list[tuple[int, float]] = []
@@ -261,82 +274,6 @@ class _Meter:
 
     def tally(self) -> dict[str, float]:
         return {"model_calls": len(self.calls), "model_s": sum(s for _, s in self.calls)}
-
-
-def groups(blocks: Sequence[Block], call: ModelCall) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """(positions of rows, dense feeds) of rows that fit in one tensor: all of them, except where
-    inner dimensions are open and rows differ in them."""
-    columns = {}
-    for name in call.signature.inputs:
-        parts = [b.rows[INPUT + name] for b in blocks]
-        columns[name] = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
-    count = sum(b.rows.num_rows for b in blocks)
-    every = np.arange(count)
-    tails = {name: _fixed_tail(column, call.signature.inputs[name]) for name, column in columns.items()}
-    if all(tail is not None for tail in tails.values()):
-        yield every, {name: to_numpy(column, tails[name]) for name, column in columns.items()}
-        return
-    shapes = {n: list_shapes(c) for n, c in columns.items() if tails[n] is None and n not in call.pads}
-    keys = np.concatenate([np.zeros((count, 1), np.int64), *shapes.values()], axis=1)
-    distinct, which = np.unique(keys, axis=0, return_inverse=True)
-    for number in range(len(distinct)):
-        index = every[which.reshape(-1) == number]
-        feeds = {}
-        for name, column in columns.items():
-            picked = column.take(pa.array(index))
-            if tails[name] is not None:
-                feeds[name] = to_numpy(picked, tails[name])
-            elif name in call.pads:
-                feeds[name] = _padded(picked, call.pads[name])
-            else:
-                feeds[name] = to_numpy(picked, shapes[name][index[0]])
-        yield index, feeds
-
-
-def _fixed_tail(column: pa.Array, tensor: Tensor) -> tuple[int, ...] | None:
-    """The shape of one row, where the signature or the column's type tells it."""
-    if tensor.shape is not None and None not in tensor.shape[1:]:
-        return tensor.shape[1:]
-    tail, type_ = [], column.type
-    while pa.types.is_nested(type_):
-        if not pa.types.is_fixed_size_list(type_):
-            return None
-        tail.append(type_.list_size)
-        type_ = type_.value_type
-    return tuple(tail)
-
-
-def _padded(column: pa.Array, pad: Any) -> np.ndarray:
-    """Lists of one level, filled up to the longest."""
-    lengths = list_shapes(column)[:, 0]
-    values = to_numpy(column.flatten(), ())
-    pad = pad.encode() if isinstance(pad, str) else pad
-    out = np.full((len(column), int(lengths.max(initial=0))), pad, values.dtype)
-    out[np.arange(out.shape[1]) < lengths[:, None]] = values
-    return out
-
-
-def _fault(block: Block, row: int, error: Exception) -> Fault:
-    return Fault(np.array([row]), None, "model_error", f"the model failed on this row: {_without_values(error, block, row)}")
-
-
-def _without_values(error: Exception, block: Block, row: int) -> str:
-    """The op's message with no value of the row in it: TensorFlow's assertions print what they saw."""
-    text = str(getattr(error, "message", None) or error)
-    for name in block.rows.schema.names:
-        for value in _texts(block.rows[name][row].as_py()):
-            text = text.replace(value, "...")
-    text = re.sub(r"(?<![A-Za-z_])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)\b", "#", text)
-    text = " ".join(text.split())
-    return f"{type(error).__name__}: {text[:_MESSAGE_CHARS]}"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, str | bytes) and value:
-        yield value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 class Infer(beam.PTransform):
@@ -350,6 +287,3 @@ class Infer(beam.PTransform):
         # RunInference says Any of what comes out; without the type the coder would be pickle. A
         # resource hint on the handler would cut the chain (see docs/design.md): none here.
         return blocks | RunInference(ServableHandler(self.call)).with_output_types(Block)
-
-
-

@@ -142,6 +142,11 @@ class Servable:
                     self._compiled = self._compile()
         return self._to_arrays(self._compiled(*self._to_tensors(feeds).values()))
 
+    def ops(self) -> set[str]:
+        """The names of all ops that a call may run, in the functions that it calls too."""
+        graph = self._function.graph.as_graph_def()
+        return {n.op for n in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
+
     def _compile(self) -> Any:
         tf = import_tensorflow()
         names, function = list(self.signature.inputs), self._function

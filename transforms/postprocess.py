@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -16,7 +17,7 @@ from transforms.block import ROW, Block, Fault, reject_rows
 from transforms.contract import Strict
 from transforms.infer import OUTPUT
 from transforms.model import Tensor
-from transforms.tensors import output_type, to_arrow, to_numpy
+from transforms.tensors import not_finite, numpy_dtype, output_type, to_numpy
 
 
 class Output(Strict):
@@ -27,7 +28,7 @@ class Output(Strict):
       labels: names of the classes, in order; two for a single probability.
       top: how many of the best classes to give; above 1, class, label and score are lists.
       threshold: of a single probability: class 1 from there on (0.5 unless set); of several: class
-        and label are null where the best score is below.
+        and label are null where the score is below.
       finite: whether a value that is not finite costs the row.
       as_ (in a job file: `as`): the column's name, instead of the output's own.
     """
@@ -71,42 +72,46 @@ def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
 
 
 def scores(values: np.ndarray, how: Output) -> np.ndarray:
-    """Probabilities, [rows, classes], from raw outputs of [rows], [rows, 1] or [rows, classes]."""
-    values = values.reshape(len(values), -1)
-    if values.shape[1] == 1:
-        if how.meaning == "logits":
-            with np.errstate(over="ignore"):
+    """Probabilities, [rows, classes], from raw outputs of [rows], [rows, 1] or [rows, classes].
+
+    In float32 at least: float16 loses the small ones of many classes.
+    """
+    values = values.reshape(len(values), math.prod(values.shape[1:]))
+    values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.shape[1] == 1:
+            if how.meaning == "logits":
                 values = 1 / (1 + np.exp(-values))
-        return np.concatenate([1 - values, values], axis=1)
-    if how.meaning == "logits":
-        with np.errstate(invalid="ignore"):
-            values = np.exp(values - values.max(axis=1, keepdims=True, initial=-np.inf))
-            return values / values.sum(axis=1, keepdims=True)
+            return np.concatenate([1 - values, values], axis=1)
+        if how.meaning == "logits":
+            values = np.exp(values - values.max(axis=1, keepdims=True))
+            values /= values.sum(axis=1, keepdims=True)
     return values
 
 
 def choose(values: np.ndarray, how: Output) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best classes of each row.
+    """The best classes of each row; of equal ones, the first.
+
+    Args:
+      values: raw outputs of [rows], [rows, 1] or [rows, classes].
 
     Returns:
-      classes, int64 [rows, top]; their scores [rows, top]; whether each is chosen, which it is not
-      below the threshold, nor where a score is not a number.
+      classes, int64 [rows, top]; their scores [rows, top], NaN in a row that holds a NaN; whether each
+      is chosen, which it is not below the threshold, nor where it is NaN.
     """
-    single = values.reshape(len(values), -1).shape[1] == 1
+    single = math.prod(values.shape[1:]) == 1
     probability = scores(values, how)
+    threshold = how.threshold or 0
     if single and how.top == 1:
-        with np.errstate(invalid="ignore"):
-            best = (probability[:, 1:] >= (0.5 if how.threshold is None else how.threshold)).astype(np.int64)
-        score = np.take_along_axis(probability, best, axis=1)
-        return best, score, ~np.isnan(score)
-    if how.top == 1:
-        best = probability.argmax(axis=1, keepdims=True) if probability.shape[1] else np.zeros((0, 1), np.int64)
+        least = 0.5 if how.threshold is None else how.threshold
+        best, threshold = (probability[:, 1:] >= least).astype(np.int64), 0
+    elif how.top == 1:
+        best = probability.argmax(axis=1)[:, None]
     else:
         best = np.argsort(-probability, axis=1, kind="stable")[:, : how.top]
     score = np.take_along_axis(probability, best, axis=1)
-    with np.errstate(invalid="ignore"):
-        chosen = ~np.isnan(score) & (score >= (how.threshold or 0))
-    return best.astype(np.int64), score, chosen
+    score[np.isnan(probability).any(axis=1)] = np.nan
+    return best, score, score >= threshold  # false for NaN
 
 
 def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[str, pa.Array]:
@@ -117,18 +122,11 @@ def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[
         best, score, chosen = choose(to_numpy(column, tensor.shape[1:]), how)
         values = [pa.array(best.reshape(-1), mask=~chosen.reshape(-1))]
         if how.labels:
-            labels = pa.array(how.labels, pa.string())
-            values.append(labels.take(values[0]))
-        values.append(to_arrow(score.reshape(-1).astype(_numpy(fields[-1].type), copy=False)))
+            values.append(pa.array(how.labels, pa.string()).take(values[0]))
+        values.append(pa.array(score.reshape(-1).astype(numpy_dtype(tensor), copy=False)))
         for field, flat in zip(fields[1:], values, strict=True):
             made[field.name] = pa.FixedSizeListArray.from_arrays(flat, how.top) if how.top > 1 else flat
     return made
-
-
-def _numpy(type_: pa.DataType) -> np.dtype:
-    while pa.types.is_nested(type_):
-        type_ = type_.value_type
-    return np.dtype(type_.to_pandas_dtype())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,16 +162,16 @@ class OutputPlan:
 
 def postprocess(block: Block, plan: OutputPlan) -> Block:
     """The block with `rows` made into predictions: the columns of `plan.schema`, nothing else."""
-    faults, tally = [], {}
+    faults = []
     for name, how in plan.outputs.items():
-        bad = _not_finite(block.rows[OUTPUT + name])
-        if bad.any():
-            if how.finite:
-                message = f"output {name!r} is not finite, and the contract says finite: true"
-                faults.append(Fault(np.flatnonzero(bad), name, "not_finite_output", message))
-            else:
-                tally[f"not_finite_outputs.{name}"] = int(bad.sum())
+        if how.finite and (bad := not_finite(block.rows[OUTPUT + name])) is not None:
+            message = f"output {name!r} is not finite, and the contract says finite: true"
+            faults.append(Fault(np.flatnonzero(bad), name, "not_finite_output", message))
     block = reject_rows(block, faults, "postprocess", {n: i for i, n in enumerate(plan.outputs)})
+    tally = {}
+    for name, how in plan.outputs.items():
+        if not how.finite and (bad := not_finite(block.rows[OUTPUT + name])) is not None:
+            tally[f"not_finite_outputs.{name}"] = int(bad.sum())
     rows = block.rows
     columns = {f.name: rows[f.name] for f in plan.keep}
     if plan.position:
@@ -187,31 +185,6 @@ def postprocess(block: Block, plan: OutputPlan) -> Block:
 
 def _as(column: pa.Array, type_: pa.DataType) -> pa.Array:
     return column if column.type == type_ else column.cast(type_)
-
-
-def _not_finite(column: pa.Array) -> np.ndarray:
-    flat = column
-    while pa.types.is_nested(flat.type):
-        flat = flat.flatten()
-    none = np.zeros(len(column), bool)
-    if not pa.types.is_floating(flat.type) or not len(flat):
-        return none
-    numbers = flat.to_numpy()
-    if np.isfinite(numbers.min()) and np.isfinite(numbers.max()):
-        return none
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(flat) % len(column) == 0 and not pa.types.is_list(column.type):
-        none[bad // (len(flat) // len(column))] = True
-        return none
-    parents = np.arange(len(column))
-    values = column
-    while pa.types.is_nested(values.type):
-        import pyarrow.compute as pc
-
-        parents = parents[pc.list_parent_indices(values).to_numpy()]
-        values = values.flatten()
-    none[parents[bad]] = True
-    return none
 
 
 class Postprocess(beam.PTransform):

@@ -1,238 +1,172 @@
-"""Contract columns to model inputs: small pure functions over arrays of shape [rows, ...].
-
-To add a step: write a function of an array and its setting, give `Input` a field for the setting,
-and name both in `STEPS`, at the place in the order where it belongs.
-"""
+"""Contract columns to model inputs: the user's own function first, then what `inputs` says."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pydantic
 
 from transforms.block import ROW, Block, Fault, reject_rows
-from transforms.contract import Contract, Dtype, Strict
+from transforms.contract import Contract
 from transforms.halving import Attempts, halve
+from transforms.inputs import STEPS, Input, make
 from transforms.model import Tensor
-from transforms.tensors import to_arrow, to_numpy
+from transforms.tensors import not_finite, nulls, row_shapes
 
 INPUT = "input/"
 """Prefix of the columns of `Block.rows` that hold the model's inputs."""
-
-
-class Standardize(Strict):
-    """(x - mean) / std, elementwise over the last dimension; one number serves all."""
-
-    mean: tuple[float, ...] | float
-    std: tuple[float, ...] | float
-
-    @pydantic.model_validator(mode="after")
-    def _positive(self) -> Standardize:
-        if not np.all(np.asarray(self.std) > 0):
-            raise ValueError("std must be positive")
-        return self
-
-
-class Input(Strict):
-    """How one model input is made. At most one of the first four; none: the column of its name.
-
-    Attributes:
-      column: the one column that it is.
-      pack: columns laid side by side into a vector.
-      serialize: columns encoded as one serialized tf.Example a row.
-      record: the record itself, as TFRecord holds it.
-      standardize, cast, reshape: steps, applied in this order.
-      pad: value that fills rows of different lengths up to the longest of a batch.
-    """
-
-    column: str | None = None
-    pack: tuple[str, ...] | None = None
-    serialize: tuple[str, ...] | None = None
-    record: bool = False
-    standardize: Standardize | None = None
-    cast: Dtype | None = None
-    reshape: tuple[int, ...] | None = None
-    pad: float | int | str | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _one_source(self) -> Input:
-        given = [n for n in ("column", "pack", "serialize", "record") if getattr(self, n)]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: an input is made in one way, choose one")
-        return self
-
-    def sources(self, name: str) -> tuple[str, ...]:
-        """The contract columns that it is made of; none for `record`."""
-        if self.record:
-            return ()
-        return self.pack or self.serialize or (self.column or name,)
-
-
-def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
-    """(values - mean) / std, in the values' own float dtype (float32 for integers)."""
-    dtype = values.dtype if values.dtype.kind == "f" else np.float32
-    out = values.astype(dtype)
-    out -= np.asarray(setting.mean, dtype)
-    out /= np.asarray(setting.std, dtype)
-    return out
-
-
-def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """The values as another dtype."""
-    return values if dtype in ("string", "bytes") else values.astype(dtype)
-
-
-def reshape(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """[rows, ...] to [rows, *shape]."""
-    return values.reshape(len(values), *shape)
-
-
-STEPS: Mapping[str, Callable[[np.ndarray, Any], np.ndarray]] = {
-    "standardize": standardize,
-    "cast": cast,
-    "reshape": reshape,
-}
-"""The steps, in the order in which they are applied."""
-
-
-def pack(rows: pa.RecordBatch, names: Sequence[str], contract: Contract, dtype: np.dtype) -> np.ndarray:
-    """Columns side by side: [rows, values in all of them]."""
-    widths = [contract.columns[n].size or 1 if n in contract.columns else 1 for n in names]
-    out = np.empty((rows.num_rows, sum(widths)), dtype)
-    at = 0
-    for name, width in zip(names, widths, strict=True):
-        out[:, at : at + width] = to_numpy(rows[name], (width,))
-        at += width
-    return out
-
-
-def prepare(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor, contract: Contract) -> pa.Array:
-    """One model input as a column.
-
-    Args:
-      name: of the input.
-      tensor: what the signature says of it; the column has its dtype.
-    """
-    if how.record:
-        from transforms.serialize import RECORD
-
-        return rows[RECORD]
-    if how.serialize:
-        from transforms.serialize import serialize
-
-        return serialize(rows, how.serialize)
-    steps = [(step, setting) for step in STEPS if (setting := getattr(how, step)) is not None]
-    target = np.dtype("float32" if tensor.dtype == "bfloat16" else object if tensor.dtype == "string" else tensor.dtype)
-    if how.pack:
-        values = pack(rows, how.pack, contract, target if target != object else np.dtype(object))
-    else:
-        source = how.column or name
-        column = contract.columns.get(source)
-        if column is not None and None in column.shape:
-            return rows[source]  # open dimensions: rows of one length are brought together by the handler
-        if not steps and (column is None or column.dtype == tensor.dtype or column.is_text):
-            return rows[source]
-        values = to_numpy(rows[source], column.shape if column is not None else _tail(rows[source]))
-    for step, setting in steps:
-        values = STEPS[step](values, setting)
-    return to_arrow(values if values.dtype == object else values.astype(target, copy=False))
-
-
-def _tail(values: pa.Array) -> tuple[int, ...]:
-    """The shape of one value of a column of fixed-size lists."""
-    shape, type_ = [], values.type
-    while pa.types.is_fixed_size_list(type_):
-        shape.append(type_.list_size)
-        type_ = type_.value_type
-    return tuple(shape)
 
 
 class PreprocessError(Exception):
     """The user's function breaks its promise: it cannot be a row's fault."""
 
 
-def load_function(name: str) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+Function = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""The user's own: the columns of some rows in, at least one; the columns that `inputs` is made of
+out, a row for a row. It may be called again with fewer of the same rows."""
+
+
+def load_function(name: str) -> Function:
     """The function that `package.module:function` names. Raises PreprocessError."""
     module, _, function = name.partition(":")
     if not module or not function:
         raise PreprocessError(f"preprocess {name!r}: expected package.module:function")
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise PreprocessError(f"preprocess {name!r} cannot be imported: {error}; is it installed, or on PYTHONPATH?") from None
+    except Exception as error:  # a module may raise anything while it is imported
+        raise PreprocessError(
+            f"preprocess {name!r} cannot be imported: {type(error).__name__}: {error}; is it installed, or on PYTHONPATH?"
+        ) from None
     if not callable(found):
         raise PreprocessError(f"preprocess {name!r} is not a function")
     return found
 
 
-def apply_function(
-    block: Block, name: str, function: Callable[[pa.RecordBatch], pa.RecordBatch], attempts: Attempts
-) -> Block:
-    """The block with the user's function applied to its columns; rows that it raises on rejected.
+def apply_function(block: Block, name: str, function: Function, attempts: Attempts) -> tuple[Block, pa.RecordBatch]:
+    """What the user's function makes of a block's columns.
 
-    Raises PreprocessError where it does not give back a row for a row, and EveryRowFails.
+    Returns:
+      the block without the rows that it raises on; and what it made of the others, in their order.
+
+    Raises:
+      PreprocessError: it does not give back a row for a row.
+      EveryRowFails: it raises on every row.
     """
-    data = block.rows.drop_columns([ROW])
+    data = block.rows.select([n for n in block.rows.schema.names if not n.startswith("#")])
     if not data.num_rows:
-        # Never called without rows; what it adds is not there on a block that has none.
-        return block
+        return block, data
 
     def call(start: int, stop: int) -> pa.RecordBatch:
         out = function(data.slice(start, stop - start))
         if not isinstance(out, pa.RecordBatch):
             raise PreprocessError(f"preprocess {name!r} returned {type(out).__name__}, expected a pyarrow.RecordBatch")
         if out.num_rows != stop - start:
-            raise PreprocessError(f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: it must return a row for a row")
+            raise PreprocessError(
+                f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: it must return a row for a row"
+            )
         return out
 
-    good, bad = halve(data.num_rows, call, attempts, fatal=(PreprocessError,))
-    faults = [
-        Fault(np.array([row]), None, "preprocess_error", f"{name} raised {type(error).__name__} on this row")
-        for row, error in bad
-    ]
-    block = reject_rows(block, faults, "preprocess")
-    if good:
-        made = good[0][2] if len(good) == 1 else pa.concat_batches([out for *_, out in good])
-        columns = {ROW: block.rows[ROW]} | {n: made[n] for n in made.schema.names}
-        block = dataclasses.replace(block, rows=pa.RecordBatch.from_pydict(columns))
-    return block
+    def tell(row: int, error: Exception) -> str:
+        # Where, not what: its own messages quote values, or what it made of them.
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+        return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
+
+    good, bad = halve(data.num_rows, call, attempts, tell, fatal=(PreprocessError,))
+    block = reject_rows(block, [Fault(np.array([row]), None, "preprocess_error", text) for row, text in bad], "preprocess")
+    try:
+        made = good[0][2] if len(good) == 1 else pa.concat_batches([out for *_, out in good]) if good else data.slice(0, 0)
+    except pa.ArrowInvalid:
+        raise PreprocessError(
+            f"preprocess {name!r} returned columns of other names or types for other rows: give them types that do not depend on the values"
+        ) from None
+    return block, made
 
 
-def preprocess(block: Block, inputs: Mapping[str, Input], tensors: Mapping[str, Tensor], contract: Contract) -> Block:
-    """The block with a column `input/NAME` for each model input, and the rows rejected whose inputs
-    became not finite."""
+def preprocess(
+    block: Block,
+    inputs: Mapping[str, Input],
+    tensors: Mapping[str, Tensor],
+    contract: Contract,
+    made: pa.RecordBatch | None = None,
+) -> Block:
+    """The block with a column `input/NAME` for each model input, and the rows refused that make none.
+
+    The block's own columns stay as they were, for those that are kept.
+
+    Args:
+      inputs: how each is made; one not named is the column of its own name.
+      tensors: the signature's inputs; the columns fit them (see `transforms.bind`).
+      contract: of the columns.
+      made: what the user's function made of the rows; None where there is none.
+    """
+    if not block.rows.num_rows:
+        return _nothing(block, tensors)
+    hows = {name: inputs.get(name, Input()) for name in tensors}
+    source = block.rows if made is None else _with_internal(made, block.rows)
+    unfit = [fault for name, how in hows.items() for fault in _unfit(source, name, how)]
+    source, block = _without(source, unfit), reject_rows(block, unfit, "preprocess")
+
+    if not block.rows.num_rows:
+        return _nothing(block, tensors)
     rows, faults = block.rows, []
     for name, tensor in tensors.items():
-        how = inputs.get(name, Input())
-        values = prepare(rows, name, how, tensor, contract) if rows.num_rows else pa.nulls(0, pa.null())
-        may_be_endless = any(s in contract.columns and not contract.columns[s].finite for s in how.sources(name))
-        if not may_be_endless and (bad := _not_finite(values)).any():
-            message = f"input {name!r} is not finite after preprocessing: look at its steps"
-            faults.append(Fault(np.flatnonzero(bad), name, "not_finite", message))
-        rows = rows.append_column(INPUT + name, values)
+        how = hows[name]
+        result = make(source, name, how, tensor)
+        rows = rows.append_column(INPUT + name, result.values)
+        for step, wrong in result.misfits:
+            reason = STEPS[step].reason if step in STEPS else "out_of_range"
+            faults.append(Fault(np.flatnonzero(wrong), name, reason, f"input {name!r}: {step} cannot take this row's value"))
+        if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
+            wrong = not_finite(result.values)
+            if wrong is not None:
+                message = f"input {name!r} is not finite after preprocessing: look at its steps"
+                faults.append(Fault(np.flatnonzero(wrong), name, "not_finite", message))
     return reject_rows(dataclasses.replace(block, rows=rows), faults, "preprocess")
 
 
-def _not_finite(values: pa.Array) -> np.ndarray:
-    flat = values
-    while pa.types.is_nested(flat.type):
-        flat = flat.flatten()
-    if not pa.types.is_floating(flat.type) or not len(flat):
-        return np.zeros(len(values), bool)
-    numbers = flat.to_numpy(zero_copy_only=False)
-    if np.isfinite(numbers.min()) and np.isfinite(numbers.max()):
-        return np.zeros(len(values), bool)
-    if len(flat) % len(values):
-        bad = [not np.isfinite(np.asarray(v, dtype=object).astype(float)).all() for v in values.to_pylist()]
-        return np.array(bad)
-    return ~np.isfinite(numbers.reshape(len(values), -1)).all(axis=1)
+def _nothing(block: Block, names: Iterable[str]) -> Block:
+    """A block without rows, its inputs of no type: what a function would make of it is not known."""
+    rows = block.rows
+    for name in names:
+        rows = rows.append_column(INPUT + name, pa.nulls(0))
+    return dataclasses.replace(block, rows=rows)
+
+
+def _with_internal(made: pa.RecordBatch, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """What a function made, beside the columns that it is not shown (the record itself)."""
+    columns = {n: rows[n] for n in rows.schema.names if n.startswith("#")}
+    return pa.RecordBatch.from_pydict(columns | {n: made[n] for n in made.schema.names})
+
+
+def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
+    """The rows that no tensor can be made of: with nulls, or with lists of different lengths inside."""
+    faults = []
+    for source in how.sources(name):
+        column = rows[source]
+        if (wrong := nulls(column)).any():
+            message = f"column {source!r} is missing after preprocessing, and input {name!r} is made of it"
+            faults.append(Fault(np.flatnonzero(wrong), source, "missing_value", message))
+        elif pa.types.is_nested(column.type) and pa.types.is_nested(column.type.value_type) and how.pad is None and not how.serialize:
+            if (wrong := row_shapes(column)[1]).any():
+                message = f"column {source!r} has inner lists of different lengths, and input {name!r} takes a tensor: give inputs.{name} a pad"
+                faults.append(Fault(np.flatnonzero(wrong), source, "wrong_shape", message))
+    return faults
+
+
+def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
+    if not faults:
+        return rows
+    keep = np.ones(rows.num_rows, bool)
+    keep[np.concatenate([f.index for f in faults])] = False
+    return rows.filter(pa.array(keep))
 
 
 class Preprocess(beam.PTransform):
@@ -245,25 +179,58 @@ class Preprocess(beam.PTransform):
       function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
     """
 
-    def __init__(self, inputs, tensors, contract, function: str | None = None):
+    def __init__(
+        self, inputs: Mapping[str, Input], tensors: Mapping[str, Tensor], contract: Contract, function: str | None = None
+    ):
         super().__init__()
-        self._fn = _PreprocessFn(dict(inputs), dict(tensors), contract, function)
+        self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
 
     def expand(self, blocks):
-        return blocks | beam.ParDo(self._fn).with_output_types(Block)
+        return blocks | beam.ParDo(_PreprocessFn(self._preparation)).with_output_types(Block)
+
+
+@dataclasses.dataclass
+class Preparation:
+    """All of this step, for one worker: it remembers whether the function has ever succeeded.
+
+    Attributes: see `Preprocess`.
+    """
+
+    inputs: Mapping[str, Input]
+    tensors: Mapping[str, Tensor]
+    contract: Contract
+    function: str | None = None
+    attempts: Attempts = dataclasses.field(default_factory=Attempts)
+    _bound: pa.Schema | None = None
+
+    def __call__(self, block: Block) -> Block:
+        """See `preprocess`. Raises PreprocessError, EveryRowFails."""
+        made = None
+        if self.function is not None:
+            block, made = apply_function(block, self.function, load_function(self.function), self.attempts)
+            made = self._bind(made) if made.num_rows else None
+        return preprocess(block, self.inputs, self.tensors, self.contract, made)
+
+    def _bind(self, made: pa.RecordBatch) -> pa.RecordBatch:
+        """What the function made, found to fit the model's inputs, in plain types."""
+        from transforms.bind import bind_made, plain_types
+
+        made = plain_types(made)
+        if made.schema != self._bound:
+            if problems := bind_made(made.schema, self.inputs, self.tensors):
+                raise PreprocessError("; ".join(f"preprocess {self.function!r}: {p}" for p in problems))
+            self._bound = made.schema
+        return made
 
 
 class _PreprocessFn(beam.DoFn):
-    def __init__(self, inputs, tensors, contract, function):
-        self.inputs, self.tensors, self.contract, self.function = inputs, tensors, contract, function
+    def __init__(self, preparation: Preparation):
+        self.preparation = preparation
 
     def setup(self):
-        self.loaded = load_function(self.function) if self.function else None
-        self.attempts = Attempts()
+        self.preparation = dataclasses.replace(self.preparation, attempts=Attempts())
 
     def process(self, block: Block):
         began = time.perf_counter()
-        if self.loaded is not None:
-            block = apply_function(block, self.function, self.loaded, self.attempts)
-        block = preprocess(block, self.inputs, self.tensors, self.contract)
+        block = self.preparation(block)
         yield block.with_tally(preprocess_s=time.perf_counter() - began)

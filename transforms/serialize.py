@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
+
+from transforms.tensors import leaves
 
 RECORD = "#record"
 """Name of the binary column that holds the record itself, as TFRecord has it."""
 
 
-def serialize(rows: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
-    """Columns encoded as one tf.Example a row, in C++: floats as float_list, integers and booleans as
-    int64_list, text as bytes_list; values of a shape flat, in row-major order. A null has no feature."""
+def serialize(columns: Sequence[pa.Array], names: Sequence[str]) -> pa.Array:
+    """Columns, without nulls, encoded as one tf.Example a row, in C++ (tfx_bsl): floats as float_list,
+    integers and booleans as int64_list, text as bytes_list; values of a shape flat, row-major.
+
+    Args:
+      names: of the features. uint64 has no place in a tf.Example (see `transforms.bind`).
+    """
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-    columns = {name: _lists(rows[name]) for name in names}
-    encoded = RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_pydict(columns))
-    return pa.array(encoded, pa.binary())
+    batch = pa.RecordBatch.from_arrays([_flat_lists(c) for c in columns], list(names))
+    return pa.array(RecordBatchToExamplesEncoder().encode(batch), pa.binary())
 
 
-def _lists(column: pa.Array) -> pa.Array:
-    """A column as one flat list a row, as the encoder takes it."""
-    valid = column.is_valid().to_numpy(zero_copy_only=False).astype("int64")
-    flat, widths = column, valid
-    while pa.types.is_nested(flat.type):
-        if not pa.types.is_fixed_size_list(flat.type):
-            raise ValueError("columns of open shape cannot be serialized")
-        widths = widths * flat.type.list_size
-        flat = flat.flatten()
-    offsets = pa.array([0, *widths.cumsum().tolist()], pa.int32())
-    return pa.ListArray.from_arrays(offsets, _plain(flat.drop_null()))
+def _flat_lists(column: pa.Array) -> pa.Array:
+    """A column as one list a row, as the encoder takes it."""
+    offsets, lists = np.arange(len(column) + 1), column
+    while pa.types.is_nested(lists.type):
+        if pa.types.is_fixed_size_list(lists.type):
+            offsets = offsets * lists.type.list_size
+        else:
+            inner = lists.offsets.to_numpy()
+            offsets = (inner - inner[0])[offsets]
+        lists = lists.flatten()
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _plain(leaves(column)))
 
 
 def _plain(values: pa.Array) -> pa.Array:

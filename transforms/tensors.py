@@ -1,9 +1,11 @@
 """Columns of a record batch as tensors, and back, without a Python object a row (strings apart:
-TensorFlow takes them from Python only as arrays of objects)."""
+TensorFlow takes them from Python only as arrays of objects).
+
+Columns here hold no nulls: `nulls` finds the rows to refuse before.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,60 +15,143 @@ import pyarrow.compute as pc
 from transforms.saved_model import Tensor
 
 
+def leaves(column: pa.Array) -> pa.Array:
+    """The single values of a column of lists, in row-major order; of a slice, only its own."""
+    while pa.types.is_nested(column.type):
+        column = column.flatten()
+    return column
+
+
+def with_leaves(column: pa.Array, values: pa.Array) -> pa.Array:
+    """The same lists around other single values, as many as there were."""
+    if not pa.types.is_nested(column.type):
+        return values
+    inner = with_leaves(column.flatten(), values)
+    if pa.types.is_fixed_size_list(column.type):
+        return pa.FixedSizeListArray.from_arrays(inner, column.type.list_size)
+    offsets = column.offsets.to_numpy()
+    return pa.ListArray.from_arrays(pa.array(offsets - offsets[0]), inner)
+
+
+def dimensions(type_: pa.DataType) -> tuple[tuple[int | None, ...], pa.DataType]:
+    """The shape of one row of a column, None for lists of any length; and the type of its single values."""
+    shape = []
+    while pa.types.is_nested(type_):
+        shape.append(type_.list_size if pa.types.is_fixed_size_list(type_) else None)
+        type_ = type_.value_type
+    return tuple(shape), type_
+
+
 def to_numpy(column: pa.Array, tail: Sequence[int]) -> np.ndarray:
-    """A column without nulls as an array of shape [rows, *tail]; zero-copy for numbers.
+    """A column as an array of shape [rows, *tail]: a read-only view for numbers, an array of bytes
+    objects for text.
 
     Args:
       column: scalars, or lists that hold math.prod(tail) values a row.
     """
-    values = column
-    while pa.types.is_nested(values.type):
-        values = values.flatten()
-    if pa.types.is_boolean(values.type):
-        flat = values.to_numpy(zero_copy_only=False)
-    elif pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        flat = values.cast(pa.binary()).to_numpy(zero_copy_only=False)
-    else:
-        flat = values.to_numpy()
-    return flat.reshape(len(column), *tail)
+    values = leaves(column)
+    if pa.types.is_string(values.type):
+        values = values.cast(pa.binary())
+    copied = pa.types.is_boolean(values.type) or pa.types.is_binary(values.type)
+    return values.to_numpy(zero_copy_only=not copied).reshape(len(column), *tail)
 
 
 def to_arrow(tensor: np.ndarray, type_: pa.DataType | None = None) -> pa.Array:
-    """An array of shape [rows, ...] as a column: fixed-size lists, one level a dimension.
+    """An array of shape [rows, ...] as a column: lists, one level a dimension after the first.
 
     Args:
-      type_: of the single values; None for that of the dtype. Objects are bytes, or text where UTF-8.
+      tensor: numbers, or objects that are bytes.
+      type_: of the column; None for fixed-size lists of the array's own dtype.
     """
     flat = np.ascontiguousarray(tensor).reshape(-1)
-    if flat.dtype == object:
-        column = pa.array(flat, pa.binary())
-        if type_ is not None:
-            column = column.cast(type_)
-    else:
-        column = pa.array(flat) if type_ is None else pa.array(flat).cast(type_)
-    for size in reversed(tensor.shape[1:]):
-        column = pa.FixedSizeListArray.from_arrays(column, size) if size else _empty_lists(column, tensor)
+    column = pa.array(flat, pa.binary()) if flat.dtype == object else pa.array(flat)
+    shape, single = dimensions(type_) if type_ is not None else (tensor.shape[1:], column.type)
+    if column.type != single:
+        column = column.cast(single)
+    for level in range(len(shape), 0, -1):
+        lists, size = int(np.prod(tensor.shape[:level])), tensor.shape[level]
+        if shape[level - 1] is None:
+            column = pa.ListArray.from_arrays(pa.array(np.arange(lists + 1) * size, pa.int32()), column)
+        elif size:
+            column = pa.FixedSizeListArray.from_arrays(column, size)
+        else:  # Arrow makes no fixed-size list of no values from its parts
+            column = pa.array([[]] * lists, pa.list_(column.type, 0))
     return column
 
 
-def _empty_lists(column: pa.Array, tensor: np.ndarray) -> pa.Array:
-    rows = math.prod(tensor.shape[:-1])
-    return pa.nulls(rows, pa.list_(column.type, 0)) if not rows else pa.array([[]] * rows, pa.list_(column.type, 0))
+def owners(column: pa.Array) -> np.ndarray:
+    """The row that each single value belongs to, int64 [values]."""
+    rows = np.arange(len(column))
+    while pa.types.is_nested(column.type):
+        rows = rows[pc.list_parent_indices(column).to_numpy()]
+        column = column.flatten()
+    return rows
 
 
-def list_shapes(column: pa.Array) -> np.ndarray:
-    """The lengths of each row's lists, int64 [rows, levels]; of ragged inner lists the longest, with
-    -1 added where they differ, so that such a row is alike to none."""
-    levels, values, parents = [], column, np.arange(len(column))
-    while pa.types.is_nested(values.type):
-        fixed = pa.types.is_fixed_size_list(values.type)
-        lengths = np.full(len(values), values.type.list_size) if fixed else pc.list_value_length(values).to_numpy()
-        longest = np.zeros(len(column), np.int64)
-        np.maximum.at(longest, parents, lengths)
-        levels.append(longest)
-        parents = np.repeat(parents, lengths)
-        values = values.flatten()
-    return np.stack(levels, axis=1) if levels else np.zeros((len(column), 0), np.int64)
+def nulls(column: pa.Array) -> np.ndarray:
+    """Which rows are null or hold one, bool [rows]."""
+    found, rows = np.zeros(len(column), bool), np.arange(len(column))
+    while True:
+        if column.null_count:
+            found[rows[column.is_null().to_numpy(zero_copy_only=False)]] = True
+        if not pa.types.is_nested(column.type):
+            return found
+        rows = rows[pc.list_parent_indices(column).to_numpy()]
+        column = column.flatten()
+
+
+def not_finite(column: pa.Array) -> np.ndarray | None:
+    """Which rows hold a NaN or an infinity, bool [rows]; None where none does."""
+    values = leaves(column)
+    if not pa.types.is_floating(values.type) or not len(values):
+        return None
+    numbers = values.to_numpy()
+    if np.isfinite(numbers.min()) and np.isfinite(numbers.max()):  # NaN makes both NaN
+        return None
+    bad = ~np.isfinite(numbers)
+    rows = np.zeros(len(column), bool)
+    rows[owners(column)[bad]] = True
+    return rows
+
+
+def row_shapes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The shapes of rows of any lengths.
+
+    Returns:
+      int64 [rows, levels], of inner lists the longest; and bool [rows], whether inner lists of a row
+      differ in length, so that it is no tensor.
+    """
+    count = len(column)
+    shapes, ragged, rows = [], np.zeros(count, bool), np.arange(count)
+    while pa.types.is_nested(column.type):
+        if pa.types.is_fixed_size_list(column.type):
+            longest = np.full(count, column.type.list_size)
+            rows = np.repeat(rows, column.type.list_size)
+        else:
+            lengths = pc.list_value_length(column).to_numpy().astype(np.int64)
+            longest = np.zeros(count, np.int64)
+            np.maximum.at(longest, rows, lengths)
+            ragged[rows[lengths != longest[rows]]] = True
+            rows = np.repeat(rows, lengths)
+        shapes.append(longest)
+        column = column.flatten()
+    return np.stack(shapes, axis=1) if shapes else np.zeros((count, 0), np.int64), ragged
+
+
+def padded(column: pa.Array, pad: float | str | bool) -> np.ndarray:
+    """Rows of different shapes, each dimension filled up with `pad` to the longest: [rows, ...]."""
+    size = list(row_shapes(column)[0].max(axis=0, initial=0))
+    at, lists = [np.arange(len(column))], column
+    while pa.types.is_nested(lists.type):
+        parents = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+        starts = np.searchsorted(parents, np.arange(len(lists)))
+        at = [a[parents] for a in at]
+        at.append(np.arange(len(parents)) - starts[parents])
+        lists = lists.flatten()
+    values = to_numpy(lists, ())
+    out = np.full((len(column), *size), pad.encode() if isinstance(pad, str) else pad, values.dtype)
+    out[tuple(at)] = values
+    return out
 
 
 def output_type(tensor: Tensor) -> pa.DataType:
@@ -77,3 +162,8 @@ def output_type(tensor: Tensor) -> pa.DataType:
     for size in reversed(tensor.shape[1:]):
         type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
     return type_
+
+
+def numpy_dtype(tensor: Tensor) -> np.dtype:
+    """The dtype of what is fed to an input: float32 for bfloat16, objects (bytes) for string."""
+    return np.dtype({"bfloat16": "float32", "string": "object"}.get(tensor.dtype, tensor.dtype))
