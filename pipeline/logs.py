@@ -6,7 +6,15 @@ import logging
 import os
 import sys
 
+from typing import Any
+
 import structlog
+
+from pipeline.job import JobError
+from transforms.names import near_miss
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMS = ("text", "json")
 
 _NOISE = (
     # Both are about an engine that was chosen on purpose, and are said on every run (Beam 2.77).
@@ -15,52 +23,63 @@ _NOISE = (
 )
 
 
+_OURS = ("pipeline", "transforms", "runners")
+
+_run: dict[str, str] = {}
+
+
 def set_up(level: str, form: str) -> None:
     """Sends all logs of this process to standard error.
 
     Args:
-      level: of our own logs; Beam's and TensorFlow's are one step quieter, unless it is debug.
+      level: of our own logs; Beam's and TensorFlow's are kept to errors, unless it is debug.
       form: `text` or `json`.
+
+    Raises:
+      JobError: there is no such level or form.
     """
-    if level != "debug":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    shared = [
-        structlog.contextvars.merge_contextvars,
+    problems = [
+        f"--{option} {value}: expected {', '.join(known)}{near_miss(value, known)}"
+        for option, value, known in (("log-level", level, LEVELS), ("log-format", form, FORMS))
+        if value not in known
+    ]
+    if problems:
+        raise JobError(problems)
+    own = getattr(logging, level.upper())
+    others = logging.INFO if level == "debug" else logging.CRITICAL
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if level == "debug" else "2")
+    before = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_run,
     ]
-    renderer = structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    if form == "json":
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, sort_keys=False)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, renderer],
+            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
-    handler.addFilter(_add_run)
     handler.addFilter(lambda record: not any(n in str(record.msg) for n in _NOISE))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    own = getattr(logging, level.upper())
-    root.setLevel(logging.DEBUG if level == "debug" else max(own, logging.ERROR))
-    for name in ("pipeline", "transforms", "runners"):
+    root.setLevel(others)
+    for name in _OURS:
         logging.getLogger(name).setLevel(own)
-    # At debug level these say what goes over the wire, row by row.
-    for name in ("asyncio", "urllib3", "google", "grpc", "apache_beam"):
-        logging.getLogger(name).setLevel(max(own, logging.INFO if level == "debug" else logging.ERROR))
-
-
-_RUN: dict[str, str] = {}
+    # An exception that a step raises is told by the command itself. Beam and TensorFlow log it as well,
+    # with all that it says, and below INFO they log what goes over the wire.
+    for name in ("apache_beam", "tensorflow", "absl"):
+        logging.getLogger(name).setLevel(others)
 
 
 def name_run(run: str) -> None:
     """From now on each line of the log has the run's id."""
-    _RUN["run"] = run
+    _run["run"] = run
 
 
-def _add_run(record: logging.LogRecord) -> bool:
-    if isinstance(record.msg, str) and _RUN and record.name.partition(".")[0] in ("pipeline", "transforms", "runners"):
-        record.msg = f"{record.getMessage()} run={_RUN['run']}"
-        record.args = ()
-    return True
+def _add_run(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return event | _run

@@ -3,11 +3,16 @@ engines by itself, one of them fetched from the network."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+from transforms.names import near_miss
+
+_OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 
 
 def run(build: Callable[[beam.Pipeline], object], workers: int, beam_args: Sequence[str] = ()):
@@ -33,3 +38,40 @@ def run(build: Callable[[beam.Pipeline], object], workers: int, beam_args: Seque
     result = pipeline.run()
     result.wait_until_finish()
     return result
+
+
+class _Wrong(Exception):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise _Wrong(message)
+
+
+def check_options(beam_args: Sequence[str]) -> list[str]:
+    """What is wrong with Beam's own options, a sentence each. Beam itself drops those it does not know
+    with no more than a line in the log, and a typing mistake with them."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        try:
+            kind._add_argparse_args(parser)
+        except argparse.ArgumentError:  # two kinds share an option
+            continue
+    try:
+        given, unknown = parser.parse_known_args(list(beam_args))
+    except _Wrong as error:
+        return [f"Beam's options: {error}"]
+    known = [o.lstrip("-") for o in parser._option_string_actions]
+    problems = []
+    for option in unknown:
+        name = option.partition("=")[0]
+        if name.startswith("-"):
+            problems.append(f"Beam's options: there is no {name}{near_miss(name.lstrip('-'), known)}")
+        else:
+            problems.append(f"Beam's options: {option!r} belongs to no option: write --name=value")
+    if given.runner is not None and given.runner.rpartition(".")[2] not in _OURS:
+        problems.append(
+            f"Beam's options: --runner={given.runner}: the runner is set in the job file (engine.runner), and is local"
+        )
+    return problems

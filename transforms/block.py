@@ -102,6 +102,10 @@ class Block:
         """Rows good + rows rejected; a stretch of unknown length counts nothing here."""
         return self.rows.num_rows + known_rows(self.rejected)
 
+    def __reduce__(self):
+        # Else pickle writes the whole parent of a slice.
+        return _decode, (BlockCoder().encode(self),)
+
     def with_tally(self, **amounts: float) -> Block:
         """The same block with `amounts` added to its tally."""
         return dataclasses.replace(self, tally=add_tally(self.tally, amounts))
@@ -307,6 +311,10 @@ class BlockCoder(beam.coders.Coder):
 
     def to_type_hint(self) -> type:
         return Block
+
+
+def _decode(encoded: bytes) -> Block:
+    return BlockCoder().decode(encoded)
 
 
 def _to_ipc(batch: pa.RecordBatch) -> bytes:

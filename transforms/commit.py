@@ -15,13 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import storage
-from transforms.plan import STAGING, RunFolder, read_plan
-from transforms.receipt import Counts, Receipt
+from transforms.manifest import DONE, FAILED, MANIFEST, OVER_BUDGET, clean_up, read_manifest, record, timings
+from transforms.plan import RunFolder, read_plan
+from transforms.receipt import Counts, Receipt, checksum
 
-MANIFEST = "manifest.json"
-FAILED = "failed.json"
 PUBLISH = "publish"
-OVER_BUDGET = "over budget"
 
 _AT_ONCE = 16
 
@@ -56,7 +54,9 @@ class Budget:
                 f"and rejects.budget allows {self.share:g} of them ({self.share:.2%})"
             )
         if counts.stretches > self.files:
-            problems.append(f"{counts.stretches} files or stretches cannot be read, and rejects.files allows {self.files}")
+            problems.append(
+                f"{counts.stretches} files or stretches cannot be read, and rejects.files allows {self.files}"
+            )
         return problems
 
 
@@ -96,7 +96,9 @@ def decide(folder: RunFolder, budget: Budget) -> dict[str, Any]:
     receipts = collect(folder, read_plan(folder)["splits"])
     counts = Counts.of(receipts)
     if counts.read != counts.predicted + counts.rejected:
-        raise CommitError(f"{counts.read} rows read, {counts.predicted} predicted, {counts.rejected} rejected: nothing is published")
+        raise CommitError(
+            f"{counts.read} rows read, {counts.predicted} predicted, {counts.rejected} rejected: nothing is published"
+        )
     for receipt in receipts:
         _check_rows(receipt)
     broken = budget.broken(counts)
@@ -104,7 +106,7 @@ def decide(folder: RunFolder, budget: Budget) -> dict[str, Any]:
         "number": number,
         "decision": OVER_BUDGET if broken else PUBLISH,
         "over_budget": broken,
-        "counts": _summary(counts),
+        "counts": counts.summary(),
         "parts": _final_names(folder, receipts),
         "decided": time.time(),
     }
@@ -117,22 +119,13 @@ def _counts(verdict: Mapping[str, Any]) -> Counts:
     return Counts(known["read"], known["predicted"], known["rejected"], known["stretches"])
 
 
-def _summary(counts: Counts) -> dict[str, Any]:
-    return {
-        "read": counts.read,
-        "predicted": counts.predicted,
-        "rejected": counts.rejected,
-        "stretches": counts.stretches,
-        "rejected_by_reason": dict(sorted(counts.reasons.items())),
-        "stretches_by_reason": dict(sorted(counts.stretch_reasons.items())),
-    }
-
-
 def _check_rows(receipt: Receipt) -> None:
     predicted = sum(f["predicted"] for f in receipt.files.values())
     written = sum(p.rows for p in receipt.parts if p.kind == "predictions")
     if predicted != written:
-        raise CommitError(f"split {receipt.split}: {predicted} rows were predicted and {written} written: nothing is published")
+        raise CommitError(
+            f"split {receipt.split}: {predicted} rows were predicted and {written} written: nothing is published"
+        )
 
 
 def _final_names(folder: RunFolder, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
@@ -163,90 +156,52 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], schema: pa.Schem
         return standing
 
 
-def read_manifest(output: str) -> dict[str, Any] | None:
-    """The manifest of an output folder; None where nothing is published."""
-    try:
-        return json.loads(Path(output, MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return None
-
-
 def _carry_out(folder: RunFolder, verdict: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     output = Path(folder.output)
     publish = verdict["decision"] == PUBLISH
+    plan = read_plan(folder)
+    standing = read_manifest(folder.output)
+    if publish and standing is not None and standing["run"] not in (folder.run, *plan["replaces"]):
+        raise CommitError(f"run {standing['run']} was published in {folder.output} meanwhile: this one is not")
     parts = [p for p in verdict["parts"] if publish or p["kind"] == "rejected"]
     for kind in {p["kind"] for p in parts} | ({"predictions"} if publish else set()):
         storage.make_folder(output / kind)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(lambda p: storage.move(folder.parts / p["name"], output / p["path"]), parts))
     if publish and not any(p["kind"] == "predictions" for p in parts):
-        parts = [_empty_part(folder, schema), *parts]
+        parts = [_empty_part(folder, plan, schema), *parts]
     for kind in {p["kind"] for p in parts}:
         storage.sync_folder(output / kind)
-    manifest = _manifest(folder, verdict, parts)
+    receipts = collect(folder, plan["splits"])
+    verdict_name = DONE if publish else OVER_BUDGET
+    manifest = record(
+        plan,
+        verdict_name,
+        verdict["over_budget"],
+        Counts.of(receipts),
+        parts,
+        timings(receipts) | {"start_up_s": plan["start_up_s"]},
+    )
     content = json.dumps(manifest, indent=1).encode()
     if publish:
         storage.replace(output / MANIFEST, content)
-        storage.remove(output / FAILED)
-        storage.remove(output / STAGING / "current.json")
-        storage.remove_folder(folder.path)
+        clean_up(folder.output, manifest)
     else:
         # Staging stays: with a higher budget the same job publishes without scoring again.
         storage.replace(output / FAILED, content)
     return manifest
 
 
-def _empty_part(folder: RunFolder, schema: pa.Schema) -> dict[str, Any]:
+def _empty_part(folder: RunFolder, plan: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
     """A run without predictions still publishes a file, with the right schema."""
-    jsonl = read_plan(folder)["job"]["output"]["format"] == "jsonl"
+    jsonl = plan["job"]["output"]["format"] == "jsonl"
     name = f"predictions/{folder.run}-00000.{'jsonl' if jsonl else 'parquet'}"
     sink = pa.BufferOutputStream()
     if not jsonl:
         pq.write_table(schema.empty_table(), sink)
     content = sink.getvalue().to_pybytes()
     storage.replace(Path(folder.output, name), content)
-    return {"path": name, "kind": "predictions", "rows": 0, "bytes": len(content)}
-
-
-def _manifest(folder: RunFolder, verdict: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    plan = read_plan(folder)
-    receipts = collect(folder, plan["splits"])
-    counts = Counts.of(receipts)
-    timings = _timings(receipts, counts)
-    published = ("path", "kind", "rows", "bytes", "crc32c")
-    return {
-        "manifest": 1,
-        "run": folder.run,
-        "verdict": "done" if verdict["decision"] == PUBLISH else OVER_BUDGET,
-        "over_budget": verdict["over_budget"],
-        "counts": verdict["counts"],
-        "defaults_used": _named(counts.tally, "defaults_used."),
-        "not_finite_outputs": _named(counts.tally, "not_finite_outputs."),
-        "timings": timings,
-        "model": plan["model"],
-        "engine": plan["engine"],
-        "versions": plan["versions"],
-        "fingerprint": plan["fingerprint"],
-        "job": plan["job"],
-        "files": [{k: p[k] for k in published if k in p} for p in parts],
-        "inputs": [i | counts.files.get(i["path"], {}) for i in plan["inputs"]],
-    }
-
-
-def _named(tally: Mapping[str, float], prefix: str) -> dict[str, int]:
-    return {name.removeprefix(prefix): int(n) for name, n in sorted(tally.items()) if name.startswith(prefix)}
-
-
-def _timings(receipts: Sequence[Receipt], counts: Counts) -> dict[str, Any]:
-    """Seconds by stage, summed over all workers; and the clock from the first split read on."""
-    seconds = max((r.ended for r in receipts), default=0) - min((r.began for r in receipts), default=0)
-    stages = ("read", "validate", "preprocess", "model", "postprocess", "write")
-    return {
-        "first_read_to_last_receipt_s": round(seconds, 3),
-        "rows_per_s": round(counts.read / seconds) if seconds > 0 else None,
-        "stage_s": {s: round(counts.tally.get(f"{s}_s", 0), 3) for s in stages},
-        "model_calls": int(counts.tally.get("model_calls", 0)),
-    }
+    return {"path": name, "kind": "predictions", "rows": 0, "bytes": len(content), "crc32c": checksum(content)}
 
 
 class Commit(beam.PTransform):

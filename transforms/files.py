@@ -74,10 +74,18 @@ def _matches(pattern: str) -> list[str]:
         pattern = os.path.join(pattern, "*")
     elif not _MAGIC.search(pattern):
         folder, name = os.path.split(pattern)
-        hint = near_miss(name, os.listdir(folder or ".")) if os.path.isdir(folder or ".") else f"; there is no folder {folder!r}"
+        hint = (
+            near_miss(name, os.listdir(folder or "."))
+            if os.path.isdir(folder or ".")
+            else f"; there is no folder {folder!r}"
+        )
         raise NoFiles(f"input.files: {pattern} does not exist{hint}")
     fixed = len(_fixed_part(pattern))
-    paths = [p for p in glob.iglob(pattern, recursive=True) if os.path.isfile(p) and not _is_hidden(p[fixed:], pattern[fixed:])]
+    paths = [
+        p
+        for p in glob.iglob(pattern, recursive=True)
+        if os.path.isfile(p) and not _is_hidden(p[fixed:], pattern[fixed:])
+    ]
     if not paths:
         skipped = " (names that begin with _ or . are passed over)" if glob.glob(pattern) else ""
         raise NoFiles(f"input.files: no file matches {pattern}{skipped}; relative patterns start at {os.getcwd()}")
@@ -105,4 +113,7 @@ def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
     if len(by_format) == 1 and None not in by_format:
         return next(iter(by_format)), ""
     shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
-    return None, f"input.format cannot be told from the suffixes: {shown}; set input.format to csv, jsonl, parquet or tfrecord"
+    return (
+        None,
+        f"input.format cannot be told from the suffixes: {shown}; set input.format to csv, jsonl, parquet or tfrecord",
+    )

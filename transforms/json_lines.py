@@ -32,7 +32,9 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     frame = pl.from_arrow(pa.table(columns))
     if endless and not_finite == "string":
         # Only a batch that has such a value comes here: a column of numbers and strings is no column.
-        return b"".join(orjson.dumps(_spelled(row), option=orjson.OPT_APPEND_NEWLINE) for row in frame.iter_rows(named=True))
+        return b"".join(
+            orjson.dumps(_spelled(row), option=orjson.OPT_APPEND_NEWLINE) for row in frame.iter_rows(named=True)
+        )
     return frame.write_ndjson().encode()
 
 

@@ -8,7 +8,20 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import google_crc32c
+
 from transforms.block import add_tally
+
+
+def checksum(content: bytes) -> str:
+    """The CRC-32C of some bytes, in hexadecimal."""
+    return f"{google_crc32c.value(content):08x}"
+
+
+def new_file_counts() -> dict[str, Any]:
+    """The counts of a file of which nothing is known yet: rows read, predicted, rejected by reason;
+    stretches of unknown length by reason."""
+    return {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +48,7 @@ class Receipt:
     """Attributes:
     split, attempt: whose receipt it is.
     parts: what was written; no part without a row.
-    files: source to counts: `read`, `predicted`, `rejected` by reason, `stretches` by reason.
+    files: source to counts; see `new_file_counts`.
     tally: the sum of the blocks' tallies.
     began, ended: seconds since the epoch, by the clock of the worker.
     """
@@ -82,11 +95,12 @@ class Counts:
         for receipt in receipts:
             total.tally = add_tally(total.tally, receipt.tally)
             for source, file in receipt.files.items():
-                total._add(source, file)
+                total.add(source, file)
         return total
 
-    def _add(self, source: str, file: Mapping[str, Any]) -> None:
-        own = self.files.setdefault(source, {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}})
+    def add(self, source: str, file: Mapping[str, Any]) -> None:
+        """Adds what one receipt says of one file."""
+        own = self.files.setdefault(source, new_file_counts())
         own["read"] += file["read"]
         own["predicted"] += file["predicted"]
         own["rejected"] = add_tally(own["rejected"], file["rejected"])
@@ -97,3 +111,14 @@ class Counts:
         self.stretches += sum(file["stretches"].values())
         self.reasons = add_tally(self.reasons, file["rejected"])
         self.stretch_reasons = add_tally(self.stretch_reasons, file["stretches"])
+
+    def summary(self) -> dict[str, Any]:
+        """The sums over all files, as a verdict and a manifest hold them."""
+        return {
+            "read": self.read,
+            "predicted": self.predicted,
+            "rejected": self.rejected,
+            "stretches": self.stretches,
+            "rejected_by_reason": dict(sorted(self.reasons.items())),
+            "stretches_by_reason": dict(sorted(self.stretch_reasons.items())),
+        }

@@ -17,7 +17,13 @@ from pathlib import Path
 def make_folder(path: Path) -> None:
     """Makes a folder, its parents, and makes their names durable. Only the launcher calls this."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    for last in (False, False, True):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            break
+        except FileNotFoundError:  # another run has just removed an empty parent
+            if last:
+                raise
     for folder in missing:
         sync_folder(folder.parent)
 
@@ -112,3 +118,9 @@ def remove(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Removes a folder with all that is in it, if it is there; others may do so at once."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_if_empty(path: Path) -> None:
+    """Removes a folder that is there and empty."""
+    with contextlib.suppress(OSError):
+        path.rmdir()

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import dataclasses
-
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
-import google_crc32c
-import polars as pl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from apache_beam.metrics import Metrics
 
 from transforms import storage
-from transforms.block import Block, add_tally, known_rows
-from transforms.json_lines import to_json_lines
+from transforms.block import Block, add_tally
+from transforms.dead_letters import dead_letter_rows
+from transforms.parts import Parts, PredictionFormat, dead_letter_encoder
 from transforms.plan import RunFolder
-from transforms.receipt import Part, Receipt
-
-MAX_GROUP_ROWS = 1 << 20
-MAX_GROUP_BYTES = 64 << 20
-MAX_PART_BYTES = 128 << 20
-"""A split's predictions go on in a further part from there on, so that memory stays bounded."""
-
-_DISTINCT_SAMPLE = 10_000
+from transforms.receipt import Receipt, new_file_counts
 
 
 class LostBlocks(RuntimeError):
@@ -87,8 +76,9 @@ class _WriteFn(beam.DoFn):
         attempt = self._open.get(block.attempt)
         if attempt is None:
             attempt = self._open[block.attempt] = _Attempt(block, self.settings)
-        attempt.add(block)
-        self._count(block)
+        rejected, stretches = reason_counts(block.rejected)
+        attempt.add(block, rejected, stretches)
+        self._count(block, rejected)
         if block.total is not None:
             del self._open[block.attempt]
             attempt.finish(block.total)
@@ -102,43 +92,53 @@ class _WriteFn(beam.DoFn):
                 "(no resource hints, no Reshuffle between them)"
             )
 
-    def _count(self, block: Block) -> None:
+    def _count(self, block: Block, rejected: Mapping[str, int]) -> None:
         self._predicted.inc(block.rows.num_rows)
-        for reason, rows in reason_counts(block.rejected).items():
+        for reason, rows in rejected.items():
             Metrics.counter("beam_score", f"rows_rejected.{reason}").inc(rows)
         if used := block.tally.get("defaults_used"):
             Metrics.counter("beam_score", "defaults_used").inc(int(used))
-        _REJECTS.add(known_rows(block.rejected), self.settings.stop_after)
+        if rejected and self.settings.stop_after is not None:
+            _REJECTS.add(rejected, self.settings.stop_after)
 
 
 class _RejectCount:
-    """Rejected rows by run of this process."""
+    """Rejected rows by reason, of one run in this process."""
 
     def __init__(self):
-        self._lock, self._rows = threading.Lock(), 0
+        self._lock, self._reasons = threading.Lock(), {}
 
     def reset(self) -> None:
-        self._rows = 0
+        self._reasons = {}
 
-    def add(self, rows: int, stop_after: int | None) -> None:
-        if not rows or stop_after is None:
-            return
+    def add(self, rejected: Mapping[str, int], stop_after: int) -> None:
         with self._lock:
-            self._rows += rows
-        if self._rows > stop_after:
-            raise TooManyRejects(f"{self._rows} rows are rejected already, and rejects.stop_after is {stop_after}")
+            self._reasons = add_tally(self._reasons, rejected)
+            reasons = sorted(self._reasons.items(), key=lambda r: -r[1])
+        if (rows := sum(n for _, n in reasons)) > stop_after:
+            shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
+            raise TooManyRejects(
+                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}: mend the input "
+                "or the contract (beam-score check shows examples), or allow more; the splits that are done stay done"
+            )
 
 
 _REJECTS = _RejectCount()
 reset_reject_count = _REJECTS.reset
 
 
-def reason_counts(rejected: pa.RecordBatch) -> dict[str, int]:
-    """Rows of known number, by reason."""
+def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, int]]:
+    """(rows by reason, stretches of unknown length by reason)."""
     if not rejected.num_rows:
-        return {}
-    sums = pa.table({"reason": rejected["reason"], "rows": rejected["rows"]}).group_by("reason").aggregate([("rows", "sum")])
-    return {r["reason"]: r["rows_sum"] for r in sums.to_pylist() if r["rows_sum"]}
+        return {}, {}
+    codes = rejected["reason"].dictionary_encode()
+    names, index = codes.dictionary.to_pylist(), codes.indices.to_numpy()
+    rows = rejected["rows"]
+    known = np.bincount(index, pc.fill_null(rows, 0).to_numpy(), len(names)).astype(int).tolist()
+    unknown = np.bincount(index[rows.is_null().to_numpy(zero_copy_only=False)], minlength=len(names)).tolist()
+    return {n: c for n, c in zip(names, known, strict=True) if c}, {
+        n: c for n, c in zip(names, unknown, strict=True) if c
+    }
 
 
 class _Attempt:
@@ -146,51 +146,43 @@ class _Attempt:
 
     def __init__(self, first: Block, settings: WriteSettings):
         self.split, self.attempt = first.split, first.attempt
-        self._settings = settings
+        self._folder = settings.folder
         self._began = first.began
         self._next = 0
         self._rows = 0
         self._tally: Mapping[str, float] = {}
         self._files: dict[str, dict[str, Any]] = {}
-        self._parts: list[Part] = []
         self._write_s = 0.0
-        make = _ParquetPart if settings.format == "parquet" else _JsonLinesPart
-        self._predictions = make(settings, self._name("predictions"))
-        self._rejected = _RejectedPart(settings, self._name("rejected"))
+        predictions = PredictionFormat(settings.format, settings.not_finite).encoder()
+        self._predictions, self._rejected = (
+            Parts(self._folder.parts, kind, f"{kind}-{self.split:06d}-{self.attempt}", encoder)
+            for kind, encoder in (("predictions", predictions), ("rejected", dead_letter_encoder()))
+        )
 
-    def _name(self, kind: str):
-        def name(number: int) -> str:
-            return f"{kind}-{self.split:06d}-{self.attempt}-{number}"
-
-        return name
-
-    def add(self, block: Block) -> None:
+    def add(self, block: Block, rejected: Mapping[str, int], stretches: Mapping[str, int]) -> None:
+        """Takes the next block; its dead letters counted by reason."""
         if block.seq != self._next:
             raise LostBlocks(
                 f"split {self.split}: block {block.seq} came where block {self._next} was due: the chain between "
                 "Read and WriteParts was cut; those steps must be fused"
             )
         began = time.perf_counter()
+        predicted = block.rows.num_rows
+        read = predicted + sum(rejected.values())
         self._next += 1
-        self._rows += block.count
+        self._rows += read
         self._tally = add_tally(self._tally, block.tally)
-        self._count(block)
-        if block.rows.num_rows:
+        if predicted or block.rejected.num_rows:
+            file = self._files.setdefault(block.source, new_file_counts())
+            file["read"] += read
+            file["predicted"] += predicted
+            file["rejected"] = add_tally(file["rejected"], rejected)
+            file["stretches"] = add_tally(file["stretches"], stretches)
+        if predicted:
             self._predictions.add(block.rows)
         if block.rejected.num_rows:
-            self._rejected.add(block)
+            self._rejected.add(dead_letter_rows(block.rejected, block.source, self._folder.run))
         self._write_s += time.perf_counter() - began
-
-    def _count(self, block: Block) -> None:
-        if not block.rows.num_rows and not block.rejected.num_rows:
-            return
-        file = self._files.setdefault(block.source, {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}})
-        file["read"] += block.count
-        file["predicted"] += block.rows.num_rows
-        file["rejected"] = add_tally(file["rejected"], reason_counts(block.rejected))
-        unknown = block.rejected.filter(pc.is_null(block.rejected["rows"]))
-        for reason in unknown["reason"].to_pylist():
-            file["stretches"][reason] = file["stretches"].get(reason, 0) + 1
 
     def finish(self, total: int) -> None:
         """Closes the parts and gives the receipt; where another attempt was first, drops its own."""
@@ -198,9 +190,8 @@ class _Attempt:
             raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} came to the writer")
         began = time.perf_counter()
         parts = self._predictions.close() + self._rejected.close()
-        folder = self._settings.folder
         if parts:
-            storage.sync_folder(folder.parts)
+            storage.sync_folder(self._folder.parts)
         self._write_s += time.perf_counter() - began
         receipt = Receipt(
             split=self.split,
@@ -211,167 +202,6 @@ class _Attempt:
             began=self._began,
             ended=time.time(),
         )
-        if not storage.create_if_absent(folder.receipt(self.split), receipt.to_json()):
+        if not storage.create_if_absent(self._folder.receipt(self.split), receipt.to_json()):
             for part in parts:
-                storage.remove(folder.parts / part.name)
-
-
-class _PartWriter:
-    """Bytes of one kind of a split, into one part file or several."""
-
-    kind, suffix = "", ""
-
-    def __init__(self, settings: WriteSettings, name):
-        self._settings, self._name = settings, name
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = self._held_bytes = 0
-        self._parts: list[Part] = []
-        self._rows = 0
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
-        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= MAX_GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._held:
-            table = pa.Table.from_batches(self._held)
-            self._held, self._rows = [], self._rows + self._held_rows
-            self._held_rows = self._held_bytes = 0
-            if self._encode(table) >= MAX_PART_BYTES:
-                self._end_part()
-
-    def close(self) -> list[Part]:
-        """Writes what is left, durably. Returns the parts, none for no rows."""
-        self._flush()
-        if self._rows:
-            self._end_part()
-        return self._parts
-
-    def _end_part(self) -> None:
-        content = self._content()
-        name = self._name(len(self._parts)) + self.suffix
-        storage.write_new(self._settings.folder.parts / name, content)
-        checksum = f"{google_crc32c.value(bytes(content)):08x}"
-        self._parts.append(Part(name, self.kind, self._rows, len(content), checksum))
-        self._rows = 0
-
-    def _encode(self, table: pa.Table) -> int:
-        """Encodes rows; returns the bytes of the part so far."""
-        raise NotImplementedError
-
-    def _content(self) -> memoryview:
-        """The whole part; the next rows begin another."""
-        raise NotImplementedError
-
-
-class _ParquetPart(_PartWriter):
-    kind, suffix = "predictions", ".parquet"
-
-    def __init__(self, settings, name):
-        super().__init__(settings, name)
-        self._writer: pq.ParquetWriter | None = None
-        self._sink: pa.BufferOutputStream | None = None
-
-    def _encode(self, table: pa.Table) -> int:
-        if self._writer is None:
-            self._sink = pa.BufferOutputStream()
-            self._writer = parquet_writer(self._sink, table.schema, table)
-        self._writer.write_table(table, row_group_size=len(table))
-        return self._sink.tell()
-
-    def _content(self) -> memoryview:
-        self._writer.close()
-        content = self._sink.getvalue()
-        self._writer = self._sink = None
-        return memoryview(content)
-
-
-def parquet_writer(sink, schema: pa.Schema, sample: pa.Table) -> pq.ParquetWriter:
-    """A writer with dictionaries only where values repeat: over floats and ids they cost a third of
-    the time of a whole run, and save nothing (docs/benchmarks.md)."""
-    return pq.ParquetWriter(
-        sink,
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[f.name for f in schema if _repeats(sample, f)],
-        write_page_checksum=True,
-        store_schema=True,
-    )
-
-
-def _repeats(table: pa.Table, field: pa.Field) -> bool:
-    if pa.types.is_floating(field.type) or pa.types.is_nested(field.type) or not len(table):
-        return False
-    sample = table[field.name].slice(0, _DISTINCT_SAMPLE)
-    return pc.count_distinct(sample).as_py() < len(sample) // 2
-
-
-class _JsonLinesPart(_PartWriter):
-    kind, suffix = "predictions", ".jsonl"
-
-    def __init__(self, settings, name):
-        super().__init__(settings, name)
-        self._buffer = bytearray()
-
-    def _encode(self, table: pa.Table) -> int:
-        self._buffer += to_json_lines(table, self._settings.not_finite)
-        return len(self._buffer)
-
-    def _content(self) -> memoryview:
-        content, self._buffer = memoryview(bytes(self._buffer)), bytearray()
-        return content
-
-
-class _RejectedPart(_JsonLinesPart):
-    kind = "rejected"
-
-    def add(self, block: Block) -> None:
-        super().add(dead_letter_rows(block.rejected, block.source, self._settings.folder.run))
-
-    def _encode(self, table: pa.Table) -> int:
-        self._buffer += pl.from_arrow(table).write_ndjson().encode()
-        return len(self._buffer)
-
-
-def dead_letter_rows(rejected: pa.RecordBatch, source: str, run: str) -> pa.RecordBatch:
-    """Dead letters as they are published (docs/dead-letters.md): the payload as text where it is
-    UTF-8, else base64, with the encoding named."""
-    count = rejected.num_rows
-    payload, kind = rejected["payload"], rejected["payload_kind"]
-    encoding = pc.if_else(payload.is_valid(), pc.if_else(pc.equal(kind, "json"), "json", "utf-8"), pa.scalar(None, pa.string()))
-    text = None
-    if not pc.any(pc.equal(kind, "binary")).as_py():
-        with contextlib.suppress(pa.ArrowInvalid):
-            text = payload.cast(pa.string())
-    if text is None:
-        pairs = [_as_text(*p) for p in zip(payload.to_pylist(), kind.to_pylist(), encoding.to_pylist(), strict=True)]
-        text, encoding = (pa.array(column, pa.string()) for column in zip(*pairs, strict=True))
-    columns = {
-        "run": pa.repeat(pa.scalar(run), count),
-        "source": pa.repeat(pa.scalar(source), count),
-        "row": rejected["row"],
-        "rows": rejected["rows"],
-        "stage": rejected["stage"],
-        "reason": rejected["reason"],
-        "column": rejected["column"],
-        "message": rejected["message"],
-        "errors": rejected["errors"],
-        "payload": text,
-        "payload_encoding": encoding,
-        "payload_cut": rejected["payload_cut"],
-    }
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _as_text(payload: bytes | None, kind: str, encoding: str | None) -> tuple[str | None, str | None]:
-    """A payload that may be no text, and its encoding."""
-    if payload is None:
-        return None, None
-    if kind != "binary":
-        with contextlib.suppress(UnicodeDecodeError):
-            return payload.decode(), encoding
-    return base64.b64encode(payload).decode(), "base64"
+                storage.remove(self._folder.parts / part.name)

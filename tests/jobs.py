@@ -1,0 +1,141 @@
+"""Whole jobs over small real files: written, launched in this process or in one of their own, read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.build import Steps
+from pipeline.job import Job, parse_job
+from pipeline.launch import plan_run
+from pipeline.preflight import fingerprint, prepare
+from pipeline.trial import load
+from transforms.plan import RunFolder
+from transforms.receipt import Receipt
+from transforms.write import WriteSettings
+
+ROOT = Path(__file__).parent.parent
+
+COLUMNS = {
+    "age": {"dtype": "float32", "range": [0, 150]},
+    "income": {"dtype": "float32"},
+    "score": {"dtype": "float32", "range": [0, 1]},
+}
+
+
+def write_people(folder: Path, files: int = 4, rows: int = 1000, bad_every: int = 0) -> int:
+    """people-N.csv with `rows` rows each; every `bad_every`-th has an age that is no number.
+
+    Returns how many rows are bad.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bad = 0
+    for file in range(files):
+        lines = ["id,age,income,score"]
+        for row in range(rows):
+            spoilt = bad_every and row % bad_every == bad_every - 1
+            bad += bool(spoilt)
+            lines.append(f"r{file}-{row},{'n/a' if spoilt else row % 90},{row % 7}.5,0.{row % 10}")
+        (folder / f"people-{file}.csv").write_text("\n".join(lines) + "\n")
+    return bad
+
+
+def settings(tmp_path: Path, model: str, **sections) -> dict:
+    """A job file as plain data, over `tmp_path/data`, with sections updated."""
+    job = {
+        "input": {"files": str(tmp_path / "data" / "*.csv")},
+        "model": {"path": model, "batch_rows": 256},
+        "columns": COLUMNS,
+        "inputs": {"inputs": {"pack": ["age", "income", "score"]}},
+        "output": {"path": str(tmp_path / "out"), "keep": ["id"]},
+        "engine": {"workers": 2, "split_bytes": "8KiB", "block_bytes": "1KiB", "xla": "off"},
+    }
+    for name, section in sections.items():
+        job[name] = {**job[name], **section} if name in job and name not in ("columns", "inputs") else section
+    return job
+
+
+def job(tmp_path: Path, model: str, **sections) -> Job:
+    return parse_job(settings(tmp_path, model, **sections))
+
+
+def write_job(tmp_path: Path, model: str, **sections) -> str:
+    """Writes job.yaml, as JSON, which is YAML too; returns its path."""
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(settings(tmp_path, model, **sections), indent=1))
+    return str(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A run that is planned and not launched."""
+
+    job: Job
+    folder: RunFolder
+    steps: Steps
+    write: WriteSettings
+    splits: int
+
+
+def plan(job_: Job) -> Planned:
+    prepared = prepare(job_)
+    print_ = fingerprint(job_, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+    folder, steps = plan_run(prepared, print_, load(prepared))
+    write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)
+    return Planned(job_, folder, steps, write, json.loads((folder.path / "plan.json").read_bytes())["splits"])
+
+
+def receipts(folder: RunFolder) -> list[Receipt]:
+    return [Receipt.from_json(p.read_bytes()) for p in sorted(folder.receipts.glob("[0-9]*.json"))]
+
+
+def staged(output: Path) -> list[Path]:
+    """The receipts that stand in the only run under an output folder."""
+    return sorted(output.glob("_staging/*/receipts/[0-9]*.json"))
+
+
+def predictions(output: Path) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(p) for p in sorted(Path(output, "predictions").glob("*.parquet"))])
+
+
+def dead_letters(output: Path) -> list[dict]:
+    files = sorted(Path(output, "rejected").glob("*.jsonl"))
+    return [json.loads(line) for p in files for line in p.read_text().splitlines()]
+
+
+def manifest(output: Path) -> dict:
+    return json.loads(Path(output, "manifest.json").read_bytes())
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "120", "NO_COLOR": "1", **more}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", *arguments]
+
+
+def cli(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Runs `beam-score ARGUMENTS` in a process of its own."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=cwd or ROOT, env=environment(**env), timeout=120
+    )
+
+
+def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
+    """Starts `beam-score ARGUMENTS`, in a process group of its own."""
+    return subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(**env),
+        start_new_session=True,
+    )
