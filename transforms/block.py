@@ -153,13 +153,15 @@ def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.n
 
     Args:
       faults: any number of faults of one batch; a row may be in several.
-      order: rank of each column; faults of a row are listed by it, then as given.
+      order: rank of each column; faults of a row are listed by it, then as given: those of the row
+        as a whole first, those of columns without a rank last.
 
     Returns:
       the positions of the rows at fault, ascending; and a `FAULTS_TYPE` array, one list a position.
     """
     index = np.concatenate([np.asarray(f.index, np.int64) for f in faults])
-    rank = np.concatenate([np.full(len(f.index), order.get(f.column or "", -1)) for f in faults])
+    ranks = [-1 if f.column is None else order.get(f.column, len(order)) for f in faults]
+    rank = np.concatenate([np.full(len(f.index), r) for f, r in zip(faults, ranks, strict=True)])
     sort = np.lexsort((rank, index))  # stable: faults of one rank stay as given
     index = index[sort]
     take = pa.array(sort)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -37,6 +38,10 @@ _ARROW = {
 } | {f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
+# An integer stays one, exact beyond 2^53; neither text nor a boolean is a number.
+Number = pydantic.StrictInt | pydantic.StrictFloat
+
+
 class Strict(pydantic.BaseModel):
     """Base of every settings object: frozen, and an unknown key is an error."""
 
@@ -56,7 +61,7 @@ class Column(Strict):
     shape: tuple[int | None, ...] = ()
     required: bool = True
     default: Any = None
-    range: tuple[float | int | None, float | int | None] | None = None
+    range: tuple[Number | None, Number | None] | None = None
     allowed: tuple[Any, ...] | None = None
     min_length: int | None = pydantic.Field(None, ge=0)
     max_length: int | None = pydantic.Field(None, ge=0)
@@ -100,12 +105,42 @@ class Column(Strict):
         """Values a row (the product of the shape); None where a dimension is open."""
         return None if None in self.shape else math.prod(self.shape)
 
+    @functools.cached_property
+    def limits(self) -> tuple[Any, Any]:
+        """Both ends of `range` in the column's dtype: numbers of numpy for floats, integers for
+        integers (of a fraction the nearest integer inside). An open end is the dtype's own."""
+        low, high = self.range or (None, None)
+        if self.is_integer:
+            info = np.iinfo(self.dtype)
+            low = (
+                info.min
+                if low is None or low == -math.inf
+                else low
+                if low == math.inf
+                else max(info.min, math.ceil(low))
+            )
+            high = (
+                info.max
+                if high is None or high == math.inf
+                else high
+                if high == -math.inf
+                else min(info.max, math.floor(high))
+            )
+            return low, high
+        with np.errstate(over="ignore"):
+            dtype = np.dtype(self.dtype).type
+            return dtype(-math.inf if low is None else low), dtype(math.inf if high is None else high)
+
     def describe(self) -> str:
         """`float32 (contract: range 0..150)`: what a message says was expected."""
-        text = self.dtype + ("" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]")
+        text = self.dtype + (
+            "" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+        )
         rules = []
         if self.range:
-            low, high = ("" if end is None else f"{end:g}" if isinstance(end, float) else str(end) for end in self.range)
+            low, high = (
+                "" if end is None else f"{end:.15g}" if isinstance(end, float) else str(end) for end in self.range
+            )
             rules.append(f"range {low}..{high}")
         if self.allowed is not None:
             shown = ", ".join(str(a) for a in self.allowed[:5])
@@ -120,30 +155,46 @@ class Column(Strict):
         if any(d is not None and d < 1 for d in self.shape):
             problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
         if self.range is not None:
-            low, high = self.range
-            if not self.is_numeric:
-                problems.append(f"range is for numbers, and this column is {self.dtype}: use allowed or max_length")
-            elif low is not None and high is not None and low > high:
-                problems.append(f"range [{low}, {high}] is empty: the low end comes first")
-            elif any(end is not None and isinstance(end, float) and math.isnan(end) for end in (low, high)):
-                problems.append("range: an end may not be NaN; null leaves it open")
+            problems += self._problems_of_range()
         if (self.min_length is not None or self.max_length is not None) and not self.is_text:
             problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            problems.append(f"min_length {self.min_length} is more than max_length {self.max_length}")
         if self.allowed is not None:
+            if not self.allowed:
+                problems.append("allowed is empty: no value would be valid")
             if self.is_float:
                 problems.append("allowed is for integers, bool and text: use range for floats")
             problems += [f"allowed value {a!r}: {why}" for a in self.allowed if (why := self._misfit(a))]
-        if self.default is not None:
+        if self.default is not None and not problems:
             problems += self._misfits_in(self.default, self.shape, "default")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
+    def _problems_of_range(self) -> list[str]:
+        low, high = self.range
+        if not self.is_numeric:
+            return [f"range is for numbers, and this column is {self.dtype}: use allowed or max_length"]
+        if low != low or high != high:
+            return ["range: an end may not be NaN; null leaves it open"]
+        if low is not None and high is not None and low > high:
+            return [f"range [{low}, {high}] is empty: the low end comes first"]
+        try:
+            least, most = self.limits
+        except OverflowError:
+            return [f"range: an end is beyond what {self.dtype} holds; null leaves it open"]
+        if least > most or least == math.inf or most == -math.inf:
+            return [f"range [{low}, {high}] holds no value of {self.dtype}"]
+        return []
+
     def _misfits_in(self, value: Any, shape: tuple[int | None, ...], name: str) -> list[str]:
         if not shape:
             if why := self._misfit(value):
                 return [f"{name} {value!r}: {why}"]
-            return [f"{name} {value!r} breaks the column's own rules: {self.describe()}"] if self._forbids(value) else []
+            return (
+                [f"{name} {value!r} breaks the column's own rules: {self.describe()}"] if self._forbids(value) else []
+            )
         if not isinstance(value, list | tuple) or (shape[0] is not None and len(value) != shape[0]):
             return [f"{name} {value!r}: expected a list of shape {list(shape)}"]
         return [p for item in value for p in self._misfits_in(item, shape[1:], name)]
@@ -158,9 +209,9 @@ class Column(Strict):
             return f"expected a number of dtype {self.dtype}"
         if self.is_integer:
             info = np.iinfo(self.dtype)
-            if value != value or value != int(value) or not info.min <= value <= info.max:
+            if (isinstance(value, float) and not value.is_integer()) or not info.min <= value <= info.max:
                 return f"expected an integer from {info.min} to {info.max}"
-        elif math.isfinite(value) and abs(value) > float(np.finfo(self.dtype).max):
+        elif value not in (math.inf, -math.inf) and abs(value) > float(np.finfo(self.dtype).max):
             return f"does not fit {self.dtype}"
         return None
 
@@ -168,8 +219,9 @@ class Column(Strict):
         if self.is_float and self.finite and not math.isfinite(value):
             return True
         if self.range is not None:
-            low, high = self.range
-            if (low is not None and value < low) or (high is not None and value > high):
+            low, high = self.limits
+            value_in_dtype = np.dtype(self.dtype).type(value)
+            if value_in_dtype < low or value_in_dtype > high:
                 return True
         if self.is_text:
             length = len(value) if self.dtype == "string" else len(value.encode())
@@ -185,7 +237,7 @@ class Contract(Strict):
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Contract:
-        bad = [n for n in self.columns if not n or n.startswith("#") or n.startswith(("input/", "output/"))]
+        bad = [n for n in self.columns if not n or n.startswith(("#", "input/", "output/"))]
         if bad:
             raise ValueError(f"column names {bad}: must not be empty, nor begin with #, input/ or output/")
         return self

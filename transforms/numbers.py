@@ -3,7 +3,6 @@ a value is taken if it stands for exactly one value of the dtype, and nothing is
 
 from __future__ import annotations
 
-import decimal
 import re
 
 import numpy as np
@@ -12,40 +11,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _BLANKS = " \t"
-_INTEGER_TYPES = {"uint64": pl.UInt64}
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
-
-
-def _masks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(count, bool), np.zeros(count, bool)
+# Possessive, so that a megabyte of digits before a letter is refused in one pass.
+_NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?)([0-9]++))?", re.ASCII)
+_BEYOND_ANY = 10**30
 
 
 def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Text to floats: the nearest float64, rounded to the dtype.
 
     Returns:
-      values of `dtype` (null where the text is null or no number), a mask of what is no number
-      (wrong_type), and a mask of numbers that overflow the dtype (out_of_range). `nan`, `inf` and
-      their spellings are numbers.
+      values of `dtype`, null where the text is, and anything where a mask is true; a mask of what is
+      no number (wrong_type); and a mask of numbers that overflow the dtype (out_of_range). `nan`,
+      `inf` and their spellings are numbers.
     """
     wrong, overflow = _masks(len(text))
     series = pl.from_arrow(text)
     wide = series.cast(pl.Float64, strict=False)
-    if wide.null_count() != text.null_count:
-        wide = wide.fill_null(series.str.strip_chars(_BLANKS).cast(pl.Float64, strict=False))
-        wrong = (wide.is_null() & series.is_not_null()).to_numpy()
-    exact = wide.to_numpy(writable=False)
-    with np.errstate(over="ignore"):
-        narrow = exact if dtype == "float64" else exact.astype(dtype)
-    if not np.isfinite(narrow).all():
-        endless = np.isinf(narrow)
-        if endless.any():
-            # Text with a digit that became infinite did overflow; `inf` and its spellings have none.
-            at = np.flatnonzero(endless)
-            digits = series.gather(at).str.contains("[0-9]").fill_null(False).to_numpy()
-            overflow[at[digits]] = True
-    nulls = None if not wide.null_count() else wide.is_null().to_numpy()
-    return pa.array(narrow, mask=nulls, from_pandas=False), wrong, overflow
+    left = _not_taken(text, wide)
+    values = wide.to_numpy(writable=len(left) > 0)
+    if len(left):
+        again = series.gather(left).str.strip_chars(_BLANKS).cast(pl.Float64, strict=False)
+        wrong[left] = again.is_null().to_numpy()
+        values[left] = again.fill_null(0).to_numpy()
+    if dtype != "float64":
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype)
+    endless = np.flatnonzero(np.isinf(values))
+    if len(endless):
+        # Text with a digit that became infinite did overflow; `inf` and its spellings have none.
+        overflow[endless] = series.gather(endless).str.contains("[0-9]").to_numpy()
+    return _with_nulls_of(text, values), wrong, overflow
 
 
 def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
@@ -55,64 +50,82 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
     """
     wrong, overflow = _masks(len(text))
     series = pl.from_arrow(text)
-    type_ = _INTEGER_TYPES.get(dtype, pl.Int64)
+    type_ = pl.UInt64 if dtype == "uint64" else pl.Int64
     wide = series.cast(type_, strict=False)
-    if wide.null_count() != text.null_count:
+    left = _not_taken(text, wide)
+    if wide.null_count():
+        wide = wide.fill_null(0)
+    values = wide.to_numpy(writable=len(left) > 0)
+    if len(left):
         # Whole files are written `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
-        plain = series.str.strip_chars(_BLANKS).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1")
-        wide = wide.fill_null(plain.cast(type_, strict=False))
-        left = np.flatnonzero((wide.is_null() & series.is_not_null()).to_numpy())
-        if len(left):
-            wide, wrong, overflow = _parse_odd_integers(plain, wide, left, wrong, overflow)
-    if dtype in ("int64", "uint64"):
-        return wide.to_arrow(), wrong, overflow
-    values = wide.to_numpy(writable=False) if not wide.null_count() else wide.fill_null(0).to_numpy()
+        plain = series.gather(left).str.strip_chars(_BLANKS).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1")
+        again = plain.cast(type_, strict=False)
+        values[left] = again.fill_null(0).to_numpy()
+        odd = np.flatnonzero(again.is_null().to_numpy())
+        if len(odd):
+            at = left[odd]
+            values[at], wrong[at], overflow[at] = _odd_integers(plain.gather(odd), values.dtype)
     info = np.iinfo(dtype)
-    if len(values) and (values.min() < info.min or values.max() > info.max):
-        overflow |= (values < info.min) | (values > info.max)
-    nulls = None if not wide.null_count() else wide.is_null().to_numpy()
-    return pa.array(values.astype(dtype), mask=nulls), wrong, overflow
+    if values.dtype != dtype:
+        if len(values) and (values.min() < info.min or values.max() > info.max):
+            overflow |= (values < info.min) | (values > info.max)
+        values = values.astype(dtype)
+    return _with_nulls_of(text, values), wrong, overflow
 
 
-def _parse_odd_integers(plain, wide, left, wrong, overflow):
+def _masks(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(count, bool), np.zeros(count, bool)
+
+
+def _not_taken(text: pa.Array, parsed: pl.Series) -> np.ndarray:
+    """Positions of the texts that are there and came back null."""
+    if parsed.null_count() == text.null_count:
+        return np.array([], np.int64)
+    null = parsed.is_null().to_numpy()
+    return np.flatnonzero(null & text.is_valid().to_numpy(zero_copy_only=False) if text.null_count else null)
+
+
+def _with_nulls_of(text: pa.Array, values: np.ndarray) -> pa.Array:
+    mask = text.is_null().to_numpy(zero_copy_only=False) if text.null_count else None
+    return pa.array(values, mask=mask, from_pandas=False)
+
+
+def _odd_integers(texts: pl.Series, dtype: np.dtype) -> tuple[np.ndarray, list[bool], list[bool]]:
     """What polars does not take: `7e2`, `+.7e1`, numbers too large, and what is no number. Each
-    distinct text once."""
-    info = np.iinfo(np.uint64 if wide.dtype == pl.UInt64 else np.int64)
-    distinct = {t: integer_value(t) for t in plain.gather(left).unique().to_list()}
-    verdicts = [distinct[t] for t in plain.gather(left).to_list()]
-    fixed_at, fixed = [], []
-    for at, value in zip(left.tolist(), verdicts, strict=True):
-        if value is None:
-            wrong[at] = True
-        elif not info.min <= value <= info.max:
-            overflow[at] = True
-        else:
-            fixed_at.append(at)
-            fixed.append(value)
-    if fixed:
-        wide = wide.scatter(fixed_at, pl.Series(fixed, dtype=wide.dtype))
-    return wide, wrong, overflow
+    distinct text once.
+
+    Returns values, 0 where a mask is true; what is wrong_type; and what is out_of_range.
+    """
+    info = np.iinfo(dtype)
+    distinct = {text: integer_value(text) for text in texts.unique().to_list()}
+    found = [distinct[text] for text in texts.to_list()]
+    wrong = [value is None for value in found]
+    overflow = [value is not None and not info.min <= value <= info.max for value in found]
+    values = [0 if w or o else value for value, w, o in zip(found, wrong, overflow, strict=True)]
+    return np.array(values, dtype), wrong, overflow
 
 
 def integer_value(text: str) -> int | None:
     """The integer that a decimal text stands for; None where it is no number or has a fraction.
 
     A number beyond any dtype comes back as some such number, never expanded digit by digit."""
-    if not _NUMBER.fullmatch(text):
+    match = _NUMBER.fullmatch(text)
+    if match is None:
         return None
-    number = decimal.Decimal(text)
-    if number.is_zero():
+    sign, whole, fraction, exponent_sign, exponent = (group or "" for group in match.groups())
+    digits = (whole + fraction).lstrip("0")
+    if not digits:
         return 0
-    sign, digits, exponent = number.as_tuple()
-    if exponent < 0:
-        # Exact, whatever the length: the digits after the point must all be zero.
-        if any(digits[exponent:]) or len(digits) <= -exponent:
-            return None
-        digits, exponent = digits[:exponent], 0
-    if len(digits) + exponent > 30:
-        return -(10**30) if sign else 10**30
-    value = int("".join(map(str, digits))) * 10**exponent
-    return -value if sign else value
+    # Nobody can write so many digits that an exponent of 18 could still be made up for.
+    exponent = exponent.lstrip("0")
+    shift = 10**18 if len(exponent) > 18 else int(exponent or "0")
+    shift = (-shift if exponent_sign == "-" else shift) - len(fraction)
+    significant = digits.rstrip("0")
+    shift += len(digits) - len(significant)
+    if shift < 0:
+        return None
+    value = _BEYOND_ANY if len(significant) + shift > 30 else int(significant) * 10**shift
+    return -value if sign == "-" else value
 
 
 def parse_bool(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -51,12 +52,23 @@ class Origin:
             from transforms.columns_json import columns_json
 
             return columns_json(picked)
+        starts, ends = self._spans
+        # A copy of each refused record, and only of those: a slice would pin the whole block. Every
+        # second of the stretches between these offsets is a record.
+        offsets = np.stack([starts[index], ends[index]], axis=1).ravel()
+        if len(index) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():
+            buffers = [None, pa.py_buffer(offsets.astype(np.int32)), self.data]
+            stretches = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+            return stretches.take(pa.array(np.arange(0, len(offsets), 2)))
+        view = memoryview(self.data)
+        return pa.array([bytes(view[starts[i] : ends[i]]) for i in index], pa.binary())
+
+    @functools.cached_property
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Found once for all the steps that refuse rows of this block."""
         from transforms.framing import record_spans
 
-        starts, ends = record_spans(self.data, self.format, self.delimiter, self.quote)
-        view = memoryview(self.data)
-        # A copy of each refused record, and only of those: a slice would pin the whole block.
-        return pa.array([bytes(view[starts[i] : ends[i]]) for i in index], pa.binary())
+        return record_spans(self.data, self.format, self.delimiter, self.quote)
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -27,7 +27,9 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
       show_values: whether messages may hold the value that was found.
     """
     faults = _reader_faults(block.rows)
-    faulty = {f.column: f.index for f in faults if f.column is not None}
+    faulty: dict[str | None, np.ndarray] = {}
+    for fault in faults:  # of one column there may be several
+        faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
     columns, tally = {}, {}
     for name in block.rows.schema.names:
         values = block.rows[name]
@@ -57,7 +59,9 @@ def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
     faults = []
     for kind in kinds.group_by(["column", "reason"]).aggregate([]).to_pylist():
         same = pc.equal(errors.field(1), kind["reason"])
-        same = pc.and_(same, pc.is_null(errors.field(0)) if kind["column"] is None else pc.equal(errors.field(0), kind["column"]))
+        same = pc.and_(
+            same, pc.is_null(errors.field(0)) if kind["column"] is None else pc.equal(errors.field(0), kind["column"])
+        )
         where = np.flatnonzero(pc.fill_null(same, False).to_numpy(zero_copy_only=False))
         faults.append(Fault(parent[where], kind["column"], kind["reason"], errors.field(2).take(pa.array(where))))
     return faults
@@ -76,7 +80,9 @@ class Judged:
     defaults: int = 0
 
 
-def judge(name: str, column: Column, values: pa.Array, known_bad: np.ndarray | None, show_values: bool = True) -> Judged:
+def judge(
+    name: str, column: Column, values: pa.Array, known_bad: np.ndarray | None, show_values: bool = True
+) -> Judged:
     """Types one column and finds every row that breaks its rules.
 
     Args:
@@ -94,15 +100,22 @@ def judge(name: str, column: Column, values: pa.Array, known_bad: np.ndarray | N
         index = np.flatnonzero(mask)
         if len(index):
             bad[index] = True
-            faults.append(Fault(index, name, reason, _messages(name, found, index, expected or column.describe(), show_values)))
+            faults.append(
+                Fault(index, name, reason, _messages(name, found, index, expected or column.describe(), show_values))
+            )
 
     if pa.types.is_null(values.type):
         values = pa.nulls(len(values), column.arrow_type)
-    elif not column.shape and not column.is_text and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    elif (
+        not column.shape
+        and not column.is_text
+        and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type))
+    ):
         parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
         values, wrong_type, out_of_range = parse(values, column.dtype)
         refuse(wrong_type, "wrong_type")
-        refuse(out_of_range, "out_of_range", _dtype_limits(column))
+        if out_of_range.any():
+            refuse(out_of_range, "out_of_range", _dtype_limits(column))
     elif values.type != column.arrow_type:
         values = values.cast(column.arrow_type)
 
@@ -112,18 +125,16 @@ def judge(name: str, column: Column, values: pa.Array, known_bad: np.ndarray | N
         if column.default is not None:
             defaults = int(missing.sum())
             if defaults:
-                values = pc.if_else(pa.array(missing), pa.scalar(_default(column), column.arrow_type), values)
+                values = pc.if_else(pa.array(missing), pa.scalar(column.default, column.arrow_type), values)
         elif column.required and missing.any():
             index = np.flatnonzero(missing)
             bad[index] = True
-            message = f"column {name!r} is missing, expected {column.describe()}: supply it, or give the column a default"
+            message = (
+                f"column {name!r} is missing, expected {column.describe()}: supply it, or give the column a default"
+            )
             faults.append(Fault(index, name, "missing_value", message))
     _judge_values(column, values, refuse)
     return Judged(values, faults, defaults)
-
-
-def _default(column: Column):
-    return column.default.encode() if column.dtype == "bytes" and isinstance(column.default, str) else column.default
 
 
 def _dtype_limits(column: Column) -> str:
@@ -138,11 +149,13 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
         numbers = _numbers(flat)
         # One pass tells a clean column: NaN makes min and max NaN, and infinities are extremes.
         if not _all_inside(column, numbers):
-            present = np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
+            present = (
+                np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
+            )
             if column.is_float and column.finite:
                 refuse(spread(present & ~np.isfinite(numbers)), "not_finite")
             if column.range is not None:
-                low, high = _bounds(column)
+                low, high = column.limits
                 with np.errstate(invalid="ignore"):
                     refuse(spread(present & ((numbers < low) | (numbers > high))), "out_of_range")
     if column.allowed is not None:
@@ -173,22 +186,8 @@ def _all_inside(column: Column, numbers: np.ndarray) -> bool:
         return False
     if column.range is None:
         return True
-    low, high = _bounds(column)
+    low, high = column.limits
     return bool(least >= low and most <= high)
-
-
-def _bounds(column: Column) -> tuple:
-    """Both ends in the column's dtype, as `semantics` has it; an open end is the dtype's own."""
-    low, high = column.range
-    if column.is_integer:
-        info = np.iinfo(column.dtype)
-        # A fraction as the end of an integer range: the nearest integer inside.
-        low = info.min if low is None else max(info.min, int(np.ceil(low)) if isinstance(low, float) else low)
-        high = info.max if high is None else min(info.max, int(np.floor(high)) if isinstance(high, float) else high)
-        return low, high
-    with np.errstate(over="ignore"):
-        dtype = np.dtype(column.dtype).type
-        return dtype(-np.inf if low is None else low), dtype(np.inf if high is None else high)
 
 
 def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.ndarray], np.ndarray]]:

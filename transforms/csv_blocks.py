@@ -1,0 +1,128 @@
+"""A CSV file's bytes into blocks of whole records, whatever the size of its records and its reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from transforms import csv_records
+from transforms.compression import Damaged, RawStream, open_stream
+from transforms.payload import MAX_PAYLOAD_BYTES
+from transforms.read import ReadSettings
+from transforms.splits import FileRange
+
+_IN_RECORD = re.compile(rb"[^\r\n]")
+_UNTERMINATED = "a quote is opened in this record and never closed before the end of the file: close it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Some whole records, at least one; none is too large, and no quote is open at the end."""
+
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """One record that cannot be held, or has no end.
+
+    Attributes:
+      head: its first bytes, one more than a payload holds where it goes on.
+      reason: `too_large` or `unterminated_quote`.
+    """
+
+    head: bytes
+    reason: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """The file breaks off here; a record that it cut in two belongs to what is lost."""
+
+    message: str
+
+
+def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iterator[Records | Refused | Broken]:
+    """The records of a range, in order. Raises OSError.
+
+    Args:
+      header_bytes: how many bytes of the file precede its first record.
+    """
+    rest = b""
+    with open_stream(range_.path, range_.start, range_.end) as stream:
+        pieces = _pieces(stream, 0 if range_.start else header_bytes, settings.max_block_bytes)
+        try:
+            for piece in pieces:
+                data = rest + piece
+                while True:
+                    end = csv_records.last_record_end(data, settings.delimiter, settings.quote)
+                    yield from _within_bounds(data[:end], False, settings)
+                    rest = data[end:]
+                    if len(rest) <= settings.max_row_bytes:
+                        break
+                    refused, data = _pass_over(rest, pieces, settings)
+                    yield refused
+        except Damaged as damage:
+            # All that a line end closed has been given out.
+            yield Broken(str(damage))
+            return
+    yield from _within_bounds(rest, True, settings)
+
+
+def _pieces(stream: RawStream, skip: int, size: int) -> Iterator[bytes]:
+    """What the stream holds, without its first `skip` bytes: a compressed file cannot be entered inside."""
+    while piece := stream.read(size):
+        if skip:
+            dropped = min(skip, len(piece))
+            piece, skip = piece[dropped:], skip - dropped
+        if piece:
+            yield piece
+
+
+def _within_bounds(data: bytes, at_end: bool, settings: ReadSettings) -> Iterator[Records | Refused]:
+    """Whole records with those that are too large, or unterminated at the end of the file, told apart."""
+    begin = 0
+    may_be_open = at_end and settings.quote and settings.quote.encode() in data
+    if len(data) > settings.max_row_bytes or may_be_open:
+        found = csv_records.spans(data, settings.delimiter, settings.quote)
+        refused = found.ends - found.starts > settings.max_row_bytes
+        if found.open_quote:
+            refused[-1] = True
+        for index in np.flatnonzero(refused):
+            start, end = int(found.starts[index]), int(found.ends[index])
+            yield from _records(data[begin:start])
+            head = data[start : min(end, start + MAX_PAYLOAD_BYTES + 1)]
+            yield _refusal(head, end - start, found.open_quote and index == len(refused) - 1, settings)
+            begin = end
+    yield from _records(data[begin:] if begin else data)
+
+
+def _records(data: bytes) -> Iterator[Records]:
+    if _IN_RECORD.search(data):
+        yield Records(data)
+
+
+def _refusal(head: bytes, size: int, is_open: bool, settings: ReadSettings) -> Refused:
+    if is_open:
+        return Refused(head, "unterminated_quote", _UNTERMINATED)
+    return Refused(head, "too_large", f"the record has {size} bytes, more than max_row_bytes {settings.max_row_bytes}")
+
+
+def _pass_over(data: bytes, pieces: Iterator[bytes], settings: ReadSettings) -> tuple[Refused, bytes]:
+    """Passes over one record that is too large to hold, to its true end; also returns what follows."""
+    skipper = csv_records.RecordSkipper(settings.delimiter, settings.quote)
+    head, size = b"", 0
+    while True:
+        end = skipper.feed(data)
+        in_record = len(data) if end is None else end
+        head += data[: min(in_record, MAX_PAYLOAD_BYTES + 1 - len(head))]
+        size += in_record
+        if end is not None:
+            return _refusal(head, size, False, settings), data[end:]
+        data = next(pieces, b"")
+        if not data:
+            return _refusal(head, size, skipper.in_quotes, settings), b""

@@ -1,0 +1,112 @@
+"""The header of a CSV file: what its columns are called, and whether the file can be used at all."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+from transforms import csv_records
+from transforms.compression import Damaged, open_stream
+from transforms.names import near_miss
+from transforms.read import ReadSettings, UnusableFile
+
+BOM = b"\xef\xbb\xbf"
+_FIRST_READ = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """Attributes:
+    names: of the fields, in the file's order.
+    size: bytes before the first record: byte order mark, blank lines and header.
+    """
+
+    names: tuple[str, ...]
+    size: int
+
+
+def header_of(path: str, settings: ReadSettings) -> Header | None:
+    """The header of a file; None for a file without a record.
+
+    Raises:
+      UnusableFile: a column is not there or there twice, or the header is no UTF-8 text.
+      OSError: the file cannot be read.
+    """
+    head, whole = _head(path, settings)
+    _refuse_utf16(head)
+    bom = len(BOM) if head.startswith(BOM) else 0
+    if not settings.header:
+        return Header((*settings.contract_columns, *settings.kept_undeclared), bom)
+    head = head[bom:]
+    found = csv_records.spans(head, settings.delimiter, settings.quote)
+    if not len(found.starts):
+        return None
+    if found.open_quote and len(found.starts) == 1:
+        raise UnusableFile("unterminated_quote", "the header has a quote that is never closed: close it")
+    start, end = int(found.starts[0]), int(found.ends[0])
+    if not whole and end == len(head):
+        raise UnusableFile("unreadable", "the file breaks off inside its header")
+    try:
+        text = head[start:end].decode()
+    except UnicodeDecodeError:
+        raise UnusableFile("bad_encoding", "the header is not UTF-8 text: convert the file") from None
+    names = tuple(csv_records.fields(text, settings.delimiter, settings.quote))
+    _refuse(names, settings)
+    return Header(names, bom + end)
+
+
+def _head(path: str, settings: ReadSettings) -> tuple[bytes, bool]:
+    """The first bytes of a file, its first record among them; False where they break off in damage."""
+    head, size = b"", _FIRST_READ
+    with open_stream(path) as stream:
+        while True:
+            try:
+                piece = stream.read(size)
+            except Damaged as damage:
+                if head.strip(b"\r\n"):
+                    return head, False
+                raise UnusableFile("unreadable", str(damage)) from None
+            head += piece
+            text = head.removeprefix(BOM)
+            # Two records tell that the first is whole; without a header the first bytes are enough.
+            if (
+                not piece
+                or not settings.header
+                or len(csv_records.spans(text, settings.delimiter, settings.quote).starts) > 1
+            ):
+                return head, True
+            if len(head) > settings.max_row_bytes:
+                raise UnusableFile("too_large", f"the header is longer than {settings.max_row_bytes} bytes")
+            size = len(head)
+
+
+def _refuse_utf16(head: bytes) -> None:
+    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    # Without a mark: every other byte of plain letters is zero.
+    pairs = [head[at] == 0 for at in range(min(4, len(head)))]
+    if marked or pairs in ([False, True, False, True], [True, False, True, False]):
+        raise UnusableFile(
+            "bad_encoding", "the file is UTF-16, expected UTF-8: convert it, as with iconv -f UTF-16 -t UTF-8"
+        )
+
+
+def _refuse(names: tuple[str, ...], settings: ReadSettings) -> None:
+    counts = collections.Counter(names)
+    for name, column in settings.contract_columns.items():
+        if counts[name] > 1:
+            raise UnusableFile("duplicate_key", f"the header has column {name!r} {counts[name]} times", name)
+        if not counts[name] and column.required:
+            raise UnusableFile("missing_column", f"the header has no column {name!r}{near_miss(name, names)}", name)
+    for name in settings.kept_undeclared:
+        if counts[name] != 1:
+            raise UnusableFile(
+                "missing_column" if not counts[name] else "duplicate_key",
+                f"the kept column {name!r} is {counts[name]} times in the header{near_miss(name, names)}",
+                name,
+            )
+    if settings.extra == "reject":
+        known = settings.contract_columns.keys() | set(settings.kept_undeclared)
+        if extra := [n for n in names if n not in known]:
+            raise UnusableFile(
+                "not_allowed", f"the header has columns that the contract does not name: {extra}", extra[0]
+            )
