@@ -173,6 +173,16 @@ def open_inner(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None, None])})})
 
 
+def unknown_rank(folder: Path) -> Path:
+    """X float32 of unknown rank -> total float32[?]: the sum of each row, whatever its shape."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"total": tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1]), axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec(None)})})
+
+
 def no_row_dimension(folder: Path) -> Path:
     """X float32[?] -> y float32[?], and total float32: one number for the whole batch."""
     tf = import_tensorflow()
@@ -284,7 +294,7 @@ def _weights(seed: int, rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
 
 
-def _spec(shape: list[int | None], dtype: str = "float32") -> Any:
+def _spec(shape: list[int | None] | None, dtype: str = "float32") -> Any:
     return import_tensorflow().TensorSpec(shape, dtype)
 
 

@@ -111,12 +111,20 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         tensors = self.call.signature.inputs.values()
         if any(t.shape is None or None in t.shape[1:] for t in tensors):
             return
-        rows = [self.call.batch_rows, *([_small(self.call.batch_rows)] if self.call.compiled else [])]
-        for count in [self.call.fixed_rows] if self.call.fixed_rows else rows:
-            feeds = {t.name: _zeros(t, count) for t in tensors}
+        errors = import_tensorflow().errors
+        small = self.call.compiled and not self.call.fixed_rows
+        todo = [self._limit, *([_small(self._limit)] if small else [])]
+        while todo:
+            feeds = {t.name: _zeros(t, todo[0]) for t in tensors}
             try:
                 (servable.call_compiled if self.call.compiled else servable.call)(feeds)
-            except import_tensorflow().errors.OpError:
+                todo.pop(0)
+            except errors.ResourceExhaustedError:
+                if self.call.fixed_rows or self._limit == 1:
+                    return
+                self._limit //= 2
+                todo = [self._limit]
+            except errors.OpError:
                 return
 
     def run_inference(
