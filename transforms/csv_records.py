@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from transforms.framing import CR, LF, line_end_positions
+from transforms.framing import CR, LF, byte_positions, line_end_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +76,7 @@ def last_record_end(data: bytes, delimiter: str, quote: str) -> int:
 
 
 def _positions(text: np.ndarray, quote: str) -> np.ndarray:
-    found = text == ord(quote) if quote else None
-    return np.flatnonzero(found) if found is not None and found.any() else np.array([], np.int64)
+    return byte_positions(text, ord(quote)) if quote else np.array([], np.int64)
 
 
 def quotes_are_plain(text: np.ndarray, quotes: np.ndarray, delimiter: str) -> bool:

@@ -39,15 +39,20 @@ def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
 
 def line_end_positions(text: np.ndarray) -> np.ndarray:
     """Positions of every LF and CR in a uint8 array."""
-    found = []
+    return byte_positions(text, LF, CR)
+
+
+def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
+    """Positions, ascending, of every one of some bytes in a uint8 array."""
+    found = [np.array([], np.int64)]
     for start in range(0, len(text), _CACHED_BYTES):
         piece = text[start : start + _CACHED_BYTES]
-        line_ends = piece == LF
-        carriage = piece == CR
-        if carriage.any():
-            line_ends |= carriage
-        found.append(np.flatnonzero(line_ends) + start)
-    return np.concatenate(found) if found else np.array([], np.int64)
+        same = piece == bytes_[0]
+        for byte in bytes_[1:]:
+            same |= piece == byte
+        if same.any():
+            found.append(np.flatnonzero(same) + start)
+    return np.concatenate(found)
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:

@@ -24,22 +24,21 @@ def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.nd
       no number (wrong_type); and a mask of numbers that overflow the dtype (out_of_range). `nan`,
       `inf` and their spellings are numbers.
     """
-    wrong, overflow = _masks(len(text))
-    series = pl.from_arrow(text)
-    wide = series.cast(pl.Float64, strict=False)
-    left = _not_taken(text, wide)
-    values = wide.to_numpy(writable=len(left) > 0)
-    if len(left):
-        again = series.gather(left).str.strip_chars(_BLANKS).cast(pl.Float64, strict=False)
-        wrong[left] = again.is_null().to_numpy()
-        values[left] = again.fill_null(0).to_numpy()
+    values, not_taken = _cast(text, pl.Float64)
+    wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
+    if len(not_taken):
+        values = values.copy()
+        left = pc.utf8_trim(text.take(pa.array(not_taken)), _BLANKS)
+        values[not_taken], still = _cast(left, pl.Float64)
+        wrong[not_taken[still]] = True
     if dtype != "float64":
         with np.errstate(over="ignore"):
             values = values.astype(dtype)
     endless = np.flatnonzero(np.isinf(values))
     if len(endless):
         # Text with a digit that became infinite did overflow; `inf` and its spellings have none.
-        overflow[endless] = series.gather(endless).str.contains("[0-9]").to_numpy()
+        texts = text.take(pa.array(endless))
+        overflow[endless] = pc.match_substring_regex(texts, "[0-9]").to_numpy(zero_copy_only=False)
     return _with_nulls_of(text, values), wrong, overflow
 
 
@@ -48,23 +47,19 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
 
     Returns the same as `parse_float`.
     """
-    wrong, overflow = _masks(len(text))
-    series = pl.from_arrow(text)
     type_ = pl.UInt64 if dtype == "uint64" else pl.Int64
-    wide = series.cast(type_, strict=False)
-    left = _not_taken(text, wide)
-    if wide.null_count():
-        wide = wide.fill_null(0)
-    values = wide.to_numpy(writable=len(left) > 0)
-    if len(left):
+    values, not_taken = _cast(text, type_)
+    wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
+    if len(not_taken):
+        values = values.copy()
         # Whole files are written `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
-        plain = series.gather(left).str.strip_chars(_BLANKS).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1")
-        again = plain.cast(type_, strict=False)
-        values[left] = again.fill_null(0).to_numpy()
-        odd = np.flatnonzero(again.is_null().to_numpy())
-        if len(odd):
-            at = left[odd]
-            values[at], wrong[at], overflow[at] = _odd_integers(plain.gather(odd), values.dtype)
+        left = pc.utf8_trim(text.take(pa.array(not_taken)), _BLANKS)
+        plain = pl.from_arrow(left).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
+        values[not_taken], still = _cast(plain, type_)
+        if len(still):
+            at = not_taken[still]
+            odd = plain.take(pa.array(still)).to_pylist()
+            values[at], wrong[at], overflow[at] = _odd_integers(odd, values.dtype)
     info = np.iinfo(dtype)
     if values.dtype != dtype:
         if len(values) and (values.min() < info.min or values.max() > info.max):
@@ -73,16 +68,15 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
     return _with_nulls_of(text, values), wrong, overflow
 
 
-def _masks(count: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(count, bool), np.zeros(count, bool)
-
-
-def _not_taken(text: pa.Array, parsed: pl.Series) -> np.ndarray:
-    """Positions of the texts that are there and came back null."""
-    if parsed.null_count() == text.null_count:
-        return np.array([], np.int64)
-    null = parsed.is_null().to_numpy()
-    return np.flatnonzero(null & text.is_valid().to_numpy(zero_copy_only=False) if text.null_count else null)
+def _cast(text: pa.Array, type_: type[pl.DataType]) -> tuple[np.ndarray, np.ndarray]:
+    """What polars makes of texts, 0 where nothing; and the positions of those that it does not take."""
+    found = pl.from_arrow(text).cast(type_, strict=False).to_arrow()
+    if not found.null_count:
+        return found.to_numpy(), np.array([], np.int64)
+    null = found.is_null().to_numpy(zero_copy_only=False)
+    if text.null_count:
+        null &= text.is_valid().to_numpy(zero_copy_only=False)
+    return pc.fill_null(found, 0).to_numpy(), np.flatnonzero(null)
 
 
 def _with_nulls_of(text: pa.Array, values: np.ndarray) -> pa.Array:
@@ -90,15 +84,15 @@ def _with_nulls_of(text: pa.Array, values: np.ndarray) -> pa.Array:
     return pa.array(values, mask=mask, from_pandas=False)
 
 
-def _odd_integers(texts: pl.Series, dtype: np.dtype) -> tuple[np.ndarray, list[bool], list[bool]]:
+def _odd_integers(texts: list[str], dtype: np.dtype) -> tuple[np.ndarray, list[bool], list[bool]]:
     """What polars does not take: `7e2`, `+.7e1`, numbers too large, and what is no number. Each
     distinct text once.
 
     Returns values, 0 where a mask is true; what is wrong_type; and what is out_of_range.
     """
     info = np.iinfo(dtype)
-    distinct = {text: integer_value(text) for text in texts.unique().to_list()}
-    found = [distinct[text] for text in texts.to_list()]
+    distinct = {text: integer_value(text) for text in set(texts)}
+    found = [distinct[text] for text in texts]
     wrong = [value is None for value in found]
     overflow = [value is not None and not info.min <= value <= info.max for value in found]
     values = [0 if w or o else value for value, w, o in zip(found, wrong, overflow, strict=True)]
