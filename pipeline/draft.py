@@ -91,8 +91,8 @@ def _model_lines(path: str, version: str | int, found: Version, chosen: Signatur
 
 
 def _column_lines(match: Match, sample: Sample) -> Iterator[str]:
-    yield "# What a valid row is. One that breaks a rule becomes a dead letter. Beside dtype and shape:"
-    yield "# range, allowed, min_length, max_length, default, nulls, unit, meaning."
+    yield "# What a valid row is. One that breaks a rule becomes a dead letter. A column has, beside dtype and shape:"
+    yield "# range, allowed, min_length, max_length, finite, default, required, nulls, unit, meaning."
     if not match.columns:
         yield "columns: {}"
         return
@@ -160,8 +160,8 @@ def _rest_lines(match: Match, sample: Sample) -> Iterator[str]:
     yield ""
     yield "rejects:"
     yield "  payload: full  # none: a dead letter does not show the row"
-    yield "  budget: 1%  # rows; over it nothing is published. A count or a share"
-    yield "  files: 0  # unusable files allowed"
+    yield "  budget: 1%  # rows; a count or a share. Over it predictions are not published, dead letters are"
+    yield "  files: 0  # unusable files, and stretches of files that cannot be read, allowed"
     yield ""
     yield "engine:"
     yield "  runner: local"
