@@ -1,5 +1,5 @@
-"""CSV: records to text columns. Numbers are parsed later, by `transforms.validate`: one vectorised
-path then serves clean and dirty rows alike."""
+"""CSV: records to columns, of text mostly: what it stands for is judged later, by `transforms.validate`,
+in one vectorised path for clean and dirty rows alike. Columns of clean numbers go straight."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from transforms.block import (
 from transforms.csv_blocks import Broken, Records, blocks
 from transforms.csv_header import BOM, Header, header_of
 from transforms.csv_ranges import cut
+from transforms.csv_typed import TypedColumns, failed_column
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, empty_rows
 from transforms.splits import FileRange
@@ -69,6 +70,7 @@ class _Parser:
         self._fields = [str(i) for i in range(len(header.names))]
         used = [*settings.contract_columns, *settings.kept_undeclared]
         self._field_of = {name: str(header.names.index(name)) for name in used if name in header.names}
+        self._typed = TypedColumns({n: c for n, c in settings.contract_columns.items() if n in self._field_of})
         # Text that is null is told from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[str, ...], list[str]] = {}
         for name in self._field_of:
@@ -118,19 +120,47 @@ class _Parser:
         # With no column used the rows are counted all the same.
         for nulls, names in (self._passes or {("",): []}).items():
             ragged = []
-            table = self._parse(text, nulls, [self._field_of[n] for n in names] or self._fields[:1], ragged, is_utf8)
-            good = table.num_rows
-            for name, values in zip(names, table.columns, strict=False):
-                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+            parsed, good = self._parse(text, nulls, names, ragged, is_utf8)
+            for name, values in parsed.items():
                 if not is_utf8:
-                    whole, fault = self._from_latin1(name, whole)
+                    values, fault = self._from_latin1(name, values)
                     faults += fault
                 elif self._is_binary(name):
-                    whole = whole.cast(pa.binary())
-                columns[name] = whole
+                    values = values.cast(pa.binary())
+                columns[name] = values
         return columns, good, ragged, faults
 
-    def _parse(self, text: bytes, nulls: tuple[str, ...], fields: list[str], ragged: list, is_utf8: bool) -> pa.Table:
+    def _parse(
+        self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
+    ) -> tuple[dict[str, pa.Array], int]:
+        """Columns by name, typed where they can be and else text, and how many rows they have."""
+        typed = {n: t for n, t in self._typed.types(text).items() if n in names} if is_utf8 else {}
+        columns: dict[str, pa.Array] = {}
+        while True:
+            left = [n for n in names if n not in columns]
+            types = {self._field_of[n]: typed.get(n, pa.string()) for n in left} or {self._fields[0]: pa.string()}
+            ragged.clear()
+            try:
+                table = self._read(text, nulls, types, ragged, is_utf8)
+            except pa.ArrowInvalid as error:
+                field = failed_column(error)
+                name = next((n for n in left if self._field_of[n] == str(field)), None)
+                if name not in typed:
+                    raise
+                self._typed.give_up(name)
+                del typed[name]
+                continue
+            for name, values in zip(left, table.columns, strict=False):
+                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+                if name in typed and (whole := self._typed.accept(name, whole)) is None:
+                    self._typed.give_up(name)
+                    del typed[name]
+                else:
+                    columns[name] = whole
+            if len(columns) == len(names):
+                return columns, table.num_rows
+
+    def _read(self, text: bytes, nulls: tuple[str, ...], types: dict, ragged: list, is_utf8: bool) -> pa.Table:
         settings = self._settings
 
         def on_invalid(bad: pacsv.InvalidRow) -> str:
@@ -149,8 +179,8 @@ class _Parser:
             ),
             pacsv.ConvertOptions(
                 check_utf8=False,  # it is, by now
-                column_types=dict.fromkeys(fields, pa.string()),
-                include_columns=fields,
+                column_types=types,
+                include_columns=list(types),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 null_values=[n if is_utf8 else n.encode().decode("latin-1") for n in nulls],
