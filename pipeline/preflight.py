@@ -18,13 +18,22 @@ from pipeline.build import Steps
 from pipeline.job import Engine, Job, JobError, available_cores
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
-from transforms.serialize import RECORD
 from transforms.files import InputFile, format_of, list_files
 from transforms.infer import ModelCall
-from transforms.model import ModelError, Signature, Version, choose_signature, find_version, hash_model, read_signatures, unsupported
+from transforms.model import (
+    ModelError,
+    Signature,
+    Version,
+    choose_signature,
+    find_version,
+    hash_model,
+    read_signatures,
+    unsupported,
+)
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
+from transforms.serialize import RECORD
 
 _CHECKED_AT_ONCE = 16
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
@@ -91,7 +100,7 @@ def prepare(job: Job) -> Prepared:
     if signature is not None:
         problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
         wanted = wanted_outputs(job.outputs, signature)
-        taken = {name: "a kept column" for name in keep} | ({"source": "position", "row": "position"} if job.output.position else {})
+        taken = dict.fromkeys(keep, "a kept column") | ({"source": "position", "row": "position"} if job.output.position else {})
         problems += [f"output.keep: column {n!r} meets output.position" for n in keep if job.output.position and n in ("source", "row")]
         problems += bind_outputs(wanted, signature, taken)
     if problems or read is None or signature is None:

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.build import Steps
 from pipeline.job import JobError
 from pipeline.preflight import Prepared
 from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
@@ -78,12 +77,14 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
     if row_bytes is None and blocks and (count := sum(b.count for b in blocks)):
         row_bytes = prepared.files[0].size / max(count, 1)
     try:
-        scored = ServableHandler(dataclasses.replace(steps.call, batch_rows=min(rows, DEFAULT_BATCH_ROWS))).run_inference(blocks, servable)
+        call = dataclasses.replace(steps.call, batch_rows=min(rows, DEFAULT_BATCH_ROWS))
+        scored = ServableHandler(call).run_inference(blocks, servable)
     except EveryRowFails as error:
         raise JobError([f"the model fails on every row that it was tried on: {error}"]) from None
     refused = [r for b in scored for r in b.rejected.filter(pc.equal(b.rejected["stage"], "infer")).to_pylist()]
     if refused and not any(b.rows.num_rows for b in scored):
-        raise JobError([f"the model fails on all {len(refused)} rows that it was tried on; first: {refused[0]['message']}"])
+        first = refused[0]["message"]
+        raise JobError([f"the model fails on all {len(refused)} rows that it was tried on; first: {first}"])
     done = [postprocess(b, steps.outputs) for b in scored]
     predictions = pa.RecordBatch.from_pylist([], steps.outputs.schema) if not done else concat([b.rows for b in done])
     rejected = concat([b.rejected for b in done]) if done else pa.RecordBatch.from_pylist([], REJECTED_SCHEMA)
@@ -182,7 +183,8 @@ def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: b
     best_compiled = _best(compiled)
     if xla == "on" or best_compiled.rows_per_s > best.rows_per_s * _COMPILED_GAIN:
         gain = best_compiled.rows_per_s / best.rows_per_s
-        return Choice(best_compiled.batch_rows, True, f"XLA is {gain:.2f} times as fast, and agrees", [*plain, *compiled])
+        why = f"XLA is {gain:.2f} times as fast, and agrees"
+        return Choice(best_compiled.batch_rows, True, why, [*plain, *compiled])
     return Choice(best.batch_rows, False, "XLA is no faster", [*plain, *compiled])
 
 
@@ -204,7 +206,9 @@ def _tile(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
     return {n: np.resize(f, (rows, *f.shape[1:])) for n, f in feeds.items()}
 
 
-def _time_sizes(servable: Servable, feeds: Mapping[str, np.ndarray], sizes: Sequence[int], compiled: bool) -> list[Timing]:
+def _time_sizes(
+    servable: Servable, feeds: Mapping[str, np.ndarray], sizes: Sequence[int], compiled: bool
+) -> list[Timing]:
     """Times each size, interleaved, so that a noisy moment does not fall on one; the best of each."""
     call = servable.call_compiled if compiled else servable.call
     tiled, best = {}, {}
@@ -277,5 +281,3 @@ def load(prepared: Prepared) -> Servable:
     """The model on this machine, one copy a process."""
     call = prepared.steps.call
     return load_once(call.path, call.signature.name, call.intra_op_threads)
-
-

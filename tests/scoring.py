@@ -40,7 +40,9 @@ class Scored:
         return {r["row"]: r["reason"] for r in self.rejected}
 
 
-def score(folder: Path, saved_model: str, rows: Sequence[Mapping[str, Any]] | pa.Table, format: str = "jsonl", **sections) -> Scored:
+def score(
+    folder: Path, saved_model: str, rows: Sequence[Mapping[str, Any]] | pa.Table, format: str = "jsonl", **sections
+) -> Scored:
     """Scores rows.
 
     Args:

@@ -28,7 +28,8 @@ def columns(**shapes):
 
 
 def rows_of(**arrays):
-    return [dict(zip(arrays, values, strict=True)) for values in zip(*(a.tolist() for a in arrays.values()), strict=True)]
+    rows = zip(*(a.tolist() for a in arrays.values()), strict=True)
+    return [dict(zip(arrays, row, strict=True)) for row in rows]
 
 
 def close(found, expected, rtol=1e-5):
@@ -102,7 +103,9 @@ def test_several_named_inputs(tmp_path, model):
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "tfrecord"])
 def test_strings_of_any_characters(tmp_path, model, format):
     texts = ["plain", "Grüße", "日本", "a,b", 'q"q', "tab\tx", "x" * 5000, "-"]
-    scored = score(tmp_path, model("strings"), [{"text": t} for t in texts], format, columns={"text": {"dtype": "string"}})
+    scored = score(
+        tmp_path, model("strings"), [{"text": t} for t in texts], format, columns={"text": {"dtype": "string"}}
+    )
     assert scored.column("length") == [len(t.encode()) for t in texts]
     # TensorFlow's upper works on ASCII.
     ascii_upper = [bytes(b - 32 if 97 <= b <= 122 else b for b in t.encode()) for t in texts]
@@ -235,9 +238,7 @@ def test_a_fixed_batch_is_filled_up_and_the_surplus_dropped(tmp_path, model, row
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_rows_of_different_lengths_go_together_by_length(tmp_path, model, format):
     rows = [{"x": floats(1 + i % 4).tolist()} for i in range(N)]
-    scored = score(
-        tmp_path, model("open_inner"), rows, format, columns=columns(x=[None]), model={"batch_rows": 8}
-    )
+    scored = score(tmp_path, model("open_inner"), rows, format, columns=columns(x=[None]), model={"batch_rows": 8})
     assert scored.column("row") == list(range(N))
     close(scored.column("mean"), [np.mean(r["x"]) for r in rows])
 
@@ -309,7 +310,7 @@ def test_a_probability_as_class_and_label(tmp_path, model):
 
 
 def test_an_output_without_a_row_dimension_is_refused_unless_it_is_not_asked_for(tmp_path, model):
-    with pytest.raises(JobError, match="'total' has no row dimension .float32.: list the outputs you want"):
+    with pytest.raises(JobError, match=r"'total' has no row dimension .float32.: list the outputs you want"):
         score(tmp_path / "a", model("no_row_dimension"), rows_of(x=floats(N)), columns={"x": FLOAT})
     x = floats(N)
     scored = score(tmp_path / "b", model("no_row_dimension"), rows_of(x=x), columns={"x": FLOAT}, outputs=["y"])
@@ -333,7 +334,7 @@ def test_outputs_that_have_to_be_finite_cost_the_row(tmp_path, model):
 
 
 def test_two_signatures(tmp_path, model):
-    with pytest.raises(JobError, match="several signatures.*double, halve"):
+    with pytest.raises(JobError, match=r"several signatures.*double, halve"):
         score(tmp_path / "a", model("two_signatures"), rows_of(x=floats(3)), columns={"x": FLOAT})
     x = floats(N)
     for name, factor in (("double", 2), ("halve", 0.5)):

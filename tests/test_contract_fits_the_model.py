@@ -70,7 +70,7 @@ CASES = {
         {"ege": F32},
         {},
         ["age: float32 [?]"],
-        ["input 'age' is not fed: declare a column 'age'; did you mean 'ege'?, or say in inputs.age what it is made of"],
+        ["input 'age' is not fed: declare a column 'age'; did you mean 'ege'?, or say in inputs.age what it is made"],
     ),
     "missing column": (
         {"a": F32},
@@ -270,7 +270,11 @@ def test_what_a_function_makes_is_not_judged_before_it_runs():
 OUTPUT_CASES = {
     "fits": ({"y": {"meaning": "probabilities", "labels": ["a", "b", "c"]}}, ["y: float32 [?, 3]"], []),
     "two labels of one probability": ({"y": {"meaning": "logits", "labels": ["n", "y"]}}, ["y: float16 [?, 1]"], []),
-    "unknown": ({"yy": {}}, ["y: float32 [?]"], ["outputs.yy: the model has no such output; did you mean 'y'?; it has y"]),
+    "unknown": (
+        {"yy": {}},
+        ["y: float32 [?]"],
+        ["outputs.yy: the model has no such output; did you mean 'y'?; it has y"],
+    ),
     "labels": (
         {"y": {"meaning": "probabilities", "labels": ["a", "b"]}},
         ["y: float32 [?, 3]"],

@@ -97,7 +97,8 @@ def test_rows_that_the_model_does_not_answer(tmp_path, model):
 
 
 def test_a_model_that_no_row_gets_through_is_found_at_launch(tmp_path, model):
-    with pytest.raises(JobError, match=r"fails on every row .* first: the model failed .* assertion failed: \[poisoned\]"):
+    expected = r"fails on every row .* first: the model failed .* assertion failed: \[poisoned\]"
+    with pytest.raises(JobError, match=expected):
         score(tmp_path, model("poison"), vectors(1000, range(1000)), columns=VECTOR)
     assert not list(tmp_path.glob("out/predictions/*"))
 
@@ -224,7 +225,7 @@ def function(tmp_path, monkeypatch, request):
 
     def write(text):
         name = "own_" + request.node.name.replace("[", "_").replace("]", "_").replace("-", "_")
-        (tmp_path / f"{name}.py").write_text("import pyarrow as pa\nimport pyarrow.compute as pc\nimport numpy as np\n" + textwrap.dedent(text))
+        (tmp_path / f"{name}.py").write_text("import pyarrow as pa\nimport numpy as np\n" + textwrap.dedent(text))
         monkeypatch.syspath_prepend(str(tmp_path))
         return f"{name}:f"
 
@@ -242,7 +243,12 @@ def test_a_row_that_the_function_raises_on(tmp_path, model, function):
     """)
     rows = [{"id": i, "x": "sec ret" if i in (3, 150) else str(i + 1)} for i in range(200)]
     scored = score(
-        tmp_path, model("nan_out"), rows, columns=TEXT, preprocess=name, output={"path": str(tmp_path / "out"), "keep": ["id", "x"], "position": True}
+        tmp_path,
+        model("nan_out"),
+        rows,
+        columns=TEXT,
+        preprocess=name,
+        output={"path": str(tmp_path / "out"), "keep": ["id", "x"], "position": True},
     )
     assert scored.reasons == {3: "preprocess_error", 150: "preprocess_error"}
     np.testing.assert_allclose(scored.column("y"), np.log([i + 1 for i in range(200) if i not in (3, 150)]), atol=1e-6)
@@ -250,7 +256,7 @@ def test_a_row_that_the_function_raises_on(tmp_path, model, function):
     assert scored.column("id") == [i for i in range(200) if i not in (3, 150)]
     assert scored.column("x")[0] == "1"
     message = scored.rejected[0]["message"]
-    assert "raised ValueError on this row at" in message and "sec" not in message and message.endswith(".py:6")
+    assert "raised ValueError on this row at" in message and "sec" not in message and message.endswith(".py:5")
 
 
 def test_columns_that_the_function_makes_feed_the_model(tmp_path, model, function):
@@ -288,9 +294,18 @@ BROKEN = {
     "a dict": ("return rows.to_pydict()", "returned dict, expected a pyarrow.RecordBatch"),
     "a table": ("return pa.table(rows)", "returned Table, expected a pyarrow.RecordBatch"),
     "a dropped column": ("return rows.select(['id'])", "it returns no column 'x', which input 'x' is made of"),
-    "another dtype": ("return pa.record_batch({'x': pa.array([1.0] * len(rows))})", "'x' is float64: return it as float32, or use cast: float32"),
-    "another shape": ("return pa.record_batch({'x': pa.array([[1.0]] * len(rows), pa.list_(pa.float32(), 1))})", "rows of shape [1]"),
-    "a date": ("return pa.record_batch({'x': pa.array([0] * len(rows), pa.date32())})", "column 'x' is date32[day]: return numbers"),
+    "another dtype": (
+        "return pa.record_batch({'x': pa.array([1.0] * len(rows))})",
+        "column 'x' is float64: return it as float32, or use cast: float32",
+    ),
+    "another shape": (
+        "return pa.record_batch({'x': pa.array([[1.0]] * len(rows), pa.list_(pa.float32(), 1))})",
+        "rows of shape [1]",
+    ),
+    "a date": (
+        "return pa.record_batch({'x': pa.array([0] * len(rows), pa.date32())})",
+        "column 'x' is date32[day]: return numbers",
+    ),
 }
 
 

@@ -285,5 +285,5 @@ def test_shapes_and_padding_of_rows_of_any_lengths(rows):
     assert ragged.tolist() == [len(set(inner)) > 1 for inner in lengths]
     filled = padded(column, -1)
     high, wide = max(map(len, rows)), max((n for inner in lengths for n in inner), default=0)
-    expected = [[row[i] + [-1] * (wide - len(row[i])) if i < len(row) else [-1] * wide for i in range(high)] for row in rows]
-    assert filled.tolist() == expected
+    full = [row + [[]] * (high - len(row)) for row in rows]
+    assert filled.tolist() == [[inner + [-1] * (wide - len(inner)) for inner in row] for row in full]

@@ -18,7 +18,9 @@ from transforms.postprocess import Output, classes, output_fields
 from transforms.tensors import dimensions
 
 
-def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool = False) -> list[str]:
+def bind_inputs(
+    contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool = False
+) -> list[str]:
     """What keeps the contract's columns from feeding the signature: a sentence each.
 
     Args:
@@ -29,9 +31,12 @@ def bind_inputs(contract: Contract, inputs: Mapping[str, Input], signature: Sign
     problems = []
     for name in inputs:
         if name not in signature.inputs:
-            problems.append(f"inputs.{name}: the model has no such input{near_miss(name, signature.inputs)}; it has {_listed(signature.inputs)}")
+            near = near_miss(name, signature.inputs)
+            problems.append(f"inputs.{name}: the model has no such input{near}; it has {_listed(signature.inputs)}")
     if len({t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]}) > 1:
-        problems.append(f"signature {signature.name!r} fixes different numbers of rows for its inputs: it cannot be fed batches")
+        problems.append(
+            f"signature {signature.name!r} fixes different numbers of rows for its inputs: it cannot be fed batches"
+        )
     for name, tensor in signature.inputs.items():
         problems += _bind(name, tensor, inputs.get(name, Input()), None if free_columns else contract)
     fed = {s for n in signature.inputs for s in inputs.get(n, Input()).sources(n)}
@@ -56,7 +61,9 @@ def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[s
     for name, tensor in tensors.items():
         how = inputs.get(name, Input())
         if missing := [s for s in how.sources(name) if s not in schema.names]:
-            problems += [f"it returns no column {s!r}, which input {name!r} is made of{near_miss(s, schema.names)}" for s in missing]
+            for source in missing:
+                near = near_miss(source, schema.names)
+                problems.append(f"it returns no column {source!r}, which input {name!r} is made of{near}")
         elif all(s in columns for s in how.sources(name)):
             problems += [p.replace("declare", "return") for p in _bind(name, tensor, how, contract)]
     return problems
@@ -97,7 +104,8 @@ def _bind(name: str, tensor: Tensor, how: Input, contract: Contract | None) -> I
     if tensor.shape == ():
         yield f"input {name!r} has no row dimension ({tensor.describe()}): export a signature that takes batches"
         return
-    if (how.record or how.serialize) and (tensor.dtype != "string" or (tensor.shape is not None and len(tensor.shape) != 1)):
+    of_examples = tensor.dtype == "string" and (tensor.shape is None or len(tensor.shape) == 1)
+    if (how.record or how.serialize) and not of_examples:
         yield f"inputs.{name}: the model takes {tensor.describe()}, and serialized tf.Examples are string[?]"
         return
     if contract is None:
@@ -152,13 +160,15 @@ def _bind_form(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Colu
         return
     # Packing into floats takes any number: that is its point. What a cast makes is taken by its word.
     fits = _into_floats if how.pack and how.cast is None else _safe
-    remedy = f"use cast: {wanted}" if wanted not in ("bool", "string") else ""
+    cast = "" if wanted in ("bool", "string") else f"use cast: {wanted}"
     if not any(True for _ in how.steps):
         for source, column in columns.items():
             if not fits(column.dtype, wanted):
-                yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: declare it as {wanted}{remedy and ', or ' + remedy}"
+                remedy = f"declare it as {wanted}" + (cast and f", or {cast}")
+                yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: {remedy}"
     elif not fits(form.dtype, wanted):
-        yield f"inputs.{name}: its steps make {form.dtype}, and the model takes {tensor.dtype}: {remedy or 'declare the column so'}"
+        remedy = cast or f"declare the column as {wanted}"
+        yield f"inputs.{name}: its steps make {form.dtype}, and the model takes {tensor.dtype}: {remedy}"
     yield from _bind_shape(name, tensor, how, form)
     yield from _bind_pad(name, tensor, how, form)
 
@@ -201,7 +211,10 @@ def _bind_pad(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[str
     if how.pad is None:
         return
     if None not in form.shape:
-        yield f"inputs.{name}: pad fills rows of different lengths, and all rows have shape {dims(form.shape)}: leave it out, or declare a shape with null"
+        yield (
+            f"inputs.{name}: pad fills rows of different lengths, and all rows have shape {dims(form.shape)}: "
+            "leave it out, or declare a shape with null"
+        )
     elif isinstance(how.pad, str) != (tensor.dtype == "string") or ("int" in tensor.dtype and how.pad != int(how.pad)):
         yield f"inputs.{name}: pad {how.pad!r} is no {tensor.dtype}"
 
@@ -219,21 +232,31 @@ def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Map
     for name, how in outputs.items():
         tensor = signature.outputs.get(name)
         if tensor is None:
-            problems.append(f"outputs.{name}: the model has no such output{near_miss(name, signature.outputs)}; it has {_listed(signature.outputs)}")
+            near = near_miss(name, signature.outputs)
+            problems.append(f"outputs.{name}: the model has no such output{near}; it has {_listed(signature.outputs)}")
             continue
         if tensor.shape is None:
-            problems.append(f"output {name!r} is of unknown rank: export a signature that declares it, or leave it out of outputs")
+            problems.append(
+                f"output {name!r} is of unknown rank: export a signature that declares it, or leave it out of outputs"
+            )
             continue
         if not tensor.shape:
-            problems.append(f"output {name!r} has no row dimension ({tensor.describe()}): list the outputs you want under outputs, without it")
+            problems.append(
+                f"output {name!r} has no row dimension ({tensor.describe()}): "
+                "list the outputs you want under outputs, without it"
+            )
             continue
         if tensor.shape[0] not in (None, rows):
-            problems.append(f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): leave it out of outputs")
+            problems.append(
+                f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): leave it out of outputs"
+            )
             continue
         problems += _bind_meaning(name, tensor, how)
         for field in output_fields(name, tensor, how):
             if field.name in names:
-                problems.append(f"outputs.{name}: its column {field.name!r} meets {names[field.name]}: rename it with as: NAME")
+                problems.append(
+                    f"outputs.{name}: its column {field.name!r} meets {names[field.name]}: rename it with as: NAME"
+                )
             names[field.name] = f"a column of output {name!r}"
     return problems
 
@@ -246,12 +269,18 @@ def _bind_meaning(name: str, tensor: Tensor, how: Output) -> Iterator[str]:
         return
     count = classes(tensor)
     if not is_float or count is None:
-        yield f"outputs.{name}: meaning {how.meaning} needs floats of shape [rows] or [rows, classes], and the output is {tensor.describe()}"
+        yield (
+            f"outputs.{name}: meaning {how.meaning} needs floats of shape [rows] or [rows, classes], "
+            f"and the output is {tensor.describe()}"
+        )
         return
     if how.labels is not None and len(how.labels) != count:
         yield f"outputs.{name}: {len(how.labels)} labels for {count} classes ({tensor.describe()})"
     if how.top > 1 and how.threshold is not None and tensor.shape[1:] in ((), (1,)):
-        yield f"outputs.{name}: threshold chooses one of the two classes of a single probability, and top asks for both: leave one out"
+        yield (
+            f"outputs.{name}: threshold chooses one of the two classes of a single probability, "
+            "and top asks for both: leave one out"
+        )
     if how.top > count:
         yield f"outputs.{name}: top {how.top} of {count} classes"
 

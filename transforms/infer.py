@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 import weakref
@@ -161,7 +162,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             for begin, end in self._slices(len(index)):
                 rows = index[begin:end]
                 part = {name: feed[begin:end] for name, feed in feeds.items()}
-                good, failed = self._score_slice(model, part, meter, lambda row, e, rows=rows: _told(batch, borders, rows[row], e))
+                tell = functools.partial(_told, batch, borders, rows)
+                good, failed = self._score_slice(model, part, meter, tell)
                 bad += [(rows[row], text) for row, text in failed]
                 for start, stop, columns in good:
                     done.append(rows[start:stop])
@@ -178,7 +180,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         at = np.searchsorted(order, borders)
         blocks = []
         for block, low, first, last in zip(batch, borders, at, at[1:], strict=False):
-            faults = [Fault(np.array([r - low]), None, "model_error", t) for r, t in bad if low <= r < low + block.rows.num_rows]
+            own = [(row - low, text) for row, text in bad if low <= row < low + block.rows.num_rows]
+            faults = [Fault(np.array([row]), None, "model_error", text) for row, text in own]
             block = reject_rows(block, faults, "infer")
             rows = block.rows
             for name, column in columns.items():
@@ -238,22 +241,25 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             outputs = call(feeds)
         finally:
             meter.add(given, time.perf_counter() - began)
-        return {name: _column(self.call.signature.outputs[name], outputs[name], rows, given) for name in self.call.outputs}
+        tensors = self.call.signature.outputs
+        return {name: _column(tensors[name], outputs[name], rows, given) for name in self.call.outputs}
 
 
 def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Array:
     """The first `wanted` rows of an output as a column, once it is found to be as declared."""
     if not output.ndim or len(output) != rows:
         raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
-    shape = tensor.shape[1:]
-    if output.ndim != len(tensor.shape) or any(e not in (None, f) for e, f in zip(shape, output.shape[1:], strict=True)):
+    if output.ndim != len(tensor.shape) or any(
+        d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)
+    ):
         raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
     if output.dtype != numpy_dtype(tensor):
         raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
     return to_arrow(output[:wanted], output_type(tensor))
 
 
-def _told(batch: Sequence[Block], borders: np.ndarray, row: int, error: Exception) -> str:
+def _told(batch: Sequence[Block], borders: np.ndarray, rows: np.ndarray, index: int, error: Exception) -> str:
+    row = rows[index]
     number = int(np.searchsorted(borders, row, side="right")) - 1
     return f"the model failed on this row: {told(error, batch[number].rows.slice(row - borders[number], 1))}"
 

@@ -173,7 +173,10 @@ def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
 
 def _bind_cast(form: Form, dtype: Dtype) -> Form:
     if (form.dtype in TEXT) != (dtype in TEXT):
-        raise ValueError(f"cast: {dtype} of {form.describe()}: numbers and text do not become each other, declare the column as {dtype}")
+        raise ValueError(
+            f"cast: {dtype} of {form.describe()}: numbers and text do not become each other, "
+            f"declare the column as {dtype}"
+        )
     if dtype == "bool" and form.dtype != "bool":
         raise ValueError(f"cast: bool of {form.describe()}: declare the column as bool")
     return Form(dtype, form.shape)
@@ -225,7 +228,7 @@ def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
 
 def common_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
     """The dtype that holds the values of all: objects for text."""
-    return np.dtype(object) if any(d == object for d in dtypes) else np.result_type(*dtypes)
+    return np.dtype(object) if any(d.hasobject for d in dtypes) else np.result_type(*dtypes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +255,8 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     names = how.sources(name)
     columns = [rows[n] for n in names]
     if how.serialize:
-        return Made(serialize(columns, names), [("serialize", wrong) for c in columns if (wrong := _overflows(c)) is not None])
+        wrong = [w for c in columns if (w := _overflows(c)) is not None]
+        return Made(serialize(columns, names), [("serialize", w) for w in wrong])
     dtype = numpy_dtype(tensor)
     steps = list(how.steps)
     forms = [dimensions(c.type) for c in columns]

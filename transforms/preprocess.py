@@ -11,12 +11,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import ROW, Block, Fault, reject_rows
+from transforms.block import Block, Fault, reject_rows
 from transforms.contract import Contract
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
 from transforms.model import Tensor
-from transforms.tensors import not_finite, nulls, row_shapes
+from transforms.tensors import dimensions, not_finite, nulls, row_shapes
 
 INPUT = "input/"
 """Prefix of the columns of `Block.rows` that hold the model's inputs."""
@@ -40,7 +40,8 @@ def load_function(name: str) -> Function:
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # a module may raise anything while it is imported
         raise PreprocessError(
-            f"preprocess {name!r} cannot be imported: {type(error).__name__}: {error}; is it installed, or on PYTHONPATH?"
+            f"preprocess {name!r} cannot be imported: {type(error).__name__}: {error}; "
+            "is it installed, or on PYTHONPATH?"
         ) from None
     if not callable(found):
         raise PreprocessError(f"preprocess {name!r} is not a function")
@@ -67,7 +68,8 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
             raise PreprocessError(f"preprocess {name!r} returned {type(out).__name__}, expected a pyarrow.RecordBatch")
         if out.num_rows != stop - start:
             raise PreprocessError(
-                f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: it must return a row for a row"
+                f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: "
+                "it must return a row for a row"
             )
         return out
 
@@ -80,14 +82,17 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
         return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
 
     good, bad = halve(data.num_rows, call, attempts, tell, fatal=(PreprocessError,))
-    block = reject_rows(block, [Fault(np.array([row]), None, "preprocess_error", text) for row, text in bad], "preprocess")
+    faults = [Fault(np.array([row]), None, "preprocess_error", text) for row, text in bad]
+    block = reject_rows(block, faults, "preprocess")
+    if not good:
+        return block, data.slice(0, 0)
     try:
-        made = good[0][2] if len(good) == 1 else pa.concat_batches([out for *_, out in good]) if good else data.slice(0, 0)
+        return block, pa.concat_batches([made for *_, made in good])
     except pa.ArrowInvalid:
         raise PreprocessError(
-            f"preprocess {name!r} returned columns of other names or types for other rows: give them types that do not depend on the values"
+            f"preprocess {name!r} returned columns of other names or types for other rows: "
+            "give them types that do not depend on the values"
         ) from None
-    return block, made
 
 
 def preprocess(
@@ -123,7 +128,8 @@ def preprocess(
         rows = rows.append_column(INPUT + name, result.values)
         for step, wrong in result.misfits:
             reason = STEPS[step].reason if step in STEPS else "out_of_range"
-            faults.append(Fault(np.flatnonzero(wrong), name, reason, f"input {name!r}: {step} cannot take this row's value"))
+            message = f"input {name!r}: {step} cannot take this row's value"
+            faults.append(Fault(np.flatnonzero(wrong), name, reason, message))
         if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
             wrong = not_finite(result.values)
             if wrong is not None:
@@ -154,10 +160,13 @@ def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
         if (wrong := nulls(column)).any():
             message = f"column {source!r} is missing after preprocessing, and input {name!r} is made of it"
             faults.append(Fault(np.flatnonzero(wrong), source, "missing_value", message))
-        elif pa.types.is_nested(column.type) and pa.types.is_nested(column.type.value_type) and how.pad is None and not how.serialize:
-            if (wrong := row_shapes(column)[1]).any():
-                message = f"column {source!r} has inner lists of different lengths, and input {name!r} takes a tensor: give inputs.{name} a pad"
-                faults.append(Fault(np.flatnonzero(wrong), source, "wrong_shape", message))
+        elif None in dimensions(column.type)[0][1:] and how.pad is None and not how.serialize:
+            wrong = row_shapes(column)[1]
+            message = (
+                f"column {source!r} has inner lists of different lengths, and input {name!r} takes a tensor: "
+                f"give inputs.{name} a pad"
+            )
+            faults.append(Fault(np.flatnonzero(wrong), source, "wrong_shape", message))
     return faults
 
 
@@ -180,7 +189,11 @@ class Preprocess(beam.PTransform):
     """
 
     def __init__(
-        self, inputs: Mapping[str, Input], tensors: Mapping[str, Tensor], contract: Contract, function: str | None = None
+        self,
+        inputs: Mapping[str, Input],
+        tensors: Mapping[str, Tensor],
+        contract: Contract,
+        function: str | None = None,
     ):
         super().__init__()
         self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
