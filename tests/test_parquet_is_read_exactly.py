@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
+from pipeline.job import parse_job
+from pipeline.launch import run
 from transforms.block import FAULTS, ROW, known_rows
 from transforms.contract import Column, Contract
 from transforms.read import ReadSettings, UnusableFile, read_split
@@ -468,3 +470,26 @@ def test_fuzzed_files_never_crash_and_never_give_wrong_values(fuzzable, data):
     blocks = list(read_split(Split(0, (FileRange(str(path), len(content)),)), settings_, "attempt"))
     assert blocks[-1].total == sum(b.count for b in blocks)
     assert all(known_rows(b.rejected) >= 0 for b in blocks)
+
+
+@pytest.mark.parametrize("keep", [["day", "k"], "all"])
+def test_kept_columns_have_their_own_type_in_which_files_must_agree(keep, model, tmp_path):
+    table = pa.table({"k": pa.array([1, 2], pa.int64()), "day": pa.array([0, 1], pa.date32()), **{n: [0.5, 0.5] for n in "abc"}})
+    pq.write_table(table, tmp_path / "a.parquet")
+    pq.write_table(table.set_column(0, "k", [["x", "y"]]), tmp_path / "b.parquet")
+    job = parse_job(
+        {
+            "input": {"files": str(tmp_path / "*.parquet")},
+            "model": {"path": model("multiply")},
+            "columns": {n: {"dtype": "float32"} for n in "abc"},
+            "inputs": {"inputs": {"pack": ["a", "b", "c"]}},
+            "output": {"path": str(tmp_path / "out"), "keep": keep},
+            "rejects": {"files": 1},
+        }
+    )
+    outcome = run(job)
+    assert outcome.manifest["counts"]["stretches_by_reason"] == {"wrong_type": 1}
+    (path,) = (tmp_path / "out" / "predictions").iterdir()
+    found = pq.read_table(path)
+    assert (found.schema.field("k").type, found.schema.field("day").type) == (pa.int64(), pa.date32())
+    assert found["k"].to_pylist() == [1, 2]

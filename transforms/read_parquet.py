@@ -21,6 +21,7 @@ from transforms.convert import carry, convert, faults_column, fits
 from transforms.names import near_miss
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile
+from transforms.single_values import plain_type
 from transforms.splits import FileRange
 
 _HELD_BYTES = 64 << 20
@@ -37,6 +38,12 @@ def check(path: str, settings: ReadSettings) -> None:
     """Raises UnusableFile where the footer shows that no row of the file can be used."""
     with _open(path) as file:
         _used_columns(file, settings)
+
+
+def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType]:
+    """The columns of a file with the types that they are kept with. Raises UnusableFile."""
+    with _open(path) as file:
+        return {field.name: plain_type(field.type) for field in file.schema_arrow}
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
@@ -151,6 +158,9 @@ def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
             raise UnusableFile("missing_column", message, name)
         if times and column is not None:
             _check_type(name, column, schema.field(name).type)
+        elif times and (found := plain_type(schema.field(name).type)) != settings.kept_types.get(name, found):
+            message = f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: declare it, or do not keep it"
+            raise UnusableFile("wrong_type", message, name)
         if times:
             used.append(name)
     extra = [n for n in names if n not in contract and n not in kept]
