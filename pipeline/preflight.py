@@ -195,7 +195,7 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
     free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM
     if free < needed:
-        return [f"output.path: {free / 1e9:.1f} GB are free, and about {needed / 1e9:.1f} GB are needed"]
+        return [f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"]
     return []
 
 

@@ -363,6 +363,18 @@ def test_rows_of_other_formats_become_serialized_examples(tmp_path, model, forma
     assert scored.column("tag") == [f"tag {i}".encode() for i in range(N)]
 
 
+def test_a_float64_that_no_example_can_hold_costs_its_row(tmp_path, model):
+    rows = [{"x": [1.0, 2.0, 3.0]}, {"x": [1e300, 0.0, 0.0]}]
+    scored = score(
+        tmp_path,
+        model("examples"),
+        rows,
+        columns={"x": {"dtype": "float64", "shape": [3]}},
+        inputs={"examples": {"serialize": ["x"]}},
+    )
+    assert scored.column("total") == [6] and scored.reasons == {1: "out_of_range"}
+
+
 def test_records_go_to_the_model_as_they_are(tmp_path, model):
     x = floats(N, 3)
     rows = [{"x": v, "tag": f"tag {i}"} for i, v in enumerate(x.tolist())]

@@ -27,7 +27,11 @@ from transforms.tensors import numpy_dtype, output_type, to_arrow
 OUTPUT = "output/"
 """Prefix of the columns of `Block.rows` that hold the model's outputs."""
 
-MIN_GROUP_ROWS = 32768
+MIN_GROUP_ROWS = 1 << 17
+"""Some blocks together, so that the small batch left over at the end of a group weighs little: a call
+costs about 0.16 ms however few rows it has, of 0.55 for 8,192 rows of a small dense model. Against one
+block a group, 4% less CPU for the whole job."""
+
 SMALL_PART = 8
 """A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
 
@@ -212,8 +216,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             part = {name: feed[start:stop] for name, feed in feeds.items()}
             try:
                 if self.call.compiled and stop - start == size:
-                    # Halves would be compiled anew for each size; and whether a row is at fault is for
-                    # TensorFlow's own execution to say.
+                    # Whether a row is at fault is for TensorFlow's own execution to say.
                     with contextlib.suppress(Exception):
                         return self._call(model.call_compiled, part, self._compiled_rows(size), meter)
                 return self._call(model.call, part, self.call.fixed_rows or stop - start, meter)

@@ -167,8 +167,7 @@ def _bind_standardize(form: Form, setting: Standardize) -> Form:
 
 def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
     """The values as another dtype: floats by the nearest, integers by value."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found and refused
-        return values if values.dtype == object else values.astype(dtype, copy=False)
+    return values if values.dtype == object else values.astype(dtype, copy=False)
 
 
 def _bind_cast(form: Form, dtype: Dtype) -> Form:
@@ -219,10 +218,9 @@ def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
     sizes = [math.prod(dimensions(c.type)[0]) for c in columns]
     out = np.empty((len(columns[0]), sum(sizes)), dtype)
     at = 0
-    with np.errstate(over="ignore"):  # what overflows is found and refused
-        for column, size in zip(columns, sizes, strict=True):
-            out[:, at : at + size] = to_numpy(column, (size,))
-            at += size
+    for column, size in zip(columns, sizes, strict=True):
+        out[:, at : at + size] = to_numpy(column, (size,))
+        at += size
     return out
 
 
@@ -242,6 +240,7 @@ class Made:
     misfits: Sequence[tuple[str, np.ndarray]] = ()
 
 
+@np.errstate(all="ignore")  # what overflows is found, and costs its row
 def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     """One model input.
 
