@@ -54,7 +54,8 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
         try:
             for path in _matches(pattern):
                 stat = os.stat(path)
-                found[path] = InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                # Two spellings of one path are one file: no row is scored twice.
+                found.setdefault(os.path.realpath(path), InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
         except NoFiles as error:
             problems.append(str(error))
         except OSError as error:

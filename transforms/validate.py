@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.block import FAULTS, ROW, Block, Fault, reject_rows
+from transforms.block import FAULTS, ROW, Block, Fault, reject_rows, whole
 from transforms.contract import Column, Contract
 from transforms.numbers import parse_bool, parse_float, parse_integer
 
 _SHOWN_CHARS = 40
+_ENDLESS = r"^[ \t]*[+-]?(nan|inf|infinity)[ \t]*$"
 
 
 def validate(block: Block, contract: Contract, show_values: bool = True) -> Block:
@@ -113,6 +114,10 @@ def judge(
     ):
         parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
         values, wrong_type, out_of_range = parse(values, column.dtype)
+        if column.is_integer and column.finite and wrong_type.any():
+            # A number, as in a float column, that no integer dtype holds.
+            endless = pc.match_substring_regex(found, _ENDLESS, ignore_case=True)
+            refuse(wrong_type & _true(endless), "not_finite")
         refuse(wrong_type, "wrong_type")
         if out_of_range.any():
             refuse(out_of_range, "out_of_range", _dtype_limits(column))
@@ -212,7 +217,7 @@ def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show
     """`column 'age' is 'n/a', expected float32 (contract: range 0..150)`, one a row."""
     if not show_values:
         return f"column {name!r} is not as expected: {expected}"
-    picked = found.take(pa.array(index))
+    picked = whole(found).take(pa.array(index))
     if pa.types.is_nested(picked.type) or pa.types.is_binary(picked.type) or pa.types.is_floating(picked.type):
         text = pa.array([_shown(v) for v in picked.to_pylist()], pa.string())
     else:
