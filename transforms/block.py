@@ -194,9 +194,26 @@ def reject_rows(block: Block, faults: Sequence[Fault], stage: str, order: Mappin
     rejected = dead_letters(numbers, errors, stage, block.origin)
     return dataclasses.replace(
         block,
-        rows=block.rows.filter(pa.array(keep)),
+        rows=filter_rows(block.rows, keep),
         rejected=concat([block.rejected, rejected]),
     )
+
+
+def filter_rows(rows: pa.RecordBatch, keep: np.ndarray) -> pa.RecordBatch:
+    """The rows where a mask is true."""
+    columns = [whole(column) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema).filter(pa.array(keep))
+
+
+def whole(column: pa.Array) -> pa.Array:
+    """The column, safe to filter and to take from: from slices of fixed-size lists in fixed-size
+    lists pyarrow 25 picks wrong values, without an error."""
+    level = column
+    while pa.types.is_fixed_size_list(level.type):
+        if level.offset and pa.types.is_nested(column.type.value_type):
+            return pa.concat_arrays([column, column.slice(0, 0)])
+        level = level.values
+    return column
 
 
 def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Origin | None) -> pa.RecordBatch:
