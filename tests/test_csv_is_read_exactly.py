@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from transforms import csv_ranges, csv_records, read_csv
+from transforms import csv_blocks, csv_ranges, csv_records, read_csv
 from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.read import ReadSettings, UnusableFile, empty_rows, read_split

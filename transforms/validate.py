@@ -116,8 +116,10 @@ def judge(
         values, wrong_type, out_of_range = parse(values, column.dtype)
         if column.is_integer and column.finite and wrong_type.any():
             # A number, as in a float column, that no integer dtype holds.
-            endless = pc.match_substring_regex(found, _ENDLESS, ignore_case=True)
-            refuse(wrong_type & _true(endless), "not_finite")
+            at = np.flatnonzero(wrong_type)
+            endless = np.zeros(len(values), bool)
+            endless[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
+            refuse(endless, "not_finite")
         refuse(wrong_type, "wrong_type")
         if out_of_range.any():
             refuse(out_of_range, "out_of_range", _dtype_limits(column))
