@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _BLANKS = " \t"
-# Possessive, so that a megabyte of digits before a letter is refused in one pass.
+# Possessive: nothing is gained by giving digits back, of which there may be a megabyte.
 _NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?)([0-9]++))?", re.ASCII)
 _BEYOND_ANY = 10**30
 
