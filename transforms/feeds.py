@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import Block
+from transforms.block import Block, whole
 from transforms.model import Tensor
 from transforms.preprocess import INPUT
 from transforms.tensors import dimensions, padded, row_shapes, to_numpy
@@ -43,7 +43,7 @@ def groups(
     def feeds(index: np.ndarray) -> Feeds:
         made = {}
         for name, column in columns.items():
-            picked = column if len(index) == count else column.take(pa.array(index))
+            picked = column if len(index) == count else whole(column).take(pa.array(index))
             if None not in shapes[name]:
                 made[name] = to_numpy(picked, shapes[name])
             elif name in pads:

@@ -11,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import Block, Fault, reject_rows
+from transforms.block import Block, Fault, filter_rows, reject_rows
 from transforms.contract import Contract
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
@@ -175,7 +175,7 @@ def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
         return rows
     keep = np.ones(rows.num_rows, bool)
     keep[np.concatenate([f.index for f in faults])] = False
-    return rows.filter(pa.array(keep))
+    return filter_rows(rows, keep)
 
 
 class Preprocess(beam.PTransform):
