@@ -27,8 +27,9 @@ from transforms.validate import validate
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 DEFAULT_BATCH_ROWS = 8192
-WORTH_A_SWEEP_S = 4.0
-"""Seconds of model time, estimated, below which a sweep would cost more than it brings."""
+WORTH_A_SWEEP_S = 1.0
+WORTH_COMPILING_S = 4.0
+"""Seconds of model time, estimated, below which it would cost more than it brings."""
 
 _ROUNDS = 5
 _SWEEP_S = 2.0
@@ -167,6 +168,8 @@ def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: b
         if len(sizes) == 1 and xla != "auto":
             return Choice(sizes[0], xla == "on", "set in the job file")
         seconds = _estimated_seconds(prepared, servable, trial)
+        if xla == "auto" and seconds < WORTH_COMPILING_S:
+            xla = "off"
         if seconds < WORTH_A_SWEEP_S:
             size = sizes[0] if len(sizes) == 1 else DEFAULT_BATCH_ROWS
             return Choice(size, xla == "on", f"about {seconds:.1f} s of model time: not worth a sweep")
