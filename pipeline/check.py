@@ -27,10 +27,14 @@ def check_job(job: Job, console: Console) -> int:
     prepared = prepare(job)
     signature = prepared.steps.call.signature
     console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
-    console.print(f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, sha256 {prepared.model_hash[:12]})")
+    console.print(
+        f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, sha256 {prepared.model_hash[:12]})"
+    )
     console.print(f"        {escape(signature.describe())}", soft_wrap=True)
     trial = try_rows(prepared, load(prepared))
-    console.print(f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected")
+    console.print(
+        f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected"
+    )
     print_rows(console, trial.predictions, "first predictions")
     if trial.rejected.num_rows:
         print_rows(console, trial.rejected.select(["row", "reason", "column", "message"]), "first dead letters")
@@ -57,6 +61,14 @@ def bench_job(job: Job, console: Console) -> None:
         table.add_column(name, justify="right")
     for t in choice.timings:
         chosen = (t.batch_rows, t.compiled) == (choice.batch_rows, choice.compiled)
-        table.add_row(f"{t.batch_rows:,}", "on" if t.compiled else "off", f"{t.ms:,.3f}", f"{t.rows_per_s:,.0f}", style="bold green" if chosen else "")
+        table.add_row(
+            f"{t.batch_rows:,}",
+            "on" if t.compiled else "off",
+            f"{t.ms:,.3f}",
+            f"{t.rows_per_s:,.0f}",
+            style="bold green" if chosen else "",
+        )
     console.print(table)
-    console.print(f"auto: {choice.batch_rows:,} rows a call, XLA {'on' if choice.compiled else 'off'}: {escape(choice.why)}")
+    console.print(
+        f"auto: {choice.batch_rows:,} rows a call, XLA {'on' if choice.compiled else 'off'}: {escape(choice.why)}"
+    )

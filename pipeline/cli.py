@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +26,32 @@ app = typer.Typer(
 
 JobFile = Annotated[str, typer.Argument(metavar="JOB", help="The job file, YAML.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the job file; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the job file; may be repeated."),
 ]
-ModelPath = Annotated[str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)]
+ModelPath = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)
+]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
 LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
 LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How logs are written.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        print(importlib.metadata.version("beam-score"))
+        raise typer.Exit
+
+
+@app.callback()
+def beam_score(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example:  beam-score init models/people --data 'data/people-*.csv' -o job.yaml")
@@ -36,7 +59,9 @@ def init(
     model: ModelPath,
     data: Annotated[list[str], typer.Option("--data", help="Input files: a pattern, in quotes; may be repeated.")],
     version: Version = "latest",
-    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the job file; - for standard output.")] = "job.yaml",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Where to write the job file; - for standard output.")
+    ] = "job.yaml",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
@@ -75,7 +100,9 @@ def inspect(
 
 
 @app.command(epilog="Example:  beam-score check job.yaml --set model.version=3")
-def check(job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warning", log_format: LogFormat = "text") -> None:
+def check(
+    job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warning", log_format: LogFormat = "text"
+) -> None:
     """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
     from pipeline import logs
     from pipeline.check import check_job
@@ -91,29 +118,33 @@ def check(job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warn
 )
 def run(
     job: JobFile,
-    beam_options: Annotated[list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")] = None,
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
     overrides: Overrides = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Run anew in place of what the output folder holds.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Run anew in place of what the output folder holds.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
-    log_level: LogLevel = "warning",
+    log_level: LogLevel = "info",
     log_format: LogFormat = "text",
 ) -> None:
     """Runs a job: predictions and dead letters are published together, or nothing is."""
     from pipeline import logs
     from pipeline.job import load_job
-    from pipeline.progress import bar
-    from pipeline.summary import print_summary
 
     logs.set_up(log_level, log_format)
     settings = load_job(job, overrides or ())
     from pipeline.launch import run as launch
+    from pipeline.progress import shown
+    from pipeline.summary import print_summary
 
-    with bar() as show:
+    with shown() as show:
         outcome = launch(settings, beam_options or (), replace, show)
     if as_json:
         print(json.dumps(outcome.manifest, indent=1))
     else:
-        print_summary(Console(), settings.output.path, outcome.manifest, outcome.already, outcome.seconds)
+        print_summary(Console(), settings.output.path, outcome)
     raise typer.Exit(outcome.code)
 
 
@@ -128,24 +159,47 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
+class _Interrupted(BaseException):
+    """A signal to end came. Not KeyboardInterrupt, of which typer makes an exit code of its own."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise _Interrupted(number)
+
+
 def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
     # What a preprocess function names is looked for beside the job, as python -m would.
     sys.path.insert(0, "")
+    # TensorFlow's import, in a thread, holds back what is written to descriptor 2: our words keep their own.
+    with contextlib.suppress(OSError):
+        sys.stderr = open(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
-    except KeyboardInterrupt:
-        _say(["interrupted; the same command goes on from here"])
-        sys.exit(130)
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except _Interrupted as interrupted:
+        from pipeline.errors import INTERRUPTED_TEXT
+
+        _say([INTERRUPTED_TEXT])
+        code = interrupted.code
     except Exception as error:  # told by kind; what no one expected keeps its traceback
         from pipeline.errors import explain
 
-        explained = explain(error)
-        if explained is None:
-            raise
-        code, problems = explained
+        code, problems = explain(error)
         _say(problems)
-        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    # TensorFlow may still be on its way in, in a thread: to end the interpreter under it can crash.
+    os._exit(code)
 
 
 def _say(problems: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import traceback
 
@@ -12,7 +13,8 @@ from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
 from transforms.write import LostBlocks, TooManyRejects
 
-FAILED, WRONG, OVER = 1, 2, 3
+FAILED, WRONG, OVER, INTERRUPTED = 1, 2, 3, 130
+INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 
 _CODES: dict[type[Exception], int] = {
     JobError: WRONG,
@@ -25,22 +27,33 @@ _CODES: dict[type[Exception], int] = {
     OSError: FAILED,
     MemoryError: FAILED,
 }
-_BY_NAME = {kind.__name__: code for kind, code in _CODES.items()}
+_OURS = {kind.__name__ for kind in _CODES if kind.__module__ != "builtins"}
+_BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
+    name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
+}
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 
 
-def explain(error: Exception) -> tuple[int, list[str]] | None:
-    """(exit code, sentences) for an error that a person can do something about; else None."""
+def explain(error: Exception) -> tuple[int, list[str]]:
+    """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
+    raised, to be reported."""
     if isinstance(error, JobError):
         return WRONG, error.problems
     for kind, code in _CODES.items():
         if isinstance(error, kind):
-            return code, str(error).splitlines() or [kind.__name__]
+            return code, _sentences(error)
+    if str(error).rstrip().endswith("KeyboardInterrupt"):
+        return INTERRUPTED, [INTERRUPTED_TEXT]  # it reached a worker first
     # Beam's worker threads hand an exception over as the text of its traceback.
-    for name, message, step in reversed(_LAST_LINE.findall(str(error) or "".join(traceback.format_exception(error)))):
-        os_error = getattr(__import__("builtins"), name, None)
-        is_os_error = isinstance(os_error, type) and issubclass(os_error, OSError)
-        if name in _BY_NAME or is_os_error:
-            where = f" (in step {step})" if step and is_os_error else ""
-            return _BY_NAME.get(name, FAILED), [message + where]
-    return None
+    for name, message, step in reversed(_LAST_LINE.findall(str(error))):
+        if name in _BY_NAME:
+            where = f" (in step {step})" if step and name not in _OURS else ""
+            return _BY_NAME[name], [message.strip("'\"") + where]
+    lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
+    return FAILED, ["this should not have happened; please report it:", *lines]
+
+
+def _sentences(error: Exception) -> list[str]:
+    if isinstance(error, OSError) and error.filename is not None:
+        return [f"{error.filename}: {error.strerror}"]
+    return str(error).splitlines() or [type(error).__name__]

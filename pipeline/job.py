@@ -12,9 +12,9 @@ from ruamel.yaml.error import YAMLError
 
 from transforms.commit import Budget
 from transforms.contract import Column, Contract, Strict
+from transforms.inputs import Input
 from transforms.names import near_miss
 from transforms.postprocess import Output
-from transforms.preprocess import Input
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
@@ -231,7 +231,9 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
         with open(path, encoding="utf-8") as file:
             settings = _yaml().load(file)
     except OSError as error:
-        raise JobError([f"{path}: {error.strerror}; write one with: beam-score init MODEL --data 'data/*.csv'"]) from None
+        raise JobError(
+            [f"{path}: {error.strerror}; write one with: beam-score init MODEL --data 'data/*.csv'"]
+        ) from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise JobError([f"{path} is no valid YAML: {' '.join(str(error).split())}"]) from None
     if not isinstance(settings, dict):
@@ -287,7 +289,11 @@ def _explain(error: pydantic.ValidationError) -> Iterator[str]:
             text = f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
         elif kind == "literal_error":
             text = f"{key}: found {value!r}, expected {detail['ctx']['expected']}"
-            text += near_miss(value, [w.strip("' ") for w in detail["ctx"]["expected"].replace(" or ", ",").split(",")]) if isinstance(value, str) else ""
+            text += (
+                near_miss(value, [w.strip("' ") for w in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
+                if isinstance(value, str)
+                else ""
+            )
         else:
             text = f"{key}: found {value!r}, {detail['msg'][0].lower()}{detail['msg'][1:]}"
         if text not in seen:
@@ -296,7 +302,10 @@ def _explain(error: pydantic.ValidationError) -> Iterator[str]:
 
 
 def _is_branch(part: Any) -> bool:
-    return isinstance(part, str) and (part.startswith(("literal[", "tuple[", "function-", "lax-or-strict")) or part in ("int", "float", "str", "Standardize"))
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "tuple[", "function-", "lax-or-strict"))
+        or part in ("int", "float", "str", "Standardize")
+    )
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:
@@ -310,4 +319,8 @@ def _keys_at(where: Sequence[str]) -> list[str]:
             continue
         elif isinstance(model, type) and name in model.model_fields:
             model = model.model_fields[name].annotation
-    return [f.alias or n for n, f in model.model_fields.items()] if isinstance(model, type) and issubclass(model, Strict) else []
+    return (
+        [f.alias or n for n, f in model.model_fields.items()]
+        if isinstance(model, type) and issubclass(model, Strict)
+        else []
+    )

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from pipeline import logs
@@ -32,6 +33,7 @@ DONE, OVER = 0, 3
 """Exit codes."""
 
 _LONGEST_WAIT_S = 60
+_LOOKS_EVERY_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +83,8 @@ def run(
         return Outcome(DONE, manifest, already=True)
     try:
         return _run(job, prepared, print_, standing, beam_args, replace, show_progress, importing, seconds)
-    except FileNotFoundError:
-        # Two launches at once: the other has published and cleaned up under our feet.
+    except Exception:
+        # Of two launches at once, the other may have published, and cleaned up under our feet.
         manifest = Standing.of(job.output.path).finished(print_)
         if manifest is None or (standing.manifest and manifest["run"] == standing.manifest["run"]):
             raise
@@ -128,16 +130,26 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
     )
     STOP.clear()
     reset_reject_count()
+
+    def work() -> None:
+        local.run(
+            lambda pipeline: build(pipeline, steps, write, plan["shards"], budget), job.engine.worker_count, beam_args
+        )
+
     try:
-        with clock(seconds, "run"), watch(folder, plan["splits"], show_progress):
-            local.run(
-                lambda pipeline: build(pipeline, steps, write, plan["shards"], budget),
-                job.engine.worker_count,
-                beam_args,
-            )
+        # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
+        with clock(seconds, "run"), watch(folder, plan["splits"], show_progress), ThreadPoolExecutor(1) as pool:
+            running = pool.submit(work)
+            try:
+                # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
+                while not wait([running], _LOOKS_EVERY_S).done:
+                    pass
+                running.result()
+            except BaseException:
+                STOP.set()
+                raise
     except BaseException:
         # Beam's other workers go on after one has raised: none may outlive this call.
-        STOP.set()
         if _workers_ended():
             STOP.clear()
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-
 from typing import Any
 
 import structlog
@@ -64,16 +63,21 @@ def set_up(level: str, form: str) -> None:
             foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
-    handler.addFilter(lambda record: not any(n in str(record.msg) for n in _NOISE))
+    handler.addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(others)
     for name in _OURS:
         logging.getLogger(name).setLevel(own)
-    # An exception that a step raises is told by the command itself. Beam and TensorFlow log it as well,
-    # with all that it says, and below INFO they log what goes over the wire.
+    # Below INFO they log what goes over the wire.
     for name in ("apache_beam", "tensorflow", "absl"):
         logging.getLogger(name).setLevel(others)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    # What a step raises is told by the command itself; Beam logs it too, with all that it says of a row.
+    raised = record.name.startswith("apache_beam.runners") and record.levelno >= logging.ERROR
+    return not raised and not any(noise in str(record.msg) for noise in _NOISE)
 
 
 def name_run(run: str) -> None:

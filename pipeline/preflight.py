@@ -20,6 +20,7 @@ from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
 from transforms.infer import ModelCall
+from transforms.json_lines import MARKER
 from transforms.model import (
     ModelError,
     Signature,
@@ -115,6 +116,12 @@ def prepare(job: Job) -> Prepared:
         intra_op_threads=_op_threads(job.engine),
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
+    if job.output.format == "jsonl" and job.output.not_finite == "null":
+        names = outputs.schema.names
+        if met := [n for n in names if n.endswith(MARKER) and n.removesuffix(MARKER) in names]:
+            raise JobError(
+                [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
+            )
     return Prepared(job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable)
 
 

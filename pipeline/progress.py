@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from transforms.plan import RunFolder
 from transforms.receipt import Receipt
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
 _EVERY_S = 0.25
+_LOG_EVERY_S = 30
 
 
 @contextlib.contextmanager
@@ -44,9 +53,32 @@ def watch(folder: RunFolder, splits: int, show: Callable[[int, int, int], None] 
 
 
 @contextlib.contextmanager
-def bar() -> Iterator[Callable[[int, int, int], None]]:
-    """A function to show progress with: a live bar on a terminal, else nothing."""
+def shown() -> Iterator[Callable[[int, int, int], None]]:
+    """A function to show progress with: a live bar on a terminal, else a line in the log now and then."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as show:
+            yield show
+    else:
+        yield _log_now_and_then(time.monotonic)
+
+
+def _log_now_and_then(now: Callable[[], float]) -> Callable[[int, int, int], None]:
+    last = now()
+
+    def show(done: int, total: int, rows: int) -> None:
+        nonlocal last
+        if now() - last >= _LOG_EVERY_S:
+            last = now()
+            log.info("%d of %d splits, %d rows", done, total, rows)
+
+    return show
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[Callable[[int, int, int], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -56,7 +88,7 @@ def bar() -> Iterator[Callable[[int, int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = None
 
         def show(done: int, total: int, rows: int) -> None:

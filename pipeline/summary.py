@@ -14,28 +14,35 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.launch import Outcome
+
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
 
 
-def print_summary(console: Console, output: str, manifest: Mapping[str, Any], already: bool, seconds: Mapping[str, float]) -> None:
+def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     """The outcome of a run: counts, examples, speed, where it is and how to look at it."""
+    manifest, seconds = outcome.manifest, outcome.seconds
     counts = manifest["counts"]
     done = manifest["verdict"] == "done"
-    if already:
+    if outcome.already:
         console.print(f"[bold green]Finished already[/]: run {manifest['run']}; nothing was scored again.")
     elif done:
         console.print(f"[bold green]Done[/]: run {manifest['run']}")
     else:
         console.print(f"[bold red]Over the error budget[/]: run {manifest['run']}")
         for problem in manifest["over_budget"]:
-            console.print(f"  {escape(problem)}")
+            console.print(f"  {escape(problem)}", soft_wrap=True)
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column(overflow="fold")
     table.add_row("rows read", f"{counts['read']:,}", "")
     table.add_row("predicted", f"{counts['predicted']:,}", "")
-    table.add_row("rejected", f"{counts['rejected']:,}", "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}")
+    table.add_row(
+        "rejected",
+        f"{counts['rejected']:,}",
+        "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}",
+    )
     examples = _examples(output, manifest)
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
         table.add_row(f"  {reason}", f"{rows:,}", escape(examples.get(reason, "")))
@@ -55,7 +62,9 @@ def print_summary(console: Console, output: str, manifest: Mapping[str, Any], al
             f"{engine['workers']} workers, {engine['batch_rows']:,} rows a call, XLA {'on' if engine['xla'] else 'off'}"
         )
     if seconds:
-        console.print("[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if name != "run") + "[/]")
+        console.print(
+            "[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if name != "run") + "[/]"
+        )
     console.print()
     if done:
         console.print(f"predictions  {escape(str(Path(output, 'predictions')))}")
@@ -66,7 +75,10 @@ def print_summary(console: Console, output: str, manifest: Mapping[str, Any], al
         console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
     else:
         console.print("Predictions are not published. Look at the dead letters; mend the input, or allow more with")
-        console.print("  --set rejects.budget=5%   (or rejects.files=1): the same command then publishes without scoring again.", soft_wrap=True)
+        console.print(
+            "  --set rejects.budget=5%   (or rejects.files=1): the same command then publishes without scoring again.",
+            soft_wrap=True,
+        )
 
 
 def _look(output: str, manifest: Mapping[str, Any]) -> str:
@@ -82,7 +94,10 @@ def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
         try:
-            frame = pl.read_ndjson(Path(output, file["path"]), schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String})
+            frame = pl.read_ndjson(
+                Path(output, file["path"]),
+                schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String},
+            )
         except FileNotFoundError:
             continue
         for letter in frame.unique("reason", keep="first").iter_rows(named=True):

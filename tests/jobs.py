@@ -46,11 +46,11 @@ def write_people(folder: Path, files: int = 4, rows: int = 1000, bad_every: int 
     return bad
 
 
-def settings(tmp_path: Path, model: str, **sections) -> dict:
+def settings(tmp_path: Path, saved_model: str, **sections) -> dict:
     """A job file as plain data, over `tmp_path/data`, with sections updated."""
     job = {
         "input": {"files": str(tmp_path / "data" / "*.csv")},
-        "model": {"path": model, "batch_rows": 256},
+        "model": {"path": saved_model, "batch_rows": 256},
         "columns": COLUMNS,
         "inputs": {"inputs": {"pack": ["age", "income", "score"]}},
         "output": {"path": str(tmp_path / "out"), "keep": ["id"]},
@@ -61,14 +61,14 @@ def settings(tmp_path: Path, model: str, **sections) -> dict:
     return job
 
 
-def job(tmp_path: Path, model: str, **sections) -> Job:
-    return parse_job(settings(tmp_path, model, **sections))
+def job(tmp_path: Path, saved_model: str, **sections) -> Job:
+    return parse_job(settings(tmp_path, saved_model, **sections))
 
 
-def write_job(tmp_path: Path, model: str, **sections) -> str:
+def write_job(tmp_path: Path, saved_model: str, **sections) -> str:
     """Writes job.yaml, as JSON, which is YAML too; returns its path."""
     path = tmp_path / "job.yaml"
-    path.write_text(json.dumps(settings(tmp_path, model, **sections), indent=1))
+    path.write_text(json.dumps(settings(tmp_path, saved_model, **sections), indent=1))
     return str(path)
 
 

@@ -3,87 +3,136 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
+from typing import Any
 
 import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
 
+from transforms.tensors import leaves, owners, with_leaves
+
 MARKER = "_not_finite"
+"""What the name of the column ends in that tells which values were not finite."""
+
+_MARKS = pa.array(["NaN", "Infinity", "-Infinity", None], pa.string())
 
 
 def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     """Rows as JSON Lines in UTF-8. JSON has no word for NaN and the infinities, and none is written.
 
+    Bytes are text where they are UTF-8, else base64; dates and times are ISO 8601, decimals are strings.
+
     Args:
       not_finite: `null`: such a value is null, and a string column NAME_not_finite beside it, there in
-        every line, says which it was; `string`: it is the string NaN, Infinity or -Infinity.
+        every line, says which it was (of a list the first); `string`: it is the string NaN, Infinity or
+        -Infinity.
     """
     columns = {}
-    endless = False
+    marked = np.zeros(len(table), bool)
     for field, column in zip(table.schema, table.columns, strict=True):
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        columns[field.name] = _text(column)
+        columns[field.name] = _with_text(column)
         if _is_floating(field.type):
             marks = _marks(column)
-            endless = endless or marks.null_count < len(marks)
             if not_finite == "null":
-                columns[field.name + MARKER] = marks
+                columns[field.name + MARKER] = _MARKS.take(pa.array(marks))
+            else:
+                marked |= marks < len(_MARKS) - 1
     frame = pl.from_arrow(pa.table(columns))
-    if endless and not_finite == "string":
-        # Only a batch that has such a value comes here: a column of numbers and strings is no column.
-        return b"".join(
-            orjson.dumps(_spelled(row), option=orjson.OPT_APPEND_NEWLINE) for row in frame.iter_rows(named=True)
-        )
-    return frame.write_ndjson().encode()
+    sink = io.BytesIO()
+    frame.write_ndjson(sink)
+    if not marked.any():
+        return sink.getvalue()
+    # A column of numbers and strings is no column: just these lines are made one by one.
+    lines = sink.getvalue().split(b"\n")
+    for at, row in zip(np.flatnonzero(marked), frame.filter(pl.Series(marked)).iter_rows(named=True), strict=True):
+        lines[at] = orjson.dumps(_spelled(row))
+    return b"\n".join(lines)
 
 
 def _is_floating(type_: pa.DataType) -> bool:
-    while pa.types.is_nested(type_):
+    """Whether it is a float, or lists of them."""
+    while _is_list(type_):
         type_ = type_.value_type
     return pa.types.is_floating(type_)
 
 
-def _text(column: pa.Array) -> pa.Array:
-    if pa.types.is_float16(column.type):
-        return column.cast(pa.float32())
-    if not pa.types.is_binary(column.type):
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    kinds = ("is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view")
+    return any(getattr(pa.types, kind)(type_) for kind in kinds)
+
+
+def _with_text(column: pa.Array) -> pa.Array:
+    """The column with strings in place of bytes, at any depth."""
+    type_ = _text_type(column.type)
+    if type_ == column.type:
         return column
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        return pa.array([_decoded(v) for v in column.to_pylist()], pa.string())
+    if _is_bytes(column.type):
+        values = column.cast(pa.binary())
+        with contextlib.suppress(pa.ArrowInvalid):
+            return values.cast(pa.string())
+    elif _is_list(column.type) and _is_bytes(leaves(column).type) and not column.null_count:
+        return with_leaves(column, _with_text(leaves(column)))
+    return pa.array([_decoded(v) for v in column.to_pylist()], type_)
 
 
-def _decoded(value: bytes | None) -> str | None:
-    try:
-        return value if value is None else value.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode()
+def _text_type(type_: pa.DataType) -> pa.DataType:
+    if _is_bytes(type_):
+        return pa.string()
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_text_type(type_.value_type), type_.list_size)
+    if _is_list(type_):
+        return pa.list_(_text_type(type_.value_type))
+    if pa.types.is_map(type_):
+        return pa.map_(_text_type(type_.key_type), _text_type(type_.item_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(f.name, _text_type(f.type)) for f in type_])
+    return type_
 
 
-def _marks(column: pa.Array) -> pa.Array:
-    flat = column
-    while pa.types.is_nested(flat.type):
-        flat = flat.flatten()
-    numbers = flat.to_numpy(zero_copy_only=False)
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {k: _decoded(v) for k, v in value.items()}
+    return [_decoded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _marks(column: pa.Array) -> np.ndarray:
+    """For each row the place in `_MARKS` of its first value that is not finite."""
+    marks = np.full(len(column), len(_MARKS) - 1)
+    flat = leaves(column)
+    if flat.null_count:
+        rows = owners(column)[flat.is_valid().to_numpy(zero_copy_only=False)]
+        flat = flat.drop_null()
+    else:
+        rows = None
+    numbers = flat.to_numpy()
     if not len(numbers) or (np.isfinite(numbers.min()) and np.isfinite(numbers.max())):
-        return pa.nulls(len(column), pa.string())
-    return pa.array([_mark(v) for v in column.to_pylist()], pa.string())
+        return marks
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    rows = owners(column) if rows is None else rows
+    at, first = np.unique(rows[bad], return_index=True)
+    value = numbers[bad[first]]
+    marks[at] = np.where(np.isnan(value), 0, np.where(value > 0, 1, 2))
+    return marks
 
 
-def _mark(value) -> str | None:
-    """What of a value, or of a list of them, is not finite: the first such."""
-    if isinstance(value, list):
-        return next((m for m in map(_mark, value) if m), None)
-    if value is None or np.isfinite(value):
-        return None
-    return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _spelled(value):
+def _spelled(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _spelled(v) for k, v in value.items()}
     if isinstance(value, list | pl.Series):
         return [_spelled(v) for v in value]
-    return _mark(value) or value if isinstance(value, float) else value
+    if isinstance(value, float) and not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """What a file of the protocol says; None where there is none."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

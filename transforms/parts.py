@@ -32,13 +32,16 @@ class Parts:
       kind: `predictions` or `rejected`.
       stem: begins the names of the parts; no other attempt has it.
       encoder: see `ParquetEncoder` and `LinesEncoder`.
+
+    Attributes:
+      written: the parts so far.
     """
 
     def __init__(self, folder: Path, kind: str, stem: str, encoder: ParquetEncoder | LinesEncoder):
         self._folder, self._kind, self._stem, self._encoder = folder, kind, stem, encoder
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = self._rows = 0
-        self._parts: list[Part] = []
+        self.written: list[Part] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Takes rows; writes a part once there is enough for one."""
@@ -53,7 +56,7 @@ class Parts:
         self._encode()
         if self._rows:
             self._end_part()
-        return self._parts
+        return self.written
 
     def _encode(self) -> None:
         if self._held:
@@ -65,12 +68,12 @@ class Parts:
 
     def _end_part(self) -> None:
         pieces = self._encoder.end()
-        name = f"{self._stem}-{len(self._parts)}.{self._encoder.suffix}"
+        name = f"{self._stem}-{len(self.written)}.{self._encoder.suffix}"
         storage.write_new(self._folder / name, *pieces)
         crc = 0
         for piece in pieces:
             crc = google_crc32c.extend(crc, piece)
-        self._parts.append(Part(name, self._kind, self._rows, sum(len(p) for p in pieces), f"{crc:08x}"))
+        self.written.append(Part(name, self._kind, self._rows, sum(len(p) for p in pieces), f"{crc:08x}"))
         self._rows = 0
 
 

@@ -68,9 +68,9 @@ def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
     """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
     this order, and the small ones then even out the end."""
     groups: list[list[FileRange]] = []
-    filled = split_bytes
+    filled = 0
     for range_ in ranges:
-        if filled + range_.bytes > split_bytes * 1.25:
+        if not groups or filled + range_.bytes > split_bytes * 1.25:
             groups.append([])
             filled = 0
         groups[-1].append(range_)
@@ -79,7 +79,9 @@ def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
     return [Split(number, tuple(g)) for number, g in enumerate(groups)]
 
 
-def cut_files(files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]) -> list[FileRange]:
+def cut_files(
+    files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]
+) -> list[FileRange]:
     """All files cut into ranges, in order; several files at once.
 
     Args:
@@ -91,7 +93,9 @@ def cut_files(files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[
         return [range_ for ranges in cuts for range_ in ranges]
 
 
-def split_files(files: Sequence[tuple[str, int]], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1) -> list[Split]:
+def split_files(
+    files: Sequence[tuple[str, int]], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1
+) -> list[Split]:
     """Files into units of work that can be read in any order, by any worker, largest first.
 
     Args:

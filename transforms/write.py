@@ -189,7 +189,11 @@ class _Attempt:
         if self._rows != total:
             raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} came to the writer")
         began = time.perf_counter()
-        parts = self._predictions.close() + self._rejected.close()
+        try:
+            parts = self._predictions.close() + self._rejected.close()
+        except OSError:
+            self._drop()  # on a full disk they are in the way
+            raise
         if parts:
             storage.sync_folder(self._folder.parts)
         self._write_s += time.perf_counter() - began
@@ -203,5 +207,8 @@ class _Attempt:
             ended=time.time(),
         )
         if not storage.create_if_absent(self._folder.receipt(self.split), receipt.to_json()):
-            for part in parts:
-                storage.remove(self._folder.parts / part.name)
+            self._drop()
+
+    def _drop(self) -> None:
+        for part in (*self._predictions.written, *self._rejected.written):
+            storage.remove(self._folder.parts / part.name)
