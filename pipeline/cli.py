@@ -130,6 +130,9 @@ def run(
     log_format: LogFormat = "text",
 ) -> None:
     """Runs a job: predictions and dead letters are published together, or nothing is."""
+    from transforms.model import importing_tensorflow
+
+    importing_tensorflow()  # the longest wait of all: begun before anything else is imported
     from pipeline import logs
     from pipeline.job import load_job
 
@@ -142,7 +145,7 @@ def run(
     with shown() as show:
         outcome = launch(settings, beam_options or (), replace, show)
     if as_json:
-        print(json.dumps(outcome.manifest, indent=1))
+        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
         print_summary(Console(), settings.output.path, outcome)
     raise typer.Exit(outcome.code)

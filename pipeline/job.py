@@ -249,7 +249,7 @@ def _yaml() -> YAML:
 
 def _override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise JobError([f"--set {override}: expected key=value, as in --set rejects.budget=5%"])
     try:
         value = _yaml().load(text)

@@ -22,7 +22,7 @@ from pipeline.trial import load
 from runners import local
 from transforms.commit import PUBLISH, decide, roll_forward
 from transforms.manifest import clean_up, read_manifest
-from transforms.model import import_tensorflow
+from transforms.model import importing_tensorflow
 from transforms.plan import RunFolder, read_plan
 from transforms.read import STOP
 from transforms.write import WriteSettings, reset_reject_count
@@ -71,10 +71,8 @@ def run(
         raise JobError(problems)
     seconds: dict[str, float] = {}
     standing = Standing.of(job.output.path)
-    importing = threading.Thread(target=import_tensorflow, daemon=True)
     if replace or standing.manifest is None:
-        # It takes seconds, most of them reading from disk: beside the checks.
-        importing.start()
+        importing_tensorflow()  # beside the checks
     with clock(seconds, "check"):
         prepared = prepare(job)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
@@ -82,7 +80,7 @@ def run(
         clean_up(job.output.path, manifest)
         return Outcome(DONE, manifest, already=True)
     try:
-        return _run(job, prepared, print_, standing, beam_args, replace, show_progress, importing, seconds)
+        return _run(job, prepared, print_, standing, beam_args, replace, show_progress, seconds)
     except Exception:
         # Of two launches at once, the other may have published, and cleaned up under our feet.
         manifest = Standing.of(job.output.path).finished(print_)
@@ -92,7 +90,7 @@ def run(
 
 
 def _run(
-    job: Job, prepared: Prepared, print_, standing: Standing, beam_args, replace, show_progress, importing, seconds
+    job: Job, prepared: Prepared, print_, standing: Standing, beam_args, replace, show_progress, seconds
 ) -> Outcome:
     folder = standing.begun(print_, replace)
     if folder is not None:
@@ -103,23 +101,19 @@ def _run(
             log.info("all splits are read: going on to the verdict")
             return _verdict(job, folder, steps)
         log.info("going on with a run that was begun")
-        _import(importing, seconds)
+        with clock(seconds, "import"):
+            importing_tensorflow().join()
     elif refused := refuse_unusable(prepared, print_, standing):
         return Outcome(OVER, refused)
     else:
-        _import(importing, seconds)
+        with clock(seconds, "import"):
+            importing_tensorflow().join()
         with clock(seconds, "load"):
             servable = load(prepared)
         folder, steps = plan_run(prepared, print_, servable, standing, seconds)
         logs.name_run(folder.run)
     outcome = _launch(job, folder, steps, beam_args, show_progress, seconds)
     return dataclasses.replace(outcome, seconds=seconds)
-
-
-def _import(importing: threading.Thread, seconds: dict[str, float]) -> None:
-    with clock(seconds, "import"):
-        if importing.ident is not None:
-            importing.join()
 
 
 def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress, seconds: dict[str, float]) -> Outcome:
@@ -136,6 +130,7 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
             lambda pipeline: build(pipeline, steps, write, plan["shards"], budget), job.engine.worker_count, beam_args
         )
 
+    cpu = time.process_time()
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, plan["splits"], show_progress), ThreadPoolExecutor(1) as pool:
@@ -153,6 +148,7 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
         if _workers_ended():
             STOP.clear()
         raise
+    seconds["run_cpu"] = round(time.process_time() - cpu, 2)
     return _verdict(job, folder, steps)
 
 

@@ -62,17 +62,23 @@ def shown() -> Iterator[Callable[[int, int, int], None]]:
         with _bar(console) as show:
             yield show
     else:
-        yield _log_now_and_then(time.monotonic)
+        yield log_now_and_then(time.monotonic, log.info)
 
 
-def _log_now_and_then(now: Callable[[], float]) -> Callable[[int, int, int], None]:
+def log_now_and_then(now: Callable[[], float], say: Callable) -> Callable[[int, int, int], None]:
+    """A function to show progress with, which says a line every half minute.
+
+    Args:
+      now: seconds by some clock.
+      say: takes a format and its values, as `logging.info` does.
+    """
     last = now()
 
     def show(done: int, total: int, rows: int) -> None:
         nonlocal last
-        if now() - last >= _LOG_EVERY_S:
-            last = now()
-            log.info("%d of %d splits, %d rows", done, total, rows)
+        if (moment := now()) - last >= _LOG_EVERY_S:
+            last = moment
+            say("%d of %d splits, %d rows", done, total, rows)
 
     return show
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.launch import Outcome
+from transforms.manifest import FAILED, MANIFEST
 
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
 
@@ -47,7 +48,7 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
         table.add_row(f"  {reason}", f"{rows:,}", escape(examples.get(reason, "")))
     if counts["stretches"]:
-        table.add_row("unreadable", f"{counts['stretches']:,}", "files or stretches of them, of unknown length")
+        table.add_row("unreadable", f"{counts['stretches']:,}", "files, or stretches of unknown length")
         for reason, times in counts["stretches_by_reason"].items():
             table.add_row(f"  {reason}", f"{times:,}", escape(examples.get(reason, "")))
     for name, rows in manifest["defaults_used"].items():
@@ -56,29 +57,32 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         table.add_row(f"{escape(name)} not finite", f"{rows:,}", "predictions with NaN or infinity")
     console.print(table)
     timings, engine = manifest["timings"], manifest["engine"]
-    if timings["rows_per_s"]:
+    if timings["rows_per_s"] and not outcome.already:
         console.print(
             f"{timings['rows_per_s']:,} rows/s over {timings['first_read_to_last_receipt_s']:,.1f} s, "
             f"{engine['workers']} workers, {engine['batch_rows']:,} rows a call, XLA {'on' if engine['xla'] else 'off'}"
         )
     if seconds:
         console.print(
-            "[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if name != "run") + "[/]"
+            "[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if not name.startswith("run")) + "[/]"
         )
     console.print()
-    if done:
-        console.print(f"predictions  {escape(str(Path(output, 'predictions')))}")
-    if counts["rejected"] or counts["stretches"]:
-        console.print(f"dead letters {escape(str(Path(output, 'rejected')))}")
-    console.print(f"record       {escape(str(Path(output, 'manifest.json' if done else 'failed.json')))}")
+    where = {"predictions": Path(output, "predictions") if done else None}
+    where["dead letters"] = Path(output, "rejected") if counts["rejected"] or counts["stretches"] else None
+    where["record"] = Path(output, MANIFEST if done else FAILED)
+    for name, path in where.items():
+        if path is not None:
+            console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
     if done:
         console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
-    else:
-        console.print("Predictions are not published. Look at the dead letters; mend the input, or allow more with")
-        console.print(
-            "  --set rejects.budget=5%   (or rejects.files=1): the same command then publishes without scoring again.",
-            soft_wrap=True,
-        )
+        return
+    remedies = []
+    if counts["rejected"]:
+        remedies.append(f"--set rejects.budget={counts['rejected']}")
+    if counts["stretches"]:
+        remedies.append(f"--set rejects.files={counts['stretches']}")
+    console.print("Predictions are not published. Mend the input or the contract; or allow as much as this, and the same")
+    console.print(f"command publishes them without scoring again:  [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
 def _look(output: str, manifest: Mapping[str, Any]) -> str:

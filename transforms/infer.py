@@ -17,6 +17,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from transforms.batch_log import log_batch
 from transforms.block import Block, Fault, reject_rows
 from transforms.feeds import Feeds, groups
 from transforms.halving import Attempts, halve
@@ -239,6 +240,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         given = len(next(iter(feeds.values())))
         if given < rows:
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given, axis=0)]) for n, f in feeds.items()}
+        log_batch(feeds)
         began = time.perf_counter()
         try:
             outputs = call(feeds)

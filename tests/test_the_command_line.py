@@ -1,0 +1,361 @@
+"""What a person meets: help, errors that say what to do, exit codes, logs without a value, progress."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jobs
+import pytest
+
+from pipeline.begin import Standing
+from pipeline.job import JobError, load_job, parse_job
+from pipeline.launch import run
+from pipeline.preflight import prepare
+from runners import local
+
+MARKER = "sesame"  # stands in every row of some data, and must stand in no log
+
+
+@pytest.fixture
+def people(tmp_path):
+    jobs.write_people(tmp_path / "data", 2, 500, bad_every=50)
+    return tmp_path
+
+
+def python(code, **env):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=jobs.ROOT, env=jobs.environment(**env))
+
+
+# Help.
+
+
+@pytest.mark.parametrize("command", ["init", "inspect", "check", "run", "bench"])
+def test_the_help_of_every_command_shows_an_example(command):
+    done = jobs.cli(command, "--help")
+    assert done.returncode == 0 and f"Example:  beam-score {command} " in done.stdout
+
+
+def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
+    code = "import sys; sys.argv = ['beam-score', '--help']\nfrom pipeline.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    done = python(code + "print([m for m in ('apache_beam', 'tensorflow', 'pyarrow', 'polars', 'pydantic') if m in sys.modules])")
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_no_package_imports_tensorflow():
+    code = """
+import importlib, pathlib, sys
+for package in ("pipeline", "transforms", "runners"):
+    for path in sorted(pathlib.Path(package).glob("*.py")):
+        importlib.import_module(f"{package}.{path.stem}")
+        assert "tensorflow" not in sys.modules, path
+print("none")
+"""
+    done = python(code)
+    assert done.stdout.strip() == "none", done.stderr
+
+
+def test_inspect_imports_no_tensorflow(model):
+    code = f"import sys; sys.argv = ['beam-score', 'inspect', {model('multiply')!r}]\nfrom pipeline.cli import app\ntry: app()\nexcept SystemExit: pass\n"
+    done = python(code + "print('tensorflow' in sys.modules)")
+    assert done.stdout.splitlines()[-1] == "False" and "probabilities" in done.stdout
+
+
+# Every command, once, as a person would.
+
+
+def test_from_a_model_and_data_to_predictions(people, model):
+    job = str(people / "job.yaml")
+    done = jobs.cli("init", model("multiply"), "--data", str(people / "data" / "*.csv"), "-o", job)
+    assert done.returncode == 0, done.stderr
+    done = jobs.cli("check", job, cwd=people)
+    assert done.returncode == 0, done.stderr
+    assert "ready" in done.stdout and "wrong_type" in done.stdout and "probabilities" in done.stdout
+    done = jobs.cli("run", job, "--json", "--set", "rejects.budget=5%", cwd=people)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert manifest["counts"]["rejected_by_reason"] == {"wrong_type": 20}
+    written = next(people.rglob("manifest.json"))
+    assert manifest == json.loads(written.read_bytes())
+    done = jobs.cli("run", job, "--set", "rejects.budget=5%", cwd=people)
+    assert done.returncode == 0 and "Finished already" in done.stdout
+    done = jobs.cli("bench", job, cwd=people)
+    assert done.returncode == 0 and "batch rows" in done.stdout and "auto: " in done.stdout
+
+
+# Mistakes: a sentence each, all at once, exit code 2, and never a traceback.
+
+
+def wrong(*arguments, **env):
+    done = jobs.cli(*arguments, **env)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
+    return " ".join(done.stderr.split())
+
+
+def test_a_job_file_that_is_not_there():
+    assert "no-such.yaml: No such file or directory; write one with: beam-score init" in wrong("run", "no-such.yaml")
+
+
+def test_mistakes_on_the_command_line(people, model):
+    job = jobs.write_job(people, model("multiply"))
+    assert "nosuch" in wrong("nosuch")
+    assert "--relpace" in wrong("run", job, "--relpace")
+    assert "--log-level loud: expected debug, info, warning, error" in wrong("run", job, "--log-level", "loud")
+    said = wrong("run", job, "--", "--direct_num_worker=2", "--direct_running_mode=threads", "--streming")
+    assert "direct_running_mode" in said and "invalid choice" in said
+    said = wrong("run", job, "--", "--direct_num_wrokers=2", "--streming", "stray")
+    assert "there is no --direct_num_wrokers; did you mean 'direct_num_workers'?" in said
+    assert "there is no --streming; did you mean 'streaming'?" in said and "'stray'" in said
+    assert "engine.runner" in wrong("run", job, "--", "--runner=DataflowRunner")
+
+
+def test_every_problem_of_a_job_is_told_at_once(people, model):
+    job = jobs.write_job(
+        people,
+        model("multiply") + "-not",
+        input={"files": str(people / "dta" / "*.csv")},
+        output={"path": str(people / "data" / "people-0.csv" / "out")},
+    )
+    said = wrong("run", job)
+    assert "no file matches" in said and "model.path" in said and "is a file, expected a folder" in said
+
+
+PROBLEMS = [
+    ({"input": {"files": "x", "formt": "csv"}}, "unknown key 'input.formt'; did you mean 'format'?"),
+    ({"outptu": {}}, "unknown key 'outptu'; did you mean 'output'?"),
+    ({"columns": {"age": {"dtpye": "float32"}}}, "unknown key 'columns.age.dtpye'; did you mean 'dtype'?"),
+    ({"columns": {"age": {}}}, "key 'columns.age.dtype' is missing"),
+    ({"columns": {"age": {"dtype": "flaot32"}}}, "columns.age.dtype: found 'flaot32'"),
+    ({"columns": {"age": {"dtype": "float32", "range": [3, 1]}}}, "range [3, 1] is empty"),
+    ({"rejects": {"budget": "lots"}}, "rejects.budget: 'lots': write a share, as 1%, or a whole number of rows"),
+    ({"rejects": {"budget": -1}}, "rejects.budget: -1"),
+    ({"rejects": {"budget": "200%"}}, "a share is from 0% to 100%"),
+    ({"rejects": {"files": -1}}, "rejects.files"),
+    ({"engine": {"workers": "many"}}, "engine.workers: found 'many'"),
+    ({"engine": {"workers": 0}}, "workers: a positive number, or auto"),
+    ({"engine": {"split_bytes": "64XB"}}, "'64XB' is no size"),
+    ({"engine": {"runner": "flinkk"}}, "engine.runner: found 'flinkk'"),
+    ({"model": {"path": "x", "batch_rows": 0}}, "model.batch_rows: a positive number of rows, or auto"),
+    ({"model": {"path": "x", "batch_rows": "some"}}, "model.batch_rows: found 'some'"),
+    ({"model": {}}, "key 'model.path' is missing"),
+    ({"input": {"files": []}}, "input.files: name at least one file or pattern"),
+    ({"input": {"files": "x", "csv": {"delimiter": ";;"}}}, "input.csv.delimiter"),
+    ({"input": None}, "input: found None"),
+    ({"outputs": {"p": {"meaning": "probability"}}}, "outputs.p.meaning: found 'probability'"),
+    ({"outputs": {"p": {"top": 2}}}, "labels, top and threshold need a meaning"),
+    ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input is made in one way"),
+    ({"output": {"path": "o", "format": "csv"}}, "output.format: found 'csv'"),
+]
+
+
+@pytest.mark.parametrize(("sections", "said"), PROBLEMS, ids=[said[:40] for _, said in PROBLEMS])
+def test_a_wrong_key_is_told_with_its_place(sections, said):
+    base = {"input": {"files": "x"}, "model": {"path": "m"}, "output": {"path": "o"}}
+    with pytest.raises(JobError) as error:
+        parse_job(base | sections)
+    assert any(said in problem for problem in error.value.problems), error.value.problems
+    assert len(error.value.problems) == 1  # once, and nothing that follows from it
+
+
+def test_several_wrong_keys_are_told_together():
+    with pytest.raises(JobError) as error:
+        parse_job({"inptu": {}, "model": {"path": 3}, "rejects": {"budget": "x"}})
+    assert len(error.value.problems) == 5  # unknown, two missing, a type, a budget
+
+
+def write(tmp_path, text):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+GOOD = "input: {files: x}\nmodel: {path: m}\noutput: {path: o}\n"
+
+TEXTS = {
+    "a key twice": (GOOD + "model: {path: n}\n", "duplicate key"),
+    "a tag that makes an object": (GOOD + "preprocess: !!python/object/apply:os.system ['touch pwned']\n", "no valid YAML"),
+    "a tab": ("input:\n\tfiles: x\n", "no valid YAML"),
+    "not closed": ("input: {files: x\n", "no valid YAML"),
+    "a list": ("- input\n", "no job file"),
+    "nothing": ("", "no job file"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_file_that_is_no_job_is_told(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, said = TEXTS[name]
+    with pytest.raises(JobError, match=said):
+        load_job(write(tmp_path, text))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(JobError, match="no valid YAML"):
+        load_job(str(path))
+    with pytest.raises(JobError, match="directory"):
+        load_job(str(tmp_path))
+
+
+def test_no_and_off_are_words_and_numbers_are_numbers(tmp_path):
+    text = GOOD + "outputs: {p: {meaning: probabilities, labels: [no, yes], threshold: 0.5}}\nengine: {xla: off, split_bytes: 1_000}\n"
+    job = load_job(write(tmp_path, text.replace("1_000", "64MiB")))
+    assert job.outputs["p"].labels == ("no", "yes") and job.engine.xla == "off" and job.engine.split_bytes == 64 << 20
+
+
+def test_set_overrides_any_key(tmp_path):
+    path = write(tmp_path, GOOD)
+    job = load_job(path, ["rejects.budget=5%", "model.version=3", "output.keep=[a, b]", "columns.age.dtype=int8", "engine.xla=on"])
+    assert job.rejects.budget == 0.05 and job.model.version == "3" and job.output.keep == ("a", "b")
+    assert job.columns["age"].dtype == "int8" and job.engine.xla == "on"
+    for override, said in {
+        "rejects.budgt=5%": "unknown key 'rejects.budgt'; did you mean 'budget'",
+        "rejects": "expected key=value",
+        "=3": "expected key=value",
+        "model.path.x=3": "'path' holds no further keys",
+        "rejects.budget={": "no valid YAML",
+        "rejects..budget=1": "expected key=value",
+    }.items():
+        with pytest.raises(JobError) as error:
+            load_job(path, [override])
+        assert said in error.value.problems[0]
+
+
+# Logs.
+
+
+def test_logs_are_structured_and_hold_no_value_at_any_level(tmp_path, model):
+    data = tmp_path / "data"
+    data.mkdir()
+    # Poison rows among them, so that the model's own message would show one; and a file that is damaged.
+    rows = [f"{MARKER}{i},{i}.25,{'2000000.5' if i == 77 else MARKER if i % 40 == 7 else 731},0.5" for i in range(500)]
+    (data / "a.csv").write_text("id,a,b,c\n" + "\n".join(rows) + f'\n"{MARKER}')
+    columns = {n: {"dtype": "float32"} for n in "abc"}
+    for form in ("text", "json"):
+        job = jobs.write_job(
+            tmp_path,
+            model("poison"),
+            columns=columns,
+            inputs={"x": {"pack": ["a", "b", "c"]}},
+            rejects={"budget": "10%"},
+            output={"path": str(tmp_path / form)},
+        )
+        done = jobs.cli("run", job, "--log-level", "debug", "--log-format", form)
+        assert done.returncode == 0, done.stderr
+        letters = jobs.dead_letters(tmp_path / form)
+        assert {x["reason"] for x in letters} == {"wrong_type", "model_error", "unterminated_quote"}
+        assert MARKER not in done.stderr and "2000000" not in done.stderr
+        assert not any(MARKER in x["message"] for x in letters if x["reason"] == "model_error")
+        run_id = jobs.manifest(tmp_path / form)["run"]
+        assert re.search(r"batch: x float32 \[\d+, 3\] finite \d+ of \d+ min \S+ max \S+", done.stderr)
+        ours = [line for line in done.stderr.splitlines() if re.search(r"\b(pipeline|transforms|runners)\.\w+", line)]
+        assert len(ours) > 3
+        if form == "json":
+            lines = [json.loads(line) for line in ours]
+            assert all({"event", "level", "logger", "timestamp", "run"} <= line.keys() for line in lines)
+            assert {line["run"] for line in lines} == {run_id}
+        else:
+            assert all(f"run={run_id}" in line for line in ours)
+
+
+def test_a_model_that_fails_on_every_row_is_told_without_its_values(tmp_path, model):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("id,a,b,c\n" + "k,2000000.5,2,3\n" * 200)
+    job = jobs.write_job(
+        tmp_path, model("poison"), columns={n: {"dtype": "float32"} for n in "abc"}, inputs={"x": {"pack": ["a", "b", "c"]}}
+    )
+    said = wrong("run", job)
+    assert "the model fails on every row" in said and "poisoned" in said and "2000000" not in said
+
+
+def test_beam_and_tensorflow_are_silent_unless_asked(people, model):
+    job = jobs.write_job(people, model("multiply"), rejects={"budget": "5%"})
+    done = jobs.cli("run", job)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert all(re.search(r"\[(pipeline|transforms)\.\w+\]", line) for line in lines), done.stderr
+    assert len(lines) <= 5
+    done = jobs.cli("run", job, "--replace", "--log-level", "warning")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
+    from pipeline.progress import log_now_and_then
+
+    times = iter([0, 10, 31, 40, 62])
+    said = []
+    show = log_now_and_then(lambda: next(times), lambda *line: said.append(line))
+    for done in range(4):
+        show(done, 9, 100 * done)
+    assert [line[1:] for line in said] == [(1, 9, 100), (3, 9, 300)]
+
+
+# Exit codes.
+
+
+def test_exit_codes(people, model):
+    job = jobs.write_job(people, model("multiply"))
+    over = jobs.cli("run", job)
+    assert over.returncode == 3
+    assert "Over the error budget" in over.stdout and "rejects.budget allows 0.01" in over.stdout
+    assert "--set rejects.budget" in over.stdout
+    done = jobs.cli("run", job, "--set", "rejects.budget=5%", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "done"
+    changed = wrong("run", job, "--set", "rejects.payload=none")
+    assert "payload changed" in changed and "--replace" in changed
+
+
+def test_unusable_files_are_told_by_check_and_before_a_run(people, model):
+    (people / "data" / "bad.csv").write_text("id,Age,income,score\n1,2,3,0.5\n")
+    job = jobs.write_job(people, model("multiply"), rejects={"budget": "5%"})
+    done = jobs.cli("check", job)
+    assert done.returncode == 2 and "unusable" in done.stdout and "did you mean" in done.stdout
+    assert "rejects.files allows 0" in done.stderr
+    done = jobs.cli("run", job)
+    assert done.returncode == 3 and "bad.csv" in done.stdout and "missing_column" in done.stdout
+    assert jobs.cli("check", job, "--set", "rejects.files=1").returncode == 0
+
+
+# Metrics.
+
+
+def test_metrics_have_stable_names(people, model):
+    columns = jobs.COLUMNS | {"bonus": {"dtype": "float32", "default": 1.0}}
+    (people / "data" / "more.csv").write_text("id,age,income,score,bonus\n" + "a,1,2,0.5,\n" * 7)
+    for path in (people / "data").glob("people*"):
+        path.write_text("\n".join(f"{line},{'bonus' if at == 0 else 5}" for at, line in enumerate(path.read_text().splitlines())))
+    planned = jobs.plan(jobs.job(people, model("multiply"), columns=columns, rejects={"budget": "5%"}))
+    from pipeline.build import build
+
+    result = local.run(lambda p: build(p, planned.steps, planned.write, 1, planned.job.rejects.as_budget()), 2)
+    metrics = result.metrics().query()
+    counters = {c.key.metric.name: c.committed for c in metrics["counters"] if c.key.metric.namespace == "beam_score"}
+    expected = {"rows_read": 1007, "rows_predicted": 987, "rows_rejected.wrong_type": 20, "defaults_used": 7}
+    assert counters == counters | expected and counters["model_calls"] > 0
+    distributions = {d.key.metric.name: d.committed for d in metrics["distributions"] if d.key.metric.namespace == "beam_score"}
+    assert {"batch_rows", "model_ms", "load_ms"} <= distributions.keys()
+    assert distributions["batch_rows"].sum == 987 and distributions["batch_rows"].max <= 256
+
+
+# The record of a run.
+
+
+def test_the_manifest_has_every_documented_field_and_no_other(people, model):
+    assert run(jobs.job(people, model("multiply"), rejects={"budget": "5%"})).code == 0
+    manifest = jobs.manifest(people / "out")
+    text = (jobs.ROOT / "docs" / "manifest.md").read_text()
+    documented = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert [name for name in documented if "." not in name] == list(manifest)
+    found = set()
+    for name, value in manifest.items():
+        if name in ("counts", "timings", "model", "engine"):
+            found |= {f"{name}.{key}" for key in value}
+        if name in ("files", "inputs"):
+            found |= {f"{name}.{key}" for key in value[0]}
+    assert {name for name in documented if "." in name} == found
+    assert manifest["timings"]["rows_per_s"] > 0 and manifest["timings"]["start_up_s"]["check"] >= 0
+    assert Standing.of(str(people / "out")).runs == [manifest["run"]]
+    assert prepare(jobs.job(people, model("multiply"))).model_hash == manifest["model"]["sha256"]

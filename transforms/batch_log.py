@@ -1,0 +1,31 @@
+"""A safe summary of a batch for the log: how many, what shape, how large; never a value of a row as it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+def log_batch(arrays: Mapping[str, np.ndarray]) -> None:
+    """At debug level, a line for each array of a batch that goes into the model."""
+    if log.isEnabledFor(logging.DEBUG):
+        for name, array in arrays.items():
+            log.debug("batch: %s %s", name, describe_batch(array))
+
+
+def describe_batch(array: np.ndarray) -> str:
+    """`float32 [8192, 3] min 0 max 2.5e+05 finite 24576 of 24576`. Of one row no more than its shape, since
+    its smallest and largest value would be the row; of text only the shape."""
+    text = f"{array.dtype if array.dtype != object else 'string'} {list(array.shape)}"
+    if array.dtype.kind not in "fiub" or len(array) < 2:
+        return text
+    finite = np.isfinite(array)
+    if array.dtype.kind == "f":
+        text += f" finite {np.count_nonzero(finite)} of {array.size}"
+    if finite.any():
+        text += f" min {array.min(where=finite, initial=array[finite][0]):.3g} max {array.max(where=finite, initial=array[finite][0]):.3g}"
+    return text
