@@ -143,13 +143,14 @@ class Ours:
         job = out.with_suffix(".yaml")
         job.write_text(json.dumps(self.job(bench, out), indent=2))  # YAML 1.2 takes JSON as it is
         settings = [part for setting in bench.settings for part in ("--set", setting)]
-        process = run_process([pathlib.Path(sys.executable).with_name("beam-score"), "run", job, *settings])
-        timings = json.loads((out / "manifest.json").read_text())["timings"]
+        process = run_process([pathlib.Path(sys.executable).with_name("beam-score"), "run", job, "--json", *settings])
+        manifest = json.loads(process.stdout)
+        timings = manifest["timings"]
         seconds = timings["first_read_to_last_receipt_s"]
         return {
             "rows": bench.rows,
             "seconds": seconds,
-            "cpu_seconds": timings.get("cpu_s", float("nan")),  # the whole process's would count its start-up
+            "cpu_seconds": manifest["launch_s"]["run_cpu"],  # the whole process's would count its start-up
             "rows_per_s": round(bench.rows / seconds),
             "peak_rss_mb": process.peak_rss_mb,
             "whole_seconds": process.seconds,

@@ -130,9 +130,6 @@ def run(
     log_format: LogFormat = "text",
 ) -> None:
     """Runs a job: predictions and dead letters are published together, or nothing is."""
-    from transforms.model import importing_tensorflow
-
-    importing_tensorflow()  # the longest wait of all: begun before anything else is imported
     from pipeline import logs
     from pipeline.job import load_job
 
@@ -180,7 +177,7 @@ def main() -> None:
     sys.path.insert(0, "")
     # TensorFlow's import, in a thread, holds back what is written to descriptor 2: our words keep their own.
     with contextlib.suppress(OSError):
-        sys.stderr = open(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

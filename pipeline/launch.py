@@ -22,7 +22,6 @@ from pipeline.trial import load
 from runners import local
 from transforms.commit import PUBLISH, decide, roll_forward
 from transforms.manifest import clean_up, read_manifest
-from transforms.model import importing_tensorflow
 from transforms.plan import RunFolder, read_plan
 from transforms.read import STOP
 from transforms.write import WriteSettings, reset_reject_count
@@ -71,8 +70,6 @@ def run(
         raise JobError(problems)
     seconds: dict[str, float] = {}
     standing = Standing.of(job.output.path)
-    if replace or standing.manifest is None:
-        importing_tensorflow()  # beside the checks
     with clock(seconds, "check"):
         prepared = prepare(job)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
@@ -80,7 +77,17 @@ def run(
         clean_up(job.output.path, manifest)
         return Outcome(DONE, manifest, already=True)
     try:
-        return _run(job, prepared, print_, standing, beam_args, replace, show_progress, seconds)
+        folder = standing.begun(print_, replace)
+        if folder is None and (refused := refuse_unusable(prepared, print_, standing)):
+            return Outcome(OVER, refused)
+        if folder is not None:
+            steps = pinned(prepared, read_plan(folder))
+            logs.name_run(folder.run)
+        else:
+            folder, steps = _begin(prepared, print_, standing, new, seconds)
+        if not is_read(folder):
+            _launch(job, folder, steps, beam_args, show_progress, seconds)
+        return dataclasses.replace(_verdict(job, folder, steps), seconds=seconds)
     except Exception:
         # Of two launches at once, the other may have published, and cleaned up under our feet.
         manifest = Standing.of(job.output.path).finished(print_)
@@ -89,35 +96,23 @@ def run(
         return Outcome(DONE, manifest, already=True)
 
 
-def _run(
-    job: Job, prepared: Prepared, print_, standing: Standing, beam_args, replace, show_progress, seconds
-) -> Outcome:
-    folder = standing.begun(print_, replace)
-    if folder is not None:
-        logs.name_run(folder.run)
-        plan = read_plan(folder)
-        steps = pinned(prepared, plan)
-        if is_read(folder, plan["splits"]):
-            log.info("all splits are read: going on to the verdict")
-            return _verdict(job, folder, steps)
-        log.info("going on with a run that was begun")
-        with clock(seconds, "import"):
-            importing_tensorflow().join()
-    elif refused := refuse_unusable(prepared, print_, standing):
-        return Outcome(OVER, refused)
-    else:
-        with clock(seconds, "import"):
-            importing_tensorflow().join()
-        with clock(seconds, "load"):
-            servable = load(prepared)
-        folder, steps = plan_run(prepared, print_, servable, standing, seconds)
-        logs.name_run(folder.run)
-    outcome = _launch(job, folder, steps, beam_args, show_progress, seconds)
-    return dataclasses.replace(outcome, seconds=seconds)
+def _begin(
+    prepared: Prepared, print_: Mapping[str, str], standing: Standing, new: str, seconds: dict[str, float]
+) -> tuple[RunFolder, Steps]:
+    with clock(seconds, "import"):
+        importing_tensorflow().join()
+    with clock(seconds, "load"):
+        servable = load(prepared)
+    folder, steps = plan_run(prepared, print_, servable, standing, seconds, new)
+    logs.name_run(folder.run)
+    return folder, steps
 
 
-def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress, seconds: dict[str, float]) -> Outcome:
+def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress, seconds: dict[str, float]) -> None:
     plan = read_plan(folder)
+    log.info("%d splits of %d files", plan["splits"], len(plan["inputs"]))
+    with clock(seconds, "import"):
+        importing_tensorflow().join()
     budget = job.rejects.as_budget()
     write = WriteSettings(
         folder, steps.outputs.schema, job.output.format, job.output.not_finite, job.rejects.stop_after
@@ -149,7 +144,6 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
             STOP.clear()
         raise
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
-    return _verdict(job, folder, steps)
 
 
 def _workers_ended() -> bool:

@@ -64,7 +64,9 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         )
     if seconds:
         console.print(
-            "[dim]start-up: " + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if not name.startswith("run")) + "[/]"
+            "[dim]start-up: "
+            + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if not name.startswith("run"))
+            + "[/]"
         )
     console.print()
     where = {"predictions": Path(output, "predictions") if done else None}
@@ -81,7 +83,9 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         remedies.append(f"--set rejects.budget={counts['rejected']}")
     if counts["stretches"]:
         remedies.append(f"--set rejects.files={counts['stretches']}")
-    console.print("Predictions are not published. Mend the input or the contract; or allow as much as this, and the same")
+    console.print(
+        "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same"
+    )
     console.print(f"command publishes them without scoring again:  [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
