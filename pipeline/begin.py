@@ -80,11 +80,7 @@ class Standing:
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
         """The manifest of this very job; raises Changed for another job's."""
         if self.manifest is not None and (changed := _differences(self.manifest["fingerprint"], print_)):
-            raise Changed(
-                [
-                    f"{self.output} holds a finished run of another job ({changed} changed): write elsewhere, or add --replace"
-                ]
-            )
+            raise Changed([f"{self.output} holds a finished run of another job ({changed} changed): {_REMEDY}"])
         return self.manifest
 
     def begun(self, print_: Mapping[str, str], replace: bool) -> RunFolder | None:
@@ -119,6 +115,7 @@ def plan_run(
     servable: Servable,
     standing: Standing | None = None,
     seconds: dict[str, float] | None = None,
+    run: str | None = None,
 ) -> tuple[RunFolder, Steps]:
     """Tries the job on its first rows, chooses how the model is called, and freezes the plan.
 
@@ -128,6 +125,7 @@ def plan_run(
       print_: see `pipeline.preflight.fingerprint`.
       standing: what the output folder holds, all of which is replaced.
       seconds: gets what the steps took.
+      run: id for it.
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
     standing = standing or Standing.of(job.output.path)
@@ -135,7 +133,7 @@ def plan_run(
         choice = choose_batch(prepared, servable, try_rows(prepared, servable))
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     steps = dataclasses.replace(prepared.steps, call=choice.apply(prepared.steps.call))
-    folder = RunFolder(job.output.path, new_run())
+    folder = RunFolder(job.output.path, run or new_run())
     with clock(seconds, "plan"):
         files = [(f.path, f.size) for f in prepared.files]
         splits = split_files(files, steps.read, job.engine.split_bytes, job.engine.worker_count)
@@ -202,6 +200,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def is_read(folder: RunFolder, splits: int) -> bool:
+def is_read(folder: RunFolder) -> bool:
     """Whether every split of the plan has its receipt: only the verdict is still to come."""
-    return all(folder.has_receipt(split) for split in range(splits))
+    return all(folder.has_receipt(split) for split in range(read_plan(folder)["splits"]))

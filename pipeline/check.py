@@ -28,7 +28,9 @@ def check_job(job: Job, console: Console) -> int:
     signature = prepared.steps.call.signature
     console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
     console.print(
-        f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, sha256 {prepared.model_hash[:12]})"
+        f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, "
+        f"sha256 {prepared.model_hash[:12]})",
+        soft_wrap=True,
     )
     console.print(f"        {escape(signature.describe())}", soft_wrap=True)
     trial = try_rows(prepared, load(prepared))

@@ -175,7 +175,7 @@ def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
     # What a preprocess function names is looked for beside the job, as python -m would.
     sys.path.insert(0, "")
-    # TensorFlow's import, in a thread, holds back what is written to descriptor 2: our words keep their own.
+    # TensorFlow's import, in a worker's thread, holds back what is written to descriptor 2.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -198,7 +198,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # TensorFlow may still be on its way in, in a thread: to end the interpreter under it can crash.
+    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
     os._exit(code)
 
 

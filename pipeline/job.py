@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -275,30 +276,48 @@ def parse_job(settings: Mapping[str, Any], path: str = "job") -> Job:
 
 
 def _explain(error: pydantic.ValidationError) -> Iterator[str]:
-    seen = set()
+    """A sentence for each thing that is wrong, once."""
+    unknown, missing, found = {}, [], {}
     for detail in error.errors(include_url=False):
         # pydantic names the branch of a union tried, in a location that no person wrote
         where = [str(p) for p in detail["loc"] if not _is_branch(p)]
         key = ".".join(where)
-        kind, value = detail["type"], detail["input"]
-        if kind == "extra_forbidden":
-            text = f"unknown key {key!r}{near_miss(where[-1], _keys_at(where[:-1]))}"
-        elif kind == "missing":
-            text = f"key {key!r} is missing"
-        elif kind == "value_error":
-            text = f"{key}: {detail['ctx']['error']}" if key else str(detail["ctx"]["error"])
-        elif kind == "literal_error":
-            text = f"{key}: found {value!r}, expected {detail['ctx']['expected']}"
-            text += (
-                near_miss(value, [w.strip("' ") for w in detail["ctx"]["expected"].replace(" or ", ",").split(",")])
-                if isinstance(value, str)
-                else ""
-            )
+        if detail["type"] == "extra_forbidden":
+            unknown[key] = near_miss(where[-1], _keys_at(where[:-1]))
+        elif detail["type"] == "missing":
+            missing.append((key, where[-1]))
         else:
-            text = f"{key}: found {value!r}, {detail['msg'][0].lower()}{detail['msg'][1:]}"
-        if text not in seen:
-            seen.add(text)
-            yield text
+            found.setdefault(key, []).append(detail)
+    for key, hint in unknown.items():
+        yield f"unknown key {key!r}{hint}"
+    for key, name in missing:
+        # Not where it is there, and misspelt.
+        if not any(
+            repr(name) in hint and k.rpartition(".")[0] == key.rpartition(".")[0] for k, hint in unknown.items()
+        ):
+            yield f"key {key!r} is missing"
+    for key, details in found.items():
+        yield _wrong_value(key, details)
+
+
+def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with one value; of a union, what each of its kinds would have been."""
+    own = [d for d in details if d["type"] == "value_error"]
+    if own:
+        return "; ".join(dict.fromkeys(f"{key}: {d['ctx']['error']}" if key else str(d["ctx"]["error"]) for d in own))
+    value = details[0]["input"]
+    expected, words = [], []
+    for detail in details:
+        if detail["type"] == "literal_error":
+            expected.append(detail["ctx"]["expected"])
+            words += re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        else:
+            message = detail["msg"].partition(",")[0]
+            expected.append(
+                message.removeprefix("Input should be ")[:1].lower() + message.removeprefix("Input should be ")[1:]
+            )
+    hint = near_miss(value, words) if isinstance(value, str) else ""
+    return f"{key}: found {value!r}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
 
 
 def _is_branch(part: Any) -> bool:

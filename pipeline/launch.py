@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from pipeline import logs
-from pipeline.begin import Standing, clock, is_read, pinned, plan_run
+from pipeline.begin import Standing, clock, is_read, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.job import Job, JobError
 from pipeline.preflight import Prepared, fingerprint, prepare
@@ -22,6 +22,7 @@ from pipeline.trial import load
 from runners import local
 from transforms.commit import PUBLISH, decide, roll_forward
 from transforms.manifest import clean_up, read_manifest
+from transforms.model import import_tensorflow
 from transforms.plan import RunFolder, read_plan
 from transforms.read import STOP
 from transforms.write import WriteSettings, reset_reject_count
@@ -69,6 +70,7 @@ def run(
     if problems := local.check_options(beam_args):
         raise JobError(problems)
     seconds: dict[str, float] = {}
+    logs.name_run(new := new_run())
     standing = Standing.of(job.output.path)
     with clock(seconds, "check"):
         prepared = prepare(job)
@@ -100,7 +102,7 @@ def _begin(
     prepared: Prepared, print_: Mapping[str, str], standing: Standing, new: str, seconds: dict[str, float]
 ) -> tuple[RunFolder, Steps]:
     with clock(seconds, "import"):
-        importing_tensorflow().join()
+        import_tensorflow()
     with clock(seconds, "load"):
         servable = load(prepared)
     folder, steps = plan_run(prepared, print_, servable, standing, seconds, new)
@@ -111,8 +113,6 @@ def _begin(
 def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress, seconds: dict[str, float]) -> None:
     plan = read_plan(folder)
     log.info("%d splits of %d files", plan["splits"], len(plan["inputs"]))
-    with clock(seconds, "import"):
-        importing_tensorflow().join()
     budget = job.rejects.as_budget()
     write = WriteSettings(
         folder, steps.outputs.schema, job.output.format, job.output.not_finite, job.rejects.stop_after

@@ -21,7 +21,7 @@ NAN, INF = float("nan"), float("inf")
 
 # A kept column of every kind that a contract knows, beside a model whose output is not always finite.
 KEPT = {
-    "id": ({"dtype": "string"}, pa.string(), ["a", "é\u2028\t\"", "日本", ""]),
+    "id": ({"dtype": "string"}, pa.string(), ["a", 'é\u2028\t"', "日本", ""]),
     "count": ({"dtype": "int64"}, pa.int64(), [1, -(2**63), 2**63 - 1, 0]),
     "small": ({"dtype": "uint8"}, pa.uint8(), [0, 255, 7, 1]),
     "flag": ({"dtype": "bool"}, pa.bool_(), [True, False, True, False]),
@@ -124,7 +124,8 @@ def test_parquet_itself_holds_plain_lists(published):
 def as_text(values):
     """Bytes as JSON Lines shows them."""
     return [
-        v if not isinstance(v, bytes) else v.decode() if v != b"\xff\x00" else base64.b64encode(v).decode() for v in values
+        v if not isinstance(v, bytes) else v.decode() if v != b"\xff\x00" else base64.b64encode(v).decode()
+        for v in values
     ]
 
 
@@ -172,7 +173,9 @@ def test_position_gives_source_and_row(published, format_):
 def test_a_marker_that_meets_a_column_is_refused(tmp_path, model):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.csv").write_text("x,y_not_finite\n1,2\n")
-    job = jobs.settings(tmp_path, model("nan_out"), columns={"x": {"dtype": "float32"}}, inputs={}, output={"keep": ["y_not_finite"]})
+    job = jobs.settings(
+        tmp_path, model("nan_out"), columns={"x": {"dtype": "float32"}}, inputs={}, output={"keep": ["y_not_finite"]}
+    )
     assert run(jobs.parse_job(job)).code == 0  # Parquet has no such column
     job["output"] |= {"format": "jsonl", "path": str(tmp_path / "jsonl")}
     with pytest.raises(JobError, match="y_not_finite"):
@@ -205,7 +208,11 @@ COLUMNS = {
         [[1.0, 2.0], [None, None], [5.0, 6.0]],
         [None, "NaN", None],
     ),
-    "floats two deep": (pa.array([[[1.0], [INF, NAN]], [], [[2.0]]]), [[[1.0], [None, None]], [], [[2.0]]], ["Infinity", None, None]),
+    "floats two deep": (
+        pa.array([[[1.0], [INF, NAN]], [], [[2.0]]]),
+        [[[1.0], [None, None]], [], [[2.0]]],
+        ["Infinity", None, None],
+    ),
     "nulls among floats": (pa.array([None, NAN, 1.0], pa.float32()), [None, None, 1.0], [None, "NaN", None]),
     "only nulls": (pa.nulls(3, pa.float32()), [None] * 3, [None] * 3),
     "half floats": (pa.array(np.array([1.5, NAN, 2], "float16")), [1.5, None, 2.0], [None, "NaN", None]),
@@ -213,13 +220,21 @@ COLUMNS = {
     "large bytes": (pa.array([b"a", b"\xff", None], pa.large_binary()), ["a", "/w==", None], None),
     "fixed bytes": (pa.array([b"ab", b"\xff\xff", None], pa.binary(2)), ["ab", "//8=", None], None),
     "bytes in lists": (pa.array([[b"a", None], None, [b"\xff"]]), [["a", None], None, ["/w=="]], None),
-    "bytes in fixed lists": (pa.FixedSizeListArray.from_arrays(pa.array([b"a", b"b", b"\xff"]), 1), [["a"], ["b"], ["/w=="]], None),
-    "structs": (pa.array([{"a": 1, "b": b"\xff"}, None, {"a": None, "b": b"x"}]), [{"a": 1, "b": "/w=="}, None, {"a": None, "b": "x"}], None),
+    "bytes in fixed lists": (
+        pa.FixedSizeListArray.from_arrays(pa.array([b"a", b"b", b"\xff"]), 1),
+        [["a"], ["b"], ["/w=="]],
+        None,
+    ),
+    "structs": (
+        pa.array([{"a": 1, "b": b"\xff"}, None, {"a": None, "b": b"x"}]),
+        [{"a": 1, "b": "/w=="}, None, {"a": None, "b": "x"}],
+        None,
+    ),
     "decimals": (pa.array(["1.20", None, "3"]).cast(pa.decimal128(9, 2)), ["1.20", None, "3.00"], None),
     "dates": (pa.array([0, None, 19_000], pa.date32()), ["1970-01-01", None, "2022-01-08"], None),
     "dictionaries": (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"], None),
     "unsigned": (pa.array([2**64 - 1, 0, None], pa.uint64()), [2**64 - 1, 0, None], None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("sliced", [False, True])
@@ -232,7 +247,10 @@ def test_every_type_has_its_json(name, sliced):
     rows = [json.loads(line, parse_constant=pytest.fail) for line in lines.splitlines()]
     assert [row["c"] for row in rows] == expected
     assert [row.get("c_not_finite") for row in rows] == (marks or [None] * len(rows))
-    spelled = [json.loads(line, parse_constant=pytest.fail)["c"] for line in to_json_lines(pa.table({"c": column}), "string").splitlines()]
+    spelled = [
+        json.loads(line, parse_constant=pytest.fail)["c"]
+        for line in to_json_lines(pa.table({"c": column}), "string").splitlines()
+    ]
     if marks is None:
         assert spelled == expected
     else:
@@ -258,7 +276,9 @@ def test_dead_letters_have_one_schema_whatever_the_format(tmp_path, model):
     assert base64.b64decode(by_row[2]["payload"]) == b"3,\xff,3,0.5" and by_row[2]["payload_encoding"] == "base64"
     frame = pl.read_ndjson(path)
     assert frame.columns == documented and frame.schema["row"] == pl.Int64
-    assert frame.schema["errors"] == pl.List(pl.Struct({"column": pl.String, "reason": pl.String, "message": pl.String}))
+    assert frame.schema["errors"] == pl.List(
+        pl.Struct({"column": pl.String, "reason": pl.String, "message": pl.String})
+    )
     assert list(pd.read_json(path, lines=True).columns) == documented
     table = duckdb.read_json(str(path))
     assert table.columns == documented

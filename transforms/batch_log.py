@@ -26,6 +26,5 @@ def describe_batch(array: np.ndarray) -> str:
     finite = np.isfinite(array)
     if array.dtype.kind == "f":
         text += f" finite {np.count_nonzero(finite)} of {array.size}"
-    if finite.any():
-        text += f" min {array.min(where=finite, initial=array[finite][0]):.3g} max {array.max(where=finite, initial=array[finite][0]):.3g}"
-    return text
+    known = array[finite]
+    return f"{text} min {known.min():.3g} max {known.max():.3g}" if len(known) else text

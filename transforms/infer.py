@@ -103,12 +103,13 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
         self._model_ms = Metrics.distribution("beam_score", "model_ms")
         self._load_ms = Metrics.distribution("beam_score", "load_ms")
+        self._loaded_ms: int | None = None  # a model is loaded outside of a bundle, where Beam counts nothing
 
     def load_model(self) -> Servable:
         began = time.perf_counter()
         servable = load_once(self.call.path, self.call.signature.name, self.call.intra_op_threads)
         self._warm_up(servable)
-        self._load_ms.update(round(1e3 * (time.perf_counter() - began)))
+        self._loaded_ms = round(1e3 * (time.perf_counter() - began))
         return servable
 
     def _warm_up(self, servable: Servable) -> None:
@@ -143,6 +144,9 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         """
         if not batch:
             return []
+        if self._loaded_ms is not None:
+            self._load_ms.update(self._loaded_ms)
+            self._loaded_ms = None
         meter = _Meter()
         blocks = self._score(batch, model, meter)
         for rows, seconds in meter.calls:

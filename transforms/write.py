@@ -118,8 +118,8 @@ class _RejectCount:
         if (rows := sum(n for _, n in reasons)) > stop_after:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
             raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}: mend the input "
-                "or the contract (beam-score check shows examples), or allow more; the splits that are done stay done"
+                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}: mend the "
+                "input or the contract (beam-score check shows examples), or allow more; what is done stays done"
             )
 
 
