@@ -38,8 +38,9 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
         if _is_floating(field.type):
             marks = _marks(column)
             if not_finite == "null":
-                columns[field.name + MARKER] = _MARKS.take(pa.array(marks))
-            else:
+                none = pa.nulls(len(table), pa.string())
+                columns[field.name + MARKER] = none if marks is None else _MARKS.take(pa.array(marks))
+            elif marks is not None:
                 marked |= marks < len(_MARKS) - 1
     frame = pl.from_arrow(pa.table(columns))
     sink = io.BytesIO()
@@ -108,9 +109,8 @@ def _decoded(value: Any) -> Any:
     return [_decoded(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _marks(column: pa.Array) -> np.ndarray:
-    """For each row the place in `_MARKS` of its first value that is not finite."""
-    marks = np.full(len(column), len(_MARKS) - 1)
+def _marks(column: pa.Array) -> np.ndarray | None:
+    """For each row the place in `_MARKS` of its first value that is not finite; None where all are."""
     flat = leaves(column)
     if flat.null_count:
         rows = owners(column)[flat.is_valid().to_numpy(zero_copy_only=False)]
@@ -119,7 +119,8 @@ def _marks(column: pa.Array) -> np.ndarray:
         rows = None
     numbers = flat.to_numpy()
     if not len(numbers) or (np.isfinite(numbers.min()) and np.isfinite(numbers.max())):
-        return marks
+        return None
+    marks = np.full(len(column), len(_MARKS) - 1)
     bad = np.flatnonzero(~np.isfinite(numbers))
     rows = owners(column) if rows is None else rows
     at, first = np.unique(rows[bad], return_index=True)
