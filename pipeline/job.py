@@ -131,6 +131,14 @@ class OutputFiles(Strict):
     position: bool = False
     not_finite: Literal["null", "string"] = "null"
 
+    @pydantic.field_validator("keep")
+    @classmethod
+    def _once(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        twice = [name for name in dict.fromkeys(value) if value.count(name) > 1] if isinstance(value, tuple) else []
+        if twice:
+            raise ValueError(f"{', '.join(map(repr, twice))} is named twice: a column is kept once")
+        return value
+
     @property
     def kept(self) -> tuple[str, ...] | None:
         """The names; None for all."""
@@ -176,6 +184,8 @@ class Engine(Strict):
             raise ValueError("split_bytes and block_bytes are at least 1 KiB")
         if isinstance(self.workers, int) and self.workers < 1:
             raise ValueError("workers: a positive number, or auto")
+        if isinstance(self.intra_op_threads, int) and self.intra_op_threads < 1:
+            raise ValueError("intra_op_threads: a positive number, or auto")
         return self
 
     @property
@@ -208,6 +218,14 @@ class Job(Strict):
         if isinstance(value, list):
             return {name: {} for name in value}
         return {k: v or {} for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    @pydantic.model_validator(mode="after")
+    def _column_names(self) -> Job:
+        try:
+            Contract(columns=self.columns)
+        except pydantic.ValidationError as error:
+            raise ValueError("; ".join(str(e["ctx"]["error"]) for e in error.errors())) from None
+        return self
 
     @property
     def contract(self) -> Contract:
@@ -291,6 +309,9 @@ def _explain(error: pydantic.ValidationError) -> Iterator[str]:
     for key, hint in unknown.items():
         yield f"unknown key {key!r}{hint}"
     for key, name in missing:
+        if name.isdigit():
+            yield f"{key.rpartition('.')[0]}: expected two ends, as [0, 150]; null leaves one open"
+            continue
         # Not where it is there, and misspelt.
         if not any(
             repr(name) in hint and k.rpartition(".")[0] == key.rpartition(".")[0] for k, hint in unknown.items()
@@ -306,18 +327,31 @@ def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
     if own:
         return "; ".join(dict.fromkeys(f"{key}: {d['ctx']['error']}" if key else str(d["ctx"]["error"]) for d in own))
     value = details[0]["input"]
+    if key.startswith("inputs.") and value in ([], ()):
+        return f"{key}: nothing is named yet: choose the columns that it is made of"
     expected, words = [], []
     for detail in details:
         if detail["type"] == "literal_error":
             expected.append(detail["ctx"]["expected"])
             words += re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         else:
-            message = detail["msg"].partition(",")[0]
-            expected.append(
-                message.removeprefix("Input should be ")[:1].lower() + message.removeprefix("Input should be ")[1:]
-            )
+            message = detail["msg"].partition(",")[0].removeprefix("Input should be ")
+            expected.append(_KINDS.get(detail["type"], message[:1].lower() + message[1:]))
     hint = near_miss(value, words) if isinstance(value, str) else ""
     return f"{key}: found {value!r}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
+
+
+_KINDS = {
+    "tuple_type": "a list, in brackets",
+    "model_type": "keys and values, as {dtype: float32}",
+    "mapping_type": "keys and values",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+}
+"""What pydantic calls by the names of Python's types."""
 
 
 def _is_branch(part: Any) -> bool:
