@@ -154,10 +154,16 @@ def plan_run(
         storage.remove_folder(RunFolder(job.output.path, standing.current["run"]).path)
     elif not storage.create_if_absent(current, content):
         storage.remove_folder(folder.path)
-        folder = Standing.of(job.output.path).begun(print_, replace=False)
+        folder = Standing.of(job.output.path).begun(print_, replace=bool(standing.manifest))
         if folder is None:
             raise FileNotFoundError(current)  # the other one has just finished
         steps = pinned(prepared, read_plan(folder))
+    elif (published := read_manifest(job.output.path)) is not None and published["run"] not in standing.runs:
+        # The other one has finished while this one planned.
+        storage.remove(current)
+        storage.remove_folder(folder.path)
+        storage.remove_if_empty(current.parent)
+        raise FileNotFoundError(current)
     return folder, steps
 
 

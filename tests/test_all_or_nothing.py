@@ -14,9 +14,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.begin import Changed
+from pipeline.begin import Changed, Standing, plan_run
 from pipeline.job import JobError, load_job
 from pipeline.launch import run
+from pipeline.preflight import fingerprint, prepare
+from pipeline.trial import load
 from transforms.manifest import clean_up
 
 ROWS, FILES = 600, 4
@@ -332,6 +334,17 @@ def test_two_launches_at_once_make_one_output(tmp_path, model):
     assert [p.returncode for p in both] == [0, 0], said
     manifest = is_whole(tmp_path / "out", 20_000)
     assert {json.loads(out)["run"] for out, _ in said} == {manifest["run"]}
+
+
+def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, people, model):
+    job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
+    before = Standing.of(str(tmp_path / "out"))  # what the slow one has seen
+    finished = run(job).manifest
+    prepared = prepare(job)
+    print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+    with pytest.raises(FileNotFoundError):
+        plan_run(prepared, print_, load(prepared), before)
+    assert is_whole(tmp_path / "out") == finished
 
 
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path, model):
