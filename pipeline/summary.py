@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,11 +91,17 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     console.print(f"command publishes them without scoring again:  [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
+def _python() -> str:
+    """This very Python, which has what the command needs, by its shortest path."""
+    relative = os.path.relpath(sys.executable)
+    return relative if len(relative) < len(sys.executable) else sys.executable
+
+
 def _look(output: str, manifest: Mapping[str, Any]) -> str:
     first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
     pattern = str(Path(output, "predictions", f"*{Path(first).suffix}"))
-    return f"python -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
+    return f"{_python()} -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
 
 
 def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
