@@ -82,12 +82,15 @@ def prepare(job: Job) -> Prepared:
     problems += _function_problems(job)
     if format_ == "csv":
         problems += [
-            f"columns.{name}: shape {list(c.shape)}: a CSV field holds one value; declare a column a value, and pack them in inputs"
+            f"columns.{name}: shape {list(c.shape)}: a CSV field holds one value; declare a column a value, "
+            "and pack them in inputs"
             for name, c in job.columns.items()
             if c.shape
         ]
     if format_ != "tfrecord":
-        problems += [f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record]
+        problems += [
+            f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record
+        ]
     if format_ != "csv" and job.input.csv.model_fields_set:
         problems.append(f"input.csv is for CSV, and the format is {format_}")
     keep: tuple[str, ...] = ()
@@ -101,13 +104,21 @@ def prepare(job: Job) -> Prepared:
     if signature is not None:
         problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
         wanted = wanted_outputs(job.outputs, signature)
-        taken = dict.fromkeys(keep, "a kept column") | ({"source": "position", "row": "position"} if job.output.position else {})
-        problems += [f"output.keep: column {n!r} meets output.position" for n in keep if job.output.position and n in ("source", "row")]
+        taken = dict.fromkeys(keep, "a kept column") | (
+            {"source": "position", "row": "position"} if job.output.position else {}
+        )
+        problems += [
+            f"output.keep: column {n!r} meets output.position"
+            for n in keep
+            if job.output.position and n in ("source", "row")
+        ]
         problems += bind_outputs(wanted, signature, taken)
     if problems or read is None or signature is None:
         raise JobError(problems)
     unusable = _check_files(files, read)
-    fields = tuple(pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep)
+    fields = tuple(
+        pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
+    )
     call = ModelCall(
         path=version.path,
         signature=signature,
@@ -122,7 +133,9 @@ def prepare(job: Job) -> Prepared:
             raise JobError(
                 [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
             )
-    return Prepared(job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable)
+    return Prepared(
+        job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable
+    )
 
 
 def _op_threads(engine: Engine) -> int:
@@ -168,7 +181,9 @@ def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadS
     )
 
 
-def _resolve_keep(job: Job, files: Sequence[InputFile], read: ReadSettings) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
+def _resolve_keep(
+    job: Job, files: Sequence[InputFile], read: ReadSettings
+) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
     """Names of the kept columns, and the types of those that Parquet files give a type."""
     keep = job.output.kept
     module = format_module(read.format)
@@ -242,7 +257,10 @@ def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature
         "model": [model_hash, signature],
         "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],
         "preprocessing": [job.preprocess, {n: i.model_dump(mode="json") for n, i in sorted(job.inputs.items())}],
-        "outputs": [{n: o.model_dump(mode="json") for n, o in job.outputs.items()}, job.output.model_dump(mode="json", exclude={"path"})],
+        "outputs": [
+            {n: o.model_dump(mode="json") for n, o in job.outputs.items()},
+            job.output.model_dump(mode="json", exclude={"path"}),
+        ],
         "payload": job.rejects.payload,
     }
     return {name: hashlib.sha256(json.dumps(piece).encode()).hexdigest()[:16] for name, piece in pieces.items()}

@@ -49,7 +49,9 @@ def csv_bytes(rows) -> bytes:
     for r in rows:
         a = {"range": "1e7", "type": "ten", "missing": ""}.get(r["bad"], repr(r["x"][0]))
         note = '"' + r["note"].replace('"', '""') + '"'
-        out.append(",".join([str(r["id"]), a, repr(r["x"][1]), repr(r["x"][2]), note] + ["more"] * (r["bad"] == "broken")))
+        out.append(
+            ",".join([str(r["id"]), a, repr(r["x"][1]), repr(r["x"][2]), note] + ["more"] * (r["bad"] == "broken"))
+        )
     return ("\n".join(out) + "\n").encode()
 
 
@@ -125,7 +127,7 @@ def write(rows, format_: str, compression: str, folder: Path, number: int, group
 def job_for(format_: str, model: str, folder: Path, **engine):
     number = {"dtype": "float32", "range": [-1e6, 1e6]}
     if format_ == "csv":
-        columns = {"id": {"dtype": "int64"}, **{n: number for n in "abc"}, "note": {"dtype": "string"}}
+        columns = {"id": {"dtype": "int64"}, **dict.fromkeys("abc", number), "note": {"dtype": "string"}}
         inputs = {"x": {"pack": ["a", "b", "c"]}}
     else:
         columns = {"id": {"dtype": "int64"}, "x": {**number, "shape": [3]}, "note": {"dtype": "string"}}
@@ -171,7 +173,9 @@ def test_unspoilt_rows_come_back_and_spoilt_ones_are_told(tables, format_, data,
         row = good[p["source"], p["row"]]
         assert (p["out"], p["note"]) == (row["id"], row["note"])
         assert np.array_equal(np.float32(p["y"]), np.float32(row["x"]))
-    assert {(r["source"], r["row"]): r["reason"] for r in letters} == {k: REASONS[format_][r["bad"]] for k, r in bad.items()}
+    assert {(r["source"], r["row"]): r["reason"] for r in letters} == {
+        k: REASONS[format_][r["bad"]] for k, r in bad.items()
+    }
     assert len(letters) == len(bad)
     assert all(r["payload"] for r in letters)
     counts = outcome.manifest["counts"]
@@ -203,7 +207,7 @@ def test_payloads_are_the_records_as_they_were_read(format_, model, tmp_path):
     letters = sorted(read_letters(tmp_path / "out"), key=lambda r: r["row"])
     assert [r["row"] for r in letters] == [1, 3, 4, 5]
     if format_ == "csv":
-        records = csv_bytes(rows).decode().split("\n", 1)[1].split("é\"\n")
+        records = csv_bytes(rows).decode().split("\n", 1)[1].split('é"\n')
         for r in letters[:3]:
             assert r["payload"] == records[r["row"]] + 'é"'
     elif format_ == "jsonl":
@@ -226,14 +230,23 @@ def test_a_model_that_computes_gives_the_same_within_rounding(format_, xla, mode
     """Whatever the batch: 1e-5 of what numpy computes for the row alone."""
     rng = np.random.default_rng(7)
     rows = [
-        {"id": i, "x": rng.normal(size=3).astype(np.float32).tolist(), "note": "", "bad": "range" if i % 50 == 7 else ""}
+        {
+            "id": i,
+            "x": rng.normal(size=3).astype(np.float32).tolist(),
+            "note": "",
+            "bad": "range" if i % 50 == 7 else "",
+        }
         for i in range(1000)
     ]
     write(rows, format_, "", tmp_path, 0, 300)
-    job = job_for(format_, model("multiply"), tmp_path, workers=2, batch_rows=64, output="parquet", xla=xla, block_bytes=8192)
+    job = job_for(
+        format_, model("multiply"), tmp_path, workers=2, batch_rows=64, output="parquet", xla=xla, block_bytes=8192
+    )
     job["inputs"] = {"inputs": {"pack": ["a", "b", "c"] if format_ == "csv" else ["x"]}}
     assert run(parse_job(job)).code == 0
-    found = duckdb.sql(f"select row, probabilities[1] as p from '{tmp_path}/out/predictions/*.parquet' order by row").fetchall()
+    found = duckdb.sql(
+        f"select row, probabilities[1] as p from '{tmp_path}/out/predictions/*.parquet' order by row"
+    ).fetchall()
     kept = [r for r in rows if not r["bad"]]
     x = np.array([r["x"] for r in kept], np.float32)
     expected = 1 / (1 + np.exp(-(x @ np.array([0.8, -0.5, 1.2], np.float32) + 0.1)))

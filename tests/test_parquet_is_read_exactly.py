@@ -474,7 +474,9 @@ def test_fuzzed_files_never_crash_and_never_give_wrong_values(fuzzable, data):
 
 @pytest.mark.parametrize("keep", [["day", "k"], "all"])
 def test_kept_columns_have_their_own_type_in_which_files_must_agree(keep, model, tmp_path):
-    table = pa.table({"k": pa.array([1, 2], pa.int64()), "day": pa.array([0, 1], pa.date32()), **{n: [0.5, 0.5] for n in "abc"}})
+    table = pa.table(
+        {"k": pa.array([1, 2], pa.int64()), "day": pa.array([0, 1], pa.date32()), **{n: [0.5, 0.5] for n in "abc"}}
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     pq.write_table(table.set_column(0, "k", [["x", "y"]]), tmp_path / "b.parquet")
     job = parse_job(

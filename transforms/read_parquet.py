@@ -159,7 +159,10 @@ def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
         if times and column is not None:
             _check_type(name, column, schema.field(name).type)
         elif times and (found := plain_type(schema.field(name).type)) != settings.kept_types.get(name, found):
-            message = f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: declare it, or do not keep it"
+            message = (
+                f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: "
+                "declare it, or do not keep it"
+            )
             raise UnusableFile("wrong_type", message, name)
         if times:
             used.append(name)
