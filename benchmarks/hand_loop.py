@@ -18,7 +18,7 @@ level 1. `--no-xla` leaves XLA out. A row whose value does not parse is dropped.
 with the column types given and turns to text only for a file where that fails: on some processors
 that is the faster way through clean files.
 
-JSON Lines in is read by the rules of what a valid line is (docs/semantics.md) in both forms: see `json_lines.py`.
+JSON Lines in is read by the rules of what a valid line is (docs/contract.md) in both forms: see `json_lines.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The peer's JSON Lines reader, by the rules of `docs/semantics.md` of what a valid line is.
+"""The peer's JSON Lines reader, by the rules of `docs/contract.md` of what a valid line is.
 
 pyarrow parses a chunk of lines at once, when some cheap looks at the chunk say that it can be
 trusted with it: pyarrow takes bytes that are not UTF-8, NaN, two objects on one line and one object

@@ -54,7 +54,7 @@ def convert(array: pa.Array, name: str, column: Column, show: bool) -> tuple[pa.
 
 
 def fits(type_: pa.DataType, column: Column) -> bool:
-    """Whether a Parquet column of this type can hold values of the column at all (semantics.md)."""
+    """Whether a Parquet column of this type can hold values of the column at all (docs/contract.md)."""
     for _ in column.shape:
         type_ = plain_type(type_)
         if pa.types.is_null(type_):

@@ -138,7 +138,7 @@ def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
     """Names of the contract's columns that the file has, then of the kept ones.
 
     Raises:
-      UnusableFile: see semantics.md.
+      UnusableFile: see docs/contract.md.
     """
     try:
         schema = file.schema_arrow
