@@ -70,3 +70,14 @@ def record_spans(data, format: str, delimiter: str = ",", quote: str = '"') -> t
         found = spans(data, delimiter, quote)
         return found.starts, found.ends
     raise ValueError(f"no records to find in {format}")
+
+
+def valid_utf8(data: bytes) -> bool:
+    """Whether the bytes are UTF-8 text."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import FAULTS, FAULTS_TYPE, NO_REJECTED, ROW, Fault, concat, dead_letters, fault_lists
-from transforms.framing import CR, LF
+from transforms.framing import CR, LF, valid_utf8
 from transforms.json_arrow import ArrowLines
 from transforms.json_exact import LineJudge, Row
 from transforms.json_template import TemplateLines
@@ -114,9 +114,9 @@ class LineParser:
             byte = text[control]
             control = control[(byte != LF) & (byte != CR)]
             odd[_line_of(lines, control)] = True
-        if not _is_utf8(lines.data):
+        if not valid_utf8(lines.data):
             high = np.unique(_line_of(lines, np.flatnonzero(text >= 128)))
-            odd[[i for i in high.tolist() if not _is_utf8(lines.line(i))]] = True
+            odd[[i for i in high.tolist() if not valid_utf8(lines.line(i))]] = True
         # pyarrow would take a byte order mark at the start of its text for no part of it.
         odd |= text[lines.starts] == 0xEF
         is_opening = (text | 32) == 0x7B  # [ or {
@@ -194,13 +194,3 @@ def _line_of(lines: Lines, positions: np.ndarray) -> np.ndarray:
     line = np.searchsorted(lines.starts, positions, side="right") - 1
     inside = (line >= 0) & (positions < lines.ends[line])
     return line[inside]
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -25,6 +25,7 @@ from transforms.csv_blocks import Broken, Records, blocks
 from transforms.csv_header import BOM, Header, header_of
 from transforms.csv_ranges import cut
 from transforms.csv_typed import TypedColumns, failed_column
+from transforms.framing import valid_utf8
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, empty_rows
 from transforms.splits import FileRange
@@ -108,7 +109,7 @@ class _Parser:
         # pyarrow fails a block for bytes that are not UTF-8, wherever they stand, and cannot tell of
         # a ragged row that has some. As Latin-1 every byte is a character, and what is used is
         # turned back.
-        is_utf8 = data.isascii() or _is_utf8(data)
+        is_utf8 = valid_utf8(data)
         text = data if is_utf8 else data.decode("latin-1").encode()
         if text.startswith(BOM):
             text = b"\n" + text  # a character like any other here, which pyarrow would drop
@@ -202,19 +203,11 @@ class _Parser:
         column = self._settings.contract_columns.get(name)
         if column is not None and not column.is_text:
             return _replaced(values, index, [r.decode("utf-8", "replace") for r in raw]), []
-        good = [_is_utf8(r) for r in raw]
+        good = [valid_utf8(r) for r in raw]
         values = _replaced(values, index, [r.decode() if g else None for r, g in zip(raw, good, strict=True)])
         bad = index[~np.array(good, bool)]
         message = f"column {name!r} is not UTF-8 text: convert it, or declare it as bytes"
         return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _replaced(values: pa.Array, index: np.ndarray, new: list) -> pa.Array:
