@@ -6,13 +6,11 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
-import json
 import logging
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pipeline.build import Steps
@@ -20,20 +18,24 @@ from pipeline.job import JobError
 from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
-from transforms.manifest import CURRENT, FAILED, read_json, read_manifest
+from transforms.commit import verdicts
+from transforms.manifest import drop_current, files_of_runs, read_failed, read_manifest
 from transforms.model import Servable
-from transforms.plan import STAGING, RunFolder, read_plan, split_files, write_plan
+from transforms.plan import RunFolder, read_plan, split_files, write_plan
+from transforms.receipts import collect
+from transforms.sealed import Damaged, seal, unseal
 
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("beam-score", "apache-beam", "tensorflow", "tfx-bsl", "pyarrow", "polars", "numpy")
 
 
-_REMEDY = "write elsewhere, or add --replace"
-
-
 class Changed(JobError):
     """The output folder holds another job."""
+
+
+class Overrun(Exception):
+    """Another launch was faster: look again."""
 
 
 @contextlib.contextmanager
@@ -59,17 +61,36 @@ class Standing:
       manifest: of the run that is published there.
       failed: what the last run that was over budget left.
       current: of the run that is begun and has no final verdict: its id and fingerprint.
+      known: the content of the file that says so; None where there is none.
+      discards: runs that the launch may put another in place of.
     """
 
     output: str
     manifest: Mapping[str, Any] | None
     failed: Mapping[str, Any] | None
     current: Mapping[str, Any] | None
+    known: bytes | None
+    discards: Collection[str] = ()
 
     @classmethod
-    def of(cls, output: str) -> Standing:
-        root = Path(output)
-        return cls(output, read_manifest(output), read_json(root / FAILED), read_json(root / STAGING / CURRENT))
+    def of(cls, output: str, discards: Collection[str] = ()) -> Standing:
+        known, current = storage.read(RunFolder(output, "").current), None
+        if known is not None:
+            try:
+                current = unseal(known)
+            except Damaged:
+                current = {"run": "whose record is damaged", "fingerprint": {}}
+        return cls(output, read_manifest(output), read_failed(output), current, known, discards)
+
+    def allowing(self, replace: bool, restart: bool) -> Collection[str]:
+        """What a launch may discard of what stands now.
+
+        Args:
+          replace: the published run.
+          restart: the one that is begun.
+        """
+        found = {self.manifest["run"]} if replace and self.manifest is not None else set()
+        return found | ({self.current["run"]} if restart and self.current is not None else set())
 
     @property
     def runs(self) -> list[str]:
@@ -78,31 +99,43 @@ class Standing:
         return sorted(set(found))
 
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The manifest of this very job; raises Changed for another job's."""
-        if self.manifest is not None and (changed := _differences(self.manifest["fingerprint"], print_)):
-            raise Changed([f"{self.output} holds a finished run of another job ({changed} changed): {_REMEDY}"])
+        """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
+        if self.manifest is None or self.manifest["run"] in self.discards:
+            return None
+        if changed := _differences(self.manifest["fingerprint"], print_):
+            raise Changed(
+                [
+                    f"{self.output} holds a finished run of another job ({changed} changed): write elsewhere, "
+                    "or add --replace to publish over it"
+                ]
+            )
         return self.manifest
 
-    def begun(self, print_: Mapping[str, str], replace: bool) -> RunFolder | None:
-        """The run of this job that is to be gone on with; raises Changed for another job's.
+    def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
+        """The run of this job that is to be gone on with; it may have no plan yet.
 
-        With `replace` only one that was begun to replace what is published here.
+        Raises Changed for another job's.
         """
-        if self.current is None:
+        if self.current is None or self.current["run"] in self.discards:
             return None
         folder = RunFolder(self.output, self.current["run"])
         changed = _differences(self.current["fingerprint"], print_)
-        if changed and not replace:
-            raise Changed(
-                [f"{self.output} holds run {folder.run} of another job, not finished ({changed} changed): {_REMEDY}"]
-            )
         try:
-            plan = read_plan(folder)
-        except FileNotFoundError:
-            return None
-        if replace and (changed or self.manifest is None or self.manifest["run"] not in plan["replaces"]):
-            return None
-        return folder
+            if changed and not storage.exists(folder.plan):
+                return None  # nothing was done for it
+            if not changed:
+                if storage.exists(folder.plan):
+                    read_plan(folder)
+                return folder
+            found = f"of another job, not finished ({changed} changed)"
+        except Damaged as error:
+            found = f"that cannot be gone on with ({error})"
+        raise Changed(
+            [
+                f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
+                "and begin anew"
+            ]
+        )
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
@@ -123,9 +156,13 @@ def plan_run(
 
     Args:
       print_: see `pipeline.preflight.fingerprint`.
-      standing: what the output folder holds, all of which is replaced.
+      standing: what the output folder holds, all of which is replaced, but for a run of this job that is begun
+        and has no plan.
       seconds: gets what the steps took.
       run: id for it.
+
+    Raises:
+      Overrun: another launch has begun, or finished, meanwhile.
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
     standing = standing or Standing.of(job.output.path)
@@ -133,7 +170,6 @@ def plan_run(
         choice = choose_batch(prepared, servable, try_rows(prepared, servable))
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     steps = dataclasses.replace(prepared.steps, call=choice.apply(prepared.steps.call))
-    folder = RunFolder(job.output.path, run or new_run())
     with clock(seconds, "plan"):
         files = [(f.path, f.size) for f in prepared.files]
         splits = split_files(files, steps.read, job.engine.split_bytes, job.engine.worker_count)
@@ -146,25 +182,50 @@ def plan_run(
         "why": choice.why,
         "intra_op_threads": call.intra_op_threads,
     }
-    write_plan(folder, splits, describe(prepared, print_, standing) | {"engine": engine, "start_up_s": seconds})
-    current = Path(job.output.path, STAGING, CURRENT)
-    content = json.dumps({"run": folder.run, "fingerprint": print_}).encode()
-    if standing.current is not None:
-        storage.replace(current, content)
-        storage.remove_folder(RunFolder(job.output.path, standing.current["run"]).path)
-    elif not storage.create_if_absent(current, content):
+    folder = standing.begun(print_)
+    header = describe(prepared, print_, standing) | {"engine": engine, "start_up_s": seconds}
+    if folder is None:
+        folder = RunFolder(job.output.path, run or new_run())
+        claim(folder, print_, standing)
+    else:
+        header["replaces"] = [run for run in header["replaces"] if run != folder.run]
+    write_plan(folder, splits, header)
+    if _current(folder) != folder.run:
         storage.remove_folder(folder.path)
-        folder = Standing.of(job.output.path).begun(print_, replace=bool(standing.manifest))
-        if folder is None:
-            raise FileNotFoundError(current)  # the other one has just finished
-        steps = pinned(prepared, read_plan(folder))
-    elif (published := read_manifest(job.output.path)) is not None and published["run"] not in standing.runs:
-        # The other one has finished while this one planned.
-        storage.remove(current)
-        storage.remove_folder(folder.path)
-        storage.remove_if_empty(current.parent)
-        raise FileNotFoundError(current)
-    return folder, steps
+        raise Overrun
+    return folder, pinned(prepared, read_plan(folder))
+
+
+def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> None:
+    """Makes a new run the one that is begun here, before its folder is made; discards the one that was.
+
+    Raises:
+      Overrun: something else stands here now.
+    """
+    staging = folder.current.parent
+    try:
+        storage.make_folder(staging)
+        claimed = storage.swap(folder.current, standing.known, seal({"run": folder.run, "fingerprint": print_}))
+    except FileNotFoundError:  # one that has just finished takes the empty folder away
+        claimed = False
+    manifest = read_manifest(folder.output)
+    if not claimed or (manifest is not None and manifest["run"] not in standing.runs):
+        # Another has begun, or published, while this one was getting ready.
+        drop_current(folder.output, [folder.run])
+        storage.remove_if_empty(staging)
+        raise Overrun
+    discarded = [] if standing.current is None else [standing.current["run"]]
+    for run in discarded:
+        storage.remove_folder(RunFolder(folder.output, run).path)
+    if standing.manifest is None:
+        # What a discarded run has under final names is on no manifest.
+        for path in files_of_runs(folder.output, discarded):
+            storage.remove(path)
+
+
+def _current(folder: RunFolder) -> str | None:
+    current = Standing.of(folder.output).current
+    return None if current is None else current["run"]
 
 
 def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> dict[str, Any]:
@@ -207,5 +268,5 @@ def versions() -> dict[str, str]:
 
 
 def is_read(folder: RunFolder) -> bool:
-    """Whether every split of the plan has its receipt: only the verdict is still to come."""
-    return all(folder.has_receipt(split) for split in range(read_plan(folder)["splits"]))
+    """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
+    return bool(verdicts(folder)) or None not in collect(folder, read_plan(folder)["splits"])

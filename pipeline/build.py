@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
@@ -13,6 +14,7 @@ from transforms.plan import PlannedSplits, RunFolder
 from transforms.postprocess import OutputPlan, Postprocess
 from transforms.preprocess import Input, Preprocess
 from transforms.read import Read, ReadSettings
+from transforms.receipts import is_done
 from transforms.validate import Validate
 from transforms.write import WriteParts, WriteSettings
 
@@ -36,19 +38,31 @@ class Steps:
     outputs: OutputPlan
 
 
-def build(pipeline: beam.Pipeline, steps: Steps, write: WriteSettings, shards: int, budget: Budget) -> beam.PCollection:
+def build(
+    pipeline: beam.Pipeline,
+    steps: Steps,
+    write: WriteSettings,
+    shards: Sequence[str],
+    budget: Budget,
+    keep_replaced: bool = False,
+) -> beam.PCollection:
     """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
-    descriptors of splits are ever serialized."""
+    descriptors of splits are ever serialized.
+
+    Args:
+      shards: names of the plan's shards.
+      keep_replaced: see `transforms.manifest.clean_up`.
+    """
     folder: RunFolder = write.folder
     contract = steps.read.columns
     return (
         pipeline
         | "Plan" >> PlannedSplits(folder, shards)
-        | "Read" >> Read(steps.read, folder.has_receipt)
+        | "Read" >> Read(steps.read, functools.partial(is_done, folder))
         | "Validate" >> Validate(contract, steps.read.payload)
         | "Preprocess" >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function)
         | "Infer" >> Infer(steps.call)
         | "Postprocess" >> Postprocess(steps.outputs)
         | "WriteParts" >> WriteParts(write)
-        | "Commit" >> Commit(folder, budget, write.schema)
+        | "Commit" >> Commit(folder, budget, write.schema, keep_replaced)
     )

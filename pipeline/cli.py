@@ -122,8 +122,13 @@ def run(
         list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
     ] = None,
     overrides: Overrides = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Run anew in place of what the output folder holds.")
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")] = False,
+    keep_replaced: Annotated[
+        bool,
+        typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
@@ -140,7 +145,7 @@ def run(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show)
+        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:

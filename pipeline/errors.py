@@ -7,10 +7,12 @@ import re
 import traceback
 
 from pipeline.job import JobError
-from transforms.commit import CommitError
+from transforms.commit import CommitError, Overtaken
 from transforms.halving import EveryRowFails
+from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
+from transforms.sealed import Damaged
 from transforms.write import LostBlocks, TooManyRejects
 
 FAILED, WRONG, OVER, INTERRUPTED = 1, 2, 3, 130
@@ -23,6 +25,9 @@ _CODES: dict[type[Exception], int] = {
     EveryRowFails: FAILED,
     LostBlocks: FAILED,
     CommitError: FAILED,
+    Overtaken: FAILED,
+    Damaged: FAILED,
+    Unreadable: FAILED,
     TooManyRejects: OVER,
     OSError: FAILED,
     MemoryError: FAILED,

@@ -15,7 +15,8 @@ from transforms import storage
 from transforms.block import stretch
 from transforms.dead_letters import dead_letter_lines, dead_letter_rows
 from transforms.manifest import FAILED, OVER_BUDGET, record, timings
-from transforms.receipt import Counts, checksum, new_file_counts
+from transforms.receipt import Counts, new_file_counts
+from transforms.sealed import checksum
 
 
 def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> Mapping[str, Any] | None:

@@ -27,7 +27,9 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     manifest, seconds = outcome.manifest, outcome.seconds
     counts = manifest["counts"]
     done = manifest["verdict"] == "done"
-    if outcome.already:
+    if outcome.by_another:
+        console.print(f"[bold green]Done[/] by another launch of this job: the result of run {manifest['run']} stands.")
+    elif outcome.already:
         console.print(f"[bold green]Finished already[/]: run {manifest['run']}; nothing was scored again.")
     elif done:
         console.print(f"[bold green]Done[/]: run {manifest['run']}")

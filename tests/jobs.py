@@ -16,7 +16,7 @@ from pipeline.job import Job, parse_job
 from pipeline.launch import plan_run
 from pipeline.preflight import fingerprint, prepare
 from pipeline.trial import load
-from transforms.plan import RunFolder
+from transforms.plan import RunFolder, read_plan
 from transforms.receipt import Receipt
 from transforms.write import WriteSettings
 
@@ -88,7 +88,7 @@ def plan(job_: Job) -> Planned:
     print_ = fingerprint(job_, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
     folder, steps = plan_run(prepared, print_, load(prepared))
     write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)
-    return Planned(job_, folder, steps, write, json.loads((folder.path / "plan.json").read_bytes())["splits"])
+    return Planned(job_, folder, steps, write, read_plan(folder)["splits"])
 
 
 def receipts(folder: RunFolder) -> list[Receipt]:

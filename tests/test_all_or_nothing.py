@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.begin import Changed, Standing, plan_run
+from pipeline.begin import Changed, Overrun, Standing, plan_run
 from pipeline.job import JobError, load_job
 from pipeline.launch import run
 from pipeline.preflight import fingerprint, prepare
@@ -154,9 +154,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("state", ["finished", "over budget"])
 def test_a_changed_job_is_refused_with_what_changed(tmp_path, people, model, state):
-    base = {"rejects": {"budget": "10%" if state == "finished" else 0}}
+    finished = state == "finished"
+    remedy = "--replace" if finished else "--restart"
+    base = {"rejects": {"budget": "10%" if finished else 0}}
     job = jobs.job(tmp_path, model("multiply"), **base)
-    assert run(job).code == (0 if state == "finished" else 3)
+    assert run(job).code == (0 if finished else 3)
     for what, change in CHANGES.items():
         sections = base | change if isinstance(change, dict) else base
         if callable(change):
@@ -164,12 +166,12 @@ def test_a_changed_job_is_refused_with_what_changed(tmp_path, people, model, sta
             change(tmp_path)
         name = change if isinstance(change, str) else "multiply"
         with pytest.raises(
-            Changed, match=rf"{state if state == 'finished' else 'not finished'}.*\({what} changed\).*--replace"
+            Changed, match=rf"{'finished' if finished else 'not finished'}.*\({what} changed\).*{remedy}"
         ):
             run(jobs.job(tmp_path, model(name), **sections))
         if callable(change):
             os.utime(tmp_path / "data" / "people-0.csv", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert run(job).code == (0 if state == "finished" else 3)
+    assert run(job).code == (0 if finished else 3)
 
 
 def test_replace_takes_the_old_files_away_after_the_new_ones_stand(tmp_path, people, model):
@@ -202,10 +204,10 @@ def test_a_replacement_over_budget_leaves_what_stood_and_is_gone_on_with(tmp_pat
     is_whole(tmp_path / "out")
 
 
-def test_replace_begins_anew_what_was_begun(tmp_path, people, model):
+def test_restart_begins_anew_what_was_begun(tmp_path, people, model):
     first = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": 0}))
     assert first.code == 3
-    second = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"}), replace=True)
+    second = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"}), restart=True)
     assert second.code == 0 and second.manifest["run"] != first.manifest["run"]
     is_whole(tmp_path / "out")
 
@@ -342,7 +344,7 @@ def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, peo
     finished = run(job).manifest
     prepared = prepare(job)
     print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Overrun):
         plan_run(prepared, print_, load(prepared), before)
     assert is_whole(tmp_path / "out") == finished
 

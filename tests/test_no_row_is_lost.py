@@ -1,6 +1,7 @@
 """Rows read = rows predicted + rows rejected, over exactly the splits of the plan; or nothing is published."""
 
 import dataclasses
+import functools
 import pickle
 
 import apache_beam as beam
@@ -17,10 +18,11 @@ from transforms.block import NO_REJECTED, ROW, Block, BlockCoder, Fault, concat,
 from transforms.commit import Budget, Commit, CommitError, decide
 from transforms.infer import Infer
 from transforms.payload import Origin
-from transforms.plan import PlannedSplits, RunFolder
+from transforms.plan import PlannedSplits, RunFolder, read_plan
 from transforms.postprocess import Postprocess
 from transforms.preprocess import Preprocess
 from transforms.read import STOP, Read
+from transforms.receipts import is_done
 from transforms.validate import Validate
 from transforms.write import LostBlocks, WriteParts, WriteSettings
 
@@ -48,7 +50,9 @@ def chain(pipeline, planned, after_read=(), infer=None, before_write=()):
     """The chain of `pipeline.build`, with steps of a test between."""
     steps, contract = planned.steps, planned.steps.read.columns
     blocks = (
-        pipeline | "Plan" >> PlannedSplits(planned.folder, 1) | "Read" >> Read(steps.read, planned.folder.has_receipt)
+        pipeline
+        | "Plan" >> PlannedSplits(planned.folder, read_plan(planned.folder)["shards"])
+        | "Read" >> Read(steps.read, functools.partial(is_done, planned.folder))
     )
     for number, step in enumerate(after_read):
         blocks |= f"AfterRead{number}" >> step
@@ -82,7 +86,7 @@ def test_every_row_is_predicted_or_rejected_in_every_split_and_in_the_run(people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply"), rejects={"budget": "5%"}))
     assert planned.splits > 4
     none = Budget(rows=0, share=None)
-    local.run(lambda p: build(p, planned.steps, planned.write, 1, none), 2)
+    local.run(lambda p: build(p, planned.steps, planned.write, read_plan(planned.folder)["shards"], none), 2)
     receipts = jobs.receipts(planned.folder)  # over budget: staging stays to be looked at
     assert [r.split for r in receipts] == list(range(planned.splits))
     for receipt in receipts:
@@ -196,7 +200,7 @@ def test_no_receipt_at_all_is_no_proof(people, model):
     tmp_path, _, _ = people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply")))
     with pytest.raises(CommitError, match="have no receipt"):
-        decide(planned.folder, planned.job.rejects.as_budget())
+        decide(planned.folder, planned.job.rejects.as_budget(), planned.write.schema)
     assert not planned.folder.verdict(1).exists()
 
 
@@ -218,7 +222,7 @@ def test_receipts_that_disagree_with_themselves_publish_nothing(people, model, s
     )
     planned.folder.verdict(1).unlink()
     with pytest.raises(CommitError, match="nothing is published"):
-        decide(planned.folder, planned.job.rejects.as_budget())
+        decide(planned.folder, planned.job.rejects.as_budget(), planned.write.schema)
 
 
 # The writer alone.
@@ -334,7 +338,7 @@ def test_blocks_never_meet_pickle_between_the_reader_and_the_writer(people, mode
     tmp_path, _, _ = people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply")))
     pipeline = beam.Pipeline()
-    build(pipeline, planned.steps, planned.write, 1, planned.job.rejects.as_budget())
+    build(pipeline, planned.steps, planned.write, read_plan(planned.folder)["shards"], planned.job.rejects.as_budget())
     components = pipeline.to_runner_api(use_fake_coders=False).components
     coders = {}
     for collection in components.pcollections.values():

@@ -13,6 +13,7 @@ from pipeline.job import JobError, load_job, parse_job
 from pipeline.launch import run
 from pipeline.preflight import prepare
 from runners import local
+from transforms.plan import read_plan
 
 MARKER = "sesame"  # stands in every row of some data, and must stand in no log
 
@@ -355,7 +356,12 @@ def test_metrics_have_stable_names(people, model):
     planned = jobs.plan(jobs.job(people, model("multiply"), columns=columns, rejects={"budget": "5%"}))
     from pipeline.build import build
 
-    result = local.run(lambda p: build(p, planned.steps, planned.write, 1, planned.job.rejects.as_budget()), 2)
+    result = local.run(
+        lambda p: build(
+            p, planned.steps, planned.write, read_plan(planned.folder)["shards"], planned.job.rejects.as_budget()
+        ),
+        2,
+    )
     metrics = result.metrics().query()
     counters = {c.key.metric.name: c.committed for c in metrics["counters"] if c.key.metric.namespace == "beam_score"}
     expected = {"rows_read": 1007, "rows_predicted": 987, "rows_rejected.wrong_type": 20, "defaults_used": 7}

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from transforms import storage
-from transforms.manifest import DONE, FAILED, MANIFEST, OVER_BUDGET, clean_up, read_manifest, record, timings
+from transforms.manifest import DONE, FAILED, MANIFEST, OVER_BUDGET, clean_up, parse, published, record, timings
+from transforms.parts import Parts, PredictionFormat
 from transforms.plan import RunFolder, read_plan
-from transforms.receipt import Counts, Receipt, checksum
+from transforms.receipt import Counts, Part, Receipt
+from transforms.receipts import collect
+from transforms.sealed import Damaged, read_sealed, seal
 
 PUBLISH = "publish"
-
-_AT_ONCE = 16
 
 
 class CommitError(RuntimeError):
@@ -60,40 +60,58 @@ class Budget:
         return problems
 
 
-def collect(folder: RunFolder, splits: int) -> list[Receipt]:
-    """The receipts of all splits of the plan, in order.
+class Overtaken(RuntimeError):
+    """Another run stands where this one was to be published, or has discarded it: nothing of it is published."""
 
-    Raises CommitError where one is missing: whatever arrived, the plan says what must be there."""
 
-    def read(split: int) -> Receipt | None:
+def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
+    """The verdicts on a run so far, in order; one that is damaged counts for nothing."""
+    found = []
+    for number in range(1, 1 + _next_number(folder)):
         try:
-            return Receipt.from_json(folder.receipt(split).read_bytes())
-        except FileNotFoundError:
-            return None
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = list(pool.map(read, range(splits)))
-    if missing := [number for number, receipt in enumerate(found) if receipt is None]:
-        raise CommitError(
-            f"{len(missing)} of {splits} splits have no receipt (first: {missing[:5]}): their rows are not "
-            "accounted for, so nothing is published; the same command again reads just these"
-        )
+            verdict = read_sealed(folder.verdict(number))
+        except Damaged:
+            continue
+        if verdict is not None:
+            found.append(verdict)
     return found
 
 
-def decide(folder: RunFolder, budget: Budget) -> dict[str, Any]:
+def _next_number(folder: RunFolder) -> int:
+    number = 1
+    while storage.exists(folder.verdict(number)):
+        number += 1
+    return number
+
+
+def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, Any]:
     """The verdict on the run: made from the receipts, or found, if it was made before.
 
-    A verdict to publish is final. One that was over budget is followed by another, with the next
-    number, once the budget is raised.
+    A verdict to publish is final. One that was over budget is followed by another, with the next number,
+    once the budget is raised. It holds all that is needed to carry it out.
+
+    Args:
+      schema: of the predictions.
+
+    Raises:
+      CommitError: the receipts do not account for every row of the plan.
     """
-    number = 1
-    while (path := folder.verdict(number)).exists():
-        found = json.loads(path.read_bytes())
-        if found["decision"] == PUBLISH or budget.broken(_counts(found)):
-            return found
-        number += 1
-    receipts = collect(folder, read_plan(folder)["splits"])
+    while True:
+        found = verdicts(folder)
+        for verdict in found:
+            if verdict["decision"] == PUBLISH:
+                return verdict
+        if found and budget.broken(_counts(found[-1])):
+            return found[-1]
+        number = _next_number(folder)
+        if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
+            return read_sealed(folder.verdict(number))
+        # Another was first; theirs counts.
+
+
+def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
+    plan = read_plan(folder)
+    receipts = _all(collect(folder, plan["splits"]))
     counts = Counts.of(receipts)
     if counts.read != counts.predicted + counts.rejected:
         raise CommitError(
@@ -102,20 +120,40 @@ def decide(folder: RunFolder, budget: Budget) -> dict[str, Any]:
     for receipt in receipts:
         _check_rows(receipt)
     broken = budget.broken(counts)
-    verdict = {
+    decision = OVER_BUDGET if broken else PUBLISH
+    parts = [p for r in receipts for p in r.parts if not broken or p.kind == "rejected"]
+    if not broken and not any(p.kind == "predictions" for p in parts):
+        parts = [_empty_part(folder, plan["job"]["output"], schema), *parts]
+    named = _final_names(folder, parts)
+    manifest = record(
+        plan,
+        OVER_BUDGET if broken else DONE,
+        broken,
+        counts,
+        [dataclasses.asdict(part) | {"path": path} for part, path in named],
+        timings(receipts) | {"start_up_s": plan["start_up_s"]},
+    )
+    return {
         "number": number,
-        "decision": OVER_BUDGET if broken else PUBLISH,
-        "over_budget": broken,
-        "counts": counts.summary(),
-        "parts": _final_names(folder, receipts),
+        "decision": decision,
         "decided": time.time(),
+        "parts": [[part.name, path] for part, path in named],
+        "manifest": manifest,
     }
-    storage.create_if_absent(path, json.dumps(verdict, indent=1).encode())
-    return json.loads(path.read_bytes())  # another may have been first; theirs counts
+
+
+def _all(receipts: Sequence[Receipt | None]) -> list[Receipt]:
+    """Raises CommitError where one is missing: whatever arrived, the plan says what must be there."""
+    if missing := [split for split, receipt in enumerate(receipts) if receipt is None]:
+        raise CommitError(
+            f"{len(missing)} of {len(receipts)} splits have no receipt (first: {missing[:5]}): their rows are not "
+            "accounted for, so nothing is published; the same command again reads just these"
+        )
+    return list(receipts)
 
 
 def _counts(verdict: Mapping[str, Any]) -> Counts:
-    known = verdict["counts"]
+    known = verdict["manifest"]["counts"]
     return Counts(known["read"], known["predicted"], known["rejected"], known["stretches"])
 
 
@@ -128,80 +166,78 @@ def _check_rows(receipt: Receipt) -> None:
         )
 
 
-def _final_names(folder: RunFolder, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, str]]:
     """Each part with the name it gets, numbered by kind in the order of the splits."""
     named, numbers = [], {"predictions": 0, "rejected": 0}
-    for receipt in receipts:
-        for part in receipt.parts:
-            suffix = Path(part.name).suffix
-            final = f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{suffix}"
-            numbers[part.kind] += 1
-            named.append(dataclasses.asdict(part) | {"path": final, "split": receipt.split})
+    for part in parts:
+        named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{Path(part.name).suffix}"))
+        numbers[part.kind] += 1
     return named
 
 
-def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
+def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema) -> Part:
+    """A run without predictions still publishes a file, with the right schema."""
+    encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
+    parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
+    return parts.write_empty(schema)
+
+
+def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
     """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
+
+    Args:
+      keep_replaced: see `transforms.manifest.clean_up`.
 
     Returns:
       the manifest, or what stands in its place where the run is over budget.
+
+    Raises:
+      Overtaken: another run is published here, or this one was discarded.
     """
+    output, manifest = Path(folder.output), verdict["manifest"]
     try:
-        return _carry_out(folder, verdict, schema)
+        for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
+            storage.make_folder(output / kind)
+            storage.each(lambda p: storage.publish(folder.parts / p[0], output / p[1]), _of_kind(verdict, kind))
+            storage.sync_folder(output / kind)
     except FileNotFoundError:
-        # Another has carried it out meanwhile, and cleaned up; or else something is really missing.
-        standing = read_manifest(folder.output)
-        if standing is None or standing["run"] != folder.run:
+        # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
+        if published(folder.output, folder.run):
+            return manifest
+        if storage.exists(folder.path):
             raise
-        return standing
-
-
-def _carry_out(folder: RunFolder, verdict: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    output = Path(folder.output)
-    publish = verdict["decision"] == PUBLISH
-    plan = read_plan(folder)
-    standing = read_manifest(folder.output)
-    if publish and standing is not None and standing["run"] not in (folder.run, *plan["replaces"]):
-        raise CommitError(f"run {standing['run']} was published in {folder.output} meanwhile: this one is not")
-    parts = [p for p in verdict["parts"] if publish or p["kind"] == "rejected"]
-    for kind in {p["kind"] for p in parts} | ({"predictions"} if publish else set()):
-        storage.make_folder(output / kind)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda p: storage.move(folder.parts / p["name"], output / p["path"]), parts))
-    if publish and not any(p["kind"] == "predictions" for p in parts):
-        parts = [_empty_part(folder, plan, schema), *parts]
-    for kind in {p["kind"] for p in parts}:
-        storage.sync_folder(output / kind)
-    receipts = collect(folder, plan["splits"])
-    verdict_name = DONE if publish else OVER_BUDGET
-    manifest = record(
-        plan,
-        verdict_name,
-        verdict["over_budget"],
-        Counts.of(receipts),
-        parts,
-        timings(receipts) | {"start_up_s": plan["start_up_s"]},
-    )
+        raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
     content = json.dumps(manifest, indent=1).encode()
-    if publish:
-        storage.replace(output / MANIFEST, content)
-        clean_up(folder.output, manifest)
-    else:
-        # Staging stays: with a higher budget the same job publishes without scoring again.
-        storage.replace(output / FAILED, content)
+    if verdict["decision"] == PUBLISH:
+        _settle(folder, manifest, content)
+        clean_up(folder.output, manifest, keep_replaced)
+        return manifest
+    # Staging stays: with a higher budget the same job publishes without scoring again.
+    storage.replace(output / FAILED, content)
+    if published(folder.output, folder.run):  # as it was, meanwhile
+        storage.remove(output / FAILED)
     return manifest
 
 
-def _empty_part(folder: RunFolder, plan: Mapping[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """A run without predictions still publishes a file, with the right schema."""
-    jsonl = plan["job"]["output"]["format"] == "jsonl"
-    name = f"predictions/{folder.run}-00000.{'jsonl' if jsonl else 'parquet'}"
-    sink = pa.BufferOutputStream()
-    if not jsonl:
-        pq.write_table(schema.empty_table(), sink)
-    content = sink.getvalue().to_pybytes()
-    storage.replace(Path(folder.output, name), content)
-    return {"path": name, "kind": "predictions", "rows": 0, "bytes": len(content), "crc32c": checksum(content)}
+def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
+    return [p for p in verdict["parts"] if p[1].startswith(f"{kind}/")]
+
+
+def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> None:
+    """Makes this run's manifest the one that stands, in place only of those that it replaces."""
+    path = Path(folder.output, MANIFEST)
+    while True:
+        known = storage.read(path)
+        standing = None if known is None else parse(known, path)
+        if standing is not None and standing["run"] == folder.run:
+            return
+        if standing is not None and standing["run"] not in manifest["replaces"]:
+            raise Overtaken(
+                f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
+                f"and run {folder.run} is not published"
+            )
+        if storage.swap(path, known, content):
+            return
 
 
 class Commit(beam.PTransform):
@@ -212,11 +248,12 @@ class Commit(beam.PTransform):
       folder: of the run.
       budget: see `Budget`.
       schema: of the predictions.
+      keep_replaced: see `transforms.manifest.clean_up`.
     """
 
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema):
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):
         super().__init__()
-        self._commit = _CommitFn(folder, budget, schema)
+        self._commit = _CommitFn(folder, budget, schema, keep_replaced)
 
     def expand(self, done):
         # One element that is always there: a plan without splits is committed too.
@@ -231,12 +268,12 @@ class Commit(beam.PTransform):
 
 
 class _CommitFn(beam.DoFn):
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema):
-        self.folder, self.budget, self.schema = folder, budget, schema
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool):
+        self.folder, self.budget, self.schema, self.keep_replaced = folder, budget, schema, keep_replaced
 
     def process(self, everything):
-        if not self.folder.path.exists():
+        if not storage.exists(self.folder.path):
             return  # another launch of the same job has published and cleaned up
-        verdict = decide(self.folder, self.budget)
-        roll_forward(self.folder, verdict, self.schema)
+        verdict = decide(self.folder, self.budget, self.schema)
+        roll_forward(self.folder, verdict, self.keep_replaced)
         yield verdict["decision"]

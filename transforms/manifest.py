@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transforms import storage
-from transforms.plan import STAGING
+from transforms.plan import STAGING, RunFolder
 from transforms.receipt import Counts, Receipt, new_file_counts
+from transforms.sealed import Damaged, unseal
 
 MANIFEST = "manifest.json"
 FAILED = "failed.json"
-CURRENT = "current.json"
-"""Under staging: which run is begun, and for what job."""
-
 KINDS = ("predictions", "rejected")
 DONE, OVER_BUDGET = "done", "over budget"
 
 _STAGES = ("read", "validate", "preprocess", "model", "postprocess", "write")
 
 
+class Unreadable(ValueError):
+    """A file that a run has published is not what it was."""
+
+
 def read_manifest(output: str) -> dict[str, Any] | None:
-    """The manifest of an output folder; None where nothing is published."""
-    return read_json(Path(output, MANIFEST))
+    """The manifest of an output folder; None where nothing is published. Raises Unreadable."""
+    return _read(Path(output, MANIFEST))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a file of the protocol says; None where there is none."""
+def read_failed(output: str) -> dict[str, Any] | None:
+    """What the last run that was over budget left; None where none did. Raises Unreadable."""
+    return _read(Path(output, FAILED))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    content = storage.read(path)
+    return None if content is None else parse(content, path)
+
+
+def parse(content: bytes, path: Path) -> dict[str, Any]:
+    """A manifest. Raises Unreadable."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        found = json.loads(content)
+        if {"run", "fingerprint", "files", "counts"} <= found.keys():
+            return found
+    except (ValueError, AttributeError):
+        pass
+    raise Unreadable(
+        f"{path} is no manifest of beam-score, or is damaged: put it back as it was, or move it away "
+        "(the files that it listed stay where they are)"
+    )
+
+
+def published(output: str, run: str) -> bool:
+    """Whether a run is what is published in an output folder."""
+    manifest = read_manifest(output)
+    return manifest is not None and manifest["run"] == run
 
 
 def record(
@@ -86,23 +110,48 @@ def timings(receipts: Sequence[Receipt]) -> dict[str, Any]:
     }
 
 
-def clean_up(output: str, manifest: Mapping[str, Any]) -> None:
+def clean_up(output: str, manifest: Mapping[str, Any], keep_replaced: bool = False) -> None:
     """Removes what a published run leaves over: its staging, and all of the runs that it replaces.
 
     Done again, it changes nothing; so whoever finds a manifest may finish what its writer could not.
+
+    Args:
+      keep_replaced: whether the published files of the runs that it replaces stay, for readers that still go
+        by their manifest, until the output is run in or cleaned again.
     """
     root, staging = Path(output), Path(output, STAGING)
     over = {manifest["run"], *manifest["replaces"]}
-    for name in (root / FAILED, staging / CURRENT):
-        if (standing := read_json(name)) is not None and standing["run"] in over:
-            storage.remove(name)
-    for run in manifest["replaces"]:
-        for path in root.glob(f"[pr]*/{run}-*"):
-            if path.parent.name in KINDS:
-                storage.remove(path)
-    if staging.is_dir():
-        # An earlier launch whose folder still stands here died before it was ready, or has lost.
-        for folder in staging.iterdir():
-            if folder.is_dir() and (folder.name in over or folder.name < manifest["run"]):
-                storage.remove_folder(folder)
-        storage.remove_if_empty(staging)
+    # In this order: a launch that finds the run begun must not find it without a plan, and plan it anew.
+    drop_current(output, over)
+    for run in over:
+        storage.remove_folder(RunFolder(output, run).path)
+    # After staging, from which someone slow could still give them their names.
+    if (failed := read_failed(output)) is not None and failed["run"] in over:
+        storage.remove(root / FAILED)
+    if not keep_replaced:
+        for path in files_of_runs(output, manifest["replaces"]):
+            storage.remove(path)
+    storage.remove_if_empty(staging)
+
+
+def drop_current(output: str, runs: Collection[str]) -> None:
+    """Says of none of these runs any more that it is begun."""
+    path = RunFolder(output, "").current
+    while (known := storage.read(path)) is not None and current_run(known) in runs:
+        storage.swap(path, known, None)
+
+
+def current_run(content: bytes) -> str | None:
+    """The run that `current.json` names; None where it is damaged."""
+    try:
+        return unseal(content)["run"]
+    except Damaged:
+        return None
+
+
+def files_of_runs(output: str, runs: Collection[str]) -> list[Path]:
+    """What stands under final names of these runs."""
+    if not runs:
+        return []
+    folders = [Path(output, kind) for kind in KINDS]
+    return [f / name for f in folders for name in storage.names(f) if name.rpartition("-")[0] in runs]

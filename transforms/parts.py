@@ -58,6 +58,12 @@ class Parts:
             self._end_part()
         return self.written
 
+    def write_empty(self, schema: pa.Schema) -> Part:
+        """Writes a part without a row."""
+        self._encoder.add(schema.empty_table())
+        self._end_part()
+        return self.written[-1]
+
     def _encode(self) -> None:
         if self._held:
             table = pa.Table.from_batches(self._held)
@@ -91,7 +97,7 @@ class ParquetEncoder:
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             self._writer = parquet_writer(self._sink, table)
-        self._writer.write_table(table, row_group_size=len(table))
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
         return self._sink.tell()
 
     def end(self) -> Sequence[bytes | memoryview]:

@@ -4,7 +4,6 @@ and commit too, reads it, and nobody splits again."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,13 @@ import orjson
 
 from transforms import storage
 from transforms.read import ReadSettings, format_module
+from transforms.sealed import Damaged, checksum, read_sealed, seal
 from transforms.splits import FileRange, Split
 
 STAGING = "_staging"
+CURRENT = "current.json"
+"""Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
+
 SHARD_SPLITS = 500
 SPLITS_A_WORKER = 20
 
@@ -40,6 +43,14 @@ class RunFolder:
         return Path(self.output, STAGING, self.run)
 
     @property
+    def current(self) -> Path:
+        return Path(self.output, STAGING, CURRENT)
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
     def parts(self) -> Path:
         return self.path / "parts"
 
@@ -47,15 +58,15 @@ class RunFolder:
     def receipts(self) -> Path:
         return self.path / "receipts"
 
-    def receipt(self, split: int) -> Path:
-        return self.receipts / f"{split:06d}.json"
+    def receipt(self, split: int, version: int = 1) -> Path:
+        """A further version stands for those before it, which are damaged."""
+        return self.receipts / (f"{split:06d}.json" if version == 1 else f"{split:06d}.{version}.json")
 
     def verdict(self, number: int) -> Path:
         return self.path / f"commit-{number}.json"
 
-    def has_receipt(self, split: int) -> bool:
-        """Whether a split is done."""
-        return self.receipt(split).exists()
+    def shard(self, name: str) -> Path:
+        return self.path / "plan" / name
 
 
 def effective_split_bytes(total: int, split_bytes: int, workers: int) -> int:
@@ -109,36 +120,49 @@ def split_files(
     return group(cut_files(files, size, lambda path, bytes_, most: module.cut(path, bytes_, most, settings)), size)
 
 
-def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> dict[str, Any]:
-    """Writes the plan's shards, then its header, which makes the plan complete. Returns the header.
+def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> None:
+    """Writes the plan's shards, then its header, which makes the plan complete, unless there is one already.
 
     Args:
-      header: what else is frozen; `splits` and `shards` are added.
+      header: what else is frozen; see `read_plan`.
     """
     for path in (folder.parts, folder.receipts, folder.path / "plan"):
         storage.make_folder(path)
-    shards = [splits[at : at + SHARD_SPLITS] for at in range(0, len(splits), SHARD_SPLITS)]
-    for number, shard in enumerate(shards):
-        lines = [orjson.dumps([s.id, [dataclasses.astuple(r) for r in s.ranges]]) for s in shard]
-        storage.write_new(_shard(folder, number), b"\n".join(lines))
-    storage.sync_folder(folder.path / "plan")
-    header = header | {"run": folder.run, "splits": len(splits), "shards": len(shards)}
-    storage.create_if_absent(folder.path / "plan.json", json.dumps(header, indent=1).encode())
-    return header
+    names = []
+    for at in range(0, len(splits), SHARD_SPLITS):
+        lines = [
+            orjson.dumps([s.id, [dataclasses.astuple(r) for r in s.ranges]]) for s in splits[at : at + SHARD_SPLITS]
+        ]
+        content = b"\n".join(lines)
+        # The name tells what is in it: two launches at once that plan the same write the same.
+        names.append(f"{len(names):05d}-{checksum(content)}.jsonl")
+        storage.create_if_absent(folder.shard(names[-1]), content)
+    header = header | {"run": folder.run, "splits": len(splits), "shards": names}
+    storage.create_if_absent(folder.plan, seal(header))
 
 
 def read_plan(folder: RunFolder) -> dict[str, Any]:
-    """The plan's header. Raises FileNotFoundError where there is no plan."""
-    return json.loads((folder.path / "plan.json").read_bytes())
+    """The plan's header: among other things `splits`, how many there are, and `shards`, the names of the files
+    that list them.
+
+    Raises:
+      FileNotFoundError: there is no plan.
+      Damaged: there is one that cannot be believed.
+    """
+    header = read_sealed(folder.plan)
+    if header is None:
+        raise FileNotFoundError(folder.plan)
+    return header
 
 
-def _shard(folder: RunFolder, number: int) -> Path:
-    return folder.path / "plan" / f"{number:05d}.jsonl"
-
-
-def read_shard(folder: RunFolder, number: int) -> Iterator[Split]:
-    """The splits of one shard of the plan."""
-    for line in _shard(folder, number).read_bytes().splitlines():
+def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
+    """The splits of one shard of the plan. Raises Damaged."""
+    content = storage.read(folder.shard(name))
+    if content is None:
+        raise FileNotFoundError(folder.shard(name))
+    if checksum(content) not in name:
+        raise Damaged(f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name")
+    for line in content.splitlines():
         id_, ranges = orjson.loads(line)
         yield Split(id_, tuple(FileRange(*r) for r in ranges))
 
@@ -146,11 +170,11 @@ def read_shard(folder: RunFolder, number: int) -> Iterator[Split]:
 class PlannedSplits(beam.PTransform):
     """Pipeline -> PCollection[Split]: the plan's splits, spread over the workers, largest first.
 
-    Only the numbers of the plan's shards are in the graph, so that a launch does not grow with the
+    Only the names of the plan's shards are in the graph, so that a launch does not grow with the
     number of files (Dataflow refuses requests of some 10 MB).
     """
 
-    def __init__(self, folder: RunFolder, shards: int):
+    def __init__(self, folder: RunFolder, shards: Sequence[str]):
         super().__init__()
         self.folder, self.shards = folder, shards
 
@@ -158,11 +182,11 @@ class PlannedSplits(beam.PTransform):
         return (
             begin
             # Create's own reshuffle would lose the order.
-            | "Shards" >> beam.Create(range(self.shards), reshuffle=False)
+            | "Shards" >> beam.Create(self.shards, reshuffle=False)
             | "Splits" >> beam.FlatMap(_splits_of, self.folder).with_output_types(Split)
             | beam.Reshuffle()
         )
 
 
-def _splits_of(shard: int, folder: RunFolder) -> Iterator[Split]:
+def _splits_of(shard: str, folder: RunFolder) -> Iterator[Split]:
     return read_shard(folder, shard)

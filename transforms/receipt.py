@@ -4,18 +4,11 @@ and the manifest's counts read."""
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import google_crc32c
-
 from transforms.block import add_tally
-
-
-def checksum(content: bytes) -> str:
-    """The CRC-32C of some bytes, in hexadecimal."""
-    return f"{google_crc32c.value(content):08x}"
+from transforms.sealed import seal, unseal
 
 
 def new_file_counts() -> dict[str, Any]:
@@ -62,11 +55,12 @@ class Receipt:
     ended: float
 
     def to_json(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self), indent=1).encode()
+        return seal(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, content: bytes) -> Receipt:
-        fields = json.loads(content)
+        """Raises transforms.sealed.Damaged."""
+        fields = unseal(content, "receipt")
         return cls(**fields | {"parts": tuple(Part(**p) for p in fields["parts"])})
 
 

@@ -1,67 +1,105 @@
 """The few file-system operations that the protocol of plan, parts, receipts and verdict rests on.
 
-Local disk only, so far; what each must guarantee is in its docstring, and is all that another store
-has to provide.
+Local disk only, so far; what each guarantees is in its docstring, and is all that another store has to
+provide. Files are written whole under a name of their own; what decides something is one file that is
+created if absent, or swapped for a known content.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
-import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from transforms.disk import disk
+
+TEMPORARY = ".tmp"
+"""The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 
 def make_folder(path: Path) -> None:
     """Makes a folder, its parents, and makes their names durable. Only the launcher calls this."""
-    missing = [p for p in (path, *path.parents) if not p.exists()]
-    for last in (False, False, True):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            break
-        except FileNotFoundError:  # another run has just removed an empty parent
-            if last:
-                raise
-    for folder in missing:
+    missing = []
+    while path != path.parent and not exists(path):
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            disk().mkdir(folder)
         sync_folder(folder.parent)
 
 
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
-    with _open_folder(path) as descriptor:
-        os.fsync(descriptor)
+    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+        disk().fsync(descriptor)
 
 
 @contextlib.contextmanager
-def _open_folder(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = disk().open(path, flags)
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        disk().close(descriptor)
 
 
-def write_new(path: Path, *parts: bytes | memoryview) -> None:
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder of that name."""
+    return size(path) is not None
+
+
+def size(path: Path) -> int | None:
+    """The size of a file in bytes; None where there is none."""
+    try:
+        return disk().stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read(path: Path) -> bytes | None:
+    """The content of a file; None where there is none."""
+    try:
+        with _opened(path, os.O_RDONLY) as descriptor:
+            return _content(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _content(descriptor: int) -> bytes:
+    return b"".join(iter(lambda: disk().read(descriptor), b""))
+
+
+def names(path: Path) -> list[str]:
+    """The names in a folder, sorted; none where there is no folder."""
+    try:
+        return sorted(disk().names(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def write_new(path: Path, *pieces: bytes | memoryview) -> None:
     """Writes a file under a name that nobody else uses, and makes its content durable.
 
     Raises:
       FileNotFoundError: the folder is gone: the run was cleaned up, and a zombie must not revive it.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            for part in parts:
-                file.write(part)
-        os.fsync(descriptor)
-    except OSError:
-        # A part of a file is no use to anyone, and on a full disk it is in the way.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
-    finally:
-        os.close(descriptor)
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
+        try:
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    left = left[disk().write(descriptor, left) :]
+            disk().fsync(descriptor)
+        except OSError:
+            # A part of a file is no use to anyone, and on a full disk it is in the way.
+            with contextlib.suppress(OSError):
+                disk().unlink(path)
+            raise
 
 
 def create_if_absent(path: Path, content: bytes) -> bool:
@@ -70,57 +108,169 @@ def create_if_absent(path: Path, content: bytes) -> bool:
     Returns:
       whether this call created it. On return the file is durable, whoever created it.
     """
-    temporary = _temporary(path)
-    write_new(temporary, content)
-    try:
-        os.link(temporary, path)
-        created = True
-    except FileExistsError:
-        created = False
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    with _written(path, content) as temporary:
+        try:
+            disk().link(temporary, path)
+            created = True
+        except FileExistsError:
+            created = False
     sync_folder(path.parent)
     return created
 
 
 def replace(path: Path, content: bytes) -> None:
     """Creates a file with its whole content, in place of one that may be there, in one step."""
-    temporary = _temporary(path)
-    write_new(temporary, content)
-    os.replace(temporary, path)
+    with _written(path, content) as temporary:
+        disk().rename(temporary, path)
     sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """Content in a file beside `path`, which is gone in the end."""
+    temporary = _temporary(path)
+    write_new(temporary, content)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
 
 
-def move(source: Path, target: Path) -> None:
-    """Gives a file its final name. Done again, also by another process, it changes nothing.
+def swap(path: Path, known: bytes | None, content: bytes | None) -> bool:
+    """Puts a content in a file's place if it still holds the one known; None stands for no file.
+
+    Of many callers who know the same, one succeeds; on return it is durable.
+
+    Returns:
+      whether this call did it.
+    """
+    if known is None:
+        return create_if_absent(path, content) if content is not None else not exists(path)
+    with _locked(path) as found:
+        if found != known:
+            return False
+        if content is None:
+            disk().unlink(path)
+            sync_folder(path.parent)
+        else:
+            replace(path, content)
+        return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bytes | None]:
+    """The content of a file that nobody else may swap meanwhile; None where there is none.
+
+    The lock is on the file that is swapped out, not on its name: who waited for it looks again.
+    """
+    while True:
+        try:
+            descriptor = disk().open(path, os.O_RDWR)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            disk().lock(descriptor, fcntl.LOCK_EX)
+            if _inode(path) == disk().inode(descriptor):
+                yield _content(descriptor)
+                return
+        finally:
+            disk().close(descriptor)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return disk().stat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def publish(source: Path, target: Path) -> None:
+    """Gives a file a second, final name. Done again, also by another process, it changes nothing.
 
     Raises:
-      FileNotFoundError: neither name exists.
+      FileNotFoundError: the file or the final name's folder is gone.
     """
     try:
-        os.rename(source, target)
-    except FileNotFoundError:
-        if not target.exists():
-            raise
+        disk().link(source, target)
+    except FileExistsError:
+        if _inode(target) == disk().stat(source).st_ino:
+            return
+        # Left by a verdict that was damaged later: no manifest lists it yet.
+        temporary = _temporary(target)
+        disk().link(source, temporary)
+        disk().rename(temporary, target)
 
 
 def remove(path: Path) -> None:
     """Removes a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        disk().unlink(path)
 
 
 def remove_folder(path: Path) -> None:
-    """Removes a folder with all that is in it, if it is there; others may do so at once."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Removes a folder with all that is in it, if it is there; others may do so at once.
+
+    It goes from its name in one step first: nobody sees a half of it.
+    """
+    doomed = _temporary(path)
+    try:
+        disk().rename(path, doomed)
+    except FileNotFoundError:
+        return
+    remove_doomed(doomed)
+
+
+def remove_doomed(path: Path) -> None:
+    """Removes a folder that `remove_folder` has begun to remove."""
+    for name in names(path):
+        child = path / name
+        try:
+            is_folder = stat.S_ISDIR(disk().stat(child).st_mode)
+        except FileNotFoundError:
+            continue
+        remove_doomed(child) if is_folder else remove(child)
+    remove_if_empty(path)
 
 
 def remove_if_empty(path: Path) -> None:
-    """Removes a folder that is there and empty."""
+    """Removes a folder if it is there and empty."""
     with contextlib.suppress(OSError):
-        path.rmdir()
+        disk().rmdir(path)
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Shows to `alone`, as long as the body runs, that this process is at work on what the file stands
+    for; however the process ends. Several may hold at once; waits for one that is alone."""
+    with _opened(path, os.O_RDONLY) as descriptor:
+        disk().lock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the file; if so, nobody can while the body runs."""
+    try:
+        descriptor = disk().open(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+    finally:
+        disk().close(descriptor)
+
+
+def each(function: Callable, items: Iterable) -> list:
+    """Calls a function on many items, several at once; their results, in order."""
+    return disk().each(function, items)

@@ -20,6 +20,7 @@ from transforms.dead_letters import dead_letter_rows
 from transforms.parts import Parts, PredictionFormat, dead_letter_encoder
 from transforms.plan import RunFolder
 from transforms.receipt import Receipt, new_file_counts
+from transforms.receipts import put
 
 
 class LostBlocks(RuntimeError):
@@ -206,7 +207,7 @@ class _Attempt:
             began=self._began,
             ended=time.time(),
         )
-        if not storage.create_if_absent(self._folder.receipt(self.split), receipt.to_json()):
+        if not put(self._folder, receipt):
             self._drop()
 
     def _drop(self) -> None:

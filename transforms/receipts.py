@@ -1,0 +1,63 @@
+"""The receipts of a run: which splits are done, and by whose attempt.
+
+A receipt counts if it is as it was written, and all of its parts stand. One that does not count is never
+overwritten: the split is read again, and its new receipt is the next version. Whoever reads takes the first
+version that counts, so all say the same.
+"""
+
+from __future__ import annotations
+
+from transforms import storage
+from transforms.plan import RunFolder
+from transforms.receipt import Receipt
+from transforms.sealed import Damaged
+
+
+def standing(folder: RunFolder, split: int) -> Receipt | None:
+    """The receipt that counts; None where the split is still to be done."""
+    version = 1
+    while (content := storage.read(folder.receipt(split, version))) is not None:
+        if (receipt := _believed(folder, split, content)) is not None:
+            return receipt
+        version += 1
+    return None
+
+
+def _believed(folder: RunFolder, split: int, content: bytes) -> Receipt | None:
+    try:
+        receipt = Receipt.from_json(content)
+    except (Damaged, TypeError):
+        return None
+    if receipt.split != split or any(storage.size(folder.parts / p.name) != p.bytes for p in receipt.parts):
+        return None
+    return receipt
+
+
+def is_done(folder: RunFolder, split: int) -> bool:
+    """Whether a split has a receipt that counts."""
+    return standing(folder, split) is not None
+
+
+def put(folder: RunFolder, receipt: Receipt) -> bool:
+    """Makes a receipt the one that counts, unless its split has one.
+
+    Returns:
+      whether it does; else its parts are nobody's.
+
+    Raises:
+      FileNotFoundError: the run is gone.
+    """
+    content, version = receipt.to_json(), 1
+    while not storage.create_if_absent(folder.receipt(receipt.split, version), content):
+        found = storage.read(folder.receipt(receipt.split, version))
+        if found is None:
+            raise FileNotFoundError(folder.receipt(receipt.split, version))
+        if _believed(folder, receipt.split, found) is not None:
+            return False
+        version += 1
+    return True
+
+
+def collect(folder: RunFolder, splits: int) -> list[Receipt | None]:
+    """The receipts that count, in the order of the splits; None for those still to be done."""
+    return storage.each(lambda split: standing(folder, split), range(splits))
