@@ -18,7 +18,7 @@ from pipeline.job import JobError
 from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
-from transforms.commit import verdicts
+from transforms.commit import PUBLISH, verdicts
 from transforms.manifest import drop_current, read_failed, read_manifest
 from transforms.model import Servable
 from transforms.plan import RunFolder, read_plan, split_files, write_plan
@@ -203,7 +203,10 @@ def freeze(
     if folder is None:
         folder = RunFolder(standing.output, new)
         claim(folder, print_, standing)
-    write_plan(folder, splits, header | {"replaces": [r for r in standing.runs if r != folder.run]})
+    header = header | {"replaces": [r for r in standing.runs if r != folder.run]}
+    # Another may have discarded the run since it was begun, and its folder with it.
+    with contextlib.suppress(FileNotFoundError):
+        write_plan(folder, splits, header)
     if _current(folder) != folder.run:
         storage.remove_folder(folder.path)
         raise Overrun
@@ -278,4 +281,6 @@ def versions() -> dict[str, str]:
 
 def is_read(folder: RunFolder) -> bool:
     """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
-    return bool(verdicts(folder)) or None not in collect(folder, read_plan(folder)["splits"])
+    if any(verdict["decision"] == PUBLISH for verdict in verdicts(folder)):
+        return True
+    return None not in collect(folder, read_plan(folder)["splits"])

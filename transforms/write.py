@@ -60,8 +60,12 @@ class WriteParts(beam.PTransform):
         super().__init__()
         self.settings = settings
 
+    def writer(self) -> beam.DoFn:
+        """The step by itself."""
+        return _WriteFn(self.settings)
+
     def expand(self, blocks):
-        return blocks | beam.ParDo(_WriteFn(self.settings)).with_output_types(int)
+        return blocks | beam.ParDo(self.writer()).with_output_types(int)
 
 
 class _WriteFn(beam.DoFn):
