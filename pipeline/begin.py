@@ -61,7 +61,8 @@ class Standing:
       output: the folder.
       manifest: of the run that is published there.
       failed: what the last run that was over budget left.
-      current: of the run that is begun and has no final verdict: its id and fingerprint.
+      current: of the run that is begun and has no final verdict: its id and fingerprint; the id is empty where
+        that is damaged.
       known: the content of the file that says so; None where there is none.
       discards: runs that the launch may put another in place of.
     """
@@ -80,7 +81,7 @@ class Standing:
             try:
                 current = unseal(known)
             except Damaged:
-                current = {"run": "whose record is damaged", "fingerprint": {}}
+                current = {"run": "", "fingerprint": {}}
         return cls(output, read_manifest(output), read_failed(output), current, known, discards)
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
@@ -97,7 +98,7 @@ class Standing:
     def runs(self) -> list[str]:
         """All that a new run replaces."""
         found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
-        return sorted(set(found))
+        return sorted(set(found) - {""})
 
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
         """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
@@ -121,6 +122,10 @@ class Standing:
             return None
         folder = RunFolder(self.output, self.current["run"])
         changed = _differences(self.current["fingerprint"], print_)
+        if not folder.run:
+            raise Changed(
+                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"]
+            )
         try:
             if changed and not storage.exists(folder.plan):
                 return None  # nothing was done for it
@@ -231,7 +236,7 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
         raise Overrun
-    if standing.current is not None:
+    if standing.current is not None and standing.current["run"]:
         storage.remove_folder(RunFolder(folder.output, standing.current["run"]).path)
 
 

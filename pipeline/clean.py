@@ -127,6 +127,8 @@ def _attempts(folder: RunFolder, found: Found) -> None:
     """What attempts that died have left in a run that can be gone on with."""
     try:
         receipts = collect(folder, read_plan(folder)["splits"])
+    except FileNotFoundError:
+        return  # discarded by a launch, this moment
     except Damaged as error:
         found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
         return

@@ -161,7 +161,9 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
     if content is None:
         raise FileNotFoundError(folder.shard(name))
     if checksum(content) not in name:
-        raise Damaged(f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name")
+        raise Damaged(
+            f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"
+        )
     for line in content.splitlines():
         id_, ranges = orjson.loads(line)
         yield Split(id_, tuple(FileRange(*r) for r in ranges))

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -242,15 +241,10 @@ def remove_temporaries(path: Path) -> None:
 
 def _remove_tree(path: Path) -> None:
     try:
-        is_folder = stat.S_ISDIR(disk().stat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_folder:
         remove(path)
-        return
-    for name in names(path):
-        _remove_tree(path / name)
-    remove_if_empty(path)
+    except (IsADirectoryError, PermissionError):
+        each(_remove_tree, [path / name for name in names(path)])
+        remove_if_empty(path)
 
 
 def remove_if_empty(path: Path) -> None:
