@@ -11,7 +11,7 @@ import logging
 import platform
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.job import JobError
 from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
+from transforms.files import InputFile, differing
 from transforms.manifest import CURRENT, FAILED, read_json, read_manifest
 from transforms.model import Servable
 from transforms.plan import STAGING, RunFolder, read_plan, split_files, write_plan
@@ -77,24 +78,33 @@ class Standing:
         found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
         return sorted(set(found))
 
-    def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The manifest of this very job; raises Changed for another job's."""
+    def finished(self, print_: Mapping[str, str], files: Sequence[InputFile] = ()) -> Mapping[str, Any] | None:
+        """The manifest of this very job; raises Changed for another job's.
+
+        Args:
+          files: that this job reads, so that it can be told which have changed.
+        """
         if self.manifest is not None and (changed := _differences(self.manifest["fingerprint"], print_)):
-            raise Changed([f"{self.output} holds a finished run of another job ({changed} changed): {_REMEDY}"])
+            which = _which(self.manifest, files)
+            raise Changed([f"{self.output} holds a finished run of another job ({changed} changed){which}: {_REMEDY}"])
         return self.manifest
 
-    def begun(self, print_: Mapping[str, str], replace: bool) -> RunFolder | None:
+    def begun(self, print_: Mapping[str, str], replace: bool, files: Sequence[InputFile] = ()) -> RunFolder | None:
         """The run of this job that is to be gone on with; raises Changed for another job's.
 
-        With `replace` only one that was begun to replace what is published here.
+        With `replace` only one that was begun to replace what is published here. `files` as in `finished`.
         """
         if self.current is None:
             return None
         folder = RunFolder(self.output, self.current["run"])
         changed = _differences(self.current["fingerprint"], print_)
         if changed and not replace:
+            which = _which(read_json(folder.path / "plan.json"), files)
             raise Changed(
-                [f"{self.output} holds run {folder.run} of another job, not finished ({changed} changed): {_REMEDY}"]
+                [
+                    f"{self.output} holds run {folder.run} of another job, not finished ({changed} changed){which}: "
+                    f"{_REMEDY}"
+                ]
             )
         try:
             plan = read_plan(folder)
@@ -107,6 +117,12 @@ class Standing:
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
     return ", ".join(name for name in {**a, **b} if a.get(name) != b.get(name))
+
+
+def _which(before: Mapping[str, Any] | None, files: Sequence[InputFile]) -> str:
+    """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
+    found = differing(before["inputs"], files) if before and files else ""
+    return f"; {found}" if found else ""
 
 
 def plan_run(
@@ -135,7 +151,7 @@ def plan_run(
     steps = dataclasses.replace(prepared.steps, call=choice.apply(prepared.steps.call))
     folder = RunFolder(job.output.path, run or new_run())
     with clock(seconds, "plan"):
-        files = [(f.path, f.size) for f in prepared.files]
+        files = [(f.path, f.size, f.version) for f in prepared.files]
         splits = split_files(files, steps.read, job.engine.split_bytes, job.engine.worker_count)
     call = steps.call
     engine = {

@@ -75,11 +75,11 @@ def run(
     with clock(seconds, "check"):
         prepared = prepare(job)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
-    if not replace and (manifest := standing.finished(print_)) is not None:
+    if not replace and (manifest := standing.finished(print_, prepared.files)) is not None:
         clean_up(job.output.path, manifest)
         return Outcome(DONE, manifest, already=True)
     try:
-        folder = standing.begun(print_, replace)
+        folder = standing.begun(print_, replace, prepared.files)
         if folder is None and (refused := refuse_unusable(prepared, print_, standing)):
             return Outcome(OVER, refused)
         if folder is not None:
@@ -92,8 +92,9 @@ def run(
         return dataclasses.replace(_verdict(job, folder, steps), seconds=seconds)
     except Exception:
         # Of two launches at once, the other may have published, and cleaned up under our feet.
-        manifest = Standing.of(job.output.path).finished(print_)
-        if manifest is None or (standing.manifest and manifest["run"] == standing.manifest["run"]):
+        manifest = read_manifest(job.output.path)
+        stood = standing.manifest is not None and manifest is not None and manifest["run"] == standing.manifest["run"]
+        if manifest is None or stood or manifest["fingerprint"] != print_:
             raise
         return Outcome(DONE, manifest, already=True)
 
