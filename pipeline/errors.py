@@ -7,6 +7,7 @@ import re
 import traceback
 
 from pipeline.job import JobError
+from pipeline.status import DamagedRecord
 from transforms.commit import CommitError
 from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
@@ -25,6 +26,7 @@ _CODES: dict[type[Exception], int] = {
     LostBlocks: FAILED,
     CommitError: FAILED,
     InputChanged: FAILED,
+    DamagedRecord: FAILED,
     TooManyRejects: OVER,
     OSError: FAILED,
     MemoryError: FAILED,

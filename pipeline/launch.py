@@ -18,6 +18,7 @@ from pipeline.job import Job, JobError
 from pipeline.preflight import Prepared, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.refuse import refuse_unusable
+from pipeline.status import at_work
 from pipeline.trial import load
 from runners import local
 from transforms.commit import PUBLISH, decide, roll_forward
@@ -87,9 +88,10 @@ def run(
             logs.name_run(folder.run)
         else:
             folder, steps = _begin(prepared, print_, standing, new, seconds)
-        if not is_read(folder):
-            _launch(job, folder, steps, beam_args, show_progress, seconds)
-        return dataclasses.replace(_verdict(job, folder, steps), seconds=seconds)
+        with at_work(folder):
+            if not is_read(folder):
+                _launch(job, folder, steps, beam_args, show_progress, seconds)
+            return dataclasses.replace(_verdict(job, folder, steps), seconds=seconds)
     except Exception:
         # Of two launches at once, the other may have published, and cleaned up under our feet.
         manifest = read_manifest(job.output.path)
@@ -129,7 +131,7 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
     cpu = time.process_time()
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
-        with clock(seconds, "run"), watch(folder, plan["splits"], show_progress), ThreadPoolExecutor(1) as pool:
+        with clock(seconds, "run"), watch(folder, show_progress), ThreadPoolExecutor(1) as pool:
             running = pool.submit(work)
             try:
                 # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
