@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pipeline.status import DamagedRecord, Status, Watcher
+from pipeline.status import RUNNING, DamagedRecord, Status, Watcher
 from pipeline.status_view import as_line, time_left
 from transforms.plan import RunFolder
 
@@ -102,6 +102,7 @@ def _bar(console: Console) -> Iterator[Show]:
                 task = progress.add_task("scoring", total=max(status.splits, 1), known="")
             speed = "" if status.rows_per_s is None else f"  {status.rows_per_s:,.0f} rows/s"
             known = f"{status.splits_done:,}/{status.splits:,} splits  {status.counts['read']:,} rows{speed}"
-            progress.update(task, completed=status.splits_done, known=f"{known}  {time_left(status)} left")
+            left = f"  {time_left(status)} left" if status.state == RUNNING else ""
+            progress.update(task, completed=status.splits_done, known=known + left)
 
         yield show
