@@ -19,6 +19,7 @@ from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
 from transforms.commit import PUBLISH, verdicts
+from transforms.files import InputFile, differing
 from transforms.manifest import drop_current, read_failed, read_manifest
 from transforms.model import Servable
 from transforms.plan import RunFolder, read_plan, split_files, write_plan
@@ -65,6 +66,7 @@ class Standing:
         that is damaged.
       known: the content of the file that says so; None where there is none.
       discards: runs that the launch may put another in place of.
+      files: that the job reads, so that it can be told which have changed.
     """
 
     output: str
@@ -73,16 +75,17 @@ class Standing:
     current: Mapping[str, Any] | None
     known: bytes | None
     discards: Collection[str] = ()
+    files: Sequence[InputFile] = ()
 
     @classmethod
-    def of(cls, output: str, discards: Collection[str] = ()) -> Standing:
+    def of(cls, output: str, discards: Collection[str] = (), files: Sequence[InputFile] = ()) -> Standing:
         known, current = storage.read(RunFolder(output, "").current), None
         if known is not None:
             try:
                 current = unseal(known)
             except Damaged:
                 current = {"run": "", "fingerprint": {}}
-        return cls(output, read_manifest(output), read_failed(output), current, known, discards)
+        return cls(output, read_manifest(output), read_failed(output), current, known, discards, files)
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
         """What a launch may discard of what stands now.
@@ -107,8 +110,8 @@ class Standing:
         if changed := _differences(self.manifest["fingerprint"], print_):
             raise Changed(
                 [
-                    f"{self.output} holds a finished run of another job ({changed} changed): write elsewhere, "
-                    "or add --replace to publish over it"
+                    f"{self.output} holds a finished run of another job ({changed} changed)"
+                    f"{self._which(self.manifest)}: write elsewhere, or add --replace to publish over it"
                 ]
             )
         return self.manifest
@@ -133,7 +136,7 @@ class Standing:
                 if storage.exists(folder.plan):
                     read_plan(folder)
                 return folder
-            found = f"of another job, not finished ({changed} changed)"
+            found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
         except Damaged as error:
             found = f"that cannot be gone on with ({error})"
         raise Changed(
@@ -142,6 +145,11 @@ class Standing:
                 "and begin anew"
             ]
         )
+
+    def _which(self, before: Mapping[str, Any]) -> str:
+        """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
+        found = differing(before["inputs"], self.files) if self.files else ""
+        return f"; {found}" if found else ""
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
@@ -174,7 +182,7 @@ def plan_run(
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):
-        files = [(f.path, f.size) for f in prepared.files]
+        files = [(f.path, f.size, f.version) for f in prepared.files]
         splits = split_files(files, prepared.steps.read, job.engine.split_bytes, job.engine.worker_count)
     engine = {
         "runner": job.engine.runner,

@@ -170,6 +170,22 @@ def clean(
     print_cleaned(Console(), clean_output(output, dry_run, unfinished), dry_run)
 
 
+@app.command(
+    epilog="Example:  beam-score status out/2026-11-20 --watch\n\n"
+    "Exit codes: 0 done, 1 nothing is begun or it was interrupted, 2 there is no such folder, 3 over the error budget, "
+    "4 still running."
+)
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a job.", show_default=False)],
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch an object a line.")] = False,
+) -> None:
+    """Shows how far a run is, from any machine that sees its output folder; changes nothing there."""
+    from pipeline.status_view import show_status
+
+    raise typer.Exit(show_status(output, Console(), watch, as_json))
+
+
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""

@@ -8,6 +8,7 @@ import traceback
 
 from pipeline.job import JobError
 from transforms.commit import CommitError, Overtaken
+from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
@@ -28,6 +29,7 @@ _CODES: dict[type[Exception], int] = {
     Overtaken: FAILED,
     Damaged: FAILED,
     Unreadable: FAILED,
+    InputChanged: FAILED,
     TooManyRejects: OVER,
     OSError: FAILED,
     MemoryError: FAILED,
@@ -36,6 +38,7 @@ _OURS = {kind.__name__ for kind in _CODES if kind.__module__ != "builtins"}
 _BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
     name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
 }
+_STEP = re.compile(r" \[while running '[^']*'\]$")
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 
 
@@ -61,4 +64,5 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 def _sentences(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror}"]
-    return str(error).splitlines() or [type(error).__name__]
+    # Beam adds the step's name to what it raises in this very thread.
+    return [_STEP.sub("", line) for line in str(error).splitlines()] or [type(error).__name__]

@@ -84,6 +84,7 @@ def run(
         budget=job.rejects.as_budget(),
         schema=prepared.steps.outputs.schema,
         keep_replaced=keep_replaced,
+        files=prepared.files,
     )
     return dataclasses.replace(bring_to_verdict(work, discards), seconds=seconds)
 
@@ -116,7 +117,7 @@ def _launch(
     cpu = time.process_time()
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
-        with clock(seconds, "run"), watch(folder, plan["splits"], show_progress), ThreadPoolExecutor(1) as pool:
+        with clock(seconds, "run"), watch(folder, show_progress), ThreadPoolExecutor(1) as pool:
             running = pool.submit(work)
             try:
                 # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.

@@ -13,6 +13,7 @@ A format is one module `read_FORMAT.py` with three functions:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import secrets
@@ -26,6 +27,7 @@ import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.contract import Column, Contract
+from transforms.file_versions import check_unchanged
 from transforms.payload import Origin
 from transforms.splits import FileRange, Split
 
@@ -131,16 +133,21 @@ class Stopped(Exception):
 
 
 def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
-    """Reads one split: its rows in blocks, then an empty block that holds the total."""
+    """Reads one split: its rows in blocks, then an empty block that holds the total.
+
+    Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
+    range is begun, and before the total is given, without which nothing of a split counts.
+    """
     module = format_module(settings.format)
     seq = total = 0
     started = time.time()
     source = split.ranges[0].path if split.ranges else ""
     empty = empty_rows(settings)
+    begun: dict[str, str | None] = {}
     for range_ in split.ranges:
         source = range_.path
         began = time.perf_counter()
-        for chunk in _chunks(module, range_, settings):
+        for chunk in _chunks(module, range_, settings, begun):
             block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
             yield block.with_tally(read_s=time.perf_counter() - began)
             if STOP.is_set():
@@ -148,22 +155,34 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
             seq, total = seq + 1, total + block.count
             empty = chunk.rows.slice(0, 0)
             began = time.perf_counter()
+    for path, version in begun.items():
+        check_unchanged(path, version)
     yield Block(split.id, attempt, seq, source, empty, total=total, began=started)
 
 
-def _chunks(module: ModuleType, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+def _chunks(
+    module: ModuleType, range_: FileRange, settings: ReadSettings, begun: dict[str, str | None]
+) -> Iterator[Chunk]:
     first_row = range_.first_row
     try:
+        check_unchanged(range_.path, range_.version)
+        begun[range_.path] = range_.version
         for chunk in module.read(range_, settings):
             yield chunk
             first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
-    except UnusableFile as error:
-        # One dead letter a file: the other ranges of it stay silent.
-        if range_.index == 0:
-            yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
-    except OSError as error:
-        message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
-        yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+    except Exception as error:
+        # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
+        with contextlib.suppress(OSError):
+            check_unchanged(range_.path, range_.version)
+        if isinstance(error, UnusableFile):
+            # One dead letter a file: the other ranges of it stay silent.
+            if range_.index == 0:
+                yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
+        elif isinstance(error, OSError):
+            message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+            yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+        else:
+            raise
 
 
 def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
