@@ -6,9 +6,13 @@ import builtins
 import re
 import traceback
 
+from pipeline.interrupts import Drained
 from pipeline.job import JobError
+from runners.ended import WorkerDied
 from transforms.commit import CommitError
+from transforms.deadline import ModelHangs
 from transforms.halving import EveryRowFails
+from transforms.loading import ModelChanged
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
 from transforms.write import LostBlocks, TooManyRejects
@@ -24,6 +28,10 @@ _CODES: dict[type[Exception], int] = {
     LostBlocks: FAILED,
     CommitError: FAILED,
     TooManyRejects: OVER,
+    ModelHangs: FAILED,
+    ModelChanged: FAILED,
+    WorkerDied: FAILED,
+    Drained: INTERRUPTED,
     OSError: FAILED,
     MemoryError: FAILED,
 }

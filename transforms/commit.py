@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from transforms import storage
 from transforms.manifest import DONE, FAILED, MANIFEST, OVER_BUDGET, clean_up, read_manifest, record, timings
 from transforms.plan import RunFolder, read_plan
+from transforms.read import DRAIN
 from transforms.receipt import Counts, Receipt, checksum
 
 PUBLISH = "publish"
@@ -237,6 +238,8 @@ class _CommitFn(beam.DoFn):
     def process(self, everything):
         if not self.folder.path.exists():
             return  # another launch of the same job has published and cleaned up
+        if DRAIN.is_set() and not all(map(self.folder.has_receipt, range(read_plan(self.folder)["splits"]))):
+            return  # the launcher tells how far it came
         verdict = decide(self.folder, self.budget)
         roll_forward(self.folder, verdict, self.schema)
         yield verdict["decision"]
