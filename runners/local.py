@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from runners import processes  # noqa: F401  (to be the kind of worker process that Beam starts)
+from runners import processes
 from transforms.names import near_miss
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
@@ -36,8 +36,9 @@ def run(build: Callable[[beam.Pipeline], object], workers: int, beam_args: Seque
         direct.direct_running_mode = "multi_threading" if direct.direct_num_workers > 1 else "in_memory"
     pipeline = beam.Pipeline(FnApiRunner(), options)
     build(pipeline)
-    result = pipeline.run()
-    result.wait_until_finish()
+    with processes.watched():
+        result = pipeline.run()
+        result.wait_until_finish()
     return result
 
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 from apache_beam import coders  # noqa: F401  (else the next import is circular)
 from apache_beam.portability import python_urns
@@ -25,6 +26,19 @@ from transforms.in_hand import opened, read_register
 _EVERY_S = 0.1
 _regions = itertools.count(1)
 _live: set[subprocess.Popen] = set()
+_deaths: list[WorkerDied] = []
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Raises WorkerDied in place of what Beam raises, where the reason is a worker's death."""
+    _deaths.clear()
+    try:
+        yield
+    except Exception:
+        if _deaths:
+            raise _deaths[0] from None
+        raise
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
@@ -64,7 +78,7 @@ class WorkerProcess(GrpcWorkerHandler):
     def _watch(self) -> None:
         code = self._process.wait()
         _live.discard(self._process)
-        if self._over.is_set():
+        if code >= 0 and self._over.is_set():
             return
         in_hand = read_register(register) if (register := opened()) is not None else []
         died = WorkerDied(
@@ -72,6 +86,7 @@ class WorkerProcess(GrpcWorkerHandler):
             if code < 0
             else f"a worker process ended by itself with exit code {code}: {GOES_ON}"
         )
+        _deaths.append(died)
         for other in list(_live):  # else Beam waits for all that they have been given
             other.kill()
         # Again and again: what Beam asks of a worker that is no more would have no answer either.

@@ -7,11 +7,10 @@ left to ask. Until someone calls `open_register`, notes go nowhere.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import mmap
 import os
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 REGIONS, SLOTS = 16, 64
@@ -81,25 +80,30 @@ def opened() -> int | None:
     return None if _register is None else _register.descriptor
 
 
-@contextlib.contextmanager
-def noted(rows: Rows) -> Iterator[None]:
-    """Notes some rows while the body runs. Costs about two microseconds."""
+def note(rows: Rows) -> int | None:
+    """Notes some rows. With `clear` it costs three microseconds.
+
+    Returns:
+      what `clear` is to be told; None where there is no register, or no room in it.
+    """
     register = _register
-    if register is None or not register.free:
-        yield
-        return
+    if register is None:
+        return None
     try:
         at = register.free.pop()
-    except IndexError:  # another thread has just taken the last one
-        yield
-        return
-    memory = register.memory
-    _SLOT.pack_into(memory, at, 0, rows.first_row, _encode(rows.first_source), rows.last_row, _encode(rows.last_source))
-    _ROWS.pack_into(memory, at, rows.count)
-    try:
-        yield
-    finally:
-        _ROWS.pack_into(memory, at, 0)
+    except IndexError:
+        return None
+    count, first_source, first_row, last_source, last_row = rows
+    _SLOT.pack_into(register.memory, at, 0, first_row, _encode(first_source), last_row, _encode(last_source))
+    _ROWS.pack_into(register.memory, at, count)
+    return at
+
+
+def clear(at: int | None) -> None:
+    """Takes a note back: the model has answered, or raised."""
+    register = _register
+    if at is not None and register is not None:
+        _ROWS.pack_into(register.memory, at, 0)
         register.free.append(at)
 
 
@@ -114,6 +118,7 @@ def read_register(descriptor: int) -> list[Rows]:
     return found
 
 
+@functools.lru_cache(64)
 def _encode(path: str) -> bytes:
     encoded = path.encode("utf-8", "surrogateescape")
     return encoded if len(encoded) <= _PATH_BYTES else b"..." + encoded[3 - _PATH_BYTES :]

@@ -14,16 +14,18 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from transforms import in_hand
 from transforms.batch_log import log_batch
 from transforms.block import Block, Fault, reject_rows
 from transforms.deadline import ModelHangs, within
 from transforms.feeds import Feeds, groups
 from transforms.halving import Attempts, halve
-from transforms.in_hand import Rows, noted
+from transforms.in_hand import Rows
 from transforms.loading import load_once
 from transforms.model import Servable, Tensor, import_tensorflow
 from transforms.model_call import WARM_UP_S, ModelCall
 from transforms.places import Places
+from transforms.read import STOP, Stopped
 from transforms.redact import told
 from transforms.tensors import numpy_dtype, output_type, to_arrow
 
@@ -135,6 +137,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
         for index, feeds in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
             for begin, end in self._slices(len(index)):
+                if STOP.is_set():
+                    raise Stopped("the run is stopping")
                 rows = index[begin:end]
                 part = {name: feed[begin:end] for name, feed in feeds.items()}
                 good, failed = self._score_slice(model, part, meter, places, rows)
@@ -220,10 +224,11 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
         log_batch(feeds)
         began = time.perf_counter()
+        noted = in_hand.note(given)
         try:
-            with noted(given):
-                outputs = within(self._time_for(call, feeds), functools.partial(call, feeds), given)
+            outputs = within(self._time_for(call, feeds), functools.partial(call, feeds), given)
         finally:
+            in_hand.clear(noted)
             meter.add(given.count, time.perf_counter() - began)
         tensors = self.call.signature.outputs
         return {name: _column(tensors[name], outputs[name], rows, given.count) for name in self.call.outputs}
