@@ -41,6 +41,8 @@ _BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
 }
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 
+_STEP = re.compile(r" \[while running '[^']*'\]$")
+
 
 def explain(error: Exception) -> tuple[int, list[str]]:
     """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
@@ -64,4 +66,4 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 def _sentences(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror}"]
-    return str(error).splitlines() or [type(error).__name__]
+    return _STEP.sub("", str(error)).splitlines() or [type(error).__name__]

@@ -139,6 +139,7 @@ def _launch(job: Job, folder: RunFolder, steps: Steps, beam_args, show_progress,
             running.result()
     except BaseException as error:
         STOP.set()
+        local.stop()
         # Beam's other workers go on after one has raised: none may outlive this call.
         if _workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
             STOP.clear()

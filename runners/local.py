@@ -48,6 +48,11 @@ def in_one_process(beam_args: Sequence[str]) -> bool:
     return direct.direct_running_mode != "multi_processing"
 
 
+def stop() -> None:
+    """Ends worker processes, where there are any; threads stop by `transforms.read.STOP`."""
+    processes.kill_all()
+
+
 class _Wrong(Exception):
     pass
 

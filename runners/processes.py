@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import grpc
 from apache_beam import coders  # noqa: F401  (else the next import is circular)
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
@@ -27,6 +28,24 @@ _EVERY_S = 0.1
 _regions = itertools.count(1)
 _live: set[subprocess.Popen] = set()
 _deaths: list[WorkerDied] = []
+
+
+_raised_in_a_thread = threading.excepthook
+
+
+def _without_hang_ups(raised: threading.ExceptHookArgs) -> None:
+    # Beam's threads that listen to a worker print a traceback when it is gone: `WorkerDied` tells of it.
+    if not isinstance(raised.exc_value, grpc.RpcError):
+        _raised_in_a_thread(raised)
+
+
+threading.excepthook = _without_hang_ups
+
+
+def kill_all() -> None:
+    """Ends all worker processes at once: flags of this process do not reach them."""
+    for process in list(_live):
+        process.kill()
 
 
 @contextlib.contextmanager
@@ -87,8 +106,7 @@ class WorkerProcess(GrpcWorkerHandler):
             else f"a worker process ended by itself with exit code {code}: {GOES_ON}"
         )
         _deaths.append(died)
-        for other in list(_live):  # else Beam waits for all that they have been given
-            other.kill()
+        kill_all()  # else Beam waits until they have done all that they have been given
         # Again and again: what Beam asks of a worker that is no more would have no answer either.
         while not self._over.wait(_EVERY_S):
             with contextlib.suppress(RuntimeError):  # the table of questions has changed meanwhile
