@@ -99,9 +99,8 @@ class WorkerProcess(GrpcWorkerHandler):
         _live.discard(self._process)
         if code >= 0 and self._over.is_set():
             return
-        in_hand = read_register(register) if (register := opened()) is not None else []
         died = WorkerDied(
-            told("a worker process", -code, in_hand)
+            told("a worker process", -code, read_register(opened()))
             if code < 0
             else f"a worker process ended by itself with exit code {code}: {GOES_ON}"
         )

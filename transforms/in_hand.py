@@ -57,22 +57,26 @@ class _Register:
 _register: _Register | None = None
 
 
-def make_register() -> int:
-    """Memory for a register, empty, as a descriptor that a child process inherits."""
-    descriptor = os.memfd_create("in_hand")
-    os.truncate(descriptor, _SIZE)
+def make_register() -> int | None:
+    """Memory for a register, empty, as a descriptor that a child process inherits. None where the system
+    gives none, as under a tight limit on the size of files: no run is to fail for it."""
+    try:
+        descriptor = os.memfd_create("in_hand")
+        os.truncate(descriptor, _SIZE)
+    except (OSError, AttributeError):  # memfd_create is Linux's own
+        return None
     return descriptor
 
 
-def open_register(descriptor: int, region: int = 0) -> None:
-    """From now on this process notes what is in hand.
+def open_register(descriptor: int | None, region: int = 0) -> None:
+    """From now on this process notes what is in hand, if there is a register.
 
     Args:
       descriptor: see `make_register`.
       region: which of `REGIONS` is this process's own.
     """
     global _register
-    _register = _Register(descriptor, region)
+    _register = None if descriptor is None else _Register(descriptor, region)
 
 
 def opened() -> int | None:
@@ -107,9 +111,11 @@ def clear(at: int | None) -> None:
         register.free.append(at)
 
 
-def read_register(descriptor: int) -> list[Rows]:
-    """What is in hand now, in any process."""
-    found = []
+def read_register(descriptor: int | None) -> list[Rows]:
+    """What is in hand now, in any process; nothing where there is no register."""
+    found: list[Rows] = []
+    if descriptor is None:
+        return found
     with mmap.mmap(descriptor, _SIZE, prot=mmap.PROT_READ) as memory:
         for at in range(0, _SIZE, _SLOT.size):
             if _ROWS.unpack_from(memory, at)[0]:
