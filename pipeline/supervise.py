@@ -61,6 +61,8 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
     _pass_on(child)
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    for number in _PASSED_ON:  # there is no one left to pass it on to, and the child's id is soon another's
+        signal.signal(number, signal.SIG_IGN)
     in_hand = read_register(register)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # worker processes, where there are any; the child's id is not free yet

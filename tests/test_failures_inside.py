@@ -407,7 +407,7 @@ def test_a_worker_process_that_is_killed_ends_the_run(tmp_path, model):
 
 
 def test_a_worker_process_that_cannot_write_says_why(tmp_path, model):
-    jobs.write_people(tmp_path / "data", 2, 500)
+    jobs.write_people(tmp_path / "data", 2, 5000)
     job = jobs.write_job(tmp_path, model("multiply"), engine={"split_bytes": "1GB"})
 
     def limit():
