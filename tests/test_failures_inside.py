@@ -30,7 +30,7 @@ from transforms.loading import ModelChanged, load_once
 from transforms.model_versions import hash_model
 from transforms.redact import without_values
 
-LONGEST_S = 120
+LONGEST_S = 300  # of anything, on a machine that others use too
 GROUPS = 300_000  # rows are scored in groups of a hundred thousand or so, and a group's splits end together
 PROCESSES = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
