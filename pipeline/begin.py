@@ -279,6 +279,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
         batch_rows=engine["batch_rows"],
         compiled=engine["xla"],
         intra_op_threads=engine["intra_op_threads"],
+        sha256=plan["model"]["sha256"],
     )
     return dataclasses.replace(prepared.steps, call=call)
 

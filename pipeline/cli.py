@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from pipeline import interrupts
+from pipeline.supervise import supervised
 
 app = typer.Typer(
     name="beam-score",
@@ -197,33 +199,34 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
-class _Interrupted(BaseException):
-    """A signal to end came. Not KeyboardInterrupt, of which typer makes an exit code of its own."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.code = 128 + number
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise _Interrupted(number)
+_SCORE = ("run", "check", "bench")
+"""Commands that call the model, which may take the process down with it."""
 
 
 def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
     # What a preprocess function names is looked for beside the job, as python -m would.
     sys.path.insert(0, "")
+    interrupts.catch()
+    try:
+        scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
+        code = supervised(_command, lambda problem: _say([problem])) if scores else _command()
+    except interrupts.Interrupted as interrupted:  # before the command began
+        code = interrupted.code
+    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
+    os._exit(code)
+
+
+def _command() -> int:
     # TensorFlow's import, in a worker's thread, holds back what is written to descriptor 2.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     try:
         app()
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except _Interrupted as interrupted:
+    except interrupts.Interrupted as interrupted:
         from pipeline.errors import INTERRUPTED_TEXT
 
         _say([INTERRUPTED_TEXT])
@@ -236,8 +239,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
-    os._exit(code)
+    return code
 
 
 def _say(problems: list[str]) -> None:

@@ -6,10 +6,14 @@ import builtins
 import re
 import traceback
 
+from pipeline.interrupts import Drained
 from pipeline.job import JobError
+from runners.ended import WorkerDied
 from transforms.commit import CommitError, Overtaken
+from transforms.deadline import ModelHangs
 from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
+from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
@@ -31,6 +35,10 @@ _CODES: dict[type[Exception], int] = {
     Unreadable: FAILED,
     InputChanged: FAILED,
     TooManyRejects: OVER,
+    ModelHangs: FAILED,
+    ModelChanged: FAILED,
+    WorkerDied: FAILED,
+    Drained: INTERRUPTED,
     OSError: FAILED,
     MemoryError: FAILED,
 }
@@ -64,5 +72,4 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 def _sentences(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror}"]
-    # Beam adds the step's name to what it raises in this very thread.
-    return [_STEP.sub("", line) for line in str(error).splitlines()] or [type(error).__name__]
+    return _STEP.sub("", str(error)).splitlines() or [type(error).__name__]

@@ -125,6 +125,8 @@ def prepare(job: Job) -> Prepared:
         outputs=tuple(wanted),
         pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
         intra_op_threads=_op_threads(job.engine),
+        sha256=model_hash,
+        deadline_s=job.model.deadline,
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
     if job.output.format == "jsonl" and job.output.not_finite == "null":

@@ -286,8 +286,8 @@ def test_a_run_whose_input_changes_fails_with_what_changed_and_publishes_nothing
 def test_a_worker_that_begins_after_the_change_refuses(tmp_path, job):
     planned = jobs.plan(job)
     (tmp_path / "data" / "people-2.csv").touch()
+    shards = read_plan(planned.folder)["shards"]
     with pytest.raises(Exception, match="since the files were listed") as error:
-        shards = read_plan(planned.folder)["shards"]
         local.run(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
     assert code == 1 and "people-2.csv has changed" in said

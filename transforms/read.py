@@ -128,6 +128,10 @@ STOP = threading.Event()
 the others go on to their next splits otherwise (seen in Beam 2.77)."""
 
 
+DRAIN = threading.Event()
+"""Set when this process should begin no new split, and finish those that it has in hand."""
+
+
 class Stopped(Exception):
     """Raised between blocks once `STOP` is set."""
 
@@ -223,7 +227,7 @@ class _ReadFn(beam.DoFn):
     def process(self, split: Split):
         if STOP.is_set():
             raise Stopped("the run is stopping")
-        if self.done is not None and self.done(split.id):
+        if DRAIN.is_set() or (self.done is not None and self.done(split.id)):
             return
         for block in read_split(split, self.settings, new_attempt()):
             self.rows_read.inc(block.count)
