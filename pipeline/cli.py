@@ -148,6 +148,52 @@ def run(
     raise typer.Exit(outcome.code)
 
 
+@app.command(
+    epilog="Example:  beam-score replay out/2026-11-20 --set columns.age.range='[0, 200]'\n\n"
+    "Exit codes are those of run."
+)
+def replay(
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The output folder of a run that has ended.", show_default=False)
+    ],
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option("--output", help="The replay's own folder; by default OUTPUT-replay.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--from", metavar="auto|payload|source", help="Where rows are taken from.")
+    ] = "auto",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Run anew in place of what the replay's folder holds.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+) -> None:
+    """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
+    from pipeline import logs
+    from pipeline.replay import accounting, load_replay
+
+    logs.set_up(log_level, log_format)
+    settings, parent = load_replay(output, overrides or (), to, by)
+    from pipeline.launch import run as launch
+    from pipeline.progress import shown
+    from pipeline.summary import print_summary
+
+    with shown() as show:
+        outcome = launch(settings, beam_options or (), replace, show, parent)
+    accounted = accounting(parent, outcome.manifest)
+    if as_json:
+        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+    else:
+        print_summary(Console(), settings.output.path, outcome)
+        Console().print(f"accounted    {accounted}", soft_wrap=True)
+    raise typer.Exit(outcome.code)
+
+
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""

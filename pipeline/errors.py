@@ -11,6 +11,7 @@ from transforms.commit import CommitError
 from transforms.halving import EveryRowFails
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
+from transforms.read_dead_letters import LettersLost
 from transforms.write import LostBlocks, TooManyRejects
 
 FAILED, WRONG, OVER, INTERRUPTED = 1, 2, 3, 130
@@ -23,6 +24,7 @@ _CODES: dict[type[Exception], int] = {
     EveryRowFails: FAILED,
     LostBlocks: FAILED,
     CommitError: FAILED,
+    LettersLost: FAILED,
     TooManyRejects: OVER,
     OSError: FAILED,
     MemoryError: FAILED,

@@ -18,6 +18,7 @@ from pipeline.job import Job, JobError
 from pipeline.preflight import Prepared, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.refuse import refuse_unusable
+from pipeline.replay import Parent
 from pipeline.trial import load
 from runners import local
 from transforms.commit import PUBLISH, decide, roll_forward
@@ -54,7 +55,11 @@ class Outcome:
 
 
 def run(
-    job: Job, beam_args: Sequence[str] = (), replace: bool = False, show_progress: Callable | None = None
+    job: Job,
+    beam_args: Sequence[str] = (),
+    replace: bool = False,
+    show_progress: Callable | None = None,
+    parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
 
@@ -62,6 +67,7 @@ def run(
       beam_args: Beam's own options.
       replace: whether to run it anew where the output folder holds a finished or another job.
       show_progress: see `pipeline.progress.watch`.
+      parent: of a replay, the run whose dead letters are its input.
 
     Raises:
       JobError: nothing was launched.
@@ -73,8 +79,10 @@ def run(
     logs.name_run(new := new_run())
     standing = Standing.of(job.output.path)
     with clock(seconds, "check"):
-        prepared = prepare(job)
+        prepared = prepare(job, parent)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+        if parent is not None:
+            print_["parent"] = parent.fingerprint()
     if not replace and (manifest := standing.finished(print_)) is not None:
         clean_up(job.output.path, manifest)
         return Outcome(DONE, manifest, already=True)

@@ -63,6 +63,7 @@ class ModelCall:
       compiled: whether through XLA.
       pads: input name to the value that fills rows of different lengths.
       intra_op_threads: threads that one op may use; None for TensorFlow's default.
+      proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
     """
 
     path: str
@@ -72,6 +73,7 @@ class ModelCall:
     compiled: bool = False
     pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     intra_op_threads: int | None = 1
+    proven: bool = False
 
     @property
     def fixed_rows(self) -> int | None:
@@ -97,7 +99,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
         super().__init__(min_batch_size=group, max_batch_size=group, element_size_fn=_weight)
         self.call = call
-        self._attempts = Attempts()
+        self._attempts = Attempts(succeeded=call.proven)
         self._limit = call.fixed_rows or call.batch_rows
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
