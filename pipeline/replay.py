@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.job import Job, JobError, parse_job, set_key
 from transforms.commit import CommitError
 from transforms.files import InputFile, format_of, list_files
-from transforms.letters import BY, Replay
+from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.names import near_miss
 from transforms.read import UnusableFile, format_module
 from transforms.read_dead_letters import as_it_is, run_on_record
@@ -97,9 +97,7 @@ class Parent:
         """What cannot be known of kept columns, where no file is there to tell it."""
         left = [n for n in keep if n not in job.columns and n not in types]
         if job.output.keep == "all" and not keep:
-            return [
-                "output.keep: no input file is there any more to tell all columns: name them with --set output.keep"
-            ]
+            return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
         if self.replay.format == "parquet" and left:
             return [
                 f"output.keep: no input file is there any more to tell the type of column {left[0]!r}: declare it, as "
@@ -141,9 +139,7 @@ def load_replay(
         raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
     if record["engine"] is None:
         raise JobError(
-            [
-                f"run {record['run']} in {output} was refused before any row was read: mend what it says, and run it again"
-            ]
+            [f"run {record['run']} in {output} was refused before any row was read: mend it, and run its job again"]
         )
     parts = [f for f in record["files"] if f["kind"] == "rejected"]
     if not parts:
@@ -212,26 +208,27 @@ def _refuse_hopeless(parent: Parent, first: Job) -> None:
     """Raises JobError where no row can be had."""
     replay, files = parent.replay, parent.files
     if replay.by == "payload" and first.rejects.payload == "none":
-        raise JobError(
-            [
-                f"--from payload: the dead letters of run {replay.run} have none (rejects.payload: none): use --from source"
-            ]
-        )
+        raise JobError([f"--from payload: run {replay.run} kept none (rejects.payload: none): use --from source"])
     if replay.by == "source" and not replay.same_rows:
         raise JobError(
             [
-                "--from source: with another input.format, or csv.delimiter, quote or header, a row's number is another: "
-                "use --from payload"
+                "--from source: with another input.format, csv.delimiter, csv.quote or csv.header a row's number "
+                "is another: use --from payload"
             ]
         )
     if replay.by == "source" or (replay.by == "auto" and first.rejects.payload == "none"):
-        usable = [f for f in files if (parent.now[f["path"]] if f["stretches"] else parent.is_unchanged(f))]
+        usable = [f for f in files if parent.is_unchanged(f) or (_was_damaged(f) and parent.now[f["path"]])]
         if not usable:
             path = files[0]["path"]
             state = "is not there any more" if parent.now[path] is None else f"has changed since run {replay.run}"
             others = f" (nor can {len(files) - 1} more)" if len(files) > 1 else ""
             shown = "" if replay.by == "source" else "the dead letters have no payload (rejects.payload: none), and "
             raise JobError([f"nothing can be replayed: {shown}{path} {state}{others}: put it back as it was"])
+
+
+def _was_damaged(file: Mapping[str, Any]) -> bool:
+    """Whether a sound file in its place would help."""
+    return bool(file["stretches"]) or not OF_DAMAGE.isdisjoint(file["rejected"])
 
 
 def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
@@ -246,7 +243,7 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
         refused, read = sum(file["rejected"].values()), by_path[file["path"]]["read"]
         if read < refused or (read > refused and not file["stretches"]):
             raise CommitError(
-                f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, and its replay read {read}: "
+                f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
                 "the rows are not all accounted for"
             )
     won = after["read"] - before["rejected"]

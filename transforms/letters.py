@@ -16,6 +16,9 @@ from transforms.read import Chunk, ReadSettings, empty_rows
 BY = ("auto", "payload", "source")
 """Where a row is taken from: its dead letter, its file, or the better of the two."""
 
+OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
+"""Reasons that are the file's: a sound one in its place is the remedy."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
@@ -53,7 +56,7 @@ class Letter:
     @property
     def is_of_damage(self) -> bool:
         """Whether the file was at fault, not the row: what was read of it then is not to be trusted."""
-        return self.rows != 1 or self.reason in ("unreadable", "corrupt_record")
+        return self.rows != 1 or self.reason in OF_DAMAGE
 
 
 def parse_letters(lines: bytes, format: str) -> list[Letter]:

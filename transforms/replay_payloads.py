@@ -162,9 +162,8 @@ def _as_json(
         # What the parent did not use it did not show either, and that is not the same as a null.
         unknown = [n for n in (*contract, *settings.kept_undeclared) if n not in row]
         if unknown:
-            refused.setdefault(f"the payload has no column {unknown[0]!r}, which only the file can tell", []).append(
-                letter
-            )
+            why = f"the payload has no column {unknown[0]!r}, which only the file can tell"
+            refused.setdefault(why, []).append(letter)
         elif any(row[n] in _NOT_FINITE for n, c in contract.items() if c.is_float and not c.shape):
             refused.setdefault("the payload is JSON, which has no NaN and no infinity", []).append(letter)
         else:

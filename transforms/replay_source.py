@@ -79,9 +79,7 @@ class _Search:
     def _pick(self, chunk: Chunk) -> Chunk:
         rows = filter_rows(chunk.rows, self._take(chunk.rows[ROW].to_numpy()))
         kept = []
-        for index, (row, count) in enumerate(
-            zip(*(chunk.rejected[n].to_pylist() for n in ("row", "rows")), strict=True)
-        ):
+        for index, (row, count) in enumerate(_spans(chunk.rejected)):
             if count is None:
                 if self._rest is not None:
                     letter = chunk.rejected.slice(index, 1)
@@ -122,11 +120,13 @@ class _Search:
 def _last(chunk: Chunk) -> int:
     """The number of the last row of a chunk; -1 for none."""
     rows = chunk.rows[ROW].to_numpy()
-    refused = chunk.rejected
-    last = [
-        row + (count or 1) - 1 for row, count in zip(*(refused[n].to_pylist() for n in ("row", "rows")), strict=True)
-    ]
+    last = [row + (count or 1) - 1 for row, count in _spans(chunk.rejected)]
     return max([*rows[-1:].tolist(), *last[-1:]], default=-1)
+
+
+def _spans(rejected: pa.RecordBatch) -> list[tuple[int, int | None]]:
+    """(row, rows) of each dead letter."""
+    return list(zip(rejected["row"].to_pylist(), rejected["rows"].to_pylist(), strict=True))
 
 
 class _Cuts:
