@@ -226,7 +226,7 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} is a file, expected a folder"]
     if not os.access(standing, os.W_OK | os.X_OK):
         return [f"output.path: {standing} may not be written by this user"]
-    inside = [f.path for f in files if Path(path).absolute() in Path(f.path).absolute().parents]
+    inside = [f.path for f in files if Path(os.path.abspath(path)) in Path(os.path.abspath(f.path)).parents]
     if inside:
         return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
     free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM

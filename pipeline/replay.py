@@ -16,6 +16,7 @@ from pipeline.job import Job, JobError, parse_job, set_key
 from transforms.commit import CommitError
 from transforms.files import InputFile, format_of, list_files
 from transforms.letters import BY, OF_DAMAGE, Replay
+from transforms.manifest import DONE
 from transforms.names import near_miss
 from transforms.read import UnusableFile, format_module
 from transforms.read_dead_letters import as_it_is, run_on_record
@@ -246,9 +247,11 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
                 f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
                 "the rows are not all accounted for"
             )
+    over = parent.record["verdict"] != DONE
     won = after["read"] - before["rejected"]
     read = f"the parent read {before['read']:,}" + (f" and {won:,} more could be read now" if won else "")
     return (
         f"{read} = {before['predicted']:,} predicted by it + {after['predicted']:,} predicted by this replay "
         f"+ {after['rejected']:,} still rejected"
+        + ("; the parent is over its budget, so its predictions are not published" if over else "")
     )
