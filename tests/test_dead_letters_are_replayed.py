@@ -355,6 +355,20 @@ def test_a_payload_is_never_read_into_its_neighbour(tmp_path, model):
     assert_every_row_once({"rows.csv": 200}, tmp_path / "out", tmp_path / "bare")
 
 
+def test_a_payload_that_another_quote_breaks_does_not_touch_others(tmp_path, model):
+    path = tmp_path / "data/rows.csv"
+    path.parent.mkdir()
+    # Joined, and read with the other quote, the first two are one sound record, and the third is two.
+    path.write_text("id,name,a,b,c\n0,\"open,9,0.5,0\n1,close\",9,0.5,1\n2,'two\n3,x',9,0.5,2\n3,plain,9,0.5,3\n")
+    score(tmp_path, model("echo"), input={"csv": {"quote": "'"}})
+    assert jobs.manifest(tmp_path / "out")["counts"]["rejected"] == 4
+    replay(tmp_path / "out", "columns.a.range=null", "input.csv.quote='\"'")
+    won = {r["row"]: (r["out"], r["name"]) for r in predicted(tmp_path / "out-replay")}
+    assert won == {1: (1, 'close"'), 3: (3, "plain")}
+    letters = jobs.dead_letters(tmp_path / "out-replay")
+    assert {x["row"]: x["reason"] for x in letters} == {0: "unterminated_quote", 2: "malformed"}
+
+
 def test_with_another_delimiter_rows_are_not_looked_for_by_number(tmp_path, model):
     path = tmp_path / "data/rows.csv"
     path.parent.mkdir()
@@ -577,7 +591,8 @@ def test_rows_that_the_model_refuses_do_not_stand_in_the_way_of_others(tmp_path,
     path = tmp_path / "data/rows.csv"
     path.parent.mkdir()
     bad = "".join(f"p{n},2e6,1,1\n" for n in range(60))
-    path.write_text("id,a,b,c\n" + "".join(f"r{n},1,1,1\n" for n in range(100)) + bad + "late,1,900,1\n")
+    path.write_text("id,a,b,c\n" + "".join(f"r{n},1,1,1\n" for n in range(100)) + bad)
+    (tmp_path / "data/z.csv").write_text("id,a,b,c\nlate,1,900,1\n")  # behind all of them
     job = settings(
         tmp_path,
         model("poison"),
