@@ -342,7 +342,7 @@ def test_a_payload_is_never_read_into_its_neighbour(tmp_path, model):
     path.write_bytes(("id,name,a,b,c\n" + "\n".join(lines)).encode())
     score(tmp_path, model("echo"))
     path.unlink()
-    again = replay(tmp_path / "out", "columns.a.range=null")
+    again = replay(tmp_path / "out", "columns.a.range=null", "engine.block_bytes=1MiB")  # all at once
     assert again.manifest["counts"]["predicted"] == 200
     won = sorted(predicted(tmp_path / "out-replay"), key=lambda r: r["row"])
     assert [(r["row"], r["out"], r["y"][2]) for r in won] == [(n, n, float(n)) for n in range(200)]
@@ -362,7 +362,7 @@ def test_a_payload_that_another_quote_breaks_does_not_touch_others(tmp_path, mod
     path.write_text("id,name,a,b,c\n0,\"open,9,0.5,0\n1,close\",9,0.5,1\n2,'two\n3,x',9,0.5,2\n3,plain,9,0.5,3\n")
     score(tmp_path, model("echo"), input={"csv": {"quote": "'"}})
     assert jobs.manifest(tmp_path / "out")["counts"]["rejected"] == 4
-    replay(tmp_path / "out", "columns.a.range=null", "input.csv.quote='\"'")
+    replay(tmp_path / "out", "columns.a.range=null", "input.csv.quote='\"'", "engine.block_bytes=1MiB")
     won = {r["row"]: (r["out"], r["name"]) for r in predicted(tmp_path / "out-replay")}
     assert won == {1: (1, 'close"'), 3: (3, "plain")}
     letters = jobs.dead_letters(tmp_path / "out-replay")
