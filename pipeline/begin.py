@@ -267,8 +267,19 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
             "signature": prepared.steps.call.signature.name,
         },
         "versions": versions(),
-        "inputs": [dataclasses.asdict(f) for f in prepared.files],
+        **inputs_on_record(prepared),
+        "parent": prepared.parent and prepared.parent.on_record(),
     }
+
+
+def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
+    """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
+    texts = list(dict.fromkeys(prepared.headers.values()))
+    place = {text: at for at, text in enumerate(texts)}
+    files = [dataclasses.asdict(f) | {"predicted_before": 0} for f in prepared.files]
+    if prepared.parent is not None:
+        files = prepared.parent.files_on_record()
+    return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
 
 
 def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:

@@ -34,6 +34,13 @@ Overrides = Annotated[
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)
 ]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
+KeepReplaced = Annotated[
+    bool, typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them.")
+]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
 LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
 LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How logs are written.")]
@@ -124,14 +131,9 @@ def run(
         list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
     ] = None,
     overrides: Overrides = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
-    ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")] = False,
-    keep_replaced: Annotated[
-        bool,
-        typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them."),
-    ] = False,
+    restart: Restart = False,
+    replace: Replace = False,
+    keep_replaced: KeepReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -188,6 +190,52 @@ def status(
     raise typer.Exit(show_status(output, Console(), watch, as_json))
 
 
+@app.command(
+    epilog="Example:  beam-score replay out/2026-11-20 --set columns.age.range='[0, 200]'\n\n"
+    "Exit codes are those of run."
+)
+def replay(
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The output folder of a run that has ended.", show_default=False)
+    ],
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option("--output", help="The replay's own folder; by default OUTPUT-replay.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--from", metavar="auto|payload|source", help="Where rows are taken from.")
+    ] = "auto",
+    restart: Restart = False,
+    replace: Replace = False,
+    keep_replaced: KeepReplaced = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+) -> None:
+    """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
+    from pipeline import logs
+    from pipeline.replay import accounting, load_replay
+
+    logs.set_up(log_level, log_format)
+    settings, parent = load_replay(output, overrides or (), to, by)
+    from pipeline.launch import run as launch
+    from pipeline.progress import shown
+    from pipeline.summary import print_summary
+
+    with shown() as show:
+        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, parent)
+    accounted = accounting(parent, outcome.manifest)
+    if as_json:
+        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+    else:
+        print_summary(Console(), settings.output.path, outcome)
+        Console().print(f"accounted    {accounted}", soft_wrap=True)
+    raise typer.Exit(outcome.code)
+
+
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""
@@ -199,7 +247,7 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
-_SCORE = ("run", "check", "bench")
+_SCORE = ("run", "replay", "check", "bench")
 """Commands that call the model, which may take the process down with it."""
 
 

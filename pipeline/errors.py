@@ -17,6 +17,7 @@ from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
+from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
 from transforms.write import LostBlocks, TooManyRejects
 
@@ -34,6 +35,7 @@ _CODES: dict[type[Exception], int] = {
     Damaged: FAILED,
     Unreadable: FAILED,
     InputChanged: FAILED,
+    LettersLost: FAILED,
     TooManyRejects: OVER,
     ModelHangs: FAILED,
     ModelChanged: FAILED,

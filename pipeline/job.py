@@ -176,6 +176,10 @@ class Rejects(Strict):
 
     _share = pydantic.field_validator("budget", mode="before")(parse_share)
 
+    @pydantic.field_serializer("budget")
+    def _as_written(self, budget: int | float) -> int | float | str:
+        return "100%" if isinstance(budget, float) and budget == 1 else budget  # 1.0 is refused: is it a row, or all?
+
     def as_budget(self) -> Budget:
         if isinstance(self.budget, int):
             return Budget(rows=self.budget, share=None, files=self.files)
@@ -279,7 +283,7 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     if not isinstance(settings, dict):
         raise JobError([f"{path} is no job file: expected keys such as input, model and output"])
     for override in overrides:
-        _override(settings, override)
+        set_key(settings, override)
     return parse_job(settings, path)
 
 
@@ -287,7 +291,8 @@ def _yaml() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-def _override(settings: dict[str, Any], override: str) -> None:
+def set_key(settings: dict[str, Any], override: str) -> None:
+    """Carries out `key=value`, as `load_job` has it. Raises JobError."""
     key, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise JobError([f"--set {override}: expected key=value, as in --set rejects.budget=5%"])

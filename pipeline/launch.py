@@ -19,6 +19,7 @@ from pipeline.preflight import fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
+from pipeline.replay import Parent
 from pipeline.trial import load
 from runners import local
 from transforms import deadline, storage
@@ -42,6 +43,7 @@ def run(
     show_progress: Callable | None = None,
     restart: bool = False,
     keep_replaced: bool = False,
+    parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
 
@@ -51,6 +53,7 @@ def run(
       show_progress: see `pipeline.progress.watch`.
       restart: whether to discard a run that is begun and not finished.
       keep_replaced: see `transforms.manifest.clean_up`.
+      parent: of a replay, the run whose dead letters are its input.
 
     Raises:
       JobError: nothing was launched.
@@ -64,8 +67,10 @@ def run(
     # Before the checks: what stands when the command is given is what it may put another in place of.
     discards = Standing.of(output).allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job)
+        prepared = prepare(job, parent)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+        if parent is not None:
+            print_["parent"] = parent.fingerprint()
 
     def plan(standing: Standing) -> RunFolder:
         with clock(seconds, "import"):
@@ -88,7 +93,7 @@ def run(
         budget=job.rejects.as_budget(),
         schema=prepared.steps.outputs.schema,
         keep_replaced=keep_replaced,
-        files=prepared.files,
+        files=() if parent else prepared.files,
     )
     return dataclasses.replace(bring_to_verdict(work, discards), seconds=seconds)
 

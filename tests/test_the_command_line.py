@@ -43,7 +43,7 @@ def called(*arguments):
 # Help.
 
 
-@pytest.mark.parametrize("command", ["init", "inspect", "check", "run", "status", "bench"])
+@pytest.mark.parametrize("command", ["init", "inspect", "check", "run", "replay", "status", "clean", "bench"])
 def test_the_help_of_every_command_shows_an_example(command):
     done = jobs.cli(command, "--help")
     assert done.returncode == 0 and f"Example:  beam-score {command} " in done.stdout

@@ -58,7 +58,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
         super().__init__(min_batch_size=group, max_batch_size=group, element_size_fn=_weight)
         self.call = call
-        self._attempts = Attempts()
+        self._attempts = Attempts(succeeded=call.proven)
         self._limit = call.fixed_rows or call.batch_rows
         self._warm: set[Any] = set()  # what has been traced, or compiled by shape
         self._calls = Metrics.counter("beam_score", "model_calls")

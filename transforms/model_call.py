@@ -26,6 +26,7 @@ class ModelCall:
       intra_op_threads: threads that one op may use; None for TensorFlow's default.
       sha256: what `hash_model` says of the folder; a worker that finds another model there loads
         nothing. None: whatever is there.
+      proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
       deadline_s: seconds that a call may take; None for any time.
     """
 
@@ -37,6 +38,7 @@ class ModelCall:
     pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     intra_op_threads: int | None = 1
     sha256: str | None = None
+    proven: bool = False
     deadline_s: float | None = None
 
     @property

@@ -2,8 +2,9 @@
 
 A format is one module `read_FORMAT.py` with three functions:
 
-    check(path, settings) -> None       raises UnusableFile where a header or footer shows that the
-                                        whole file cannot be used; cheap; also used by preflight
+    check(path, settings) -> str | None raises UnusableFile where a header or footer shows that the
+                                        whole file cannot be used; cheap; also used by preflight.
+                                        Gives the text of the header, for the record, where there is one
     cut(path, size, split_bytes, settings) -> list[FileRange]
                                         the ranges that can be read independently of each other,
                                         each with the number of its first row
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import pyarrow as pa
@@ -30,6 +32,9 @@ from transforms.contract import Column, Contract
 from transforms.file_versions import check_unchanged
 from transforms.payload import Origin
 from transforms.splits import FileRange, Split
+
+if TYPE_CHECKING:
+    from transforms.letters import Replay
 
 FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
@@ -56,7 +61,7 @@ class ReadSettings:
     """All that a reader needs to know beside the range.
 
     Attributes:
-      format: one of FORMATS.
+      format: one of FORMATS; or `dead_letters`, of a replay.
       columns: the contract's columns.
       keep: names of further columns carried to the output; None for all of them. A kept column
         that the contract declares is an ordinary contract column. One that it does not is text (CSV),
@@ -72,6 +77,8 @@ class ReadSettings:
       max_block_bytes: input bytes a chunk, about.
       max_block_rows: rows a chunk at most.
       max_row_bytes: a longer record is `too_large`.
+      replay: of a replay: whose dead letters are read, and how; the other settings are those of the
+        files that the rows were first read from.
     """
 
     format: str
@@ -89,6 +96,7 @@ class ReadSettings:
     max_block_bytes: int = 4 << 20
     max_block_rows: int = 65536
     max_row_bytes: int = 16 << 20
+    replay: Replay | None = None
 
     @property
     def contract_columns(self) -> dict[str, Column]:
@@ -111,11 +119,13 @@ class Chunk:
         of the dtype each; null where the value is missing, or where FAULTS tells what is wrong.
       rejected: records refused as a whole (`REJECTED_SCHEMA`), payload included.
       origin: the bytes of these records; None where payloads are not kept.
+      source: the file that they are from, where it is not that of the range.
     """
 
     rows: pa.RecordBatch
     rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
+    source: str | None = None
 
 
 def format_module(name: str) -> ModuleType:
@@ -152,7 +162,8 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
         source = range_.path
         began = time.perf_counter()
         for chunk in _chunks(module, range_, settings, begun):
-            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
+            from_ = chunk.source or source
+            block = Block(split.id, attempt, seq, from_, chunk.rows, chunk.rejected, chunk.origin, began=started)
             yield block.with_tally(read_s=time.perf_counter() - began)
             if STOP.is_set():
                 raise Stopped("the run is stopping")
@@ -194,6 +205,8 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
     columns = {ROW: pa.array([], pa.int64())}
     columns |= {name: pa.array([], c.arrow_type) for name, c in settings.contract_columns.items()}
     columns |= {name: pa.array([], settings.kept_types.get(name, pa.string())) for name in settings.kept_undeclared}
+    if settings.record_column is not None:
+        columns[settings.record_column] = pa.array([], pa.binary())
     return pa.RecordBatch.from_pydict(columns)
 
 
