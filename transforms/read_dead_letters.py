@@ -6,14 +6,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from transforms.compression import open_file
 from transforms.csv_header import header_of
 from transforms.files import list_files
 from transforms.letters import Letter, Replay, parse_letters, refused_again
-from transforms.manifest import FAILED, MANIFEST, read_json
+from transforms.manifest import read_failed, read_manifest
 from transforms.read import Chunk, ReadSettings, UnusableFile
 from transforms.read_jsonl import cut as cut_lines
 from transforms.replay_payloads import from_payloads
@@ -90,7 +89,7 @@ def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
 
 def run_on_record(output: str) -> dict[str, Any] | None:
     """The manifest of an output folder, or what stands in its place over budget; None for neither."""
-    return read_json(Path(output, MANIFEST)) or read_json(Path(output, FAILED))
+    return read_manifest(output) or read_failed(output)
 
 
 def as_it_is(path: str) -> dict[str, Any] | None:
