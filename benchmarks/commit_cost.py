@@ -21,14 +21,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.begin import Standing, freeze, is_read
-from transforms.commit import Budget, decide, roll_forward
-from transforms.plan import RunFolder
+from pipeline.begin import freeze, is_read
+from pipeline.standing import Standing
 from transforms.receipt import Part, Receipt
 from transforms.receipts import put
+from transforms.run_folder import RunFolder
 from transforms.sealed import checksum
 from transforms.splits import FileRange, Split
 from transforms.storage import sync_folder, write_new
+from transforms.verdict import Budget, decide, roll_forward
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
 _ROWS = {"predictions": 99, "rejected": 1}

@@ -10,30 +10,26 @@ import logging
 import platform
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.build import Steps
-from pipeline.job import JobError
 from pipeline.preflight import Prepared
+from pipeline.standing import Standing
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
-from transforms.commit import PUBLISH, verdicts
-from transforms.files import InputFile, differing
-from transforms.manifest import drop_current, read_failed, read_manifest
+from transforms.manifest import drop_current, read_manifest
 from transforms.model import Servable
-from transforms.plan import RunFolder, read_plan, split_files, write_plan
+from transforms.plan import split_files
 from transforms.receipts import collect
-from transforms.sealed import Damaged, seal, unseal
+from transforms.run_folder import RunFolder, read_plan, write_plan
+from transforms.sealed import seal
 from transforms.splits import Split
+from transforms.verdict import PUBLISH, verdicts
 
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("beam-score", "apache-beam", "tensorflow", "tfx-bsl", "pyarrow", "polars", "numpy")
-
-
-class Changed(JobError):
-    """The output folder holds another job."""
 
 
 class Overrun(Exception):
@@ -52,108 +48,6 @@ def new_run() -> str:
     """An id that sorts by time."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Standing:
-    """What an output folder holds, as the files of the protocol tell it.
-
-    Attributes:
-      output: the folder.
-      manifest: of the run that is published there.
-      failed: what the last run that was over budget left.
-      current: of the run that is begun and has no final verdict: its id and fingerprint; the id is empty where
-        that is damaged.
-      known: the content of the file that says so; None where there is none.
-      discards: runs that the launch may put another in place of.
-      files: that the job reads, so that it can be told which have changed.
-    """
-
-    output: str
-    manifest: Mapping[str, Any] | None
-    failed: Mapping[str, Any] | None
-    current: Mapping[str, Any] | None
-    known: bytes | None
-    discards: Collection[str] = ()
-    files: Sequence[InputFile] = ()
-
-    @classmethod
-    def of(cls, output: str, discards: Collection[str] = (), files: Sequence[InputFile] = ()) -> Standing:
-        known, current = storage.read(RunFolder(output, "").current), None
-        if known is not None:
-            try:
-                current = unseal(known)
-            except Damaged:
-                current = {"run": "", "fingerprint": {}}
-        return cls(output, read_manifest(output), read_failed(output), current, known, discards, files)
-
-    def allowing(self, replace: bool, restart: bool) -> Collection[str]:
-        """What a launch may discard of what stands now.
-
-        Args:
-          replace: the published run.
-          restart: the one that is begun.
-        """
-        found = {self.manifest["run"]} if replace and self.manifest is not None else set()
-        return found | ({self.current["run"]} if restart and self.current is not None else set())
-
-    @property
-    def runs(self) -> list[str]:
-        """All that a new run replaces."""
-        found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
-        return sorted(set(found) - {""})
-
-    def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
-        if self.manifest is None or self.manifest["run"] in self.discards:
-            return None
-        if changed := _differences(self.manifest["fingerprint"], print_):
-            raise Changed(
-                [
-                    f"{self.output} holds a finished run of another job ({changed} changed)"
-                    f"{self._which(self.manifest)}: write elsewhere, or add --replace to publish over it"
-                ]
-            )
-        return self.manifest
-
-    def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
-        """The run of this job that is to be gone on with; it may have no plan yet.
-
-        Raises Changed for another job's.
-        """
-        if self.current is None or self.current["run"] in self.discards:
-            return None
-        folder = RunFolder(self.output, self.current["run"])
-        changed = _differences(self.current["fingerprint"], print_)
-        if not folder.run:
-            raise Changed(
-                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"]
-            )
-        try:
-            if changed and not storage.exists(folder.plan):
-                return None  # nothing was done for it
-            if not changed:
-                if storage.exists(folder.plan):
-                    read_plan(folder)
-                return folder
-            found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
-        except Damaged as error:
-            found = f"that cannot be gone on with ({error})"
-        raise Changed(
-            [
-                f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
-                "and begin anew"
-            ]
-        )
-
-    def _which(self, before: Mapping[str, Any]) -> str:
-        """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
-        found = differing(before["inputs"], self.files) if self.files else ""
-        return f"; {found}" if found else ""
-
-
-def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
-    return ", ".join(name for name in {**a, **b} if a.get(name) != b.get(name))
 
 
 def plan_run(

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
-from transforms.commit import Budget, Commit
+from transforms.commit import Commit
 from transforms.infer import Infer, ModelCall
-from transforms.plan import PlannedSplits, RunFolder
+from transforms.plan import PlannedSplits
 from transforms.postprocess import OutputPlan, Postprocess
 from transforms.preprocess import Input, Preprocess
 from transforms.read import Read, ReadSettings
 from transforms.receipts import is_done
+from transforms.run_folder import RunFolder
 from transforms.validate import Validate
+from transforms.verdict import Budget
 from transforms.write import WriteParts, WriteSettings
 
 

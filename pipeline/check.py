@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.job import Job, JobError
+from pipeline.job import Job
+from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
 from pipeline.summary import print_rows
 from pipeline.trial import choose_batch, load, try_rows

@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.begin import Standing
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
+from pipeline.standing import Standing
 from transforms import storage
-from transforms.commit import verdicts
 from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
-from transforms.plan import CURRENT, STAGING, RunFolder, read_plan
 from transforms.receipts import collect
+from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan
 from transforms.sealed import Damaged
+from transforms.verdict import verdicts
 
 _OF_A_RUN = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{6})-\d{5,}\.(?:parquet|jsonl)")
 

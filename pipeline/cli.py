@@ -75,7 +75,7 @@ def init(
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
     from pipeline.draft import draft_job
-    from pipeline.job import JobError
+    from pipeline.mistakes import JobError
     from transforms.files import list_files
 
     if output != "-" and Path(output).exists() and not force:

@@ -7,9 +7,8 @@ import re
 import traceback
 
 from pipeline.interrupts import Drained
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from runners.ended import WorkerDied
-from transforms.commit import CommitError, Overtaken
 from transforms.deadline import ModelHangs
 from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
@@ -19,6 +18,7 @@ from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
+from transforms.verdict import CommitError, Overtaken
 from transforms.write import LostBlocks, TooManyRejects
 
 FAILED, WRONG, OVER, INTERRUPTED = 1, 2, 3, 130

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from transforms.compression import Damaged, RawStream, open_file
 from transforms.files import InputFile, format_of
 

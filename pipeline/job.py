@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from transforms.commit import Budget
+from pipeline.mistakes import JobError, sentences
 from transforms.contract import Column, Contract, Strict
 from transforms.inputs import Input
-from transforms.names import near_miss
 from transforms.postprocess import Output
+from transforms.verdict import Budget
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-class JobError(ValueError):
-    """The job file or the command line is wrong. `problems` has a sentence for each thing found."""
-
-    def __init__(self, problems: Sequence[str]):
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
 
 
 def parse_bytes(value: Any) -> int:
@@ -316,75 +307,7 @@ def parse_job(settings: Mapping[str, Any], path: str = "job") -> Job:
     try:
         return Job.model_validate(settings)
     except pydantic.ValidationError as error:
-        raise JobError([f"{path}: {problem}" for problem in _explain(error)]) from None
-
-
-def _explain(error: pydantic.ValidationError) -> Iterator[str]:
-    """A sentence for each thing that is wrong, once."""
-    unknown, missing, found = {}, [], {}
-    for detail in error.errors(include_url=False):
-        # pydantic names the branch of a union tried, in a location that no person wrote
-        where = [str(p) for p in detail["loc"] if not _is_branch(p)]
-        key = ".".join(where)
-        if detail["type"] == "extra_forbidden":
-            unknown[key] = near_miss(where[-1], _keys_at(where[:-1]))
-        elif detail["type"] == "missing":
-            missing.append((key, where[-1]))
-        else:
-            found.setdefault(key, []).append(detail)
-    for key, hint in unknown.items():
-        yield f"unknown key {key!r}{hint}"
-    for key, name in missing:
-        if name.isdigit():
-            yield f"{key.rpartition('.')[0]}: expected two ends, as [0, 150]; null leaves one open"
-            continue
-        # Not where it is there, and misspelt.
-        if not any(
-            repr(name) in hint and k.rpartition(".")[0] == key.rpartition(".")[0] for k, hint in unknown.items()
-        ):
-            yield f"key {key!r} is missing"
-    for key, details in found.items():
-        yield _wrong_value(key, details)
-
-
-def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with one value; of a union, what each of its kinds would have been."""
-    own = [d for d in details if d["type"] == "value_error"]
-    if own:
-        return "; ".join(dict.fromkeys(f"{key}: {d['ctx']['error']}" if key else str(d["ctx"]["error"]) for d in own))
-    value = details[0]["input"]
-    if key.startswith("inputs.") and value in ([], ()):
-        return f"{key}: nothing is named yet: choose the columns that it is made of"
-    expected, words = [], []
-    for detail in details:
-        if detail["type"] == "literal_error":
-            expected.append(detail["ctx"]["expected"])
-            words += re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        else:
-            message = detail["msg"].partition(",")[0].removeprefix("Input should be ")
-            expected.append(_KINDS.get(detail["type"], message[:1].lower() + message[1:]))
-    hint = near_miss(value, words) if isinstance(value, str) else ""
-    return f"{key}: found {value!r}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
-
-
-_KINDS = {
-    "tuple_type": "a list, in brackets",
-    "model_type": "keys and values, as {dtype: float32}",
-    "mapping_type": "keys and values",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-}
-"""What pydantic calls by the names of Python's types."""
-
-
-def _is_branch(part: Any) -> bool:
-    return isinstance(part, str) and (
-        part.startswith(("literal[", "tuple[", "function-", "lax-or-strict"))
-        or part in ("int", "float", "str", "Standardize")
-    )
+        raise JobError([f"{path}: {problem}" for problem in sentences(error, _keys_at)]) from None
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:

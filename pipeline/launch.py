@@ -12,21 +12,23 @@ from concurrent.futures import Future, wait
 from contextlib import nullcontext
 
 from pipeline import interrupts, logs
-from pipeline.begin import Standing, clock, new_run, pinned, plan_run
+from pipeline.begin import clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
-from pipeline.job import Job, JobError
+from pipeline.job import Job
+from pipeline.mistakes import JobError
 from pipeline.preflight import fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
 from pipeline.replay import Parent
+from pipeline.standing import Standing
 from pipeline.trial import load
 from runners import local
 from transforms import deadline, storage
 from transforms.model import import_tensorflow
-from transforms.plan import RunFolder, read_plan
 from transforms.read import DRAIN, STOP
 from transforms.receipts import collect
+from transforms.run_folder import RunFolder, read_plan
 from transforms.write import WriteSettings, reset_reject_count
 
 log = logging.getLogger(__name__)

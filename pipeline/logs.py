@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from transforms.names import near_miss
 
 LEVELS = ("debug", "info", "warning", "error")

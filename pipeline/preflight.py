@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.build import Steps
-from pipeline.job import Engine, Job, JobError, available_cores
+from pipeline.job import Engine, Job, available_cores
+from pipeline.mistakes import JobError
 from pipeline.replay import Parent
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract

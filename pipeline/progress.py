@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.status import RUNNING, Status, Watcher
 from pipeline.status_view import as_line, time_left
-from transforms.plan import RunFolder
+from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
 
 if TYPE_CHECKING:

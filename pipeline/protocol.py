@@ -13,13 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.begin import Overrun, Standing, is_read
+from pipeline.begin import Overrun, is_read
+from pipeline.standing import Standing
 from transforms import storage
-from transforms.commit import Budget, Overtaken, decide, roll_forward
 from transforms.files import InputFile
 from transforms.manifest import DONE as PUBLISHED
 from transforms.manifest import clean_up, published, read_manifest
-from transforms.plan import RunFolder
+from transforms.run_folder import RunFolder
+from transforms.verdict import Budget, Overtaken, decide, roll_forward
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.begin import Standing, describe, new_run
+from pipeline.begin import describe, new_run
 from pipeline.preflight import Prepared
+from pipeline.standing import Standing
 from transforms import storage
 from transforms.block import stretch
 from transforms.dead_letters import dead_letter_lines, dead_letter_rows

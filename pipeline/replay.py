@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.job import Job, JobError, parse_job, set_key
-from transforms.commit import CommitError
+from pipeline.job import Job, parse_job, set_key
+from pipeline.mistakes import JobError
 from transforms.files import InputFile, format_of, list_files
 from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.manifest import DONE
 from transforms.names import near_miss
 from transforms.read import UnusableFile, format_module
 from transforms.read_dead_letters import as_it_is, run_on_record
+from transforms.verdict import CommitError
 
 _OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
 

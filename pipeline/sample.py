@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.first_rows import DECIMAL, ROWS, first_rows, tell_format
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from transforms.files import list_files
 
 _REFUSED = ("#", "input/", "output/")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from transforms import storage
-from transforms.block import add_tally
-from transforms.commit import verdicts
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET
-from transforms.plan import CURRENT, STAGING, RunFolder, read_plan, read_shard
 from transforms.receipt import Counts, Receipt
+from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan, read_shard
 from transforms.sealed import Damaged
+from transforms.tally import add_tally
+from transforms.verdict import verdicts
 
 NOTHING, PLANNED, RUNNING, PUBLISHING = "nothing", "planned", "running", "publishing"
 INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
 
 STILL_RUNNING = 4

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared
 from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
 from transforms.feeds import groups

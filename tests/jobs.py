@@ -16,8 +16,8 @@ from pipeline.build import Steps
 from pipeline.job import Job, parse_job
 from pipeline.preflight import fingerprint, prepare
 from pipeline.trial import load
-from transforms.plan import RunFolder, read_plan
 from transforms.receipt import Receipt
+from transforms.run_folder import RunFolder, read_plan
 from transforms.write import WriteSettings
 
 ROOT = Path(__file__).parent.parent

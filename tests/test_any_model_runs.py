@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from scoring import example, score
 
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 
 FLOAT = {"dtype": "float32"}
 RNG = np.random.default_rng(5)

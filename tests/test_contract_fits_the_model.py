@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from scoring import score, write
 
-from pipeline.job import JobError, parse_job
+from pipeline.job import parse_job
+from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract

@@ -8,10 +8,10 @@ import jobs
 import pytest
 import turns
 
-from pipeline.begin import Changed
 from pipeline.clean import clean
 from pipeline.errors import explain
 from pipeline.launch import run
+from pipeline.standing import Changed
 from transforms.manifest import Unreadable
 from transforms.sealed import Damaged, seal, unseal
 

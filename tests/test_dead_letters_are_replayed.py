@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import scoring
 
-from pipeline.job import JobError, parse_job
+from pipeline.job import parse_job
 from pipeline.launch import run
+from pipeline.mistakes import JobError
 from pipeline.replay import accounting, load_replay
 from transforms.letters import parse_letters
 from transforms.tfrecord import frame, read_records

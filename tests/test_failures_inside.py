@@ -19,8 +19,9 @@ import pytest
 
 from pipeline.build import build
 from pipeline.errors import explain
-from pipeline.job import JobError, load_job, parse_job
+from pipeline.job import load_job, parse_job
 from pipeline.launch import run
+from pipeline.mistakes import JobError
 from pipeline.preflight import fingerprint, prepare
 from runners import local
 from transforms import in_hand

@@ -20,7 +20,8 @@ from ruamel.yaml import YAML
 
 from pipeline.check import check_job
 from pipeline.draft import draft_job
-from pipeline.job import JobError, parse_job
+from pipeline.job import parse_job
+from pipeline.mistakes import JobError
 from pipeline.yaml_text import flow, scalar
 from transforms.model import ModelError, import_tensorflow
 

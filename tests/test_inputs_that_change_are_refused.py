@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 import scoring
 
-from pipeline.begin import Changed
 from pipeline.build import build
 from pipeline.errors import explain
 from pipeline.launch import run
+from pipeline.standing import Changed
 from runners import local
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
-from transforms.plan import RunFolder, read_plan, read_shard, split_files, write_plan
+from transforms.plan import split_files
 from transforms.read import ReadSettings, read_split
+from transforms.run_folder import RunFolder, read_plan, read_shard, write_plan
 from transforms.splits import FileRange, Split
 
 ROWS = 3000

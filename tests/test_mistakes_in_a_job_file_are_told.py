@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.job import JobError, parse_job
+from pipeline.job import parse_job
+from pipeline.mistakes import JobError
 
 BASE = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": "o"}}
 

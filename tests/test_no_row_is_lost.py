@@ -15,15 +15,17 @@ from pipeline.launch import run
 from runners import local
 from transforms import storage
 from transforms.block import NO_REJECTED, ROW, Block, BlockCoder, Fault, concat, reject_rows, stretch
-from transforms.commit import Budget, Commit, CommitError, decide
+from transforms.commit import Commit
 from transforms.infer import Infer
 from transforms.payload import Origin
-from transforms.plan import PlannedSplits, RunFolder, read_plan
+from transforms.plan import PlannedSplits
 from transforms.postprocess import Postprocess
 from transforms.preprocess import Preprocess
 from transforms.read import STOP, Read
 from transforms.receipts import is_done
+from transforms.run_folder import RunFolder, read_plan
 from transforms.validate import Validate
+from transforms.verdict import Budget, CommitError, decide
 from transforms.write import LostBlocks, WriteParts, WriteSettings
 
 FILES, ROWS = 6, 1500

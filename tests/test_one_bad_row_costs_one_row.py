@@ -14,7 +14,7 @@ import pytest
 from scoring import score
 
 from pipeline.errors import explain
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from transforms.block import ROW, Block
 from transforms.halving import MAX_FIRST_FAILURES, Attempts, EveryRowFails, halve
 from transforms.infer import ModelCall, ServableHandler

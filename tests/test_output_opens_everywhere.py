@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.job import JobError
 from pipeline.launch import run
+from pipeline.mistakes import JobError
 from transforms.json_lines import to_json_lines
 
 NAN, INF = float("nan"), float("inf")

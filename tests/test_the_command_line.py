@@ -8,12 +8,13 @@ import sys
 import jobs
 import pytest
 
-from pipeline.begin import Standing
-from pipeline.job import JobError, load_job, parse_job
+from pipeline.job import load_job, parse_job
 from pipeline.launch import run
+from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
+from pipeline.standing import Standing
 from runners import local
-from transforms.plan import read_plan
+from transforms.run_folder import read_plan
 
 MARKER = "sesame"  # stands in every row of some data, and must stand in no log
 

@@ -19,17 +19,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from turns import Actor, Killed, Turns
 
-from pipeline.begin import Standing, freeze
+from pipeline.begin import freeze
 from pipeline.clean import clean
-from pipeline.job import JobError
+from pipeline.mistakes import JobError
 from pipeline.protocol import Outcome, Work, bring_to_verdict
+from pipeline.standing import Standing
 from transforms import disk
 from transforms.block import NO_REJECTED, REJECTED_SCHEMA, ROW, Block
-from transforms.commit import Budget, CommitError, Overtaken
-from transforms.plan import RunFolder, read_plan, read_shard
 from transforms.read import new_attempt
 from transforms.receipts import is_done
+from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split
+from transforms.verdict import Budget, CommitError, Overtaken
 from transforms.write import WriteParts, WriteSettings
 
 SCHEMA = pa.schema([("id", pa.string())])

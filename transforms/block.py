@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.payload import Origin, clip
+from transforms.tally import add_tally
 
 ROW = "#row"
 """Name of the int64 column of `Block.rows` that holds each row's number in its file."""
@@ -109,14 +110,6 @@ class Block:
     def with_tally(self, **amounts: float) -> Block:
         """The same block with `amounts` added to its tally."""
         return dataclasses.replace(self, tally=add_tally(self.tally, amounts))
-
-
-def add_tally(tally: Mapping[str, float], amounts: Mapping[str, float]) -> dict[str, float]:
-    """The sum of two tallies."""
-    total = dict(tally)
-    for name, amount in amounts.items():
-        total[name] = total.get(name, 0) + amount
-    return total
 
 
 def known_rows(rejected: pa.RecordBatch) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from transforms import storage
-from transforms.plan import STAGING, RunFolder
 from transforms.receipt import Counts, Receipt, new_file_counts
+from transforms.run_folder import STAGING, RunFolder
 from transforms.sealed import Damaged, unseal
 
 MANIFEST = "manifest.json"

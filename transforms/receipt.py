@@ -7,8 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transforms.block import add_tally
 from transforms.sealed import seal, unseal
+from transforms.tally import add_tally
 
 
 def new_file_counts() -> dict[str, Any]:

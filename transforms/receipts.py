@@ -8,8 +8,8 @@ version that counts, so all say the same.
 from __future__ import annotations
 
 from transforms import storage
-from transforms.plan import RunFolder
 from transforms.receipt import Receipt
+from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
 
 

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from transforms import storage
-from transforms.block import Block, add_tally
+from transforms.block import Block
 from transforms.dead_letters import dead_letter_rows
 from transforms.parts import Parts, PredictionFormat, dead_letter_encoder
-from transforms.plan import RunFolder
 from transforms.receipt import Receipt, new_file_counts
 from transforms.receipts import put
 from transforms.redact import without_values
+from transforms.run_folder import RunFolder
+from transforms.tally import add_tally
 
 _EXAMPLES = 3
 

@@ -1,0 +1,250 @@
+"""The verdict of a run, and its publication: the only thing that makes anything visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from transforms import storage
+from transforms.manifest import (
+    DONE,
+    FAILED,
+    MANIFEST,
+    OVER_BUDGET,
+    clean_up,
+    parse,
+    published,
+    read_manifest,
+    record,
+    timings,
+)
+from transforms.parts import Parts, PredictionFormat
+from transforms.receipt import Counts, Part, Receipt
+from transforms.receipts import collect
+from transforms.run_folder import RunFolder, read_plan
+from transforms.sealed import Damaged, read_sealed, seal
+
+PUBLISH = "publish"
+
+
+class CommitError(RuntimeError):
+    """The receipts do not prove that all rows of the plan are accounted for: nothing is published."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much may be refused. Not part of the job's identity: it can be raised later.
+
+    Attributes:
+      rows: rejected rows allowed, or None where `share` says it.
+      share: rejected rows allowed as a share of those read.
+      files: unusable files and unreadable stretches allowed.
+    """
+
+    rows: int | None = None
+    share: float | None = 0.01
+    files: int = 0
+
+    def broken(self, counts: Counts) -> list[str]:
+        """What is over budget: a sentence each."""
+        problems = []
+        if self.rows is not None and counts.rejected > self.rows:
+            problems.append(f"{counts.rejected:,} rows are rejected, and rejects.budget allows {self.rows:,}")
+        if self.rows is None and counts.read and counts.rejected > self.share * counts.read:
+            share = counts.rejected / counts.read
+            problems.append(
+                f"{counts.rejected:,} of {counts.read:,} rows are rejected ({share:.2%}), "
+                f"and rejects.budget allows {self.share:g} of them ({self.share:.2%})"
+            )
+        if counts.stretches > self.files:
+            problems.append(
+                f"{counts.stretches} files or stretches cannot be read, and rejects.files allows {self.files}"
+            )
+        return problems
+
+
+class Overtaken(RuntimeError):
+    """Another run stands where this one was to be published, or has discarded it: nothing of it is published."""
+
+
+def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
+    """The verdicts on a run so far, in order; one that is damaged counts for nothing."""
+    found = []
+    for number in range(1, 1 + _next_number(folder)):
+        try:
+            verdict = read_sealed(folder.verdict(number))
+        except Damaged:
+            continue
+        if verdict is not None:
+            found.append(verdict)
+    return found
+
+
+def _next_number(folder: RunFolder) -> int:
+    number = 1
+    while storage.exists(folder.verdict(number)):
+        number += 1
+    return number
+
+
+def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, Any]:
+    """The verdict on the run: made from the receipts, or found, if it was made before.
+
+    A verdict to publish is final. One that was over budget is followed by another, with the next number,
+    once the budget is raised. It holds all that is needed to carry it out.
+
+    Args:
+      schema: of the predictions.
+
+    Raises:
+      CommitError: the receipts do not account for every row of the plan.
+    """
+    while True:
+        found = verdicts(folder)
+        for verdict in found:
+            if verdict["decision"] == PUBLISH:
+                return verdict
+        if found and budget.broken(_counts(found[-1])):
+            return found[-1]
+        number = _next_number(folder)
+        if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
+            return read_sealed(folder.verdict(number))
+        # Another was first; theirs counts.
+
+
+def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
+    plan = read_plan(folder)
+    receipts = _all(collect(folder, plan["splits"]))
+    counts = Counts.of(receipts)
+    if counts.read != counts.predicted + counts.rejected:
+        raise CommitError(
+            f"{counts.read} rows read, {counts.predicted} predicted, {counts.rejected} rejected: nothing is published"
+        )
+    for receipt in receipts:
+        _check_rows(receipt)
+    broken = budget.broken(counts)
+    decision = OVER_BUDGET if broken else PUBLISH
+    parts = [p for r in receipts for p in r.parts if not broken or p.kind == "rejected"]
+    if not broken and not any(p.kind == "predictions" for p in parts):
+        parts = [_empty_part(folder, plan["job"]["output"], schema), *parts]
+    named = _final_names(folder, parts)
+    manifest = record(
+        plan,
+        OVER_BUDGET if broken else DONE,
+        broken,
+        counts,
+        [dataclasses.asdict(part) | {"path": path} for part, path in named],
+        timings(receipts) | {"start_up_s": plan["start_up_s"]},
+    )
+    return {
+        "number": number,
+        "decision": decision,
+        "decided": time.time(),
+        "parts": [[part.name, path] for part, path in named],
+        "manifest": manifest,
+    }
+
+
+def _all(receipts: Sequence[Receipt | None]) -> list[Receipt]:
+    """Raises CommitError where one is missing: whatever arrived, the plan says what must be there."""
+    if missing := [split for split, receipt in enumerate(receipts) if receipt is None]:
+        raise CommitError(
+            f"{len(missing)} of {len(receipts)} splits have no receipt (first: {missing[:5]}): their rows are not "
+            "accounted for, so nothing is published; the same command again reads just these"
+        )
+    return list(receipts)
+
+
+def _counts(verdict: Mapping[str, Any]) -> Counts:
+    known = verdict["manifest"]["counts"]
+    return Counts(known["read"], known["predicted"], known["rejected"], known["stretches"])
+
+
+def _check_rows(receipt: Receipt) -> None:
+    predicted = sum(f["predicted"] for f in receipt.files.values())
+    written = sum(p.rows for p in receipt.parts if p.kind == "predictions")
+    if predicted != written:
+        raise CommitError(
+            f"split {receipt.split}: {predicted} rows were predicted and {written} written: nothing is published"
+        )
+
+
+def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, str]]:
+    """Each part with the name it gets, numbered by kind in the order of the splits."""
+    named, numbers = [], {"predictions": 0, "rejected": 0}
+    for part in parts:
+        named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{Path(part.name).suffix}"))
+        numbers[part.kind] += 1
+    return named
+
+
+def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema) -> Part:
+    """A run without predictions still publishes a file, with the right schema."""
+    encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
+    parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
+    return parts.write_empty(schema)
+
+
+def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
+    """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
+
+    Args:
+      keep_replaced: see `transforms.manifest.clean_up`.
+
+    Returns:
+      the manifest, or what stands in its place where the run is over budget.
+
+    Raises:
+      Overtaken: another run is published here, or this one was discarded.
+    """
+    output, manifest = Path(folder.output), verdict["manifest"]
+    try:
+        for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
+            storage.make_folder(output / kind)
+            storage.each(lambda p: storage.publish(folder.parts / p[0], output / p[1]), _of_kind(verdict, kind))
+            storage.sync_folder(output / kind)
+        content = json.dumps(manifest, indent=1).encode()
+        if verdict["decision"] == PUBLISH:
+            _settle(folder, manifest, content)
+        else:
+            storage.replace(output / FAILED, content, folder.path)
+    except FileNotFoundError:
+        # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
+        if storage.exists(folder.path):
+            raise
+        if not published(folder.output, folder.run):
+            raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
+    # Over budget staging stays: with a higher budget the same job publishes without scoring again.
+    standing = read_manifest(folder.output)
+    if standing is None or standing["run"] != folder.run:
+        return manifest
+    clean_up(folder.output, standing, keep_replaced)
+    return standing
+
+
+def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
+    return [p for p in verdict["parts"] if p[1].startswith(f"{kind}/")]
+
+
+def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> None:
+    """Makes this run's manifest the one that stands, in place only of those that it replaces."""
+    path = Path(folder.output, MANIFEST)
+    while True:
+        known = storage.read(path)
+        standing = None if known is None else parse(known, path)
+        if standing is not None and standing["run"] == folder.run:
+            return
+        if standing is not None and standing["run"] not in manifest["replaces"]:
+            raise Overtaken(
+                f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
+                f"and run {folder.run} is not published"
+            )
+        if storage.swap(path, known, content, folder.path):
+            return
