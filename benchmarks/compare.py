@@ -139,11 +139,16 @@ class Ours:
     output_format: str = "parquet"
     bad: bool = False
 
-    def run(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
+    def command(self, bench: Bench, out: pathlib.Path) -> list[object]:
+        """The command of the task; its job file is written beside its output."""
         job = out.with_suffix(".yaml")
+        job.parent.mkdir(parents=True, exist_ok=True)
         job.write_text(json.dumps(self.job(bench, out), indent=2))  # YAML 1.2 takes JSON as it is
         settings = [part for setting in bench.settings for part in ("--set", setting)]
-        process = run_process([pathlib.Path(sys.executable).with_name("beam-score"), "run", job, "--json", *settings])
+        return [pathlib.Path(sys.executable).with_name("beam-score"), "run", job, "--json", *settings]
+
+    def run(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
+        process = run_process(self.command(bench, out))
         manifest = json.loads(process.stdout)
         timings = manifest["timings"]
         seconds = timings["first_read_to_last_receipt_s"]
