@@ -1,6 +1,7 @@
 """What goes wrong inside a run: it ends with one message and an exit code, and the same command goes on."""
 
 import gc
+import json
 import os
 import re
 import resource
@@ -30,6 +31,7 @@ from transforms.halving import Attempts, halve
 from transforms.loading import ModelChanged, load_once
 from transforms.model_versions import hash_model
 from transforms.redact import without_values
+from transforms.run_folder import read_plan
 
 LONGEST_S = 300  # of anything, on a machine that others use too
 GROUPS = 300_000  # rows are scored in groups of a hundred thousand or so, and a group's splits end together
@@ -294,7 +296,7 @@ def test_the_first_interrupt_finishes_what_is_in_hand(tmp_path, model):
     assert process.returncode == 130 and is_clear(said), said
     assert "finishing the splits in hand; interrupt again to stop now" in said
     receipts = jobs.staged(output)
-    splits = len(receipts[0].parent.parent.joinpath("plan/00000.jsonl").read_text().splitlines())
+    splits = json.loads(receipts[0].parent.parent.joinpath("plan.json").read_bytes())["splits"]
     assert len(receipts) < splits
     assert f"stopped: {len(receipts)} of {splits} splits are done; the same command goes on from here" in said
     # No split was cut short: every part that was written has a receipt.
@@ -369,8 +371,9 @@ def test_a_worker_loads_only_the_model_of_the_plan(tmp_path, model):
     gc.collect()  # what planned it has loaded it; a worker elsewhere has not
     with open(copy / "saved_model.pb", "ab") as file:
         file.write(b"\0")
+    shards = read_plan(planned.folder)["shards"]
     with pytest.raises(Exception, match="has changed since this run was planned") as error:
-        local.run(lambda p: build(p, planned.steps, planned.write, 1, planned.job.rejects.as_budget()), 1)
+        local.run(lambda p: build(p, planned.steps, planned.write, shards, planned.job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
     assert code == 1 and str(copy) in said
     assert planned.steps.call.sha256 in said and hash_model(copy) in said and "put the planned model back" in said
