@@ -10,7 +10,7 @@ import logging
 import platform
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.build import Steps
@@ -19,11 +19,12 @@ from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
 from transforms.commit import verdicts
-from transforms.manifest import drop_current, files_of_runs, read_failed, read_manifest
+from transforms.manifest import drop_current, read_failed, read_manifest
 from transforms.model import Servable
 from transforms.plan import RunFolder, read_plan, split_files, write_plan
 from transforms.receipts import collect
 from transforms.sealed import Damaged, seal, unseal
+from transforms.splits import Split
 
 log = logging.getLogger(__name__)
 
@@ -149,15 +150,12 @@ def plan_run(
     standing: Standing | None = None,
     seconds: dict[str, float] | None = None,
     run: str | None = None,
-) -> tuple[RunFolder, Steps]:
+) -> RunFolder:
     """Tries the job on its first rows, chooses how the model is called, and freezes the plan.
-
-    Where another launch of the same job was first, its plan is the plan.
 
     Args:
       print_: see `pipeline.preflight.fingerprint`.
-      standing: what the output folder holds, all of which is replaced, but for a run of this job that is begun
-        and has no plan.
+      standing: see `freeze`.
       seconds: gets what the steps took.
       run: id for it.
 
@@ -169,11 +167,10 @@ def plan_run(
     with clock(seconds, "try rows"):
         choice = choose_batch(prepared, servable, try_rows(prepared, servable))
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
-    steps = dataclasses.replace(prepared.steps, call=choice.apply(prepared.steps.call))
+    call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):
         files = [(f.path, f.size) for f in prepared.files]
-        splits = split_files(files, steps.read, job.engine.split_bytes, job.engine.worker_count)
-    call = steps.call
+        splits = split_files(files, prepared.steps.read, job.engine.split_bytes, job.engine.worker_count)
     engine = {
         "runner": job.engine.runner,
         "workers": job.engine.worker_count,
@@ -182,18 +179,35 @@ def plan_run(
         "why": choice.why,
         "intra_op_threads": call.intra_op_threads,
     }
-    folder = standing.begun(print_)
     header = describe(prepared, print_, standing) | {"engine": engine, "start_up_s": seconds}
+    return freeze(standing, print_, splits, header, run or new_run())
+
+
+def freeze(
+    standing: Standing, print_: Mapping[str, str], splits: Sequence[Split], header: dict[str, Any], new: str
+) -> RunFolder:
+    """Begins a run and makes its plan the one that all go by.
+
+    Where another launch of the same job was first, its plan is the plan.
+
+    Args:
+      standing: what the output folder holds, all of which is replaced, but for a run of this job that is begun
+        and has no plan yet: that one gets it.
+      header: see `transforms.plan.write_plan`.
+      new: id for a new run.
+
+    Raises:
+      Overrun: another launch has begun, or finished, meanwhile.
+    """
+    folder = standing.begun(print_)
     if folder is None:
-        folder = RunFolder(job.output.path, run or new_run())
+        folder = RunFolder(standing.output, new)
         claim(folder, print_, standing)
-    else:
-        header["replaces"] = [run for run in header["replaces"] if run != folder.run]
-    write_plan(folder, splits, header)
+    write_plan(folder, splits, header | {"replaces": [r for r in standing.runs if r != folder.run]})
     if _current(folder) != folder.run:
         storage.remove_folder(folder.path)
         raise Overrun
-    return folder, pinned(prepared, read_plan(folder))
+    return folder
 
 
 def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> None:
@@ -214,13 +228,8 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
         raise Overrun
-    discarded = [] if standing.current is None else [standing.current["run"]]
-    for run in discarded:
-        storage.remove_folder(RunFolder(folder.output, run).path)
-    if standing.manifest is None:
-        # What a discarded run has under final names is on no manifest.
-        for path in files_of_runs(folder.output, discarded):
-            storage.remove(path)
+    if standing.current is not None:
+        storage.remove_folder(RunFolder(folder.output, standing.current["run"]).path)
 
 
 def _current(folder: RunFolder) -> str | None:

@@ -153,6 +153,23 @@ def run(
     raise typer.Exit(outcome.code)
 
 
+@app.command(epilog="Example:  beam-score clean out/2026-11-20 --dry-run")
+def clean(
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The output folder of a job (its output.path).", show_default=False)
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go.")] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Discard a run that is not finished, too, if nobody is at work on it.")
+    ] = False,
+) -> None:
+    """Takes away what dead attempts have left: nothing that is published, nothing of a run that lives."""
+    from pipeline.clean import clean as clean_output
+    from pipeline.summary import print_cleaned
+
+    print_cleaned(Console(), clean_output(output, dry_run, unfinished), dry_run)
+
+
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""

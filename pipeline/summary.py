@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.launch import Outcome
+from pipeline.clean import Found
+from pipeline.protocol import Outcome
 from transforms.manifest import FAILED, MANIFEST
 
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
@@ -123,6 +124,22 @@ def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
         if wanted <= found.keys():
             break
     return found
+
+
+def print_cleaned(console: Console, found: Found, dry_run: bool) -> None:
+    """What `clean` has taken away, or would."""
+    shown: dict[tuple[str, str], list[int]] = {}
+    for leftover in found.leftovers:
+        shown.setdefault((str(leftover.path.parent), leftover.why), []).append(leftover.bytes)
+    for (folder, why), sizes in shown.items():
+        console.print(f"  {escape(folder)}: {len(sizes):,} x {why}, {sum(sizes) / 1e6:,.1f} MB", soft_wrap=True)
+    for sentence in found.kept:
+        console.print(f"  kept: {escape(sentence)}", soft_wrap=True)
+    verb = "would be removed" if dry_run else "removed"
+    if found.leftovers:
+        console.print(f"{len(found.leftovers):,} leftovers {verb}, {found.bytes / 1e6:,.1f} MB")
+    else:
+        console.print("Nothing to clean.")
 
 
 def print_rows(console: Console, batch: pa.RecordBatch, title: str, most: int = 5) -> None:

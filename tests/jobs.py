@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.begin import pinned, plan_run
 from pipeline.build import Steps
 from pipeline.job import Job, parse_job
-from pipeline.launch import plan_run
 from pipeline.preflight import fingerprint, prepare
 from pipeline.trial import load
 from transforms.plan import RunFolder, read_plan
@@ -86,7 +86,8 @@ class Planned:
 def plan(job_: Job) -> Planned:
     prepared = prepare(job_)
     print_ = fingerprint(job_, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
-    folder, steps = plan_run(prepared, print_, load(prepared))
+    folder = plan_run(prepared, print_, load(prepared))
+    steps = pinned(prepared, read_plan(folder))
     write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)
     return Planned(job_, folder, steps, write, read_plan(folder)["splits"])
 

@@ -14,7 +14,18 @@ import apache_beam as beam
 import pyarrow as pa
 
 from transforms import storage
-from transforms.manifest import DONE, FAILED, MANIFEST, OVER_BUDGET, clean_up, parse, published, record, timings
+from transforms.manifest import (
+    DONE,
+    FAILED,
+    MANIFEST,
+    OVER_BUDGET,
+    clean_up,
+    parse,
+    published,
+    read_manifest,
+    record,
+    timings,
+)
 from transforms.parts import Parts, PredictionFormat
 from transforms.plan import RunFolder, read_plan
 from transforms.receipt import Counts, Part, Receipt
@@ -200,23 +211,23 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
             storage.make_folder(output / kind)
             storage.each(lambda p: storage.publish(folder.parts / p[0], output / p[1]), _of_kind(verdict, kind))
             storage.sync_folder(output / kind)
+        content = json.dumps(manifest, indent=1).encode()
+        if verdict["decision"] == PUBLISH:
+            _settle(folder, manifest, content)
+        else:
+            storage.replace(output / FAILED, content, folder.path)
     except FileNotFoundError:
         # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
-        if published(folder.output, folder.run):
-            return manifest
         if storage.exists(folder.path):
             raise
-        raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
-    content = json.dumps(manifest, indent=1).encode()
-    if verdict["decision"] == PUBLISH:
-        _settle(folder, manifest, content)
-        clean_up(folder.output, manifest, keep_replaced)
+        if not published(folder.output, folder.run):
+            raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
+    # Over budget staging stays: with a higher budget the same job publishes without scoring again.
+    standing = read_manifest(folder.output)
+    if standing is None or standing["run"] != folder.run:
         return manifest
-    # Staging stays: with a higher budget the same job publishes without scoring again.
-    storage.replace(output / FAILED, content)
-    if published(folder.output, folder.run):  # as it was, meanwhile
-        storage.remove(output / FAILED)
-    return manifest
+    clean_up(folder.output, standing, keep_replaced)
+    return standing
 
 
 def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
@@ -236,7 +247,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> N
                 f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
                 f"and run {folder.run} is not published"
             )
-        if storage.swap(path, known, content):
+        if storage.swap(path, known, content, folder.path):
             return
 
 

@@ -131,6 +131,7 @@ def clean_up(output: str, manifest: Mapping[str, Any], keep_replaced: bool = Fal
     if not keep_replaced:
         for path in files_of_runs(output, manifest["replaces"]):
             storage.remove(path)
+    storage.remove_temporaries(staging)
     storage.remove_if_empty(staging)
 
 

@@ -102,13 +102,19 @@ def write_new(path: Path, *pieces: bytes | memoryview) -> None:
             raise
 
 
-def create_if_absent(path: Path, content: bytes) -> bool:
+def create_if_absent(path: Path, content: bytes, scratch: Path | None = None) -> bool:
     """Creates a file with its whole content, or nothing; of many callers at once, one succeeds.
+
+    Args:
+      scratch: the folder that it is written in first, on the same file system; else its own.
 
     Returns:
       whether this call created it. On return the file is durable, whoever created it.
+
+    Raises:
+      FileNotFoundError: a folder is gone.
     """
-    with _written(path, content) as temporary:
+    with _written(path, content, scratch) as temporary:
         try:
             disk().link(temporary, path)
             created = True
@@ -118,38 +124,42 @@ def create_if_absent(path: Path, content: bytes) -> bool:
     return created
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, scratch: Path | None = None) -> None:
     """Creates a file with its whole content, in place of one that may be there, in one step."""
-    with _written(path, content) as temporary:
+    with _written(path, content, scratch) as temporary:
         disk().rename(temporary, path)
     sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _written(path: Path, content: bytes) -> Iterator[Path]:
-    """Content in a file beside `path`, which is gone in the end."""
-    temporary = _temporary(path)
+def _written(path: Path, content: bytes, scratch: Path | None) -> Iterator[Path]:
+    """Content in a file under a temporary name, which is gone in the end."""
+    temporary = _temporary(path, scratch)
     write_new(temporary, content)
     try:
         yield temporary
     finally:
-        remove(temporary)
+        with contextlib.suppress(OSError):
+            disk().unlink(temporary)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}")
+def _temporary(path: Path, folder: Path | None = None) -> Path:
+    return (folder or path.parent) / f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}"
 
 
-def swap(path: Path, known: bytes | None, content: bytes | None) -> bool:
+def swap(path: Path, known: bytes | None, content: bytes | None, scratch: Path | None = None) -> bool:
     """Puts a content in a file's place if it still holds the one known; None stands for no file.
 
     Of many callers who know the same, one succeeds; on return it is durable.
+
+    Args:
+      scratch: see `create_if_absent`.
 
     Returns:
       whether this call did it.
     """
     if known is None:
-        return create_if_absent(path, content) if content is not None else not exists(path)
+        return create_if_absent(path, content, scratch) if content is not None else not exists(path)
     with _locked(path) as found:
         if found != known:
             return False
@@ -157,7 +167,7 @@ def swap(path: Path, known: bytes | None, content: bytes | None) -> bool:
             disk().unlink(path)
             sync_folder(path.parent)
         else:
-            replace(path, content)
+            replace(path, content, scratch)
         return True
 
 
@@ -201,7 +211,7 @@ def publish(source: Path, target: Path) -> None:
         if _inode(target) == disk().stat(source).st_ino:
             return
         # Left by a verdict that was damaged later: no manifest lists it yet.
-        temporary = _temporary(target)
+        temporary = _temporary(source)
         disk().link(source, temporary)
         disk().rename(temporary, target)
 
@@ -218,22 +228,28 @@ def remove_folder(path: Path) -> None:
     It goes from its name in one step first: nobody sees a half of it.
     """
     doomed = _temporary(path)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         disk().rename(path, doomed)
+        _remove_tree(doomed)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Removes what those who died have left in a folder half written, or half removed."""
+    for name in names(path):
+        if name.startswith(".") and name.endswith(TEMPORARY):
+            _remove_tree(path / name)
+
+
+def _remove_tree(path: Path) -> None:
+    try:
+        is_folder = stat.S_ISDIR(disk().stat(path).st_mode)
     except FileNotFoundError:
         return
-    remove_doomed(doomed)
-
-
-def remove_doomed(path: Path) -> None:
-    """Removes a folder that `remove_folder` has begun to remove."""
+    if not is_folder:
+        remove(path)
+        return
     for name in names(path):
-        child = path / name
-        try:
-            is_folder = stat.S_ISDIR(disk().stat(child).st_mode)
-        except FileNotFoundError:
-            continue
-        remove_doomed(child) if is_folder else remove(child)
+        _remove_tree(path / name)
     remove_if_empty(path)
 
 

@@ -1,0 +1,161 @@
+"""Takes away what dead attempts have left in an output folder: never what is published, never what a run that
+lives, or one that can be gone on with, still needs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.begin import Standing
+from pipeline.job import JobError
+from transforms import storage
+from transforms.commit import verdicts
+from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
+from transforms.plan import CURRENT, STAGING, RunFolder, read_plan
+from transforms.receipts import collect
+from transforms.sealed import Damaged
+
+_OF_A_RUN = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{6})-\d{5,}\.(?:parquet|jsonl)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Leftover:
+    """Attributes:
+    path: a file or folder that nobody needs.
+    bytes: what it takes on disk.
+    why: what it is.
+    """
+
+    path: Path
+    bytes: int
+    why: str
+
+
+@dataclasses.dataclass
+class Found:
+    """Attributes:
+    leftovers: what can go.
+    kept: what else is there, and why it stays, a sentence each.
+    over: the run that is said to be begun though it is over, if it is.
+    """
+
+    leftovers: list[Leftover] = dataclasses.field(default_factory=list)
+    kept: list[str] = dataclasses.field(default_factory=list)
+    over: str | None = None
+
+    def add(self, path: Path, why: str) -> None:
+        self.leftovers.append(Leftover(path, _bytes(path), why))
+
+    @property
+    def bytes(self) -> int:
+        return sum(leftover.bytes for leftover in self.leftovers)
+
+
+def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found:
+    """Removes leftovers.
+
+    Args:
+      dry_run: whether to only look.
+      unfinished: whether to discard a run that is not finished, too, if nobody is at work on it.
+
+    Raises:
+      JobError: that is no output folder.
+    """
+    with _looked(output, unfinished) as found:
+        if not dry_run:
+            if found.over is not None:
+                drop_current(output, [found.over])  # before its folder: else a launch would plan it anew
+            for leftover in found.leftovers:
+                if leftover.path.is_dir():
+                    storage.remove_folder(leftover.path)
+                else:
+                    storage.remove(leftover.path)
+            if storage.names(Path(output, STAGING)) == []:
+                storage.remove_if_empty(Path(output, STAGING))
+    return found
+
+
+@contextlib.contextmanager
+def _looked(output: str, unfinished: bool) -> Iterator[Found]:
+    """What there is; no run that was found at rest can be gone on with while the body runs."""
+    root, staging = Path(output), Path(output, STAGING)
+    if "://" not in output and not root.is_dir():
+        raise JobError([f"{output}: there is no such folder; expected the output.path of a job"])
+    # Listed before it is read which run is begun: a run's folder is made only after that says so.
+    staged = storage.names(staging)
+    standing = Standing.of(output)
+    if not staged and standing.manifest is None and standing.failed is None:
+        raise JobError([f"{output} holds no {MANIFEST}, {FAILED} or {STAGING}: expected the output.path of a job"])
+    over = set() if standing.manifest is None else {standing.manifest["run"], *standing.manifest["replaces"]}
+    current = None if standing.current is None else standing.current["run"]
+    found = Found(over=current if current in over else None)
+    live = False
+    with contextlib.ExitStack() as held:
+        for name in staged:
+            folder = RunFolder(output, name)
+            if name == CURRENT:
+                continue
+            if name.startswith("."):
+                found.add(staging / name, "half written or half removed")
+            elif not held.enter_context(storage.alone(folder.plan)):
+                live = True
+                found.kept.append(f"run {name} is at work")
+            elif name != current or name in over:
+                found.add(folder.path, "staging of a run that is over")
+            elif unfinished:
+                found.over = current
+                found.add(folder.path, "staging of a run that is not finished")
+            elif storage.exists(folder.plan):
+                _attempts(folder, found)
+                found.kept.append(
+                    f"run {name} is not finished: the same job goes on with it (--unfinished discards it)"
+                )
+        if not live:
+            _published(standing, found)
+        yield found
+
+
+def _attempts(folder: RunFolder, found: Found) -> None:
+    """What attempts that died have left in a run that can be gone on with."""
+    try:
+        receipts = collect(folder, read_plan(folder)["splits"])
+    except Damaged as error:
+        found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
+        return
+    needed = {part.name for receipt in receipts if receipt is not None for part in receipt.parts}
+    needed |= {name for verdict in verdicts(folder) for name, _ in verdict["parts"]}
+    for name in storage.names(folder.parts):
+        if name not in needed:
+            found.add(folder.parts / name, "part of an attempt that died")
+    for place in (folder.path, folder.receipts, folder.path / "plan"):
+        for name in storage.names(place):
+            if name.startswith("."):
+                found.add(place / name, "half written")
+
+
+def _published(standing: Standing, found: Found) -> None:
+    """What stands under final names and is on no record."""
+    root = Path(standing.output)
+    records = [r for r in (standing.manifest, standing.failed) if r is not None]
+    listed = {f["path"] for record in records for f in record["files"]}
+    runs = {record["run"] for record in records}
+    if standing.current is not None and found.over is None:
+        runs.add(standing.current["run"])
+    for kind in KINDS:
+        for name in storage.names(root / kind):
+            named = _OF_A_RUN.fullmatch(name)
+            if named and named[1] not in runs and f"{kind}/{name}" not in listed:
+                found.add(root / kind / name, "of a run that was replaced or discarded")
+    for name in storage.names(root):
+        if name.startswith(".") and name.endswith(storage.TEMPORARY):
+            found.add(root / name, "half written")
+
+
+def _bytes(path: Path) -> int:
+    if not path.is_dir():
+        return storage.size(path) or 0
+    return sum(storage.size(Path(at, name)) or 0 for at, _, names in os.walk(path) for name in names)

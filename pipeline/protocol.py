@@ -1,0 +1,128 @@
+"""The protocol in its order: from whatever an output folder holds to a verdict, or a sentence that says why not.
+
+What a run writes, and who may write it when, is told in docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.begin import Overrun, Standing, is_read
+from transforms import storage
+from transforms.commit import Budget, Overtaken, decide, roll_forward
+from transforms.manifest import DONE as PUBLISHED
+from transforms.manifest import clean_up, published, read_manifest
+from transforms.plan import RunFolder
+
+log = logging.getLogger(__name__)
+
+DONE, OVER = 0, 3
+"""Exit codes."""
+
+_LOOKS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+      code: the exit code.
+      manifest: what was published, or what stands in its place over budget.
+      already: whether it was finished before this command, or by another.
+      by_another: whether another launch published it while this one was at work on it.
+      seconds: what this command took, by step.
+    """
+
+    code: int
+    manifest: Mapping[str, Any]
+    already: bool = False
+    by_another: bool = False
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a job brings to the protocol.
+
+    Attributes:
+      output: the output folder.
+      fingerprint: what makes the job this one; see `pipeline.preflight.fingerprint`.
+      refuse: told what stands, gives what stands in a manifest's place where the job is over budget before
+        anything is read; else None.
+      plan: told what stands, begins a run and plans it. Raises Overrun.
+      score: makes the receipts that a run still lacks; may publish, too.
+      budget: of rejections.
+      schema: of the predictions.
+      keep_replaced: see `transforms.manifest.clean_up`.
+    """
+
+    output: str
+    fingerprint: Mapping[str, str]
+    refuse: Callable[[Standing], Mapping[str, Any] | None]
+    plan: Callable[[Standing], RunFolder]
+    score: Callable[[RunFolder], None]
+    budget: Budget
+    schema: pa.Schema
+    keep_replaced: bool = False
+
+
+def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
+    """Finds the job finished, goes on with it, or begins it; whatever other launches do meanwhile.
+
+    Args:
+      discards: runs that another may be put in place of.
+
+    Raises:
+      JobError: another job stands here.
+      Overtaken: another launch has discarded this run, or published another job here.
+      Exception: what `score` raises; the next launch goes on from there.
+    """
+    at_first = read_manifest(work.output)
+    for _ in range(_LOOKS):
+        with contextlib.suppress(Overrun):
+            try:
+                return _go(work, Standing.of(work.output, discards))
+            except Overrun:
+                raise
+            except Exception as error:
+                # Of two launches at once, the other may have published, and cleaned up under our feet.
+                manifest = Standing.of(work.output, discards).finished(work.fingerprint)
+                if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
+                    raise
+                log.debug("another launch was faster", exc_info=error)
+                return Outcome(DONE, manifest, already=True, by_another=True)
+    raise Overtaken(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
+
+
+def _go(work: Work, standing: Standing) -> Outcome:
+    if (manifest := standing.finished(work.fingerprint)) is not None:
+        clean_up(work.output, manifest)
+        return Outcome(DONE, manifest, already=True)
+    folder = standing.begun(work.fingerprint)
+    if folder is None and (refused := work.refuse(standing)):
+        return Outcome(OVER, refused)
+    if folder is None or not storage.exists(folder.plan):
+        folder = work.plan(standing)
+    try:
+        with storage.hold(folder.plan):
+            if not is_read(folder):
+                work.score(folder)
+            return _verdict(work, folder)
+    except Exception as error:
+        if storage.exists(folder.path) or published(folder.output, folder.run):
+            raise
+        raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
+
+
+def _verdict(work: Work, folder: RunFolder) -> Outcome:
+    manifest = read_manifest(work.output)
+    if manifest is None or manifest["run"] != folder.run:
+        manifest = roll_forward(folder, decide(folder, work.budget, work.schema), work.keep_replaced)
+    return Outcome(DONE if manifest["verdict"] == PUBLISHED else OVER, manifest)
