@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import kills
-import models
 import pytest
-from forks import serving
-from outcomes import make_scene
+
+pytest.register_assert_rewrite("forks", "kills", "outcomes")  # before they are imported
+
+import kills  # noqa: E402
+import models  # noqa: E402
+from forks import serving  # noqa: E402
+from outcomes import make_scene  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,7 @@ _CHANGING = ("write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir")
 
 _HIDDEN = re.compile(rf"\.(.+)\.[0-9a-f]{{12}}{re.escape(TEMPORARY)}")
 _ROLES = {
-    r"manifest\.json": "manifest",
-    r"failed\.json": "failed",
+    r"(?:_staging/[^/]+/)?(manifest|failed)\.json": r"\1",
     r"(predictions|rejected)": r"\1 folder",
     r"(predictions|rejected)/[^/]+": r"\1",
     r"_staging": "staging",
@@ -177,13 +176,14 @@ class FailingAt(Watched):
       for_ever: whether all later calls that need room fail too, as on a full disk.
 
     Attributes:
+      call, errno: as they were given.
       calls: how many were made.
       failed: the step that failed; None where there were not so many calls.
     """
 
     def __init__(self, output: str, call: int, errno: int, for_ever: bool = False):
         super().__init__(output)
-        self._call, self._errno, self._for_ever = call, errno, for_ever
+        self.call, self.errno, self._for_ever = call, errno, for_ever
         self._counting = threading.Lock()
         self.calls = 0
         self.failed: str | None = None
@@ -192,9 +192,9 @@ class FailingAt(Watched):
         with self._counting:
             self.calls += 1
             needs_room = changes and not step.endswith((".unlink", ".rmdir"))
-            if self.calls == self._call or (self._for_ever and self.calls > self._call and needs_room):
+            if self.calls == self.call or (self._for_ever and self.calls > self.call and needs_room):
                 self.failed = self.failed or step
-                raise OSError(self._errno, os.strerror(self._errno), *([] if path is None else [str(path)]))
+                raise OSError(self.errno, os.strerror(self.errno), *([] if path is None else [str(path)]))
 
 
 def make(kind: str, **settings: Any) -> Disk:
