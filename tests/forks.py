@@ -1,7 +1,7 @@
 """A fork server: real processes that run the real command line, without the seconds that imports take.
 
 `python tests/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
-JSON on standard input. A child is a process as any other, in a session of its own: it can be killed or stopped.
+JSON on standard input. A child is a process as any other, in a group of its own: it can be killed or stopped.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import disks
 ROOT = Path(__file__).parent.parent
 
 _TIMEOUT_S = 120
+
+_STREAMS = (".err", ".out")
 
 _IMPORTED_LATE = (
     "apache_beam.runners.portability.fn_api_runner",
@@ -121,7 +123,7 @@ class Running:
         return Ended(code, self.said())
 
     def said(self) -> str:
-        return "".join(self.log.with_suffix(suffix).read_text() for suffix in (".err", ".out"))
+        return "".join(self.log.with_suffix(suffix).read_text() for suffix in _STREAMS)
 
 
 def _alive(group: int) -> str:
@@ -175,6 +177,8 @@ class Forks:
           environment: variables that it has besides.
         """
         log = self._folder / f"run-{next(self._numbers)}"
+        for suffix in _STREAMS:
+            log.with_suffix(suffix).touch()
         pid = self.ask(arguments=arguments, log=str(log), disk=disk, environment=environment)["pid"]
         self._started.append(pid)
         return Running(pid, log, self)
@@ -225,6 +229,8 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             _be_the_command(**request)
+        # Here and there, so that both find it done.
+        os.setpgid(pid, pid)
         print(json.dumps({"pid": pid}), file=replies)
 
 
@@ -234,7 +240,7 @@ def _be_the_command(
     import transforms.disk
     from pipeline.cli import main
 
-    os.setsid()
+    os.setpgid(0, 0)
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, f"{log}.out", os.O_WRONLY | os.O_CREAT),

@@ -70,7 +70,7 @@ REPLACEMENT = {
     "manifest.rename": 1,
     "output.fsync": 2,
     "current.unlink": 1,
-    "doomed run folder.rename": 2,
+    "doomed run folder.rename": 3,
     "predictions.unlink": 8,
     "rejected.unlink": 8,
     "staging.rmdir": 1,

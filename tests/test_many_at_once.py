@@ -110,15 +110,8 @@ def test_a_restart_beside_a_run_that_lives_makes_one_output(round_, stage, tmp_p
     assert_complete(output, stage.expected["job"])
 
 
-ZOMBIES = [
-    "current.link",
-    "plan.link",
-    "part.write",
-    "receipt.link",
-    "verdict.link",
-    "predictions.link",
-    "manifest.link",
-]
+ZOMBIES = ["current", "plan", "receipt", "verdict", "predictions", "manifest"]
+"""What a process is about to give its name when it stops."""
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["finished", "replaced"])
