@@ -18,7 +18,8 @@ from pipeline.job import JobError
 from pipeline.preflight import Prepared
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
-from transforms.commit import verdicts
+from transforms.commit import PUBLISH, verdicts
+from transforms.files import InputFile, differing
 from transforms.manifest import drop_current, read_failed, read_manifest
 from transforms.model import Servable
 from transforms.plan import RunFolder, read_plan, split_files, write_plan
@@ -61,9 +62,11 @@ class Standing:
       output: the folder.
       manifest: of the run that is published there.
       failed: what the last run that was over budget left.
-      current: of the run that is begun and has no final verdict: its id and fingerprint.
+      current: of the run that is begun and has no final verdict: its id and fingerprint; the id is empty where
+        that is damaged.
       known: the content of the file that says so; None where there is none.
       discards: runs that the launch may put another in place of.
+      files: that the job reads, so that it can be told which have changed.
     """
 
     output: str
@@ -72,16 +75,17 @@ class Standing:
     current: Mapping[str, Any] | None
     known: bytes | None
     discards: Collection[str] = ()
+    files: Sequence[InputFile] = ()
 
     @classmethod
-    def of(cls, output: str, discards: Collection[str] = ()) -> Standing:
+    def of(cls, output: str, discards: Collection[str] = (), files: Sequence[InputFile] = ()) -> Standing:
         known, current = storage.read(RunFolder(output, "").current), None
         if known is not None:
             try:
                 current = unseal(known)
             except Damaged:
-                current = {"run": "whose record is damaged", "fingerprint": {}}
-        return cls(output, read_manifest(output), read_failed(output), current, known, discards)
+                current = {"run": "", "fingerprint": {}}
+        return cls(output, read_manifest(output), read_failed(output), current, known, discards, files)
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
         """What a launch may discard of what stands now.
@@ -97,7 +101,7 @@ class Standing:
     def runs(self) -> list[str]:
         """All that a new run replaces."""
         found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
-        return sorted(set(found))
+        return sorted(set(found) - {""})
 
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
         """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
@@ -106,8 +110,8 @@ class Standing:
         if changed := _differences(self.manifest["fingerprint"], print_):
             raise Changed(
                 [
-                    f"{self.output} holds a finished run of another job ({changed} changed): write elsewhere, "
-                    "or add --replace to publish over it"
+                    f"{self.output} holds a finished run of another job ({changed} changed)"
+                    f"{self._which(self.manifest)}: write elsewhere, or add --replace to publish over it"
                 ]
             )
         return self.manifest
@@ -121,6 +125,10 @@ class Standing:
             return None
         folder = RunFolder(self.output, self.current["run"])
         changed = _differences(self.current["fingerprint"], print_)
+        if not folder.run:
+            raise Changed(
+                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"]
+            )
         try:
             if changed and not storage.exists(folder.plan):
                 return None  # nothing was done for it
@@ -128,7 +136,7 @@ class Standing:
                 if storage.exists(folder.plan):
                     read_plan(folder)
                 return folder
-            found = f"of another job, not finished ({changed} changed)"
+            found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
         except Damaged as error:
             found = f"that cannot be gone on with ({error})"
         raise Changed(
@@ -137,6 +145,11 @@ class Standing:
                 "and begin anew"
             ]
         )
+
+    def _which(self, before: Mapping[str, Any]) -> str:
+        """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
+        found = differing(before["inputs"], self.files) if self.files else ""
+        return f"; {found}" if found else ""
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
@@ -169,7 +182,7 @@ def plan_run(
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):
-        files = [(f.path, f.size) for f in prepared.files]
+        files = [(f.path, f.size, f.version) for f in prepared.files]
         splits = split_files(files, prepared.steps.read, job.engine.split_bytes, job.engine.worker_count)
     engine = {
         "runner": job.engine.runner,
@@ -203,7 +216,10 @@ def freeze(
     if folder is None:
         folder = RunFolder(standing.output, new)
         claim(folder, print_, standing)
-    write_plan(folder, splits, header | {"replaces": [r for r in standing.runs if r != folder.run]})
+    header = header | {"replaces": [r for r in standing.runs if r != folder.run]}
+    # Another may have discarded the run since it was begun, and its folder with it.
+    with contextlib.suppress(FileNotFoundError):
+        write_plan(folder, splits, header)
     if _current(folder) != folder.run:
         storage.remove_folder(folder.path)
         raise Overrun
@@ -228,7 +244,7 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
         raise Overrun
-    if standing.current is not None:
+    if standing.current is not None and standing.current["run"]:
         storage.remove_folder(RunFolder(folder.output, standing.current["run"]).path)
 
 
@@ -251,8 +267,19 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
             "signature": prepared.steps.call.signature.name,
         },
         "versions": versions(),
-        "inputs": [dataclasses.asdict(f) for f in prepared.files],
+        **inputs_on_record(prepared),
+        "parent": prepared.parent and prepared.parent.on_record(),
     }
+
+
+def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
+    """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
+    texts = list(dict.fromkeys(prepared.headers.values()))
+    place = {text: at for at, text in enumerate(texts)}
+    files = [dataclasses.asdict(f) | {"predicted_before": 0} for f in prepared.files]
+    if prepared.parent is not None:
+        files = prepared.parent.files_on_record()
+    return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
 
 
 def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
@@ -263,6 +290,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
         batch_rows=engine["batch_rows"],
         compiled=engine["xla"],
         intra_op_threads=engine["intra_op_threads"],
+        sha256=plan["model"]["sha256"],
     )
     return dataclasses.replace(prepared.steps, call=call)
 
@@ -278,4 +306,6 @@ def versions() -> dict[str, str]:
 
 def is_read(folder: RunFolder) -> bool:
     """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
-    return bool(verdicts(folder)) or None not in collect(folder, read_plan(folder)["splits"])
+    if any(verdict["decision"] == PUBLISH for verdict in verdicts(folder)):
+        return True
+    return None not in collect(folder, read_plan(folder)["splits"])

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.begin import Standing
@@ -85,23 +85,27 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
     root, staging = Path(output), Path(output, STAGING)
     if "://" not in output and not root.is_dir():
         raise JobError([f"{output}: there is no such folder; expected the output.path of a job"])
-    # Listed before it is read which run is begun: a run's folder is made only after that says so.
+    # Listed before it is read what is begun and what is published: names stand before a record tells of them, but
+    # for a run's folder, which is made only once it is said to be begun.
     staged = storage.names(staging)
+    final = [root / kind / name for kind in KINDS for name in storage.names(root / kind)]
+    final += [root / name for name in storage.names(root)]
     standing = Standing.of(output)
     if not staged and standing.manifest is None and standing.failed is None:
         raise JobError([f"{output} holds no {MANIFEST}, {FAILED} or {STAGING}: expected the output.path of a job"])
     over = set() if standing.manifest is None else {standing.manifest["run"], *standing.manifest["replaces"]}
     current = None if standing.current is None else standing.current["run"]
-    found = Found(over=current if current in over else None)
+    found = Found(over=current if current in over or (unfinished and current not in staged) else None)
     live = False
     with contextlib.ExitStack() as held:
         for name in staged:
             folder = RunFolder(output, name)
             if name == CURRENT:
                 continue
+            planned = storage.exists(folder.plan)
             if name.startswith("."):
                 found.add(staging / name, "half written or half removed")
-            elif not held.enter_context(storage.alone(folder.plan)):
+            elif planned and not held.enter_context(storage.alone(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
             elif name != current or name in over:
@@ -109,13 +113,13 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
             elif unfinished:
                 found.over = current
                 found.add(folder.path, "staging of a run that is not finished")
-            elif storage.exists(folder.plan):
+            elif planned:
                 _attempts(folder, found)
                 found.kept.append(
                     f"run {name} is not finished: the same job goes on with it (--unfinished discards it)"
                 )
         if not live:
-            _published(standing, found)
+            _published(standing, final, found)
         yield found
 
 
@@ -123,6 +127,8 @@ def _attempts(folder: RunFolder, found: Found) -> None:
     """What attempts that died have left in a run that can be gone on with."""
     try:
         receipts = collect(folder, read_plan(folder)["splits"])
+    except FileNotFoundError:
+        return  # discarded by a launch, this moment
     except Damaged as error:
         found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
         return
@@ -137,22 +143,18 @@ def _attempts(folder: RunFolder, found: Found) -> None:
                 found.add(place / name, "half written")
 
 
-def _published(standing: Standing, found: Found) -> None:
+def _published(standing: Standing, final: Sequence[Path], found: Found) -> None:
     """What stands under final names and is on no record."""
-    root = Path(standing.output)
     records = [r for r in (standing.manifest, standing.failed) if r is not None]
-    listed = {f["path"] for record in records for f in record["files"]}
     runs = {record["run"] for record in records}
     if standing.current is not None and found.over is None:
         runs.add(standing.current["run"])
-    for kind in KINDS:
-        for name in storage.names(root / kind):
-            named = _OF_A_RUN.fullmatch(name)
-            if named and named[1] not in runs and f"{kind}/{name}" not in listed:
-                found.add(root / kind / name, "of a run that was replaced or discarded")
-    for name in storage.names(root):
-        if name.startswith(".") and name.endswith(storage.TEMPORARY):
-            found.add(root / name, "half written")
+    for path in final:
+        named = _OF_A_RUN.fullmatch(path.name)
+        if named and named[1] not in runs:
+            found.add(path, "of a run that was replaced or discarded")
+        elif path.name.startswith(".") and path.name.endswith(storage.TEMPORARY):
+            found.add(path, "half written")
 
 
 def _bytes(path: Path) -> int:

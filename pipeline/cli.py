@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from pipeline import interrupts
+from pipeline.supervise import supervised
 
 app = typer.Typer(
     name="beam-score",
@@ -31,6 +33,13 @@ Overrides = Annotated[
 ]
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
+KeepReplaced = Annotated[
+    bool, typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them.")
 ]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
 LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
@@ -122,14 +131,9 @@ def run(
         list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
     ] = None,
     overrides: Overrides = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
-    ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")] = False,
-    keep_replaced: Annotated[
-        bool,
-        typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them."),
-    ] = False,
+    restart: Restart = False,
+    replace: Replace = False,
+    keep_replaced: KeepReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -170,6 +174,68 @@ def clean(
     print_cleaned(Console(), clean_output(output, dry_run, unfinished), dry_run)
 
 
+@app.command(
+    epilog="Example:  beam-score status out/2026-11-20 --watch\n\n"
+    "Exit codes: 0 done, 1 nothing is begun or it was interrupted, 2 there is no such folder, 3 over the error budget, "
+    "4 still running."
+)
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a job.", show_default=False)],
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch an object a line.")] = False,
+) -> None:
+    """Shows how far a run is, from any machine that sees its output folder; changes nothing there."""
+    from pipeline.status_view import show_status
+
+    raise typer.Exit(show_status(output, Console(), watch, as_json))
+
+
+@app.command(
+    epilog="Example:  beam-score replay out/2026-11-20 --set columns.age.range='[0, 200]'\n\n"
+    "Exit codes are those of run."
+)
+def replay(
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The output folder of a run that has ended.", show_default=False)
+    ],
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
+    overrides: Overrides = None,
+    to: Annotated[
+        str | None, typer.Option("--output", help="The replay's own folder; by default OUTPUT-replay.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--from", metavar="auto|payload|source", help="Where rows are taken from.")
+    ] = "auto",
+    restart: Restart = False,
+    replace: Replace = False,
+    keep_replaced: KeepReplaced = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+) -> None:
+    """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
+    from pipeline import logs
+    from pipeline.replay import accounting, load_replay
+
+    logs.set_up(log_level, log_format)
+    settings, parent = load_replay(output, overrides or (), to, by)
+    from pipeline.launch import run as launch
+    from pipeline.progress import shown
+    from pipeline.summary import print_summary
+
+    with shown() as show:
+        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, parent)
+    accounted = accounting(parent, outcome.manifest)
+    if as_json:
+        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+    else:
+        print_summary(Console(), settings.output.path, outcome)
+        Console().print(f"accounted    {accounted}", soft_wrap=True)
+    raise typer.Exit(outcome.code)
+
+
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""
@@ -181,33 +247,34 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
-class _Interrupted(BaseException):
-    """A signal to end came. Not KeyboardInterrupt, of which typer makes an exit code of its own."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.code = 128 + number
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise _Interrupted(number)
+_SCORE = ("run", "replay", "check", "bench")
+"""Commands that call the model, which may take the process down with it."""
 
 
 def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
     # What a preprocess function names is looked for beside the job, as python -m would.
     sys.path.insert(0, "")
+    interrupts.catch()
+    try:
+        scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
+        code = supervised(_command, lambda problem: _say([problem])) if scores else _command()
+    except interrupts.Interrupted as interrupted:  # before the command began
+        code = interrupted.code
+    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
+    os._exit(code)
+
+
+def _command() -> int:
     # TensorFlow's import, in a worker's thread, holds back what is written to descriptor 2.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     try:
         app()
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except _Interrupted as interrupted:
+    except interrupts.Interrupted as interrupted:
         from pipeline.errors import INTERRUPTED_TEXT
 
         _say([INTERRUPTED_TEXT])
@@ -220,8 +287,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
-    os._exit(code)
+    return code
 
 
 def _say(problems: list[str]) -> None:

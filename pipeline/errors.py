@@ -6,12 +6,18 @@ import builtins
 import re
 import traceback
 
+from pipeline.interrupts import Drained
 from pipeline.job import JobError
+from runners.ended import WorkerDied
 from transforms.commit import CommitError, Overtaken
+from transforms.deadline import ModelHangs
+from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
+from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.preprocess import PreprocessError
+from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
 from transforms.write import LostBlocks, TooManyRejects
 
@@ -28,7 +34,13 @@ _CODES: dict[type[Exception], int] = {
     Overtaken: FAILED,
     Damaged: FAILED,
     Unreadable: FAILED,
+    InputChanged: FAILED,
+    LettersLost: FAILED,
     TooManyRejects: OVER,
+    ModelHangs: FAILED,
+    ModelChanged: FAILED,
+    WorkerDied: FAILED,
+    Drained: INTERRUPTED,
     OSError: FAILED,
     MemoryError: FAILED,
 }
@@ -36,6 +48,7 @@ _OURS = {kind.__name__ for kind in _CODES if kind.__module__ != "builtins"}
 _BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
     name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
 }
+_STEP = re.compile(r" \[while running '[^']*'\]$")
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 
 _QUOTED = re.compile(r"""^(['"])(.*)\1$""")  # a KeyError's text
@@ -63,4 +76,4 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 def _sentences(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror}"]
-    return str(error).splitlines() or [type(error).__name__]
+    return _STEP.sub("", str(error)).splitlines() or [type(error).__name__]

@@ -20,6 +20,9 @@ from transforms.postprocess import Output
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
 class JobError(ValueError):
     """The job file or the command line is wrong. `problems` has a sentence for each thing found."""
 
@@ -57,6 +60,21 @@ def parse_share(value: Any) -> int | float:
     if isinstance(value, float) and 0 <= value < 1:
         return value
     raise ValueError(f"{value!r}: write a share, as 1%, or a whole number of rows")
+
+
+def parse_seconds(value: Any) -> float | None:
+    """30s, 2m, 1h or a number of seconds, as seconds; null for none."""
+    if value is None:
+        return None
+    text = str(value).strip().lower()
+    unit = text[-1:] if text[-1:] in _SECONDS else "s"
+    try:
+        seconds = float(text.removesuffix(unit)) * _SECONDS[unit]
+    except ValueError:
+        seconds = 0.0
+    if isinstance(value, bool) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{value!r} is no duration: write 30s, 2m, 1h or a number of seconds above 0")
+    return seconds
 
 
 class Csv(Strict):
@@ -108,6 +126,9 @@ class Model(Strict):
     version: str = "latest"
     signature: str | None = None
     batch_rows: int | Literal["auto"] = "auto"
+    deadline: float | None = None
+
+    _seconds = pydantic.field_validator("deadline", mode="before")(parse_seconds)
 
     @pydantic.field_validator("version", mode="before")
     @classmethod
@@ -154,6 +175,10 @@ class Rejects(Strict):
     stop_after: int | None = pydantic.Field(None, ge=0)
 
     _share = pydantic.field_validator("budget", mode="before")(parse_share)
+
+    @pydantic.field_serializer("budget")
+    def _as_written(self, budget: int | float) -> int | float | str:
+        return "100%" if isinstance(budget, float) and budget == 1 else budget  # 1.0 is refused: is it a row, or all?
 
     def as_budget(self) -> Budget:
         if isinstance(self.budget, int):
@@ -258,7 +283,7 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     if not isinstance(settings, dict):
         raise JobError([f"{path} is no job file: expected keys such as input, model and output"])
     for override in overrides:
-        _override(settings, override)
+        set_key(settings, override)
     return parse_job(settings, path)
 
 
@@ -266,7 +291,8 @@ def _yaml() -> YAML:
     return YAML(typ="safe", pure=True)
 
 
-def _override(settings: dict[str, Any], override: str) -> None:
+def set_key(settings: dict[str, Any], override: str) -> None:
+    """Carries out `key=value`, as `load_job` has it. Raises JobError."""
     key, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise JobError([f"--set {override}: expected key=value, as in --set rejects.budget=5%"])

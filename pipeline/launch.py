@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from contextlib import nullcontext
 
-from pipeline import logs
+from pipeline import interrupts, logs
 from pipeline.begin import Standing, clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.job import Job, JobError
@@ -18,16 +19,20 @@ from pipeline.preflight import fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
+from pipeline.replay import Parent
 from pipeline.trial import load
 from runners import local
+from transforms import deadline, storage
 from transforms.model import import_tensorflow
 from transforms.plan import RunFolder, read_plan
-from transforms.read import STOP
+from transforms.read import DRAIN, STOP
+from transforms.receipts import collect
 from transforms.write import WriteSettings, reset_reject_count
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 60
+_LONGEST_WAIT_TO_STOP_S = 10
 _LOOKS_EVERY_S = 0.1
 
 
@@ -38,6 +43,7 @@ def run(
     show_progress: Callable | None = None,
     restart: bool = False,
     keep_replaced: bool = False,
+    parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
 
@@ -47,6 +53,7 @@ def run(
       show_progress: see `pipeline.progress.watch`.
       restart: whether to discard a run that is begun and not finished.
       keep_replaced: see `transforms.manifest.clean_up`.
+      parent: of a replay, the run whose dead letters are its input.
 
     Raises:
       JobError: nothing was launched.
@@ -60,8 +67,10 @@ def run(
     # Before the checks: what stands when the command is given is what it may put another in place of.
     discards = Standing.of(output).allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job)
+        prepared = prepare(job, parent)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+        if parent is not None:
+            print_["parent"] = parent.fingerprint()
 
     def plan(standing: Standing) -> RunFolder:
         with clock(seconds, "import"):
@@ -84,6 +93,7 @@ def run(
         budget=job.rejects.as_budget(),
         schema=prepared.steps.outputs.schema,
         keep_replaced=keep_replaced,
+        files=() if parent else prepared.files,
     )
     return dataclasses.replace(bring_to_verdict(work, discards), seconds=seconds)
 
@@ -104,6 +114,7 @@ def _launch(
         folder, steps.outputs.schema, job.output.format, job.output.not_finite, job.rejects.stop_after
     )
     STOP.clear()
+    DRAIN.clear()
     reset_reject_count()
 
     def work() -> None:
@@ -113,35 +124,71 @@ def _launch(
             beam_args,
         )
 
-    cpu = time.process_time()
+    cpu, running = time.process_time(), None
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
-        with clock(seconds, "run"), watch(folder, plan["splits"], show_progress), ThreadPoolExecutor(1) as pool:
-            running = pool.submit(work)
-            try:
-                # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
-                while not wait([running], _LOOKS_EVERY_S).done:
-                    pass
-                running.result()
-            except BaseException:
-                STOP.set()
-                raise
-    except BaseException:
+        with clock(seconds, "run"), watch(folder, show_progress):
+            running = _started(work)
+            with interrupts.first_sigint_calls(DRAIN.set) if local.in_one_process(beam_args) else nullcontext():
+                _wait_for(running)
+            running.result()
+    except BaseException as error:
+        STOP.set()
+        local.stop()
         # Beam's other workers go on after one has raised: none may outlive this call.
-        if _workers_ended():
+        if _workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
             STOP.clear()
         raise
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
+    if DRAIN.is_set():
+        DRAIN.clear()
+        done = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
+        if storage.exists(folder.path) and done < plan["splits"]:
+            raise interrupts.Drained(
+                f"stopped: {done} of {plan['splits']} splits are done; the same command goes on from here"
+            )
 
 
-def _workers_ended() -> bool:
-    """Waits until no thread is inside a step. Joining would not do: Beam keeps its threads for other work."""
-    until = time.monotonic() + _LONGEST_WAIT_S
-    while any(_is_at_work(thread) for thread in sys._current_frames() if thread != threading.get_ident()):
+def _started(work: Callable[[], None]) -> Future[None]:
+    """Calls in a thread of its own. Beam does not let go of a signal before all its workers have ended by
+    themselves; and a daemon, since a worker that hangs is not to keep the process."""
+    running: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            running.set_result(work())
+        except BaseException as error:
+            running.set_exception(error)
+
+    threading.Thread(target=call, name="pipeline", daemon=True).start()
+    return running
+
+
+def _wait_for(running: Future[None]) -> None:
+    told = False
+    # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
+    while not wait([running], _LOOKS_EVERY_S).done:
+        if DRAIN.is_set() and not told:
+            log.warning("finishing the splits in hand; interrupt again to stop now")
+            told = True
+
+
+def _workers_ended(running: Future[None] | None, wait_s: float) -> bool:
+    """Waits until the pipeline has ended, and no thread is inside a step. Joining would not do: Beam keeps its
+    threads for other work."""
+    until = time.monotonic() + wait_s
+    wait([running] if running else (), wait_s)
+    while any(_is_at_work(thread) for thread in _others()):
         if time.monotonic() > until:
             return False
         time.sleep(0.02)
     return True
+
+
+def _others() -> set[int]:
+    """All threads but this one, and those that only make calls for others, which may never return."""
+    callers = {thread.ident for thread in threading.enumerate() if thread.name == deadline.THREAD}
+    return sys._current_frames().keys() - callers - {threading.get_ident()}
 
 
 def _is_at_work(thread: int) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.build import Steps
 from pipeline.job import Engine, Job, JobError, available_cores
+from pipeline.replay import Parent
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
@@ -51,6 +52,8 @@ class Prepared:
       model_hash: SHA-256 of it.
       steps: the chain, with the model's batch not yet chosen.
       unusable: (path, reason) of the files that a header or footer shows to be of no use.
+      headers: of the files that have one, by path.
+      parent: of a replay, the run whose dead letters it reads.
     """
 
     job: Job
@@ -59,26 +62,31 @@ class Prepared:
     model_hash: str
     steps: Steps
     unusable: Sequence[tuple[str, UnusableFile]]
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parent: Parent | None = None
 
     @property
     def bytes(self) -> int:
         return sum(f.size for f in self.files)
 
 
-def prepare(job: Job) -> Prepared:
+def prepare(job: Job, parent: Parent | None = None) -> Prepared:
     """Lists files, reads headers and the model's signature, and binds the contract to them.
+
+    Args:
+      parent: of a replay, the run whose dead letters are its input.
 
     Raises:
       JobError: with every problem found.
     """
-    files, problems = list_files(job.input.files)
+    files, problems = list_files(job.input.files) if parent is None else (parent.letters, [])
     format_ = job.input.format
     if format_ is None and files:
         format_, why = format_of(files)
         problems += [why] if format_ is None else []
     version, signature, model_hash, model_problems = _model(job)
     problems += model_problems
-    problems += _output_problems(job, files)
+    problems += _output_problems(job, files if parent is None else [*files, *parent.standing])
     problems += _function_problems(job)
     if format_ == "csv":
         problems += [
@@ -98,9 +106,12 @@ def prepare(job: Job) -> Prepared:
     read = None
     if format_ is not None and files:
         read = _read_settings(job, format_, signature)
-        keep, kept_types, keep_problems = _resolve_keep(job, files, read)
-        problems += keep_problems
+        keep, kept_types, keep_problems = _resolve_keep(job, files if parent is None else parent.standing, read)
+        problems += keep_problems if parent is None else keep_problems or parent.keep_problems(job, keep, kept_types)
         read = dataclasses.replace(read, keep=keep, kept_types=kept_types)
+        if parent is not None:
+            headers = parent.headers(read)
+            read = dataclasses.replace(read, format="dead_letters", replay=parent.replay)
     if signature is not None:
         problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
         wanted = wanted_outputs(job.outputs, signature)
@@ -115,7 +126,9 @@ def prepare(job: Job) -> Prepared:
         problems += bind_outputs(wanted, signature, taken)
     if problems or read is None or signature is None:
         raise JobError(problems)
-    unusable = _check_files(files, read)
+    checked = _check_files(files, read)
+    if parent is None:
+        headers = {path: found for path, found in checked if isinstance(found, str)}
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
@@ -125,6 +138,9 @@ def prepare(job: Job) -> Prepared:
         outputs=tuple(wanted),
         pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
         intra_op_threads=_op_threads(job.engine),
+        sha256=model_hash,
+        deadline_s=job.model.deadline,
+        proven=parent is not None and parent.has_proven(model_hash),
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
     if job.output.format == "jsonl" and job.output.not_finite == "null":
@@ -133,9 +149,9 @@ def prepare(job: Job) -> Prepared:
             raise JobError(
                 [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
             )
-    return Prepared(
-        job, files, version, model_hash, Steps(read, dict(job.inputs), job.preprocess, call, outputs), unusable
-    )
+    steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
+    unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
+    return Prepared(job, files, version, model_hash, steps, unusable, headers, parent)
 
 
 def _op_threads(engine: Engine) -> int:
@@ -212,7 +228,7 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} is a file, expected a folder"]
     if not os.access(standing, os.W_OK | os.X_OK):
         return [f"output.path: {standing} may not be written by this user"]
-    inside = [f.path for f in files if Path(path).absolute() in Path(f.path).absolute().parents]
+    inside = [f.path for f in files if Path(os.path.abspath(path)) in Path(os.path.abspath(f.path)).parents]
     if inside:
         return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
     free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM
@@ -231,20 +247,20 @@ def _function_problems(job: Job) -> list[str]:
     return []
 
 
-def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile]]:
+def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile | str | None]]:
+    """(path, what is wrong with the file; else its header, if it has one)."""
     module = format_module(read.format)
 
-    def check(file: InputFile) -> UnusableFile | None:
+    def check(file: InputFile) -> UnusableFile | str | None:
         try:
-            module.check(file.path, read)
+            return module.check(file.path, read)
         except UnusableFile as error:
             return error
         except OSError as error:
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
-        return None
 
     with ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
-        return [(f.path, e) for f, e in zip(files, pool.map(check, files), strict=True) if e is not None]
+        return [(f.path, found) for f, found in zip(files, pool.map(check, files), strict=True)]
 
 
 def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:

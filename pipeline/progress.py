@@ -1,4 +1,4 @@
-"""How far a run is, from its receipts: works from any machine that sees the output."""
+"""How far a run is, shown by the command that runs it: what `beam-score status` shows of it from anywhere."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from pipeline.status import RUNNING, Status, Watcher
+from pipeline.status_view import as_line, time_left
 from transforms.plan import RunFolder
-from transforms.receipt import Receipt
+from transforms.sealed import Damaged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,23 +22,25 @@ log = logging.getLogger(__name__)
 _EVERY_S = 0.25
 _LOG_EVERY_S = 30
 
+Show = Callable[[Status], None]
+
 
 @contextlib.contextmanager
-def watch(folder: RunFolder, splits: int, show: Callable[[int, int, int], None] | None) -> Iterator[None]:
-    """Calls `show(splits done, splits, rows read)` from a thread of its own while the body runs, each
-    time that there are new receipts, and once at the end."""
+def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
+    """Calls `show` with what is known of the run, from a thread of its own while the body runs, and once
+    at the end."""
     if show is None:
         yield
         return
     over = threading.Event()
-    seen: dict[str, int] = {}
+    watcher = Watcher(folder.output)
 
     def look() -> None:
-        with contextlib.suppress(FileNotFoundError):  # the run has been published and cleaned up
-            for path in folder.receipts.iterdir():
-                if path.suffix == ".json" and not path.name.startswith(".") and path.name not in seen:
-                    seen[path.name] = sum(f["read"] for f in Receipt.from_json(path.read_bytes()).files.values())
-            show(len(seen), splits, sum(seen.values()))
+        # No run fails for want of a picture of it; what is wrong is told by those who need the files.
+        with contextlib.suppress(OSError, Damaged):
+            status = watcher.look()
+            if status.run == folder.run:
+                show(status)
 
     def loop() -> None:
         while not over.wait(_EVERY_S):
@@ -53,7 +57,7 @@ def watch(folder: RunFolder, splits: int, show: Callable[[int, int, int], None] 
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Callable[[int, int, int], None]]:
+def shown() -> Iterator[Show]:
     """A function to show progress with: a live bar on a terminal, else a line in the log now and then."""
     from rich.console import Console
 
@@ -65,7 +69,7 @@ def shown() -> Iterator[Callable[[int, int, int], None]]:
         yield log_now_and_then(time.monotonic, log.info)
 
 
-def log_now_and_then(now: Callable[[], float], say: Callable) -> Callable[[int, int, int], None]:
+def log_now_and_then(now: Callable[[], float], say: Callable) -> Show:
     """A function to show progress with, which says a line every half minute.
 
     Args:
@@ -74,33 +78,32 @@ def log_now_and_then(now: Callable[[], float], say: Callable) -> Callable[[int, 
     """
     last = now()
 
-    def show(done: int, total: int, rows: int) -> None:
+    def show(status: Status) -> None:
         nonlocal last
         if (moment := now()) - last >= _LOG_EVERY_S:
             last = moment
-            say("%d of %d splits, %d rows", done, total, rows)
+            say("%s", as_line(status))
 
     return show
 
 
 @contextlib.contextmanager
-def _bar(console: Console) -> Iterator[Callable[[int, int, int], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def _bar(console: Console) -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} splits  {task.fields[rows]:,} rows"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = None
 
-        def show(done: int, total: int, rows: int) -> None:
+        def show(status: Status) -> None:
             nonlocal task
+            if status.splits is None:
+                return
             if task is None:
-                task = progress.add_task("scoring", total=max(total, 1), rows=0)
-            progress.update(task, completed=done, rows=rows)
+                task = progress.add_task("scoring", total=max(status.splits, 1), known="")
+            speed = "" if status.rows_per_s is None else f"  {status.rows_per_s:,.0f} rows/s"
+            known = f"{status.splits_done:,}/{status.splits:,} splits  {status.counts['read']:,} rows{speed}"
+            left = f"  {time_left(status)} left" if status.state == RUNNING else ""
+            progress.update(task, completed=status.splits_done, known=known + left)
 
         yield show

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.begin import Overrun, Standing, is_read
 from transforms import storage
 from transforms.commit import Budget, Overtaken, decide, roll_forward
+from transforms.files import InputFile
 from transforms.manifest import DONE as PUBLISHED
 from transforms.manifest import clean_up, published, read_manifest
 from transforms.plan import RunFolder
@@ -61,6 +62,7 @@ class Work:
       budget: of rejections.
       schema: of the predictions.
       keep_replaced: see `transforms.manifest.clean_up`.
+      files: that it reads, to tell which of them have changed.
     """
 
     output: str
@@ -71,6 +73,7 @@ class Work:
     budget: Budget
     schema: pa.Schema
     keep_replaced: bool = False
+    files: Sequence[InputFile] = ()
 
 
 def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
@@ -88,12 +91,12 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
     for _ in range(_LOOKS):
         with contextlib.suppress(Overrun):
             try:
-                return _go(work, Standing.of(work.output, discards))
+                return _go(work, Standing.of(work.output, discards, work.files))
             except Overrun:
                 raise
             except Exception as error:
                 # Of two launches at once, the other may have published, and cleaned up under our feet.
-                manifest = Standing.of(work.output, discards).finished(work.fingerprint)
+                manifest = Standing.of(work.output, discards, work.files).finished(work.fingerprint)
                 if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
                     raise
                 log.debug("another launch was faster", exc_info=error)

@@ -17,7 +17,8 @@ from pipeline.preflight import Prepared
 from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
 from transforms.feeds import groups
 from transforms.halving import EveryRowFails
-from transforms.infer import ModelCall, ServableHandler, load_once
+from transforms.infer import ModelCall, ServableHandler
+from transforms.loading import load_once
 from transforms.model import Servable, import_tensorflow
 from transforms.postprocess import postprocess
 from transforms.preprocess import Preparation, PreprocessError
@@ -79,11 +80,14 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
         row_bytes = prepared.files[0].size / max(count, 1)
     try:
         call = dataclasses.replace(steps.call, batch_rows=min(rows, DEFAULT_BATCH_ROWS))
-        scored = ServableHandler(call).run_inference(blocks, servable)
+        handler = ServableHandler(call)
+        if call.deadline_s is not None:
+            handler.warm_up(servable)
+        scored = handler.run_inference(blocks, servable)
     except EveryRowFails as error:
         raise JobError([f"the model fails on every row that it was tried on: {error}"]) from None
     refused = [r for b in scored for r in b.rejected.filter(pc.equal(b.rejected["stage"], "infer")).to_pylist()]
-    if refused and not any(b.rows.num_rows for b in scored):
+    if refused and not steps.call.proven and not any(b.rows.num_rows for b in scored):
         first = refused[0]["message"]
         raise JobError([f"the model fails on all {len(refused)} rows that it was tried on; first: {first}"])
     done = [postprocess(b, steps.outputs) for b in scored]
@@ -283,4 +287,4 @@ def _why_not_compiled(servable: Servable, sample: Mapping[str, np.ndarray], outp
 def load(prepared: Prepared) -> Servable:
     """The model on this machine, one copy a process."""
     call = prepared.steps.call
-    return load_once(call.path, call.signature.name, call.intra_op_threads)
+    return load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)

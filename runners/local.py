@@ -9,13 +9,9 @@ from collections.abc import Callable, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.worker import sdk_worker
 
+from runners import processes
 from transforms.names import near_miss
-
-# A worker's exception is raised by `run`. Beam (2.77) prints it to standard error as well, with all that its
-# text holds of a row; and where standard error is closed, it waits forever for the worker that failed to print.
-sdk_worker.print = lambda *args, **kwargs: None
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 
@@ -40,9 +36,21 @@ def run(build: Callable[[beam.Pipeline], object], workers: int, beam_args: Seque
         direct.direct_running_mode = "multi_threading" if direct.direct_num_workers > 1 else "in_memory"
     pipeline = beam.Pipeline(FnApiRunner(), options)
     build(pipeline)
-    result = pipeline.run()
-    result.wait_until_finish()
+    with processes.watched():
+        result = pipeline.run()
+        result.wait_until_finish()
     return result
+
+
+def in_one_process(beam_args: Sequence[str]) -> bool:
+    """Whether the workers are threads of this process, which see its flags."""
+    direct = PipelineOptions(list(beam_args)).view_as(DirectOptions)
+    return direct.direct_running_mode != "multi_processing"
+
+
+def stop() -> None:
+    """Ends worker processes, where there are any; threads stop by `transforms.read.STOP`."""
+    processes.kill_all()
 
 
 class _Wrong(Exception):

@@ -125,7 +125,7 @@ def command(*arguments: str) -> list[str]:
 def cli(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs `beam-score ARGUMENTS` in a process of its own."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd or ROOT, env=environment(**env), timeout=120
+        command(*arguments), capture_output=True, text=True, cwd=cwd or ROOT, env=environment(**env), timeout=300
     )
 
 

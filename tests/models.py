@@ -149,6 +149,35 @@ def poison(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
 
 
+def hangs(folder: Path) -> Path:
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]; never answers when any value is above POISON."""
+    tf = import_tensorflow()
+
+    def call(inputs):
+        above = tf.reduce_any(inputs > POISON)
+        rounds = tf.while_loop(lambda i: above | (i < 1), lambda i: (tf.where(above, i, i + 1),), [tf.constant(0)])[0]
+        return {"probabilities": tf.sigmoid(inputs[:, :1]) * tf.cast(rounds, tf.float32)}
+
+    return _save(folder, {"serving_default": (call, {"inputs": _spec([None, 3])})})
+
+
+def aborts(folder: Path) -> Path:
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]; ends the process by SIGABRT when any value is
+    above POISON, and by exit(0) when any is below -POISON."""
+    tf = import_tensorflow()
+
+    def end(quietly):
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="on purpose", exit_without_error=quietly)]):
+            return tf.constant(0.0)
+
+    def call(inputs):
+        zero = tf.cond(tf.reduce_any(inputs > POISON), lambda: end(False), lambda: tf.constant(0.0))
+        zero += tf.cond(tf.reduce_any(inputs < -POISON), lambda: end(True), lambda: tf.constant(0.0))
+        return {"probabilities": tf.sigmoid(inputs[:, :1]) + zero}
+
+    return _save(folder, {"serving_default": (call, {"inputs": _spec([None, 3])})})
+
+
 def short(folder: Path) -> Path:
     """X float32[?] -> y float32[?], twice x, for the rows with x >= 0 only: the others are lost."""
     tf = import_tensorflow()

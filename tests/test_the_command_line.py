@@ -43,7 +43,7 @@ def called(*arguments):
 # Help.
 
 
-@pytest.mark.parametrize("command", ["init", "inspect", "check", "run", "bench"])
+@pytest.mark.parametrize("command", ["init", "inspect", "check", "run", "replay", "status", "clean", "bench"])
 def test_the_help_of_every_command_shows_an_example(command):
     done = jobs.cli(command, "--help")
     assert done.returncode == 0 and f"Example:  beam-score {command} " in done.stdout
@@ -309,13 +309,18 @@ def test_beam_and_tensorflow_are_silent_unless_asked(people, model):
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
     from pipeline.progress import log_now_and_then
+    from pipeline.status import Status
 
     times = iter([0, 10, 31, 40, 62])
     said = []
     show = log_now_and_then(lambda: next(times), lambda *line: said.append(line))
     for done in range(4):
-        show(done, 9, 100 * done)
-    assert [line[1:] for line in said] == [(1, 9, 100), (3, 9, 300)]
+        counts = {"read": 1000 * done, "rejected": done}
+        show(Status("out", "running", "RUN", None, done, 9, 10, 90, counts, 250.0 if done else None, done * 30))
+    assert [form % value for form, value in said] == [
+        "RUN running, 1 of 9 splits, 1,000 rows, 1 rejected, 250 rows/s, 30 s left",
+        "RUN running, 3 of 9 splits, 3,000 rows, 3 rejected, 250 rows/s, 1 min 30 s left",
+    ]
 
 
 # Exit codes.

@@ -19,7 +19,7 @@ _WHERE = {
     "Contract": "transforms.contract",
     "Infer": "transforms.infer",
     "Input": "transforms.inputs",
-    "ModelCall": "transforms.infer",
+    "ModelCall": "transforms.model_call",
     "Output": "transforms.postprocess",
     "OutputPlan": "transforms.postprocess",
     "Postprocess": "transforms.postprocess",

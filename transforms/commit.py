@@ -28,6 +28,7 @@ from transforms.manifest import (
 )
 from transforms.parts import Parts, PredictionFormat
 from transforms.plan import RunFolder, read_plan
+from transforms.read import DRAIN
 from transforms.receipt import Counts, Part, Receipt
 from transforms.receipts import collect
 from transforms.sealed import Damaged, read_sealed, seal
@@ -285,6 +286,8 @@ class _CommitFn(beam.DoFn):
     def process(self, everything):
         if not storage.exists(self.folder.path):
             return  # another launch of the same job has published and cleaned up
+        if DRAIN.is_set() and None in collect(self.folder, read_plan(self.folder)["splits"]):
+            return  # the launcher tells how far it came
         verdict = decide(self.folder, self.budget, self.schema)
         roll_forward(self.folder, verdict, self.keep_replaced)
         yield verdict["decision"]

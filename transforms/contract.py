@@ -45,7 +45,8 @@ Number = pydantic.StrictInt | pydantic.StrictFloat
 class Strict(pydantic.BaseModel):
     """Base of every settings object: frozen, and an unknown key is an error."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    # A default of NaN stays one on record, and is no null.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Column(Strict):

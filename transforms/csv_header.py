@@ -19,10 +19,12 @@ class Header:
     """Attributes:
     names: of the fields, in the file's order.
     size: bytes before the first record: byte order mark, blank lines and header.
+    text: the header itself; None where the file has none.
     """
 
     names: tuple[str, ...]
     size: int
+    text: str | None = None
 
 
 def header_of(path: str, settings: ReadSettings) -> Header | None:
@@ -52,7 +54,7 @@ def header_of(path: str, settings: ReadSettings) -> Header | None:
         raise UnusableFile("bad_encoding", "the header is not UTF-8 text: convert the file") from None
     names = tuple(csv_records.fields(text, settings.delimiter, settings.quote))
     _refuse(names, settings)
-    return Header(names, bom + end)
+    return Header(names, bom + end, text)
 
 
 def _head(path: str, settings: ReadSettings) -> tuple[bytes, bool]:

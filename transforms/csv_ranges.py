@@ -84,6 +84,8 @@ def _count_lines(path: str, start: int, end: int, quote: bytes) -> int | None:
     count, after_end = 0, True
     for at in range(start, end, _SCAN_BYTES):
         data = _slice(path, at, min(at + _SCAN_BYTES, end))
+        if not data:
+            break  # the file has been cut short since it was listed
         if quote and quote in data:
             return None
         text = np.frombuffer(data, np.uint8)
@@ -103,6 +105,8 @@ def _outside_quotes(
     borders, rows, at, rest = [(start, 0)], 0, start, b""
     while at < size:
         piece = _slice(path, at, min(at + _SCAN_BYTES, size))
+        if not piece:
+            break  # the file has been cut short since it was listed
         data, begin, at = rest + piece, at - len(rest), at + len(piece)
         found = csv_records.spans(data, settings.delimiter, settings.quote)
         starts, complete = found.starts, len(found.starts)

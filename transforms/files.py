@@ -6,8 +6,10 @@ import dataclasses
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from transforms.file_versions import change, version_of
 from transforms.names import near_miss
 
 FORMAT_SUFFIXES = {
@@ -23,6 +25,8 @@ FORMAT_SUFFIXES = {
 }
 _COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
 _MAGIC = re.compile(r"[*?\[]")
+
+_NAMED = 3  # files that have changed; the others are counted
 
 
 class NoFiles(ValueError):
@@ -44,6 +48,11 @@ class InputFile:
     mtime_ns: int
     inode: int
 
+    @property
+    def version(self) -> str:
+        """See `transforms.file_versions`."""
+        return version_of(self.size, self.mtime_ns, self.inode)
+
 
 def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
     """The files that the patterns match, each once, in order of name; and what is wrong with the
@@ -64,6 +73,26 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
         if not os.access(file.path, os.R_OK):
             problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
     return sorted(found.values(), key=lambda f: f.path), problems
+
+
+def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> str:
+    """Which files are not what they were, the first three named; "" where all are.
+
+    Args:
+      before: the `inputs` of a plan or manifest.
+    """
+    old = {f["path"]: version_of(f["size"], f["mtime_ns"], f["inode"]) for f in before}
+    new = {f.path: f.version for f in now}
+    said = []
+    for path in sorted({**old, **new}):
+        if path not in new:
+            said.append(f"{path} is not there any more")
+        elif path not in old:
+            said.append(f"{path} is new")
+        elif old[path] != new[path]:
+            said.append(f"{path}: {change(old[path], new[path])}")
+    more = [f"and {len(said) - _NAMED:,} more"] if len(said) > _NAMED else []
+    return "; ".join(said[:_NAMED] + more)
 
 
 def _matches(pattern: str) -> list[str]:

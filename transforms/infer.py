@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -17,11 +14,18 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from transforms import in_hand
 from transforms.batch_log import log_batch
 from transforms.block import Block, Fault, reject_rows
+from transforms.deadline import ModelHangs, within
 from transforms.feeds import Feeds, groups
 from transforms.halving import Attempts, halve
-from transforms.model import Servable, Signature, Tensor, import_tensorflow
+from transforms.in_hand import Rows
+from transforms.loading import load_once
+from transforms.model import Servable, Tensor, import_tensorflow
+from transforms.model_call import WARM_UP_S, ModelCall
+from transforms.places import Places
+from transforms.read import STOP, Stopped
 from transforms.redact import told
 from transforms.tensors import numpy_dtype, output_type, to_arrow
 
@@ -35,49 +39,6 @@ block a group, 4% less CPU for the whole job."""
 
 SMALL_PART = 8
 """A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
-
-_loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
-
-
-def load_once(path: str, signature: str, intra_op_threads: int | None) -> Servable:
-    """The model, loaded once a process for as long as anyone holds it: the launcher, which tries it
-    on real rows, and the workers in the same process share one copy."""
-    key = (path, signature, intra_op_threads)
-    with _loading:
-        servable = _loaded.get(key)
-        if servable is None:
-            servable = _loaded[key] = Servable.load(path, signature, intra_op_threads=intra_op_threads)
-        return servable
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelCall:
-    """How the model is called; pinned in the plan, so that all workers do the same.
-
-    Attributes:
-      path: the local SavedModel folder.
-      signature: of it.
-      outputs: names of the outputs that are wanted.
-      batch_rows: rows a call.
-      compiled: whether through XLA.
-      pads: input name to the value that fills rows of different lengths.
-      intra_op_threads: threads that one op may use; None for TensorFlow's default.
-    """
-
-    path: str
-    signature: Signature
-    outputs: tuple[str, ...]
-    batch_rows: int = 8192
-    compiled: bool = False
-    pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    intra_op_threads: int | None = 1
-
-    @property
-    def fixed_rows(self) -> int | None:
-        """The first dimension that the signature demands; None for an open one."""
-        sizes = {t.shape[0] for t in self.signature.inputs.values() if t.shape}
-        return next((s for s in sizes if s is not None), None)
 
 
 class WrongRows(Exception):
@@ -97,8 +58,9 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
         super().__init__(min_batch_size=group, max_batch_size=group, element_size_fn=_weight)
         self.call = call
-        self._attempts = Attempts()
+        self._attempts = Attempts(succeeded=call.proven)
         self._limit = call.fixed_rows or call.batch_rows
+        self._warm: set[Any] = set()  # what has been traced, or compiled by shape
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
         self._model_ms = Metrics.distribution("beam_score", "model_ms")
@@ -107,14 +69,19 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
 
     def load_model(self) -> Servable:
         began = time.perf_counter()
-        servable = load_once(self.call.path, self.call.signature.name, self.call.intra_op_threads)
-        self._warm_up(servable)
+        call = self.call
+        servable = load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)
+        self.warm_up(servable)
         self._loaded_ms = round(1e3 * (time.perf_counter() - began))
         return servable
 
-    def _warm_up(self, servable: Servable) -> None:
+    def warm_up(self, servable: Servable) -> None:
         """Traces and compiles before the first row waits for it, on zeros; that zeros may be refused
-        says nothing of the model."""
+        says nothing of the model.
+
+        Raises:
+          ModelHangs: it takes `WARM_UP_S` longer than a call may.
+        """
         tensors = self.call.signature.inputs.values()
         if any(t.shape is None or None in t.shape[1:] for t in tensors):
             return
@@ -123,8 +90,9 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         todo = [self._limit, *([_small(self._limit)] if small else [])]
         while todo:
             feeds = {t.name: _zeros(t, todo[0]) for t in tensors}
+            call = servable.call_compiled if self.call.compiled else servable.call
             try:
-                (servable.call_compiled if self.call.compiled else servable.call)(feeds)
+                within(self._time_for(call, feeds), functools.partial(call, feeds), "a batch of zeros")
                 todo.pop(0)
             except errors.ResourceExhaustedError:
                 if self.call.fixed_rows or self._limit == 1:
@@ -164,15 +132,16 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return "beam_score"
 
     def _score(self, batch: Sequence[Block], model: Servable, meter: _Meter) -> list[Block]:
-        borders = np.cumsum([0, *(b.rows.num_rows for b in batch)])
+        places = Places(batch)
         filled = [b for b in batch if b.rows.num_rows]
         done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
         for index, feeds in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
             for begin, end in self._slices(len(index)):
+                if STOP.is_set():
+                    raise Stopped("the run is stopping")
                 rows = index[begin:end]
                 part = {name: feed[begin:end] for name, feed in feeds.items()}
-                tell = functools.partial(_told, batch, borders, rows)
-                good, failed = self._score_slice(model, part, meter, tell)
+                good, failed = self._score_slice(model, part, meter, places, rows)
                 bad += [(rows[row], text) for row, text in failed]
                 for start, stop, columns in good:
                     done.append(rows[start:stop])
@@ -186,9 +155,9 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         if (np.diff(order) < 0).any():  # rows were grouped by shape: back into their order
             back = np.argsort(order)
             order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
-        at = np.searchsorted(order, borders)
+        at = np.searchsorted(order, places.borders)
         blocks = []
-        for block, low, first, last in zip(batch, borders, at, at[1:], strict=False):
+        for block, low, first, last in zip(batch, places.borders, at, at[1:], strict=False):
             own = [(row - low, text) for row, text in bad if low <= row < low + block.rows.num_rows]
             faults = [Fault(np.array([row]), None, "model_error", text) for row, text in own]
             block = reject_rows(block, faults, "infer")
@@ -210,7 +179,7 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             yield at, stop
             at = stop
 
-    def _score_slice(self, model: Servable, feeds: Feeds, meter: _Meter, tell: Callable[[int, Exception], str]):
+    def _score_slice(self, model: Servable, feeds: Feeds, meter: _Meter, places: Places, rows: np.ndarray):
         """See `halve`. A batch that is too large for memory is halved like one with a bad row; what
         of it went through is remembered as the size to go on with."""
         size = len(next(iter(feeds.values())))
@@ -219,17 +188,25 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         def call(start: int, stop: int) -> dict[str, pa.Array]:
             nonlocal exhausted
             part = {name: feed[start:stop] for name, feed in feeds.items()}
+            given = places.between(rows[start:stop])
             try:
                 if self.call.compiled and stop - start == size:
-                    # Whether a row is at fault is for TensorFlow's own execution to say.
-                    with contextlib.suppress(Exception):
-                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter)
-                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter)
+                    try:
+                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter, given)
+                    except ModelHangs:
+                        raise
+                    except Exception:  # whether a row is at fault is for TensorFlow's own execution to say
+                        pass
+                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter, given)
             except import_tensorflow().errors.ResourceExhaustedError:
                 exhausted = True
                 raise
 
-        good, bad = halve(size, call, self._attempts, tell)
+        def tell(index: int, error: Exception) -> str:
+            block, at = places.of(int(rows[index]))
+            return f"the model failed on this row: {told(error, block.rows.slice(at, 1))}"
+
+        good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
         if exhausted and good and not self.call.fixed_rows:
             self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
         return good, bad
@@ -239,19 +216,34 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             return self.call.fixed_rows
         return self._limit if rows > _small(self._limit) else _small(self._limit)
 
-    def _call(self, call: Callable[[Feeds], Feeds], feeds: Feeds, rows: int, meter: _Meter) -> dict[str, pa.Array]:
+    def _call(
+        self, call: Callable[[Feeds], Feeds], feeds: Feeds, rows: int, meter: _Meter, given: Rows
+    ) -> dict[str, pa.Array]:
         """One call, filled up to `rows` rows with copies of the last; the surplus is dropped."""
-        given = len(next(iter(feeds.values())))
-        if given < rows:
-            feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given, axis=0)]) for n, f in feeds.items()}
+        if given.count < rows:
+            feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
         log_batch(feeds)
         began = time.perf_counter()
+        noted = in_hand.note(given)
         try:
-            outputs = call(feeds)
+            outputs = within(self._time_for(call, feeds), functools.partial(call, feeds), given)
         finally:
-            meter.add(given, time.perf_counter() - began)
+            in_hand.clear(noted)
+            meter.add(given.count, time.perf_counter() - began)
         tensors = self.call.signature.outputs
-        return {name: _column(tensors[name], outputs[name], rows, given) for name in self.call.outputs}
+        return {name: _column(tensors[name], outputs[name], rows, given.count) for name in self.call.outputs}
+
+    def _time_for(self, call: Callable[[Feeds], Feeds], feeds: Feeds) -> float | None:
+        """Seconds that a call may take: more where it is the first of its kind, and has to trace, or to
+        compile for its shapes."""
+        if self.call.deadline_s is None:
+            return None
+        compiled = call.__name__ == "call_compiled"
+        kind = tuple(feed.shape for feed in feeds.values()) if compiled else "plain"
+        if kind in self._warm:
+            return self.call.deadline_s
+        self._warm.add(kind)
+        return self.call.deadline_s + WARM_UP_S
 
 
 def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Array:
@@ -265,12 +257,6 @@ def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Ar
     if output.dtype != numpy_dtype(tensor):
         raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
     return to_arrow(output[:wanted], output_type(tensor))
-
-
-def _told(batch: Sequence[Block], borders: np.ndarray, rows: np.ndarray, index: int, error: Exception) -> str:
-    row = rows[index]
-    number = int(np.searchsorted(borders, row, side="right")) - 1
-    return f"the model failed on this row: {told(error, batch[number].rows.slice(row - borders[number], 1))}"
 
 
 def _weight(block: Block) -> int:

@@ -89,8 +89,10 @@ def record(
         "fingerprint": header["fingerprint"],
         "job": header["job"],
         "files": [{k: p[k] for k in ("path", "kind", "rows", "bytes", "crc32c")} for p in parts],
+        "headers": header["headers"],
         "inputs": [i | (counts.files.get(i["path"]) or new_file_counts()) for i in header["inputs"]],
         "replaces": header["replaces"],
+        "parent": header["parent"],
     }
 
 

@@ -71,16 +71,21 @@ def hash_model(path: str | os.PathLike[str]) -> str:
     folder. Names that begin with a dot are left out: TensorFlow writes none, file managers do.
     """
     root, total = Path(path), hashlib.sha256()
-    files = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [d for d in folders if not d.startswith(".")]
-        files += [Path(folder, n) for n in names if not n.startswith(".")]
-    for file in sorted(files, key=lambda f: f.relative_to(root).as_posix()):
+    for file in model_files(root):
         with open(file, "rb") as stream:
             content = hashlib.file_digest(stream, "sha256").digest()
         # A digest has a fixed length, so no name and content can be mistaken for another pair.
         total.update(hashlib.sha256(file.relative_to(root).as_posix().encode()).digest() + content)
     return total.hexdigest()
+
+
+def model_files(path: str | os.PathLike[str]) -> list[Path]:
+    """All files of a SavedModel folder that count for its hash, in its order."""
+    root, files = Path(path), []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [d for d in folders if not d.startswith(".")]
+        files += [Path(folder, n) for n in names if not n.startswith(".")]
+    return sorted(files, key=lambda f: f.relative_to(root).as_posix())
 
 
 def _is_saved_model(folder: Path) -> bool:

@@ -19,11 +19,13 @@ class Origin:
 
     Attributes:
       format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of whole records), `records`
-        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON).
+        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON). Of a replay
+        `text` or `json`: a RecordBatch with one binary column that holds such payloads.
       first_row: row number of the first record in `data`; the others follow without a gap.
       data: the bytes or the columns.
       delimiter: of CSV.
       quote: of CSV; empty for none.
+      numbers: row number of each record, ascending, where they do not follow without a gap.
     """
 
     format: str
@@ -31,11 +33,12 @@ class Origin:
     data: pa.Buffer | pa.RecordBatch
     delimiter: str = ","
     quote: str = '"'
+    numbers: tuple[int, ...] | None = None
 
     @property
     def kind(self) -> str:
         """`text`; `binary` for records that are none; `json` for columns."""
-        return {"columns": "json", "records": "binary"}.get(self.format, "text")
+        return {"columns": "json", "json": "json", "records": "binary"}.get(self.format, "text")
 
     def meta(self) -> dict[str, Any]:
         """All but the data, as JSON takes it, and whether the data is a batch."""
@@ -45,9 +48,11 @@ class Origin:
     def payloads(self, rows: np.ndarray) -> pa.Array:
         """The records with these row numbers (int64), as a binary array in the same order."""
         index = np.asarray(rows, np.int64) - self.first_row
+        if self.numbers is not None:
+            index = np.searchsorted(np.asarray(self.numbers, np.int64), rows)
         if isinstance(self.data, pa.RecordBatch):
             picked = self.data.take(pa.array(index))
-            if self.format == "records":
+            if self.format != "columns":
                 return picked.column(0).cast(pa.binary())
             from transforms.columns_json import columns_json
 

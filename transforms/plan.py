@@ -14,6 +14,7 @@ import apache_beam as beam
 import orjson
 
 from transforms import storage
+from transforms.file_versions import check_unchanged
 from transforms.read import ReadSettings, format_module
 from transforms.sealed import Damaged, checksum, read_sealed, seal
 from transforms.splits import FileRange, Split
@@ -90,33 +91,49 @@ def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
     return [Split(number, tuple(g)) for number, g in enumerate(groups)]
 
 
+ListedFile = tuple[str, int] | tuple[str, int, str | None]
+"""Path, size, and the version (`transforms.file_versions`) that it must have whenever it is read; without
+one it is not checked."""
+
+
 def cut_files(
-    files: Sequence[tuple[str, int]], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]
+    files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]
 ) -> list[FileRange]:
     """All files cut into ranges, in order; several files at once.
 
     Args:
-      files: (path, size).
       cut: of one file; see `transforms.read`.
+
+    Raises:
+      InputChanged: a file is not the version that was listed.
     """
+
+    def ranges_of(path: str, size: int, version: str | None = None) -> list[FileRange]:
+        try:
+            ranges = cut(path, size, split_bytes)
+        finally:
+            # First of all: what cutting says of another file misleads.
+            check_unchanged(path, version, "run the same command again to read it as it is now")
+        return [dataclasses.replace(range_, version=version) for range_ in ranges]
+
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        cuts = pool.map(lambda f: cut(f[0], f[1], split_bytes), files)
+        cuts = pool.map(lambda file: ranges_of(*file), files)
         return [range_ for ranges in cuts for range_ in ranges]
 
 
 def split_files(
-    files: Sequence[tuple[str, int]], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1
+    files: Sequence[ListedFile], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1
 ) -> list[Split]:
     """Files into units of work that can be read in any order, by any worker, largest first.
 
     Args:
-      files: (path, size).
+      files: (path, size), or (path, size, version); see `ListedFile`.
       settings: how they are read.
       split_bytes: about so many bytes a split.
       workers: a split is smaller where there would be too few for each.
     """
     module = format_module(settings.format)
-    size = effective_split_bytes(sum(size for _, size in files), split_bytes, workers)
+    size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)
     return group(cut_files(files, size, lambda path, bytes_, most: module.cut(path, bytes_, most, settings)), size)
 
 
@@ -161,7 +178,9 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
     if content is None:
         raise FileNotFoundError(folder.shard(name))
     if checksum(content) not in name:
-        raise Damaged(f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name")
+        raise Damaged(
+            f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"
+        )
     for line in content.splitlines():
         id_, ranges = orjson.loads(line)
         yield Split(id_, tuple(FileRange(*r) for r in ranges))

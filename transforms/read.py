@@ -2,8 +2,9 @@
 
 A format is one module `read_FORMAT.py` with three functions:
 
-    check(path, settings) -> None       raises UnusableFile where a header or footer shows that the
-                                        whole file cannot be used; cheap; also used by preflight
+    check(path, settings) -> str | None raises UnusableFile where a header or footer shows that the
+                                        whole file cannot be used; cheap; also used by preflight.
+                                        Gives the text of the header, for the record, where there is one
     cut(path, size, split_bytes, settings) -> list[FileRange]
                                         the ranges that can be read independently of each other,
                                         each with the number of its first row
@@ -13,6 +14,7 @@ A format is one module `read_FORMAT.py` with three functions:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import secrets
@@ -20,14 +22,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.contract import Column, Contract
+from transforms.file_versions import check_unchanged
 from transforms.payload import Origin
 from transforms.splits import FileRange, Split
+
+if TYPE_CHECKING:
+    from transforms.letters import Replay
 
 FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
@@ -54,7 +61,7 @@ class ReadSettings:
     """All that a reader needs to know beside the range.
 
     Attributes:
-      format: one of FORMATS.
+      format: one of FORMATS; or `dead_letters`, of a replay.
       columns: the contract's columns.
       keep: names of further columns carried to the output; None for all of them. A kept column
         that the contract declares is an ordinary contract column. One that it does not is text (CSV),
@@ -70,6 +77,8 @@ class ReadSettings:
       max_block_bytes: input bytes a chunk, about.
       max_block_rows: rows a chunk at most.
       max_row_bytes: a longer record is `too_large`.
+      replay: of a replay: whose dead letters are read, and how; the other settings are those of the
+        files that the rows were first read from.
     """
 
     format: str
@@ -87,6 +96,7 @@ class ReadSettings:
     max_block_bytes: int = 4 << 20
     max_block_rows: int = 65536
     max_row_bytes: int = 16 << 20
+    replay: Replay | None = None
 
     @property
     def contract_columns(self) -> dict[str, Column]:
@@ -109,11 +119,13 @@ class Chunk:
         of the dtype each; null where the value is missing, or where FAULTS tells what is wrong.
       rejected: records refused as a whole (`REJECTED_SCHEMA`), payload included.
       origin: the bytes of these records; None where payloads are not kept.
+      source: the file that they are from, where it is not that of the range.
     """
 
     rows: pa.RecordBatch
     rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
+    source: str | None = None
 
 
 def format_module(name: str) -> ModuleType:
@@ -126,44 +138,66 @@ STOP = threading.Event()
 the others go on to their next splits otherwise (seen in Beam 2.77)."""
 
 
+DRAIN = threading.Event()
+"""Set when this process should begin no new split, and finish those that it has in hand."""
+
+
 class Stopped(Exception):
     """Raised between blocks once `STOP` is set."""
 
 
 def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
-    """Reads one split: its rows in blocks, then an empty block that holds the total."""
+    """Reads one split: its rows in blocks, then an empty block that holds the total.
+
+    Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
+    range is begun, and before the total is given, without which nothing of a split counts.
+    """
     module = format_module(settings.format)
     seq = total = 0
     started = time.time()
     source = split.ranges[0].path if split.ranges else ""
     empty = empty_rows(settings)
+    begun: dict[str, str | None] = {}
     for range_ in split.ranges:
         source = range_.path
         began = time.perf_counter()
-        for chunk in _chunks(module, range_, settings):
-            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
+        for chunk in _chunks(module, range_, settings, begun):
+            from_ = chunk.source or source
+            block = Block(split.id, attempt, seq, from_, chunk.rows, chunk.rejected, chunk.origin, began=started)
             yield block.with_tally(read_s=time.perf_counter() - began)
             if STOP.is_set():
                 raise Stopped("the run is stopping")
             seq, total = seq + 1, total + block.count
             empty = chunk.rows.slice(0, 0)
             began = time.perf_counter()
+    for path, version in begun.items():
+        check_unchanged(path, version)
     yield Block(split.id, attempt, seq, source, empty, total=total, began=started)
 
 
-def _chunks(module: ModuleType, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+def _chunks(
+    module: ModuleType, range_: FileRange, settings: ReadSettings, begun: dict[str, str | None]
+) -> Iterator[Chunk]:
     first_row = range_.first_row
     try:
+        check_unchanged(range_.path, range_.version)
+        begun[range_.path] = range_.version
         for chunk in module.read(range_, settings):
             yield chunk
             first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
-    except UnusableFile as error:
-        # One dead letter a file: the other ranges of it stay silent.
-        if range_.index == 0:
-            yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
-    except OSError as error:
-        message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
-        yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+    except Exception as error:
+        # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
+        with contextlib.suppress(OSError):
+            check_unchanged(range_.path, range_.version)
+        if isinstance(error, UnusableFile):
+            # One dead letter a file: the other ranges of it stay silent.
+            if range_.index == 0:
+                yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
+        elif isinstance(error, OSError):
+            message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+            yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+        else:
+            raise
 
 
 def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
@@ -171,6 +205,8 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
     columns = {ROW: pa.array([], pa.int64())}
     columns |= {name: pa.array([], c.arrow_type) for name, c in settings.contract_columns.items()}
     columns |= {name: pa.array([], settings.kept_types.get(name, pa.string())) for name in settings.kept_undeclared}
+    if settings.record_column is not None:
+        columns[settings.record_column] = pa.array([], pa.binary())
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -204,7 +240,7 @@ class _ReadFn(beam.DoFn):
     def process(self, split: Split):
         if STOP.is_set():
             raise Stopped("the run is stopping")
-        if self.done is not None and self.done(split.id):
+        if DRAIN.is_set() or (self.done is not None and self.done(split.id)):
             return
         for block in read_split(split, self.settings, new_attempt()):
             self.rows_read.inc(block.count)

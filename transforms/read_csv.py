@@ -33,9 +33,10 @@ from transforms.splits import FileRange
 __all__ = ["check", "columns_of", "cut", "read"]
 
 
-def check(path: str, settings: ReadSettings) -> None:
-    """Raises UnusableFile where the header shows that the file cannot be used."""
-    header_of(path, settings)
+def check(path: str, settings: ReadSettings) -> str | None:
+    """Raises UnusableFile where the header shows that the file cannot be used; gives its text, if it has one."""
+    header = header_of(path, settings)
+    return None if header is None else header.text
 
 
 def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType] | None:

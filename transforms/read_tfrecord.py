@@ -79,10 +79,10 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
             elif isinstance(found, TooLarge):
                 message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
                 payload = found.head if settings.payload else None
-                yield Chunk(_no_rows(settings), stretch(row, 1, "too_large", message, payload=payload, kind="binary"))
+                yield Chunk(empty_rows(settings), stretch(row, 1, "too_large", message, payload=payload, kind="binary"))
                 row += 1
             elif isinstance(found, Broken):
-                yield Chunk(_no_rows(settings), stretch(row, None, "unreadable", found.message))
+                yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", found.message))
 
 
 def _check_settings(settings: ReadSettings) -> None:
@@ -149,13 +149,6 @@ def _borders(path: str, step: int) -> Iterator[tuple[int, int]]:
 
 
 # Rows.
-
-
-def _no_rows(settings: ReadSettings) -> pa.RecordBatch:
-    rows = empty_rows(settings)
-    if settings.record_column is None:
-        return rows
-    return rows.append_column(settings.record_column, pa.array([], pa.binary()))
 
 
 def _chunk(records: Records, row: int, settings: ReadSettings) -> Chunk:

@@ -15,6 +15,9 @@ _NUMBER = re.compile(r"(?<![A-Za-z_0-9])[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+
 _WORD = re.compile(r"\w+")
 # TensorFlow's frame around an op's message, and the places in the graph that follow it.
 _FRAME = re.compile(r"^(Graph execution error:|Detected at node .*|<stack traces unavailable>|\s*File \".*|)$")
+_EXPECTED = ", expected "
+# From the first quote to the last: a value may hold quotes of its own.
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 _PLACE = re.compile(r"\[\[\{\{node ([^}]*)\}\}\]\]|\[\[[^\]]*\]\]|\[Op:[^\]]*\]|name:\s*$")
 
 
@@ -40,6 +43,16 @@ def told(error: Exception, row: pa.RecordBatch) -> str:
     text = _WORD.sub(lambda m: "..." if m[0].casefold() in words else m[0], text) if words else text
     text = _NUMBER.sub("#", text)[:MAX_CHARS]
     return f"{type(error).__name__}: {text}" + (f" (node {node})" if node else "")
+
+
+def without_values(message: str) -> str:
+    """A dead letter's message, which may quote what was found, as it may stand in a log: what was
+    expected, where it says so; else all but what is in quotes."""
+    _, comma, expected = message.rpartition(_EXPECTED)
+    if comma:
+        return comma.removeprefix(", ") + expected
+    message = message.partition(", found ")[0]
+    return _QUOTED.sub("...", message)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ class FileRange:
       first_row: number of the range's first record in the file.
       index: 0 for the file's first range; that one reports what is wrong with the file as a whole.
       bytes: the input bytes that it takes to read it, for balancing.
+      version: which version of the file is meant (`transforms.file_versions`); None: any, unchecked.
     """
 
     path: str
@@ -26,6 +27,7 @@ class FileRange:
     first_row: int = 0
     index: int = 0
     bytes: int = 0
+    version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from transforms.disk import disk
 
 TEMPORARY = ".tmp"
 """The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
+
+_LOOKS = 3
+_LOOK_AGAIN_S = 0.002
 
 
 def make_folder(path: Path) -> None:
@@ -261,15 +264,10 @@ def remove_temporaries(path: Path) -> None:
 
 def _remove_tree(path: Path) -> None:
     try:
-        is_folder = stat.S_ISDIR(disk().stat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_folder:
         remove(path)
-        return
-    for name in names(path):
-        _remove_tree(path / name)
-    remove_if_empty(path)
+    except (IsADirectoryError, PermissionError):
+        each(_remove_tree, [path / name for name in names(path)])
+        remove_if_empty(path)
 
 
 def remove_if_empty(path: Path) -> None:
@@ -309,6 +307,20 @@ def alone(path: Path) -> Iterator[bool]:
         yield free
     finally:
         _close(descriptor, path)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the file; changes nothing. False where there is none, and where nobody can tell."""
+    for _ in range(_LOOKS):
+        try:
+            with _opened(path, os.O_RDONLY) as descriptor:
+                disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+        except BlockingIOError:
+            time.sleep(_LOOK_AGAIN_S)  # it may be another who looks
+        except OSError:
+            return False
+    return True
 
 
 def each(function: Callable, items: Iterable) -> list:

@@ -152,6 +152,13 @@ def spans(buffer: bytes, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
     return both.take(pa.array(np.arange(0, 2 * len(starts), 2))).cast(pa.binary())
 
 
+def frame(record: bytes) -> bytes:
+    """A record as a TFRecord file holds it."""
+    length = struct.pack("<Q", len(record))
+    crcs = _masked(np.array([google_crc32c.value(length), google_crc32c.value(record)], np.uint32))
+    return b"".join((length, crcs[0].tobytes(), record, crcs[1].tobytes()))
+
+
 def is_header(head: bytes) -> bool:
     """Whether these bytes are a record's length with its right CRC."""
     if len(head) < HEADER_BYTES:

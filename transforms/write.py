@@ -21,6 +21,9 @@ from transforms.parts import Parts, PredictionFormat, dead_letter_encoder
 from transforms.plan import RunFolder
 from transforms.receipt import Receipt, new_file_counts
 from transforms.receipts import put
+from transforms.redact import without_values
+
+_EXAMPLES = 3
 
 
 class LostBlocks(RuntimeError):
@@ -60,8 +63,12 @@ class WriteParts(beam.PTransform):
         super().__init__()
         self.settings = settings
 
+    def writer(self) -> beam.DoFn:
+        """The step by itself."""
+        return _WriteFn(self.settings)
+
     def expand(self, blocks):
-        return blocks | beam.ParDo(_WriteFn(self.settings)).with_output_types(int)
+        return blocks | beam.ParDo(self.writer()).with_output_types(int)
 
 
 class _WriteFn(beam.DoFn):
@@ -100,28 +107,41 @@ class _WriteFn(beam.DoFn):
         if used := block.tally.get("defaults_used"):
             Metrics.counter("beam_score", "defaults_used").inc(int(used))
         if rejected and self.settings.stop_after is not None:
-            _REJECTS.add(rejected, self.settings.stop_after)
+            _REJECTS.add(rejected, block, self.settings.stop_after)
 
 
 class _RejectCount:
-    """Rejected rows by reason, of one run in this process."""
+    """Rejected rows by reason, with the first of each, of one run in this process."""
 
     def __init__(self):
-        self._lock, self._reasons = threading.Lock(), {}
+        self._lock, self._reasons, self._examples = threading.Lock(), {}, {}
 
     def reset(self) -> None:
-        self._reasons = {}
+        self._reasons, self._examples = {}, {}
 
-    def add(self, rejected: Mapping[str, int], stop_after: int) -> None:
+    def add(self, rejected: Mapping[str, int], block: Block, stop_after: int) -> None:
+        """Counts the rejected rows of a block, by reason. Raises TooManyRejects."""
         with self._lock:
             self._reasons = add_tally(self._reasons, rejected)
+            for reason in rejected.keys() - self._examples.keys():
+                self._examples[reason] = _example(block, reason)
             reasons = sorted(self._reasons.items(), key=lambda r: -r[1])
         if (rows := sum(n for _, n in reasons)) > stop_after:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
+            examples = "; ".join(self._examples[reason] for reason, _ in reasons[:_EXAMPLES])
             raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}: mend the "
-                "input or the contract (beam-score check shows examples), or allow more; what is done stays done"
+                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}; for example "
+                f"{examples}; mend the input or the contract (beam-score check shows more), or allow more; what is "
+                "done stays done"
             )
+
+
+def _example(block: Block, reason: str) -> str:
+    """The first dead letter of a block with a reason, without a value of its row."""
+    number = pc.index(block.rejected["reason"], reason).as_py()
+    letter = block.rejected.select(["row", "column", "message"]).slice(number, 1).to_pylist()[0]
+    column = "" if letter["column"] is None else f", column {letter['column']!r}"
+    return f"{reason}: {block.source} row {letter['row']}{column}: {without_values(letter['message'])}"
 
 
 _REJECTS = _RejectCount()

@@ -1,0 +1,62 @@
+"""What it means that a process has been ended by a signal. Light: the process that watches imports it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from transforms.in_hand import Rows
+
+GOES_ON = "what is done stays done, and the same command goes on from here"
+
+
+class WorkerDied(RuntimeError):
+    """A worker process has ended before its work was done."""
+
+
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_SHOWN = 8
+
+
+def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
+    """A sentence on a process that a signal has ended.
+
+    Args:
+      who: the process.
+      number: of the signal.
+      in_hand: what the model was working on.
+    """
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    if number in _CRASHES:
+        return (
+            f"{who} was ended by {name}, most likely in the model or in a library{_with(in_hand)}: try the model "
+            f"on these rows alone, or another version of it; {GOES_ON}"
+        )
+    if number == signal.SIGKILL:
+        return (
+            f"{who} was ended by {name}: most likely it was out of memory (this machine has "
+            f"{memory_bytes() / 1e9:.1f} GB), or someone killed it{_with(in_hand)}: lower engine.workers, "
+            f"engine.block_bytes or model.batch_rows, or take a larger machine; {GOES_ON}"
+        )
+    return f"{who} was ended by {name}, from outside or by itself{_with(in_hand)}; {GOES_ON}"
+
+
+def memory_bytes() -> int:
+    """The memory of this machine, or of this container where that is less."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in _MEMORY_LIMITS:
+        try:
+            most = min(most, int(Path(path).read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return most
+
+
+def _with(in_hand: Sequence[Rows]) -> str:
+    if not in_hand:
+        return ", with no rows in the model's hands"
+    more = f" and {len(in_hand) - _SHOWN} more" if len(in_hand) > _SHOWN else ""
+    return f", with these rows in the model's hands: {', '.join(map(str, in_hand[:_SHOWN]))}{more}"

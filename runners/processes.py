@@ -1,0 +1,112 @@
+"""Worker processes of the FnApiRunner that are watched: one that dies fails the run.
+
+Beam's own handler (`apache_beam/runners/portability/fn_api_runner/worker_handlers.py`, 2.77) raises in a
+thread that nobody listens to, and the launcher waits forever for what the dead worker was asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import grpc
+from apache_beam import coders  # noqa: F401  (else the next import is circular)
+from apache_beam.portability import python_urns
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from google.protobuf import json_format, text_format
+
+from runners.ended import GOES_ON, WorkerDied, told
+from runners.worker import REGISTER
+from transforms.in_hand import opened, read_register
+
+_EVERY_S = 0.1
+_regions = itertools.count(1)
+_live: set[subprocess.Popen] = set()
+_deaths: list[WorkerDied] = []
+
+
+_raised_in_a_thread = threading.excepthook
+
+
+def _without_hang_ups(raised: threading.ExceptHookArgs) -> None:
+    # Beam's threads that listen to a worker print a traceback when it is gone: `WorkerDied` tells of it.
+    if not isinstance(raised.exc_value, grpc.RpcError):
+        _raised_in_a_thread(raised)
+
+
+threading.excepthook = _without_hang_ups
+
+
+def kill_all() -> None:
+    """Ends all worker processes at once: flags of this process do not reach them."""
+    for process in list(_live):
+        process.kill()
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Raises WorkerDied in place of what Beam raises, where the reason is a worker's death."""
+    _deaths.clear()
+    try:
+        yield
+    except Exception:
+        if _deaths:
+            raise _deaths[0] from None
+        raise
+
+
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
+class WorkerProcess(GrpcWorkerHandler):
+    """A worker in a process of its own, as `--direct_running_mode=multi_processing` asks for."""
+
+    def __init__(self, command, state, provision_info, grpc_server):
+        super().__init__(state, provision_info, grpc_server)
+        self._over = threading.Event()
+
+    def start_worker(self) -> None:
+        """Called by Beam, once."""
+        environment = {
+            **os.environ,
+            "WORKER_ID": self.worker_id,
+            "CONTROL_API_SERVICE_DESCRIPTOR": text_format.MessageToString(self.control_api_service_descriptor()),
+            "LOGGING_API_SERVICE_DESCRIPTOR": text_format.MessageToString(self.logging_api_service_descriptor()),
+            "PIPELINE_OPTIONS": json_format.MessageToJson(self.provision_info.provision_info.pipeline_options),
+        }
+        register = opened()
+        if register is not None:
+            environment[REGISTER] = f"{register}:{next(_regions)}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "runners.worker"],
+            env=environment,
+            pass_fds=() if register is None else (register,),
+        )
+        _live.add(self._process)
+        self._watcher = threading.Thread(target=self._watch, name="worker process", daemon=True)
+        self._watcher.start()
+
+    def stop_worker(self) -> None:
+        """Called by Beam when all work is done, or has failed."""
+        self._over.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        code = self._process.wait()
+        _live.discard(self._process)
+        if code >= 0 and self._over.is_set():
+            return
+        died = WorkerDied(
+            told("a worker process", -code, read_register(opened()))
+            if code < 0
+            else f"a worker process ended by itself with exit code {code}: {GOES_ON}"
+        )
+        _deaths.append(died)
+        kill_all()  # else Beam waits until they have done all that they have been given
+        # Again and again: what Beam asks of a worker that is no more would have no answer either.
+        while not self._over.wait(_EVERY_S):
+            with contextlib.suppress(RuntimeError):  # the table of questions has changed meanwhile
+                self.control_conn.abort(died)

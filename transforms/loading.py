@@ -1,0 +1,76 @@
+"""The model of a process: loaded once, and only if it is the one that the run was planned with."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+from transforms.model import ModelError, Servable
+from transforms.model_versions import hash_model, model_files
+
+_loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+class ModelChanged(RuntimeError):
+    """The model's folder does not hold what the run was planned with."""
+
+
+def load_once(path: str, signature: str, intra_op_threads: int | None, sha256: str | None = None) -> Servable:
+    """The model, loaded once a process for as long as anyone holds it: the launcher, which tries it
+    on real rows, and the workers in the same process share one copy.
+
+    Args:
+      sha256: what `hash_model` must say of it; None where any model will do. Hashing reads all of it
+        once more: about a second a GB.
+
+    Raises:
+      ModelChanged: the folder holds something else, or was changed while it was loaded.
+      ModelError: see `Servable.load`.
+    """
+    key = (path, signature, intra_op_threads, sha256)
+    with _loading:
+        servable = _loaded.get(key)
+        if servable is None:
+            servable = _loaded[key] = _load_verified(path, signature, intra_op_threads, sha256)
+        return servable
+
+
+def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha256: str | None) -> Servable:
+    if sha256 is None:
+        return Servable.load(path, signature, intra_op_threads=intra_op_threads)
+    # Taken first: a file that changes after it was hashed, and before or while it is loaded, shows too.
+    before = _stamps(path)
+    try:
+        found = hash_model(path)
+    except OSError as error:
+        raise ModelChanged(_changed(path, f"a file that cannot be read ({error.strerror})", sha256)) from None
+    if found != sha256:
+        raise ModelChanged(_changed(path, f"SHA-256 {found}", sha256))
+    try:
+        servable = Servable.load(path, signature, intra_op_threads=intra_op_threads)
+    except ModelError:
+        if _stamps(path) == before:
+            raise
+    else:
+        if _stamps(path) == before:
+            return servable
+    raise ModelChanged(_changed(path, "files that changed while they were loaded", sha256))
+
+
+def _stamps(path: str) -> dict[str, tuple[int, int, int]] | None:
+    """Size, time of modification and inode of each file of a model; None where one is not there."""
+    try:
+        stats = {str(file): os.stat(file) for file in model_files(path)}
+    except FileNotFoundError:
+        return None
+    return {name: (s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats.items()}
+
+
+def _changed(path: str, found: str, expected: str) -> str:
+    return (
+        f"the model in {path} has changed since this run was planned: found {found}, expected SHA-256 {expected}: "
+        "put the planned model back and give the same command again, or write elsewhere, or add --replace; write "
+        "a new model to a new version folder, never over one in use"
+    )

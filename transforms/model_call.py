@@ -1,0 +1,48 @@
+"""How the model is called: the same for all workers of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from transforms.saved_model import Signature
+
+WARM_UP_S = 300.0
+"""What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCall:
+    """How the model is called; pinned in the plan, so that all workers do the same.
+
+    Attributes:
+      path: the local SavedModel folder.
+      signature: of it.
+      outputs: names of the outputs that are wanted.
+      batch_rows: rows a call.
+      compiled: whether through XLA.
+      pads: input name to the value that fills rows of different lengths.
+      intra_op_threads: threads that one op may use; None for TensorFlow's default.
+      sha256: what `hash_model` says of the folder; a worker that finds another model there loads
+        nothing. None: whatever is there.
+      proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
+      deadline_s: seconds that a call may take; None for any time.
+    """
+
+    path: str
+    signature: Signature
+    outputs: tuple[str, ...]
+    batch_rows: int = 8192
+    compiled: bool = False
+    pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    intra_op_threads: int | None = 1
+    sha256: str | None = None
+    proven: bool = False
+    deadline_s: float | None = None
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """The first dimension that the signature demands; None for an open one."""
+        sizes = {t.shape[0] for t in self.signature.inputs.values() if t.shape}
+        return next((s for s in sizes if s is not None), None)

@@ -1,0 +1,40 @@
+"""Where the rows of a group of blocks come from: file and row number, for what is told of them."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+import numpy as np
+
+from transforms.block import ROW, Block
+from transforms.in_hand import Rows
+
+
+class Places:
+    """Attributes:
+    borders: int64 positions among all rows of the group at which the blocks begin, and the end.
+    """
+
+    def __init__(self, blocks: Sequence[Block]):
+        self._blocks = blocks
+        self.borders = np.cumsum([0, *(b.rows.num_rows for b in blocks)])
+        self._ends = self.borders.tolist()
+        self._numbers = [b.rows[ROW] for b in blocks]
+
+    def of(self, position: int) -> tuple[Block, int]:
+        """The block that a row is in, and its index there."""
+        block = self._block(position)
+        return self._blocks[block], position - self._ends[block]
+
+    def between(self, positions: np.ndarray) -> Rows:
+        """The rows at some positions, ascending."""
+        first, last = int(positions[0]), int(positions[-1])
+        return Rows(len(positions), *self._row(first), *self._row(last))
+
+    def _row(self, position: int) -> tuple[str, int]:
+        block = self._block(position)
+        return self._blocks[block].source, self._numbers[block][position - self._ends[block]].as_py()
+
+    def _block(self, position: int) -> int:
+        return bisect.bisect_right(self._ends, position) - 1
