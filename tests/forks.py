@@ -1,7 +1,7 @@
 """A fork server: real processes that run the real command line, without the seconds that imports take.
 
 `python tests/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
-JSON on standard input. A child is a process as any other, in a group of its own: it can be killed or stopped.
+JSON on standard input. A child is a process as any other, in a session of its own: it can be killed or stopped.
 """
 
 from __future__ import annotations
@@ -67,44 +67,37 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """A process that was started. Its group is its own."""
+    """A process that was started, in a session of its own."""
 
     pid: int
     log: Path
     server: Forks
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process, and no other of its group."""
+        """Sends a signal to the process, and none that it started."""
         os.kill(self.pid, number)
 
     def kill(self) -> Ended:
-        """Kills the process, if it lives, and waits until nothing of its group is at work."""
+        """Kills the process, if it lives, and waits until nothing that it started is at work."""
         self.signal(signal.SIGKILL)
         return self.wait()
 
     def go_on(self) -> None:
-        """Lets what was stopped of the group go on."""
-        os.killpg(self.pid, signal.SIGCONT)
+        """Lets what was stopped go on."""
+        _signal_all(self.pid, signal.SIGCONT)
 
     def lives(self) -> bool:
-        return bool(_alive(self.pid))
-
-    def wait_for(self, path: Path) -> None:
-        """Waits until there is a file, or the process has ended."""
-        until = time.monotonic() + _TIMEOUT_S
-        while not path.exists() and self.lives():
-            assert time.monotonic() < until, f"{self.said()}\n{path} does not come"
-            time.sleep(0.002)
+        return bool(_session(self.pid))
 
     def wait_stopped(self) -> None:
-        """Waits until some process of the group is stopped."""
+        """Waits until it, or a process that it started, is stopped."""
         until = time.monotonic() + _TIMEOUT_S
-        while "T" not in (states := _alive(self.pid)):
+        while "T" not in (states := _session(self.pid).values()):
             assert states and time.monotonic() < until, f"it did not stop, {states}:\n{self.said()}"
             time.sleep(0.002)
 
     def wait(self, timeout_s: float = _TIMEOUT_S) -> Ended:
-        """Waits for its end, and the end of all of its group."""
+        """Waits for its end, and the end of all that it started."""
         until = time.monotonic() + timeout_s
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(self.pid)
@@ -114,11 +107,11 @@ class Running:
                 os.close(descriptor)
             if not ended:
                 said = self.said()
-                os.killpg(self.pid, signal.SIGKILL)
+                _signal_all(self.pid, signal.SIGKILL)
                 raise AssertionError(f"still at work after {timeout_s} s:\n{said}")
         code = self.server.ask(wait=self.pid)["code"]
-        while _alive(self.pid):
-            assert time.monotonic() < until, f"something outlives it: {_alive(self.pid)}"
+        while left := _session(self.pid):
+            assert time.monotonic() < until, f"something outlives it: {left}"
             time.sleep(0.002)
         return Ended(code, self.said())
 
@@ -126,16 +119,22 @@ class Running:
         return "".join(self.log.with_suffix(suffix).read_text() for suffix in _STREAMS)
 
 
-def _alive(group: int) -> str:
-    """The states of the processes of a group that are not dead."""
-    states = ""
+def _session(leader: int) -> dict[int, str]:
+    """The processes of a session that are not dead, with their states."""
+    found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] not in "ZX":
-                    states += fields[0]
-    return states
+                state, _, _, session, *_ = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+                if int(session) == leader and state not in "ZX":
+                    found[int(name)] = state
+    return found
+
+
+def _signal_all(leader: int, number: int) -> None:
+    for pid in _session(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Forks:
@@ -190,8 +189,7 @@ class Forks:
     def close(self) -> None:
         """Ends the server, and what is left of the processes that it started."""
         for pid in self._started:
-            if _alive(pid):
-                os.killpg(pid, signal.SIGKILL)
+            _signal_all(pid, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait(_TIMEOUT_S)
 
@@ -226,11 +224,15 @@ def _serve() -> None:
             status = os.waitpid(request["wait"], 0)[1]
             print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), file=replies)
             continue
+        ready, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
+            os.setsid()
+            os.close(tell)
             _be_the_command(**request)
-        # Here and there, so that both find it done.
-        os.setpgid(pid, pid)
+        os.close(tell)
+        os.read(ready, 1)
+        os.close(ready)
         print(json.dumps({"pid": pid}), file=replies)
 
 
@@ -240,7 +242,6 @@ def _be_the_command(
     import transforms.disk
     from pipeline.cli import main
 
-    os.setpgid(0, 0)
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, f"{log}.out", os.O_WRONLY | os.O_CREAT),

@@ -61,7 +61,7 @@ def test_these_are_all_the_steps_of_a_run(stage, tmp_path):
     assert first == kills.STEPS["first"]
     replacement = steps_of(stage, output, tmp_path / "second", *stage.command("other", output, "--replace"))
     assert set(replacement) - set(first) <= set(kills.STEPS["replace"]) <= set(replacement)
-    assert all(replacement[step] == times for step, times in kills.STEPS["replace"].items())
+    assert {step: replacement[step] for step in kills.STEPS["replace"]} == kills.STEPS["replace"]
 
 
 def test_what_is_expected_is_what_the_input_says(stage):
