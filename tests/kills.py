@@ -77,7 +77,7 @@ REPLACEMENT = {
     "doomed run folder.rename": 3,
     "predictions.unlink": 8,
     "rejected.unlink": 8,
-    "staging.rmdir": 1,
+    "staging.rmdir": 2,
 }
 """Of a run that replaces a finished one: where it differs, and what decides."""
 
