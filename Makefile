@@ -1,5 +1,6 @@
 # make demo     install, make sample data and a model, score them, show what came out
 # make test     install what tests need, run them all (make test ARGS="-k csv" for some)
+# make kills    kill runs by the hundred, and see that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
 # make lint     ruff, both as linter and as formatter
 # make lock     resolve the dependencies anew, for Python 3.11 to 3.13 at once
@@ -13,13 +14,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHON ?=
 ROWS ?= 20000000
 PAIRS ?= 7
+KILLS ?= 200
+SEED ?= 1
 ARGS ?= -n 2 -q
 
 # Which Python to build the environment with: the first of these that runs, fits, and has venv.
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test bench lint lock clean
+.PHONY: help demo test kills bench lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -65,6 +68,9 @@ demo: demo/data/people-0.csv demo/models/people/1/saved_model.pb
 
 test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest $(ARGS)
+
+kills: $(VENV)/installed-test
+	@PYTHONPATH=. $(BIN)/python tests/kill_runs.py --kills $(KILLS) --seed $(SEED)
 
 bench: $(VENV)/installed-test
 	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS)

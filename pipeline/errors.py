@@ -51,6 +51,8 @@ _BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
 _STEP = re.compile(r" \[while running '[^']*'\]$")
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 
+_QUOTED = re.compile(r"""^(['"])(.*)\1$""")  # a KeyError's text
+
 
 def explain(error: Exception) -> tuple[int, list[str]]:
     """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
@@ -66,7 +68,7 @@ def explain(error: Exception) -> tuple[int, list[str]]:
     for name, message, step in reversed(_LAST_LINE.findall(str(error))):
         if name in _BY_NAME:
             where = f" (in step {step})" if step and name not in _OURS else ""
-            return _BY_NAME[name], [message.strip("'\"") + where]
+            return _BY_NAME[name], [_QUOTED.sub(r"\2", message) + where]
     lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
     return FAILED, ["this should not have happened; please report it:", *lines]
 

@@ -109,6 +109,10 @@ def _go(work: Work, standing: Standing) -> Outcome:
     if (manifest := standing.finished(work.fingerprint)) is not None:
         clean_up(work.output, manifest)
         return Outcome(DONE, manifest, already=True)
+    if standing.manifest is not None:
+        # What its writer could not, if it died: the run to come replaces this one, and knows of no one before it.
+        clean_up(work.output, standing.manifest)
+        standing = Standing.of(work.output, standing.discards)
     folder = standing.begun(work.fingerprint)
     if folder is None and (refused := work.refuse(standing)):
         return Outcome(OVER, refused)

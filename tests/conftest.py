@@ -1,9 +1,15 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and what they say at the end."""
 
 from __future__ import annotations
 
-import models
 import pytest
+
+pytest.register_assert_rewrite("forks", "kills", "outcomes")  # before they are imported
+
+import kills  # noqa: E402
+import models  # noqa: E402
+from forks import serving  # noqa: E402
+from outcomes import make_scene  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +23,26 @@ def model(tmp_path_factory):
         return built[name]
 
     return build
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    """A server of processes that run the command line; see `forks.Forks`."""
+    with serving(tmp_path_factory.mktemp("forks")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory, model, forks):
+    """A job, another over the same files, and what comes out of both; see `kills.Stage`."""
+    scene = make_scene(tmp_path_factory.mktemp("stage"), model("echo"), model("doubled"))
+    return kills.Stage.set(scene, forks)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the kills of all tests cost."""
+    told = [dict(report.user_properties) for report in terminalreporter.getreports("passed")]
+    told = [of for of in told if "kills" in of]
+    if told:
+        done, rows, undisturbed = (sum(of[name] for of in told) for name in ("kills", "rows", "undisturbed"))
+        terminalreporter.write_line(kills.work_done(done, rows, undisturbed))

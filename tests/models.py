@@ -31,6 +31,15 @@ def echo(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"id": _spec([None], "int64"), "x": _spec([None, 3])})})
 
 
+def doubled(folder: Path) -> Path:
+    """Id int64[?] -> out; x float32[?, 3] -> y: twice of what came in."""
+
+    def call(id, x):
+        return {"out": 2 * id, "y": 2.0 * x}
+
+    return _save(folder, {"serving_default": (call, {"id": _spec([None], "int64"), "x": _spec([None, 3])})})
+
+
 def multiply(folder: Path) -> Path:
     """Inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
     tf = import_tensorflow()

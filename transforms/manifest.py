@@ -104,6 +104,7 @@ def timings(receipts: Sequence[Receipt]) -> dict[str, Any]:
     """Seconds by stage, summed over all workers; and the clock from the first split read on."""
     counts = Counts.of(receipts)
     seconds = max((r.ended for r in receipts), default=0) - min((r.began for r in receipts), default=0)
+    seconds = max(seconds, 0)  # a clock may have been set back meanwhile
     return {
         "first_read_to_last_receipt_s": round(seconds, 3),
         "rows_per_s": round(counts.read / seconds) if seconds > 0 else None,

@@ -44,11 +44,23 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = disk().open(path, flags)
+    with _named(path):
+        descriptor = disk().open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            disk().close(descriptor)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Gives the path to what is raised on an open file: the system says only that something is wrong."""
     try:
-        yield descriptor
-    finally:
-        disk().close(descriptor)
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def exists(path: Path) -> bool:
@@ -187,12 +199,19 @@ def _locked(path: Path) -> Iterator[bytes | None]:
             yield None
             return
         try:
-            disk().lock(descriptor, fcntl.LOCK_EX)
-            if _inode(path) == disk().inode(descriptor):
-                yield _content(descriptor)
+            with _named(path):
+                disk().lock(descriptor, fcntl.LOCK_EX)
+                found = _content(descriptor) if _inode(path) == disk().inode(descriptor) else None
+            if found is not None:
+                yield found
                 return
         finally:
-            disk().close(descriptor)
+            _close(descriptor, path)
+
+
+def _close(descriptor: int, path: Path) -> None:
+    with _named(path):
+        disk().close(descriptor)
 
 
 def _inode(path: Path) -> int | None:
@@ -261,9 +280,13 @@ def remove_if_empty(path: Path) -> None:
 def hold(path: Path) -> Iterator[None]:
     """Shows to `alone`, as long as the body runs, that this process is at work on what the file stands
     for; however the process ends. Several may hold at once; waits for one that is alone."""
-    with _opened(path, os.O_RDONLY) as descriptor:
-        disk().lock(descriptor, fcntl.LOCK_SH)
+    descriptor = disk().open(path, os.O_RDONLY)
+    try:
+        with _named(path):
+            disk().lock(descriptor, fcntl.LOCK_SH)
         yield
+    finally:
+        _close(descriptor, path)
 
 
 @contextlib.contextmanager
@@ -276,13 +299,14 @@ def alone(path: Path) -> Iterator[bool]:
         return
     try:
         try:
-            disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _named(path):
+                disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
         except BlockingIOError:
             free = False
         yield free
     finally:
-        disk().close(descriptor)
+        _close(descriptor, path)
 
 
 def is_held(path: Path) -> bool:

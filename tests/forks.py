@@ -1,0 +1,261 @@
+"""A fork server: real processes that run the real command line, without the seconds that imports take.
+
+`python tests/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
+JSON on standard input. A child is a process as any other, in a session of its own: it can be killed or stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import disks
+
+ROOT = Path(__file__).parent.parent
+
+_TIMEOUT_S = 120
+
+_STREAMS = (".err", ".out")
+
+_IMPORTED_LATE = (
+    "apache_beam.runners.portability.fn_api_runner",
+    "apache_beam.ml.inference.base",
+    "outcomes",
+    "pipeline.cli",
+    "pipeline.errors",
+    "pipeline.launch",
+    "pipeline.progress",
+    "pipeline.summary",
+    "apache_beam.typehints.opcodes",
+    "polars",
+    "pyarrow.csv",
+    "pyarrow.parquet",
+    "rich._emoji_codes",
+    "rich.progress",
+    "transforms.csv_blocks",
+    "transforms.csv_typed",
+    "transforms.read_csv",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+      code: its exit code; the negative number of the signal that killed it.
+      said: what it wrote to standard error, then to standard output.
+    """
+
+    code: int
+    said: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """A process that was started, in a session of its own."""
+
+    pid: int
+    log: Path
+    server: Forks
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process, and none that it started."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> Ended:
+        """Kills the process, if it lives, and waits until nothing that it started is at work."""
+        self.signal(signal.SIGKILL)
+        return self.wait()
+
+    def go_on(self) -> None:
+        """Lets what was stopped go on."""
+        _signal_all(self.pid, signal.SIGCONT)
+
+    def lives(self) -> bool:
+        return bool(_session(self.pid))
+
+    def wait_stopped(self) -> None:
+        """Waits until it, or a process that it started, is stopped."""
+        until = time.monotonic() + _TIMEOUT_S
+        while "T" not in (states := _session(self.pid).values()):
+            assert states and time.monotonic() < until, f"it did not stop, {states}:\n{self.said()}"
+            time.sleep(0.002)
+
+    def wait(self, timeout_s: float = _TIMEOUT_S) -> Ended:
+        """Waits for its end, and the end of all that it started."""
+        until = time.monotonic() + timeout_s
+        with contextlib.suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                ended, _, _ = select.select([descriptor], [], [], timeout_s)
+            finally:
+                os.close(descriptor)
+            if not ended:
+                said = self.said()
+                _signal_all(self.pid, signal.SIGKILL)
+                raise AssertionError(f"still at work after {timeout_s} s:\n{said}")
+        code = self.server.ask(wait=self.pid)["code"]
+        while left := _session(self.pid):
+            assert time.monotonic() < until, f"something outlives it: {left}"
+            time.sleep(0.002)
+        return Ended(code, self.said())
+
+    def said(self) -> str:
+        return "".join(self.log.with_suffix(suffix).read_text() for suffix in _STREAMS)
+
+
+def _session(leader: int) -> dict[int, str]:
+    """The processes of a session that are not dead, with their states."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, session, *_ = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+                if int(session) == leader and state not in "ZX":
+                    found[int(name)] = state
+    return found
+
+
+def _signal_all(leader: int, number: int) -> None:
+    for pid in _session(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class Forks:
+    """The server, from the side of those who use it.
+
+    Args:
+      folder: for what the processes say.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._numbers, self._lock = folder, itertools.count(), threading.Lock()
+        self._started: list[int] = []
+        path = f"{ROOT}:{ROOT / 'tests'}"
+        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "forks.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=open(folder / "server.err", "w"),  # noqa: SIM115
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        assert line, (self._folder / "server.err").read_text()
+        return json.loads(line)
+
+    def start(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Running:
+        """Starts `beam-score ARGUMENTS`.
+
+        Args:
+          disk: what stands for the disk in it; see `disks.make`.
+          environment: variables that it has besides.
+        """
+        log = self._folder / f"run-{next(self._numbers)}"
+        for suffix in _STREAMS:
+            log.with_suffix(suffix).touch()
+        pid = self.ask(arguments=arguments, log=str(log), disk=disk, environment=environment)["pid"]
+        self._started.append(pid)
+        return Running(pid, log, self)
+
+    def run(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Ended:
+        """Runs `beam-score ARGUMENTS` to its end; as `start`."""
+        return self.start(*arguments, disk=disk, **environment).wait()
+
+    def close(self) -> None:
+        """Ends the server, and what is left of the processes that it started."""
+        for pid in self._started:
+            _signal_all(pid, signal.SIGKILL)
+        self._process.stdin.close()
+        self._process.wait(_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Forks]:
+    forks = Forks(folder)
+    try:
+        yield forks
+    finally:
+        forks.close()
+
+
+# The server's side.
+
+
+def _serve() -> None:
+    from transforms.model import import_tensorflow
+
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    import_tensorflow()
+    for module in _IMPORTED_LATE:
+        importlib.import_module(module)
+    # What is there now is never collected: the pages of the children stay those of the server.
+    gc.collect()
+    gc.freeze()
+    assert threading.active_count() == 1, "a child has but the one thread that forked"
+    # Not by iterating over standard input, of which a child would have a copy of what is read ahead.
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        if "wait" in request:
+            status = os.waitpid(request["wait"], 0)[1]
+            print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), file=replies)
+            continue
+        ready, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            os.close(tell)
+            _be_the_command(**request)
+        os.close(tell)
+        os.read(ready, 1)
+        os.close(ready)
+        print(json.dumps({"pid": pid}), file=replies)
+
+
+def _be_the_command(
+    arguments: list[str], log: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
+) -> None:
+    import transforms.disk
+    from pipeline.cli import main
+
+    for descriptor, path, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, f"{log}.out", os.O_WRONLY | os.O_CREAT),
+        (2, f"{log}.err", os.O_WRONLY | os.O_CREAT),
+    ):
+        opened = os.open(path, flags, 0o644)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    if disk is not None:
+        transforms.disk.use(disks.make(**disk))
+    os.environ.update(environment)
+    sys.argv = ["beam-score", *arguments]
+    main()
+
+
+if __name__ == "__main__":
+    _serve()
