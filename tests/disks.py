@@ -76,7 +76,7 @@ class Watched(Disk):
         """
 
     def after(self, step: str) -> None:
-        """Called after a call has succeeded."""
+        """Called after a call was made, whatever the system said."""
 
     def open(self, path: Path, flags: int) -> int:
         descriptor = self._around("open", path, path, bool(flags & os.O_CREAT), path, flags)
@@ -96,9 +96,10 @@ class Watched(Disk):
     def _around(self, call: str, of: Path, path: Path | None, changes: bool, *arguments: Any) -> Any:
         step = self._step(call, of)
         self.before(step, changes, path)
-        result = getattr(Disk, call)(self, *arguments)
-        self.after(step)
-        return result
+        try:
+            return getattr(Disk, call)(self, *arguments)
+        finally:
+            self.after(step)
 
 
 def _on_descriptor(call: str) -> Callable:

@@ -1,4 +1,9 @@
-"""Kills runs by the thousand: `python tests/kill_runs.py --kills 1000 --seed 1`. See `kills`."""
+"""Kills runs by the thousand: `make kills KILLS=1000 SEED=1`, or
+
+    PYTHONPATH=. python tests/kill_runs.py --kills 1000 --seed 1
+
+See `kills` for what a case is.
+"""
 
 from __future__ import annotations
 
