@@ -66,6 +66,7 @@ def measure(output: str, splits: int, threads: int = 2) -> dict[str, Any]:
     planned = [Split(n, (FileRange(f"data/{n:06d}.csv", 4096, bytes=4096),)) for n in range(splits)]
     header = {
         "fingerprint": {}, "start_up_s": {}, "engine": None, "versions": {}, "model": {},
+        "headers": [], "parent": None,
         "inputs": [{"path": f"data/{n:06d}.csv", "size": 4096} for n in range(splits)],
         "job": {"output": {"format": "parquet", "not_finite": "null"}},
     }  # fmt: skip

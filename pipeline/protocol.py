@@ -92,7 +92,7 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
     for _ in range(_LOOKS):
         with contextlib.suppress(Overrun):
             try:
-                return _go(work, Standing.of(work.output, discards, work.files))
+                return _go(work, discards)
             except Overrun:
                 raise
             except Exception as error:
@@ -105,14 +105,14 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
     raise Overtaken(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
 
 
-def _go(work: Work, standing: Standing) -> Outcome:
-    if (manifest := standing.finished(work.fingerprint)) is not None:
-        clean_up(work.output, manifest)
-        return Outcome(DONE, manifest, already=True)
+def _go(work: Work, discards: Collection[str]) -> Outcome:
+    standing = Standing.of(work.output, discards, work.files)
     if standing.manifest is not None:
-        # What its writer could not, if it died: the run to come replaces this one, and knows of no one before it.
+        # What its writer could not, if it died; a run that replaces it will know of no one before it.
         clean_up(work.output, standing.manifest)
-        standing = Standing.of(work.output, standing.discards)
+        standing = Standing.of(work.output, discards, work.files)
+    if (manifest := standing.finished(work.fingerprint)) is not None:
+        return Outcome(DONE, manifest, already=True)
     folder = standing.begun(work.fingerprint)
     if folder is None and (refused := work.refuse(standing)):
         return Outcome(OVER, refused)

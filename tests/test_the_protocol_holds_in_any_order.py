@@ -79,6 +79,7 @@ class SmallJob:
             header = {
                 "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
                 "job": {"output": {"format": "jsonl", "not_finite": "null"}}, "model": {},
+                "headers": [], "parent": None,
             }  # fmt: skip
             return freeze(standing, self.fingerprint, splits, header, run)
 
