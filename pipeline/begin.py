@@ -1,4 +1,4 @@
-"""The beginning of a run: what the output folder holds already, and the plan of a new run."""
+"""The beginning of a run: how its model is called, and its plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.build import Steps
 from pipeline.preflight import Prepared
-from pipeline.standing import Standing
+from pipeline.standing import Overrun, Standing
 from pipeline.trial import choose_batch, try_rows
 from transforms import storage
 from transforms.manifest import drop_current, read_manifest
@@ -30,10 +30,6 @@ from transforms.verdict import PUBLISH, verdicts
 log = logging.getLogger(__name__)
 
 _PACKAGES = ("beam-score", "apache-beam", "tensorflow", "tfx-bsl", "pyarrow", "polars", "numpy")
-
-
-class Overrun(Exception):
-    """Another launch was faster: look again."""
 
 
 @contextlib.contextmanager
@@ -128,7 +124,8 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
     """
     staging = folder.current.parent
     try:
-        storage.make_folder(staging)
+        for path in (staging.parent, staging):
+            storage.make_folder(path)
         claimed = storage.swap(folder.current, standing.known, seal({"run": folder.run, "fingerprint": print_}))
     except FileNotFoundError:  # one that has just finished takes the empty folder away
         claimed = False

@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.begin import Overrun, is_read
-from pipeline.standing import Standing
+from pipeline.begin import is_read
+from pipeline.standing import Overrun, Standing
 from transforms import storage
 from transforms.files import InputFile
 from transforms.manifest import DONE as PUBLISHED

@@ -18,6 +18,10 @@ class Changed(JobError):
     """The output folder holds another job."""
 
 
+class Overrun(Exception):
+    """Another launch was faster: look again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Standing:
     """What an output folder holds, as the files of the protocol tell it.
@@ -83,7 +87,9 @@ class Standing:
     def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
         """The run of this job that is to be gone on with; it may have no plan yet.
 
-        Raises Changed for another job's.
+        Raises:
+          Changed: it is another job's.
+          Overrun: it has been published, or discarded, since it was found.
         """
         if self.current is None or self.current["run"] in self.discards:
             return None
@@ -101,6 +107,8 @@ class Standing:
                     read_plan(folder)
                 return folder
             found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
+        except FileNotFoundError:
+            raise Overrun from None
         except Damaged as error:
             found = f"that cannot be gone on with ({error})"
         raise Changed(

@@ -72,7 +72,7 @@ REPLACEMENT = {
     "predictions.link": 8,
     "manifest draft.fsync": 1,
     "manifest.rename": 1,
-    "output.fsync": 2,
+    "output.fsync": 4,
     "current.unlink": 1,
     "doomed run folder.rename": 3,
     "predictions.unlink": 8,

@@ -14,12 +14,12 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.begin import Overrun, plan_run
+from pipeline.begin import plan_run
 from pipeline.job import load_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.preflight import fingerprint, prepare
-from pipeline.standing import Changed, Standing
+from pipeline.standing import Changed, Overrun, Standing
 from pipeline.trial import load
 from transforms.manifest import clean_up
 

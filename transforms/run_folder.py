@@ -70,7 +70,7 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
     Args:
       header: what else is frozen; see `read_plan`.
     """
-    for path in (folder.parts, folder.receipts, folder.path / "plan"):
+    for path in (folder.path, folder.parts, folder.receipts, folder.path / "plan"):
         storage.make_folder(path)
     names = []
     for at in range(0, len(splits), SHARD_SPLITS):

@@ -25,15 +25,14 @@ _LOOK_AGAIN_S = 0.002
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, its parents, and makes their names durable. Only the launcher calls this."""
-    missing = []
-    while path != path.parent and not exists(path):
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            disk().mkdir(folder)
-        sync_folder(folder.parent)
+    """Makes a folder, and parents that are missing, and makes its name durable, whoever made it. Only a launch
+    calls this."""
+    if not exists(path.parent):
+        make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        disk().mkdir(path)
+    with contextlib.suppress(PermissionError):  # a folder that may be passed through, and not listed
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,8 @@ from transforms.receipt import Counts, Part, Receipt
 from transforms.receipts import collect
 from transforms.run_folder import RunFolder, read_plan
 from transforms.sealed import Damaged, read_sealed, seal
+
+log = logging.getLogger(__name__)
 
 PUBLISH = "publish"
 
@@ -225,7 +228,10 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     standing = read_manifest(folder.output)
     if standing is None or standing["run"] != folder.run:
         return manifest
-    clean_up(folder.output, standing, keep_replaced)
+    try:
+        clean_up(folder.output, standing, keep_replaced)
+    except OSError as error:
+        log.warning("run %s is published, and leaves files over (%s): beam-score clean removes them", folder.run, error)
     return standing
 
 
