@@ -34,7 +34,7 @@ from transforms.model import (
     unsupported,
 )
 from transforms.postprocess import OutputPlan
-from transforms.preprocess import Input, PreprocessError, load_function
+from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
 from transforms.serialize import RECORD
 
@@ -273,7 +273,10 @@ def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature
         "input settings": job.input.model_dump(mode="json", exclude={"files"}),
         "model": [model_hash, signature],
         "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],
-        "preprocessing": [job.preprocess, {n: i.model_dump(mode="json") for n, i in sorted(job.inputs.items())}],
+        "preprocessing": [
+            job.preprocess and [job.preprocess, hash_code(job.preprocess)],
+            {n: i.model_dump(mode="json") for n, i in sorted(job.inputs.items())},
+        ],
         "outputs": [
             {n: o.model_dump(mode="json") for n, o in job.outputs.items()},
             job.output.model_dump(mode="json", exclude={"path"}),

@@ -176,6 +176,18 @@ def test_a_changed_job_is_refused_with_what_changed(tmp_path, people, model, sta
     assert run(job).code == (0 if finished else 3)
 
 
+def test_another_preprocessing_under_the_same_name_is_another_job(tmp_path, people, model):
+    code = tmp_path / "features_of_mine.py"
+    code.write_text("def same(rows):\n    return rows\n")
+    job = jobs.write_job(tmp_path, model("multiply"), rejects={"budget": "10%"}, preprocess="features_of_mine:same")
+    path = {"PYTHONPATH": f"{jobs.environment()['PYTHONPATH']}:{tmp_path}"}
+    assert jobs.cli("run", job, **path).returncode == 0
+    assert "Finished already" in jobs.cli("run", job, **path).stdout
+    code.write_text("def same(rows):\n    return rows.slice(0)\n")
+    again = jobs.cli("run", job, **path)
+    assert again.returncode == 2 and "(preprocessing changed)" in again.stderr
+
+
 def test_replace_takes_the_old_files_away_after_the_new_ones_stand(tmp_path, people, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
     old = run(job).manifest

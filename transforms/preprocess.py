@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -46,6 +49,18 @@ def load_function(name: str) -> Function:
     if not callable(found):
         raise PreprocessError(f"preprocess {name!r} is not a function")
     return found
+
+
+def hash_code(name: str) -> str | None:
+    """The SHA-256 of the source file of the module that has a function; None where it has none. What that module
+    imports is not part of it.
+
+    Raises:
+      PreprocessError: as `load_function`.
+    """
+    load_function(name)
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def apply_function(block: Block, name: str, function: Function, attempts: Attempts) -> tuple[Block, pa.RecordBatch]:
