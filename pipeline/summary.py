@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,9 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     for name, path in where.items():
         if path is not None:
             console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
+    if counts["rejected"] or counts["stretches"]:
+        again = f"beam-score replay {shlex.quote(output)} --set KEY=VALUE"
+        console.print(f"mend it      [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
     if done:
         console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
         return
