@@ -66,16 +66,20 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
       JobError: that is no output folder.
     """
     with _looked(output, unfinished) as found:
-        if not dry_run:
-            if found.over is not None:
-                drop_current(output, [found.over])  # before its folder: else a launch would plan it anew
-            for leftover in found.leftovers:
-                if leftover.path.is_dir():
-                    storage.remove_folder(leftover.path)
-                else:
-                    storage.remove(leftover.path)
-            if storage.names(Path(output, STAGING)) == []:
-                storage.remove_if_empty(Path(output, STAGING))
+        if dry_run:
+            return found
+        if found.over is not None:
+            drop_current(output, [found.over])  # before its folder: else a launch would plan it anew
+        for leftover in found.leftovers:
+            if leftover.path.is_dir():
+                storage.remove_folder(leftover.path)
+            else:
+                storage.remove(leftover.path)
+        storage.remove_if_empty(Path(output, STAGING))
+    if found.over is not None:
+        # Now that nobody can publish it any more, what it has under final names is on no record.
+        with contextlib.suppress(JobError):
+            found.leftovers += clean(output).leftovers
     return found
 
 
@@ -147,7 +151,7 @@ def _published(standing: Standing, final: Sequence[Path], found: Found) -> None:
     """What stands under final names and is on no record."""
     records = [r for r in (standing.manifest, standing.failed) if r is not None]
     runs = {record["run"] for record in records}
-    if standing.current is not None and found.over is None:
+    if standing.current is not None:  # it may be published while this looks
         runs.add(standing.current["run"])
     for path in final:
         named = _OF_A_RUN.fullmatch(path.name)

@@ -126,6 +126,9 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
     except Exception as error:
         if storage.exists(folder.path) or published(folder.output, folder.run):
             raise
+        now = Standing.of(work.output)
+        if now.current is None and now.manifest == standing.manifest:
+            raise Overrun from error  # cleaned away before it was seen to live
         raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
 
 

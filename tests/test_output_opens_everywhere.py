@@ -62,8 +62,8 @@ def published(tmp_path_factory, model):
 
 
 def documented_fields(document):
-    """The fields that a document lists, in its first table."""
-    lines = (jobs.ROOT / "docs" / document).read_text().splitlines()
+    """The fields that a document lists, before its first section."""
+    lines = (jobs.ROOT / "docs" / document).read_text().partition("\n## ")[0].splitlines()
     return [line.split("`")[1] for line in lines if line.startswith("| `")]
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import jobs
 import pytest
@@ -383,7 +384,8 @@ def test_a_run_in_another_process_is_watched_to_its_end(tmp_path, model):
     when_some_are_done(process, output)
     running = look(output)
     assert running.state == "running" and running.splits_done > 0 and running.rows_per_s > 0
-    process.send_signal(signal.SIGSTOP)  # as one whose launch takes its time
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGSTOP)  # as one whose launch takes its time
     try:
         done = jobs.cli("status", str(output), "--json")
         assert done.returncode == 4, done.stderr
@@ -391,7 +393,7 @@ def test_a_run_in_another_process_is_watched_to_its_end(tmp_path, model):
         assert said["state"] == "running" and 0 < said["counts"]["read"] < 40_000 and said["seconds_left"] > 0
         assert said["splits"]["done"] == len(jobs.staged(output)) and said["bytes"]["done"] < said["bytes"]["all"]
     finally:
-        process.send_signal(signal.SIGCONT)
+        os.kill(int(worker), signal.SIGCONT)
     began = time.monotonic()
     watching = jobs.start("status", str(output), "--watch")
     assert process.wait(120) == 0, process.communicate()
