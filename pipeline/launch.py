@@ -74,15 +74,20 @@ def run(
         if parent is not None:
             print_["parent"] = parent.fingerprint()
 
+    def imported() -> None:
+        if "import" not in seconds:
+            with clock(seconds, "import"):
+                import_tensorflow()
+
     def plan(standing: Standing) -> RunFolder:
-        with clock(seconds, "import"):
-            import_tensorflow()
+        imported()
         with clock(seconds, "load"):
             servable = load(prepared)
         return plan_run(prepared, print_, servable, standing, seconds, new)
 
     def score(folder: RunFolder) -> None:
         logs.name_run(folder.run)
+        imported()  # not in a worker's thread, beside others: that takes twice as long
         steps = pinned(prepared, read_plan(folder))
         _launch(job, folder, steps, beam_args, show_progress, seconds, keep_replaced)
 
@@ -145,7 +150,7 @@ def _launch(
     if DRAIN.is_set():
         DRAIN.clear()
         done = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
-        if storage.exists(folder.path) and done < plan["splits"]:
+        if storage.exists(folder.plan) and done < plan["splits"]:
             raise interrupts.Drained(
                 f"stopped: {done} of {plan['splits']} splits are done; the same command goes on from here"
             )

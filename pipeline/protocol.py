@@ -124,7 +124,7 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
                 work.score(folder)
             return _verdict(work, folder)
     except Exception as error:
-        if storage.exists(folder.path) or published(folder.output, folder.run):
+        if storage.exists(folder.plan) or published(folder.output, folder.run):
             raise
         now = Standing.of(work.output)
         if now.current is None and now.manifest == standing.manifest:

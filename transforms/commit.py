@@ -44,7 +44,7 @@ class _CommitFn(beam.DoFn):
         self.folder, self.budget, self.schema, self.keep_replaced = folder, budget, schema, keep_replaced
 
     def process(self, everything):
-        if not storage.exists(self.folder.path):
+        if not storage.exists(self.folder.plan):
             return  # another launch of the same job has published and cleaned up
         if DRAIN.is_set() and None in collect(self.folder, read_plan(self.folder)["splits"]):
             return  # the launcher tells how far it came

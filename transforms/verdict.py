@@ -220,7 +220,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
             storage.replace(output / FAILED, content, folder.path)
     except FileNotFoundError:
         # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
-        if storage.exists(folder.path):
+        if storage.exists(folder.plan):
             raise
         if not published(folder.output, folder.run):
             raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
