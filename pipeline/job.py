@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,61 +10,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.mistakes import JobError, sentences
+from runners.settings import EngineSettings
 from transforms.contract import Column, Contract, Strict
 from transforms.inputs import Input
 from transforms.postprocess import Output
+from transforms.units import parse_bytes, parse_seconds, parse_share
 from transforms.verdict import Budget
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
-
-def parse_bytes(value: Any) -> int:
-    """64MB, 64 MiB or a number, as bytes."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    text = str(value).strip().upper().replace(" ", "")
-    digits = text.rstrip("BKMGI")
-    try:
-        return int(float(digits) * _UNITS[text[len(digits) :]])
-    except (ValueError, KeyError):
-        raise ValueError(f"{value!r} is no size: write 64MB, 64MiB or a number of bytes") from None
-
-
-def parse_share(value: Any) -> int | float:
-    """1% as a float share of 0.01; a whole number as a count."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            share = float(value.strip()[:-1]) / 100
-        except ValueError:
-            raise ValueError(f"{value!r} is no share: write 1% or a whole number of rows") from None
-        if not 0 <= share <= 1:
-            raise ValueError(f"{value!r}: a share is from 0% to 100%")
-        return share
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    if isinstance(value, float) and 0 <= value < 1:
-        return value
-    raise ValueError(f"{value!r}: write a share, as 1%, or a whole number of rows")
-
-
-def parse_seconds(value: Any) -> float | None:
-    """30s, 2m, 1h or a number of seconds, as seconds; null for none."""
-    if value is None:
-        return None
-    text = str(value).strip().lower()
-    unit = text[-1:] if text[-1:] in _SECONDS else "s"
-    try:
-        seconds = float(text.removesuffix(unit)) * _SECONDS[unit]
-    except ValueError:
-        seconds = 0.0
-    if isinstance(value, bool) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{value!r} is no duration: write 30s, 2m, 1h or a number of seconds above 0")
-    return seconds
 
 
 class Csv(Strict):
@@ -177,43 +127,6 @@ class Rejects(Strict):
         return Budget(share=self.budget, files=self.files)
 
 
-class Engine(Strict):
-    """Where and how it runs. Nothing here changes a result."""
-
-    runner: Literal["local"] = "local"
-    workers: int | Literal["auto"] = "auto"
-    split_bytes: int = 64_000_000
-    block_bytes: int = 1 << 20
-    xla: Literal["auto", "on", "off"] = "auto"
-    intra_op_threads: int | Literal["auto"] = "auto"
-
-    _bytes = pydantic.field_validator("split_bytes", "block_bytes", mode="before")(parse_bytes)
-
-    @pydantic.field_validator("xla", mode="before")
-    @classmethod
-    def _switch(cls, value: Any) -> Any:
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-
-    @pydantic.model_validator(mode="after")
-    def _sizes(self) -> Engine:
-        if self.split_bytes < 1 << 10 or self.block_bytes < 1 << 10:
-            raise ValueError("split_bytes and block_bytes are at least 1 KiB")
-        if isinstance(self.workers, int) and self.workers < 1:
-            raise ValueError("workers: a positive number, or auto")
-        if isinstance(self.intra_op_threads, int) and self.intra_op_threads < 1:
-            raise ValueError("intra_op_threads: a positive number, or auto")
-        return self
-
-    @property
-    def worker_count(self) -> int:
-        return self.workers if isinstance(self.workers, int) else available_cores()
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Job(Strict):
     """A whole job file. See docs/job-file.md."""
 
@@ -225,7 +138,7 @@ class Job(Strict):
     inputs: Mapping[str, Input] = {}
     outputs: Mapping[str, Output] = {}
     rejects: Rejects = Rejects()
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
 
     @pydantic.field_validator("outputs", mode="before")
     @classmethod

@@ -23,7 +23,7 @@ from pipeline.refuse import refuse_unusable
 from pipeline.replay import Parent
 from pipeline.standing import Standing
 from pipeline.trial import load
-from runners import local
+from runners.engine import Engine, engine_of
 from transforms import deadline, storage
 from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP
@@ -61,7 +61,8 @@ def run(
       JobError: nothing was launched.
       Exception: it was, and did not come to a verdict; see `pipeline.errors`.
     """
-    if problems := local.check_options(beam_args):
+    engine = engine_of(job.engine, beam_args)
+    if problems := engine.problems():
         raise JobError(problems)
     seconds: dict[str, float] = {}
     logs.name_run(new := new_run())
@@ -89,7 +90,7 @@ def run(
         logs.name_run(folder.run)
         imported()  # not in a worker's thread, beside others: that takes twice as long
         steps = pinned(prepared, read_plan(folder))
-        _launch(job, folder, steps, beam_args, show_progress, seconds, keep_replaced)
+        _launch(job, folder, steps, engine, show_progress, seconds, keep_replaced)
 
     work = Work(
         output=output,
@@ -109,7 +110,7 @@ def _launch(
     job: Job,
     folder: RunFolder,
     steps: Steps,
-    beam_args: Sequence[str],
+    engine: Engine,
     show_progress: Callable | None,
     seconds: dict[str, float],
     keep_replaced: bool,
@@ -125,23 +126,19 @@ def _launch(
     reset_reject_count()
 
     def work() -> None:
-        local.run(
-            lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced),
-            job.engine.worker_count,
-            beam_args,
-        )
+        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced))
 
     cpu, running = time.process_time(), None
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, show_progress):
             running = _started(work)
-            with interrupts.first_sigint_calls(DRAIN.set) if local.in_one_process(beam_args) else nullcontext():
+            with interrupts.first_sigint_calls(DRAIN.set) if engine.in_one_process else nullcontext():
                 _wait_for(running)
             running.result()
     except BaseException as error:
         STOP.set()
-        local.stop()
+        engine.stop()
         # Beam's other workers go on after one has raised: none may outlive this call.
         if _workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
             STOP.clear()

@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.build import Steps
-from pipeline.job import Engine, Job, available_cores
+from pipeline.job import Job
 from pipeline.mistakes import JobError
 from pipeline.replay import Parent
+from runners.settings import EngineSettings, available_cores
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
@@ -155,7 +156,7 @@ def prepare(job: Job, parent: Parent | None = None) -> Prepared:
     return Prepared(job, files, version, model_hash, steps, unusable, headers, parent)
 
 
-def _op_threads(engine: Engine) -> int:
+def _op_threads(engine: EngineSettings) -> int:
     """Threads that one op may use: the cores that no worker has."""
     if isinstance(engine.intra_op_threads, int):
         return engine.intra_op_threads

@@ -7,15 +7,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import apache_beam as beam
 import polars as pl
+from apache_beam.runners.runner import PipelineResult
 
 from pipeline.begin import pinned, plan_run
 from pipeline.build import Steps
 from pipeline.job import Job, parse_job
 from pipeline.preflight import fingerprint, prepare
 from pipeline.trial import load
+from runners.local import Local
+from runners.settings import EngineSettings
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, read_plan
 from transforms.write import WriteSettings
@@ -90,6 +95,11 @@ def plan(job_: Job) -> Planned:
     steps = pinned(prepared, read_plan(folder))
     write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)
     return Planned(job_, folder, steps, write, read_plan(folder)["splits"])
+
+
+def run_locally(build: Callable[[beam.Pipeline], object], workers: int) -> PipelineResult:
+    """Runs a pipeline with so many threads."""
+    return Local(EngineSettings(workers=workers)).run(build)
 
 
 def receipts(folder: RunFolder) -> list[Receipt]:

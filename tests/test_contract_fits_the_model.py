@@ -391,7 +391,7 @@ def test_a_function_gives_what_fits_in_any_plain_form(tmp_path, model, monkeypat
 
 @pytest.mark.parametrize(("workers", "threads", "expected"), [(1, "auto", None), (4096, "auto", 1), (2, 3, 3)])
 def test_threads_of_an_op_are_the_cores_that_no_worker_has(tmp_path, model, workers, threads, expected):
-    from pipeline.job import available_cores
+    from runners.settings import available_cores
 
     path = write(tmp_path, [{"x": 1.0}], "jsonl")
     job = parse_job(

@@ -24,7 +24,6 @@ from pipeline.job import load_job, parse_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.preflight import fingerprint, prepare
-from runners import local
 from transforms import in_hand
 from transforms.deadline import THREAD, ModelHangs, within
 from transforms.halving import Attempts, halve
@@ -373,7 +372,7 @@ def test_a_worker_loads_only_the_model_of_the_plan(tmp_path, model):
         file.write(b"\0")
     shards = read_plan(planned.folder)["shards"]
     with pytest.raises(Exception, match="has changed since this run was planned") as error:
-        local.run(lambda p: build(p, planned.steps, planned.write, shards, planned.job.rejects.as_budget()), 1)
+        jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, planned.job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
     assert code == 1 and str(copy) in said
     assert planned.steps.call.sha256 in said and hash_model(copy) in said and "put the planned model back" in said

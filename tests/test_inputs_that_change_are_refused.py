@@ -17,7 +17,6 @@ from pipeline.build import build
 from pipeline.errors import explain
 from pipeline.launch import run
 from pipeline.standing import Changed
-from runners import local
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
@@ -289,7 +288,7 @@ def test_a_worker_that_begins_after_the_change_refuses(tmp_path, job):
     (tmp_path / "data" / "people-2.csv").touch()
     shards = read_plan(planned.folder)["shards"]
     with pytest.raises(Exception, match="since the files were listed") as error:
-        local.run(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
+        jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
     assert code == 1 and "people-2.csv has changed" in said
     assert not (tmp_path / "out" / "manifest.json").exists()

@@ -12,7 +12,6 @@ import pytest
 
 from pipeline.build import build
 from pipeline.launch import run
-from runners import local
 from transforms import storage
 from transforms.block import NO_REJECTED, ROW, Block, BlockCoder, Fault, concat, reject_rows, stretch
 from transforms.commit import Commit
@@ -76,7 +75,7 @@ def chain(pipeline, planned, after_read=(), infer=None, before_write=()):
 
 def launch(planned, workers=2, **between):
     STOP.clear()
-    return local.run(lambda pipeline: chain(pipeline, planned, **between), workers)
+    return jobs.run_locally(lambda pipeline: chain(pipeline, planned, **between), workers)
 
 
 def published(output):
@@ -88,7 +87,7 @@ def test_every_row_is_predicted_or_rejected_in_every_split_and_in_the_run(people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply"), rejects={"budget": "5%"}))
     assert planned.splits > 4
     none = Budget(rows=0, share=None)
-    local.run(lambda p: build(p, planned.steps, planned.write, read_plan(planned.folder)["shards"], none), 2)
+    jobs.run_locally(lambda p: build(p, planned.steps, planned.write, read_plan(planned.folder)["shards"], none), 2)
     receipts = jobs.receipts(planned.folder)  # over budget: staging stays to be looked at
     assert [r.split for r in receipts] == list(range(planned.splits))
     for receipt in receipts:

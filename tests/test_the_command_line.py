@@ -13,7 +13,6 @@ from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
 from pipeline.standing import Standing
-from runners import local
 from transforms.run_folder import read_plan
 
 MARKER = "sesame"  # stands in every row of some data, and must stand in no log
@@ -362,7 +361,7 @@ def test_metrics_have_stable_names(people, model):
     planned = jobs.plan(jobs.job(people, model("multiply"), columns=columns, rejects={"budget": "5%"}))
     from pipeline.build import build
 
-    result = local.run(
+    result = jobs.run_locally(
         lambda p: build(
             p, planned.steps, planned.write, read_plan(planned.folder)["shards"], planned.job.rejects.as_budget()
         ),

@@ -1,0 +1,53 @@
+"""Beam's own options, as a person gives them after `--`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from transforms.names import near_miss
+
+
+class _Wrong(Exception):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise _Wrong(message)
+
+
+def problems(beam_args: Sequence[str], runner: str, classes: Collection[str]) -> list[str]:
+    """What is wrong with them, a sentence each. Beam itself drops those it does not know with no more than a line
+    in the log, and a typing mistake with them.
+
+    Args:
+      runner: what the job file says (`engine.runner`).
+      classes: the names of Beam's runners that this may mean.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for kind in PipelineOptions.__subclasses__():
+        try:
+            kind._add_argparse_args(parser)
+        except argparse.ArgumentError:  # two kinds share an option
+            continue
+    try:
+        given, unknown = parser.parse_known_args(list(beam_args))
+    except _Wrong as error:
+        return [f"Beam's options: {error}"]
+    known = [o.lstrip("-") for o in parser._option_string_actions]
+    found = []
+    for option in unknown:
+        name = option.partition("=")[0]
+        if name.startswith("-"):
+            found.append(f"Beam's options: there is no {name}{near_miss(name.lstrip('-'), known)}")
+        else:
+            found.append(f"Beam's options: {option!r} belongs to no option: write --name=value")
+    if given.runner is not None and given.runner.rpartition(".")[2] not in classes:
+        found.append(
+            f"Beam's options: --runner={given.runner}: the runner is set in the job file (engine.runner), "
+            f"and is {runner}"
+        )
+    return found

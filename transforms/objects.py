@@ -1,0 +1,133 @@
+"""Objects in a store: where one is, and what a store must be able to do for the rest of the project.
+
+`gs://bucket/key` and `s3://bucket/key`. A store knows no folders and renames nothing; what it has instead is a
+version of every object, and writing or removing one only if it is still (or not yet) at a version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+SCHEMES = ("gs", "s3")
+
+ABSENT = ""
+"""The version of what is not there."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class ObjectPath:
+    """Where an object is, or a "folder" of them. Reads like a `pathlib.PurePosixPath`, as far as this project
+    needs it.
+
+    Attributes:
+      scheme: `gs` or `s3`.
+      bucket: its bucket.
+      key: its name in the bucket, without a slash at either end; empty for the bucket itself.
+    """
+
+    scheme: str
+    bucket: str
+    key: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ObjectPath:
+        """From `gs://bucket/key`. Raises ValueError, with what is wrong, for anything else."""
+        scheme, separator, rest = text.partition("://")
+        bucket, _, key = rest.partition("/")
+        if not separator or scheme not in SCHEMES:
+            raise ValueError(f"{text}: expected a local path, gs://BUCKET/... or s3://BUCKET/...")
+        if not bucket:
+            raise ValueError(f"{text}: names no bucket, expected {scheme}://BUCKET/...")
+        return cls(scheme, bucket, key.strip("/"))
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.key}".rstrip("/")
+
+    def __truediv__(self, name: str) -> ObjectPath:
+        return dataclasses.replace(self, key=f"{self.key}/{name}".strip("/"))
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        return f".{self.name.rpartition('.')[2]}" if "." in self.name.lstrip(".") else ""
+
+    @property
+    def parent(self) -> ObjectPath:
+        return dataclasses.replace(self, key=self.key.rpartition("/")[0])
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (f"{self.scheme}://{self.bucket}", *filter(None, self.key.split("/")))
+
+
+def is_object(path: str) -> bool:
+    """Whether a text names something in a store, rather than a local file."""
+    return "://" in path
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectInfo:
+    """What a store says of an object.
+
+    Attributes:
+      path: where it is.
+      size: in bytes.
+      version: tells whether it is still the same: a generation (GCS), an ETag (S3).
+      crc32c: of its content, in hexadecimal; None where the store does not tell.
+      updated: seconds since the epoch, by the store's clock.
+    """
+
+    path: ObjectPath
+    size: int
+    version: str
+    crc32c: str | None
+    updated: float
+
+
+class VersionMismatch(OSError):
+    """An object is not at the version that the call was for: someone else was first."""
+
+
+class ObjectStore(Protocol):
+    """What is asked of a store. Safe to call from many threads; one a process and scheme (`store_of`).
+
+    Calls are tried again where that may help (connection lost, 408, 429, 5xx), for a bounded time. All raise
+    OSError with the object's name in `filename` and a sentence in `strerror`; PermissionError where access is
+    denied; FileNotFoundError where the bucket, or an object that must be there, is not.
+    """
+
+    def info(self, path: ObjectPath) -> ObjectInfo | None:
+        """What is known of an object; None where there is none."""
+
+    def list(self, folder: ObjectPath, recursive: bool = True) -> Iterator[ObjectInfo | ObjectPath]:
+        """The objects under a folder, in order of key; not recursive: those right in it, and the folders
+        (`ObjectPath`) in it."""
+
+    def read(self, path: ObjectPath, start: int = 0, end: int | None = None, version: str | None = None) -> bytes:
+        """Bytes of an object; fewer where it ends before.
+
+        Args:
+          version: that must be read; VersionMismatch if there is another now. None: any.
+        """
+
+    def write(self, path: ObjectPath, pieces: Sequence[bytes | memoryview], only_over: str | None = None) -> ObjectInfo:
+        """Writes an object, whole or not at all; the store checks a checksum of what arrived.
+
+        Args:
+          only_over: the version that it takes the place of, `ABSENT` for none. None: whatever is there.
+
+        Raises:
+          VersionMismatch: another is there. Where a call had to be tried again, it may be this very content
+            that an earlier try has written: the caller looks.
+        """
+
+    def copy(self, source: ObjectPath, target: ObjectPath) -> None:
+        """Copies within the store, no byte coming by here; over what may be there."""
+
+    def remove(self, path: ObjectPath, only: str | None = None) -> bool:
+        """Removes an object, if it is there (at version `only`). Returns whether this call did."""
