@@ -11,7 +11,8 @@ from rich.table import Table
 
 from pipeline.job import Job
 from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
+from pipeline.preflight import check_room, prepare
+from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.trial import choose_batch, load, try_rows
 
@@ -26,6 +27,9 @@ def check_job(job: Job, console: Console) -> int:
     """
     began = time.perf_counter()
     prepared = prepare(job)
+    standing = Standing.of(job.output.path)
+    if standing.manifest is None and standing.current is None:
+        check_room(prepared)
     signature = prepared.steps.call.signature
     console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
     console.print(

@@ -16,7 +16,7 @@ from pipeline.begin import clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.job import Job
 from pipeline.mistakes import JobError
-from pipeline.preflight import fingerprint, prepare
+from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
@@ -81,6 +81,7 @@ def run(
                 import_tensorflow()
 
     def plan(standing: Standing) -> RunFolder:
+        check_room(prepared)
         imported()
         with clock(seconds, "load"):
             servable = load(prepared)

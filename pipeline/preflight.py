@@ -233,10 +233,19 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
     inside = [f.path for f in files if Path(os.path.abspath(path)) in Path(os.path.abspath(f.path)).parents]
     if inside:
         return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
-    free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM
-    if free < needed:
-        return [f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"]
     return []
+
+
+def check_room(prepared: Prepared) -> None:
+    """Makes sure that a run that begins anew has room. One that is finished, or goes on, needs less, or none.
+
+    Raises JobError.
+    """
+    path = Path(prepared.job.output.path).absolute()
+    standing = next(p for p in (path, *path.parents) if p.exists())
+    free, needed = shutil.disk_usage(standing).free, prepared.bytes // _ROOM
+    if free < needed:
+        raise JobError([f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"])
 
 
 def _function_problems(job: Job) -> list[str]:
