@@ -19,7 +19,7 @@ from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.manifest import DONE
 from transforms.names import near_miss
 from transforms.read import UnusableFile, format_module
-from transforms.read_dead_letters import as_it_is, run_on_record
+from transforms.read_dead_letters import as_it_is, runs_on_record
 from transforms.verdict import CommitError
 
 _OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
@@ -120,7 +120,7 @@ class Parent:
 def load_replay(
     output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto"
 ) -> tuple[Job, Parent]:
-    """The job that replays the dead letters of a run, and the run.
+    """The job that replays the dead letters of the last run that has ended in a folder, and the run.
 
     Args:
       output: of the run: a folder with a manifest.json or a failed.json.
@@ -132,11 +132,13 @@ def load_replay(
       JobError: there is nothing to replay, or not so.
     """
     output = output.rstrip("/") or output
-    record = run_on_record(output)
-    if record is None:
+    records = runs_on_record(output)
+    if not records:
         raise JobError(
             [f"{output} holds no manifest.json and no failed.json: name the output folder of a run that has ended"]
         )
+    # What was refused before any row was read has no rows to score again.
+    record = next((record for record in records if record["engine"] is not None), records[0])
     if by not in BY:
         raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
     if record["engine"] is None:

@@ -568,6 +568,21 @@ def test_a_parent_over_its_budget_is_replayed_and_published_later(tmp_path, mode
     assert replay(tmp_path / "out", *LOOSE, "columns.c.default=0").already  # of the same run, published meanwhile
 
 
+def test_the_last_run_that_has_ended_is_replayed(tmp_path, model):
+    write(tmp_path / "data/rows.csv", table(10), "csv")
+    published = score(tmp_path, model("echo")).manifest
+    over = run(parse_job(settings(tmp_path, model("doubled"), rejects={"budget": "1%"})), replace=True)
+    assert over.code == 3
+    again = replay(tmp_path / "out", *LOOSE, "columns.c.default=0")
+    assert again.manifest["parent"]["run"] == over.manifest["run"]
+    assert again.manifest["counts"]["read"] == over.manifest["counts"]["rejected"]
+    # Of one that was refused before anything was read there is nothing to score again.
+    (tmp_path / "data/other.csv").write_text("id,name\n1,x\n")
+    refused = run(parse_job(settings(tmp_path, model("doubled"), rejects={"budget": "1%"})), replace=True, restart=True)
+    assert refused.manifest["engine"] is None
+    assert load_replay(str(tmp_path / "out"))[1].record["run"] == published["run"]
+
+
 def test_the_budget_of_a_replay_is_that_of_all_rows_of_the_parent(tmp_path, model):
     write(tmp_path / "data/rows.csv", table(11), "csv")
     bad = score(tmp_path, model("echo"), rejects={"budget": "50%"}).manifest["counts"]["rejected"]
