@@ -40,7 +40,7 @@ class Found:
     """Attributes:
     leftovers: what can go.
     kept: what else is there, and why it stays, a sentence each.
-    over: the run that is said to be begun though it is over, if it is.
+    over: the run that is said to be begun though it is over, if it is; empty where what says so is damaged.
     """
 
     leftovers: list[Leftover] = dataclasses.field(default_factory=list)
@@ -69,7 +69,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
         if dry_run:
             return found
         if found.over is not None:
-            drop_current(output, [found.over])  # before its folder: else a launch would plan it anew
+            drop_current(output, [found.over or None])  # before its folder: else a launch would plan it anew
         for leftover in found.leftovers:
             if leftover.path.is_dir():
                 storage.remove_folder(leftover.path)
@@ -112,11 +112,16 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
             elif planned and not held.enter_context(storage.alone(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
-            elif name != current or name in over:
+            elif name in over or (name != current and current != ""):
                 found.add(folder.path, "staging of a run that is over")
             elif unfinished:
                 found.over = current
                 found.add(folder.path, "staging of a run that is not finished")
+            elif name != current:
+                found.kept.append(
+                    f"run {name} may not be finished: {folder.current}, which would tell, is damaged (--unfinished "
+                    "discards it)"
+                )
             elif planned:
                 _attempts(folder, found)
                 found.kept.append(

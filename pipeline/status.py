@@ -4,11 +4,10 @@ engine. Nothing here creates or changes a file."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from transforms import storage
-from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET
+from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from transforms.receipt import Counts, Receipt
 from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan, read_shard
-from transforms.sealed import Damaged
+from transforms.sealed import Damaged, unseal
 from transforms.tally import add_tally
 from transforms.verdict import verdicts
 
@@ -81,9 +80,9 @@ class Watcher:
         self._read: dict[Path, tuple[tuple[int, ...], Any]] = {}
 
     def look(self) -> Status:
-        """What is known now. Raises Damaged, OSError."""
+        """What is known now. Raises Damaged, Unreadable, OSError."""
         for _ in range(_TRIES):
-            current = self._json(Path(self._output, STAGING, CURRENT))
+            current = self._parsed(Path(self._output, STAGING, CURRENT), unseal)
             if current is None:
                 break
             try:
@@ -99,7 +98,7 @@ class Watcher:
         # In this order: what a launch wrote before it ended is seen once it is found ended.
         alive = lives(folder)
         run.read_receipts()
-        manifest = self._json(Path(self._output, MANIFEST))
+        manifest = self._record(MANIFEST)
         published = manifest and manifest["run"]
         if published == folder.run:
             return self._settled()
@@ -113,8 +112,8 @@ class Watcher:
 
     def _settled(self) -> Status:
         """Nothing is begun: what the last run has left."""
-        manifest = self._json(Path(self._output, MANIFEST))
-        failed = self._json(Path(self._output, FAILED))
+        manifest = self._record(MANIFEST)
+        failed = self._record(FAILED)
         published = manifest and manifest["run"]
         over = failed is not None and (manifest is None or failed["run"] not in (published, *manifest["replaces"]))
         record = failed if over else manifest
@@ -149,19 +148,23 @@ class Watcher:
             tuple(sorted(name for split, name in run.damaged.items() if split not in run.spans)),
         )
 
-    def _json(self, path: Path) -> Any:
-        """What a file of the protocol says, read again only when it is another; None where there is none."""
+    def _record(self, name: str) -> Any:
+        path = Path(self._output, name)
+        return self._parsed(path, lambda content: parse(content, path))
+
+    def _parsed(self, path: Path, parsed: Callable[[bytes], Any]) -> Any:
+        """What a file of the protocol says, read again only when it is another; None where there is none.
+
+        Raises Damaged, Unreadable."""
         try:
             stat = os.stat(path)
             version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if self._read.get(path, (None,))[0] != version:
-                self._read[path] = version, json.loads(path.read_bytes())
+                self._read[path] = version, parsed(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
-            raise Damaged(
-                f"{path} is damaged, expected JSON: restore it, or run the job again with --restart"
-            ) from None
+        except Damaged:
+            raise Damaged(f"{path} is damaged: restore it, or run the job again with --restart") from None
         return self._read[path][1]
 
 

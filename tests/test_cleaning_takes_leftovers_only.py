@@ -7,6 +7,7 @@ import sys
 
 import jobs
 import pytest
+import turns
 
 from pipeline.clean import clean
 from pipeline.launch import run
@@ -100,6 +101,25 @@ def test_an_unfinished_run_is_discarded_only_when_that_is_asked_for(over_budget,
     assert everything(output) == {
         "manifest.json", "predictions", "rejected", *(f["path"] for f in outcome.manifest["files"]),
     }  # fmt: skip
+
+
+def test_where_it_is_damaged_what_is_begun_nothing_of_it_goes_unasked(over_budget, output):
+    folder = staging(output)
+    whole = folder.current.read_bytes()
+    turns.spoil(folder.current)
+    before = everything(output)
+    found = clean(str(output))
+    assert found.leftovers == [] and folder.run in found.kept[0] and "current.json" in found.kept[0]
+    assert everything(output) == before
+    folder.current.write_bytes(whole)
+    assert run(over_budget).code == 0
+
+
+def test_what_is_begun_and_damaged_is_discarded_when_that_is_asked_for(over_budget, output):
+    turns.spoil(staging(output).current)
+    clean(str(output), unfinished=True)
+    assert not (output / "_staging").exists()
+    assert run(over_budget).code == 0
 
 
 def test_what_is_on_no_record_goes_and_what_is_not_ours_stays(tmp_path, people, model, output):
