@@ -27,6 +27,7 @@ from runners.engine import Engine, engine_of
 from transforms import deadline, storage
 from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP
+from transforms.receipt import Counts
 from transforms.receipts import collect
 from transforms.run_folder import RunFolder, read_plan
 from transforms.write import WriteSettings, reset_reject_count
@@ -124,7 +125,9 @@ def _launch(
     )
     STOP.clear()
     DRAIN.clear()
-    reset_reject_count()
+    if job.rejects.stop_after is not None:
+        done = [receipt for receipt in collect(folder, plan["splits"]) if receipt is not None]
+        reset_reject_count(Counts.of(done).reasons)
 
     def work() -> None:
         engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced))
@@ -147,10 +150,10 @@ def _launch(
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
     if DRAIN.is_set():
         DRAIN.clear()
-        done = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
-        if storage.exists(folder.plan) and done < plan["splits"]:
+        finished = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
+        if storage.exists(folder.plan) and finished < plan["splits"]:
             raise interrupts.Drained(
-                f"stopped: {done} of {plan['splits']} splits are done; the same command goes on from here"
+                f"stopped: {finished} of {plan['splits']} splits are done; the same command goes on from here"
             )
 
 

@@ -256,6 +256,18 @@ def test_stop_after_ends_a_hopeless_run_and_leaves_it_resumable(tmp_path, people
     is_whole(tmp_path / "out")
 
 
+def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, people, model):
+    job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 50}, engine={"workers": 1})
+    done = []
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"5\d rows are rejected already .*people-\d.csv row \d+, column 'age'"):
+            run(job)
+        done.append(jobs.staged(tmp_path / "out"))
+    assert done[0] and done[1] == done[0]  # the second has finished no further split
+    assert run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 120})).code == 0
+    is_whole(tmp_path / "out")
+
+
 def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):
     # The parts folder goes away under the run, as when someone clears the output.
     done = threading.Event()
