@@ -81,7 +81,7 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     for name, path in where.items():
         if path is not None:
             console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
-    if counts["rejected"] or counts["stretches"]:
+    if (counts["rejected"] or counts["stretches"]) and engine is not None:  # else nothing was read
         again = f"beam-score replay {shlex.quote(output)} --set KEY=VALUE"
         console.print(f"mend it      [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
     if done:
@@ -92,10 +92,14 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         remedies.append(f"--set rejects.budget={counts['rejected']}")
     if counts["stretches"]:
         remedies.append(f"--set rejects.files={counts['stretches']}")
-    console.print(
-        "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same"
-    )
-    console.print(f"command publishes them without scoring again:  [bold]{' '.join(remedies)}[/]", soft_wrap=True)
+    if engine is None:
+        said = "Nothing was read. Mend the input or the contract; or allow as much as this: "
+    else:
+        said = (
+            "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same "
+            "command publishes them without scoring again: "
+        )
+    console.print(f"{said} [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
 def _python() -> str:
@@ -107,7 +111,8 @@ def _python() -> str:
 def _look(output: str, manifest: Mapping[str, Any]) -> str:
     first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
-    pattern = str(Path(output, "predictions", f"*{Path(first).suffix}"))
+    # By its run: files of one that was replaced may be beside it.
+    pattern = str(Path(output, "predictions", f"{manifest['run']}-*{Path(first).suffix}"))
     return f"{_python()} -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
 
 
