@@ -250,11 +250,11 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
                 f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
                 "the rows are not all accounted for"
             )
-    over = parent.record["verdict"] != DONE
+    over = [who for who, of in (("the parent", parent.record), ("this replay", manifest)) if of["verdict"] != DONE]
     won = after["read"] - before["rejected"]
     read = f"the parent read {before['read']:,}" + (f" and {won:,} more could be read now" if won else "")
     return (
         f"{read} = {before['predicted']:,} predicted by it + {after['predicted']:,} predicted by this replay "
         f"+ {after['rejected']:,} still rejected"
-        + ("; the parent is over its budget, so its predictions are not published" if over else "")
+        + "".join(f"; {who} is over its budget, so its predictions are not published" for who in over)
     )

@@ -561,7 +561,10 @@ def test_a_parent_over_its_budget_is_replayed_and_published_later(tmp_path, mode
     assert over.code == 3
     job, parent = load_replay(str(tmp_path / "out"), (*LOOSE, "columns.c.default=0"))
     again = run(job, parent=parent)
-    assert "so its predictions are not published" in accounting(parent, again.manifest)
+    assert "the parent is over its budget, so its predictions are not published" in accounting(parent, again.manifest)
+    assert "this replay" not in accounting(parent, again.manifest).partition(";")[2]
+    strict, _ = load_replay(str(tmp_path / "out"), ("rejects.budget=0",), str(tmp_path / "strict"))
+    assert "this replay is over its budget" in accounting(parent, run(strict, parent=parent).manifest)
     assert again.code == 0 and again.manifest["counts"]["rejected"] == 0
     assert score(tmp_path, model("echo"), rejects={"budget": "100%"}).code == 0
     assert_every_row_once({"rows.csv": 300}, tmp_path / "out", tmp_path / "out-replay")
