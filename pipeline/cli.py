@@ -38,8 +38,13 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
-KeepReplaced = Annotated[
-    bool, typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them.")
+DropReplaced = Annotated[
+    bool,
+    typer.Option(
+        "--drop-replaced",
+        help="With --replace: remove the old files at once; else they stay for those who still read them, until the "
+        "next --replace or clean.",
+    ),
 ]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
 LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
@@ -133,7 +138,7 @@ def run(
     overrides: Overrides = None,
     restart: Restart = False,
     replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
+    drop_replaced: DropReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -149,7 +154,7 @@ def run(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced)
+        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
@@ -210,7 +215,7 @@ def replay(
     ] = "auto",
     restart: Restart = False,
     replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
+    drop_replaced: DropReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -226,7 +231,7 @@ def replay(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, parent)
+        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced, parent)
     accounted = accounting(parent, outcome.manifest)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
@@ -277,7 +282,7 @@ def _command() -> int:
     except interrupts.Interrupted as interrupted:
         from pipeline.errors import INTERRUPTED_TEXT
 
-        _say([INTERRUPTED_TEXT])
+        _say([INTERRUPTED_TEXT if sys.argv[1] in _SCORE else "interrupted"])
         code = interrupted.code
     except Exception as error:  # told by kind; what no one expected keeps its traceback
         from pipeline.errors import explain

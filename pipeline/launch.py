@@ -45,7 +45,7 @@ def run(
     replace: bool = False,
     show_progress: Callable | None = None,
     restart: bool = False,
-    keep_replaced: bool = False,
+    keep_replaced: bool = True,
     parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
@@ -55,7 +55,7 @@ def run(
       replace: whether to publish over a finished run.
       show_progress: see `pipeline.progress.watch`.
       restart: whether to discard a run that is begun and not finished.
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: see `transforms.verdict.roll_forward`.
       parent: of a replay, the run whose dead letters are its input.
 
     Raises:

@@ -7,18 +7,17 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from transforms.receipt import Counts, Receipt
 from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan, read_shard
 from transforms.sealed import Damaged, unseal
+from transforms.spans import busy_seconds
 from transforms.tally import add_tally
 from transforms.verdict import verdicts
 
@@ -27,8 +26,6 @@ INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
 
 _AT_ONCE = 16
 _TRIES = 3
-_LONGEST_OF_USUAL = 20
-"""A split that took so many times as long as the median is one whose clock was set, or that slept."""
 
 _RECEIPT = re.compile(r"(\d+)(?:\.(\d+))?\.json")
 
@@ -240,21 +237,3 @@ def read_receipt(path: Path, split: int) -> KnownReceipt | None:
     except (Damaged, TypeError, KeyError, AttributeError):
         return None
     return known if receipt.split == split and math.isfinite(known.began + known.ended) else None
-
-
-def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds in which at least one split was at work; the time between two launches is not.
-
-    Args:
-      spans: of splits, (began, ended) by the clocks of their workers. Where a clock was set meanwhile a
-        span is negative, which counts as nothing, or far too long, which counts as a long one.
-    """
-    if not spans:
-        return 0.0
-    began, ended = np.array(sorted(spans), np.float64).T
-    seconds = np.clip(ended - began, 0, None)
-    if not seconds.any():
-        return 0.0
-    ended = began + np.minimum(seconds, _LONGEST_OF_USUAL * np.median(seconds[seconds > 0]))
-    until = np.append(began[0], np.maximum.accumulate(ended)[:-1])
-    return float(np.clip(ended - np.maximum(began, until), 0, None).sum())

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from pipeline.clean import Found
 from pipeline.protocol import Outcome
-from transforms.manifest import FAILED, MANIFEST
+from transforms.manifest import FAILED, MANIFEST, files_of_runs
 
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
 
@@ -78,6 +78,7 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     where = {"predictions": Path(output, "predictions") if done else None}
     where["dead letters"] = Path(output, "rejected") if counts["rejected"] or counts["stretches"] else None
     where["record"] = Path(output, MANIFEST if done else FAILED)
+    where["replaced"] = _replaced(output, manifest) if done else None
     for name, path in where.items():
         if path is not None:
             console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
@@ -100,6 +101,17 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
             "command publishes them without scoring again: "
         )
     console.print(f"{said} [bold]{' '.join(remedies)}[/]", soft_wrap=True)
+
+
+def _replaced(output: str, manifest: Mapping[str, Any]) -> str | None:
+    """Whose files are still there for readers that go by an older manifest."""
+    runs = {path.name.rpartition("-")[0] for path in files_of_runs(output, manifest["replaces"])}
+    if not runs:
+        return None
+    return (
+        f"{', '.join(sorted(runs))}: its files stay for who reads them, until the next --replace or: "
+        f"beam-score clean {shlex.quote(output)}"
+    )
 
 
 def _python() -> str:

@@ -189,20 +189,20 @@ def test_another_preprocessing_under_the_same_name_is_another_job(tmp_path, peop
     assert again.returncode == 2 and "(preprocessing changed)" in again.stderr
 
 
-def test_replace_takes_the_old_files_away_after_the_new_ones_stand(tmp_path, people, model):
+def test_a_replacement_takes_the_old_files_away_where_that_is_asked_for(tmp_path, people, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
     old = run(job).manifest
     with open(tmp_path / "out" / "predictions" / "mine.txt", "w") as file:
         file.write("not ours to remove")
     other = jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"})
-    new = run(other, replace=True).manifest
+    new = run(other, replace=True, keep_replaced=False).manifest
     assert new["run"] != old["run"] and new["replaces"] == [old["run"]]
     (tmp_path / "out" / "predictions" / "mine.txt").unlink()
     assert is_whole(tmp_path / "out")["run"] == new["run"]
     # What a killed replacement left over is taken away by whoever comes next.
     stale = tmp_path / "out" / old["files"][0]["path"]
     stale.write_bytes(b"")
-    assert run(other).already
+    assert run(other, keep_replaced=False).already
     assert not stale.exists()
 
 
@@ -214,7 +214,7 @@ def test_a_replacement_over_budget_leaves_what_stood_and_is_gone_on_with(tmp_pat
     assert all((tmp_path / "out" / f["path"]).exists() for f in old["files"])
     receipts = [p.stat().st_mtime_ns for p in jobs.staged(tmp_path / "out")]
     assert receipts
-    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True)
+    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True, keep_replaced=False)
     assert again.code == 0 and again.manifest["run"] == over.manifest["run"]
     is_whole(tmp_path / "out")
 

@@ -23,13 +23,14 @@ from rich.console import Console
 from pipeline.errors import explain
 from pipeline.launch import run
 from pipeline.mistakes import JobError
-from pipeline.status import Status, Watcher, busy_seconds, lives
+from pipeline.status import Status, Watcher, lives
 from pipeline.status_view import as_dict, as_line, as_table, duration, exit_code, show_status, until_over
 from transforms import storage
 from transforms.manifest import Unreadable
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, write_plan
 from transforms.sealed import Damaged, seal
+from transforms.spans import busy_seconds
 from transforms.splits import FileRange, Split
 
 
