@@ -6,11 +6,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,12 +76,12 @@ class Watcher:
     def __init__(self, output: str):
         self._output = output
         self._run: _Run | None = None
-        self._read: dict[Path, tuple[tuple[int, ...], Any]] = {}
+        self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
 
     def look(self) -> Status:
         """What is known now. Raises Damaged, OSError."""
         for _ in range(_TRIES):
-            current = self._json(Path(self._output, STAGING, CURRENT))
+            current = self._json(storage.at(self._output) / STAGING / CURRENT)
             if current is None:
                 break
             try:
@@ -99,7 +97,7 @@ class Watcher:
         # In this order: what a launch wrote before it ended is seen once it is found ended.
         alive = lives(folder)
         run.read_receipts()
-        manifest = self._json(Path(self._output, MANIFEST))
+        manifest = self._json(storage.at(self._output) / MANIFEST)
         published = manifest and manifest["run"]
         if published == folder.run:
             return self._settled()
@@ -113,8 +111,8 @@ class Watcher:
 
     def _settled(self) -> Status:
         """Nothing is begun: what the last run has left."""
-        manifest = self._json(Path(self._output, MANIFEST))
-        failed = self._json(Path(self._output, FAILED))
+        manifest = self._json(storage.at(self._output) / MANIFEST)
+        failed = self._json(storage.at(self._output) / FAILED)
         published = manifest and manifest["run"]
         over = failed is not None and (manifest is None or failed["run"] not in (published, *manifest["replaces"]))
         record = failed if over else manifest
@@ -149,15 +147,15 @@ class Watcher:
             tuple(sorted(name for split, name in run.damaged.items() if split not in run.spans)),
         )
 
-    def _json(self, path: Path) -> Any:
+    def _json(self, path: storage.Place) -> Any:
         """What a file of the protocol says, read again only when it is another; None where there is none."""
-        try:
-            stat = os.stat(path)
-            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if self._read.get(path, (None,))[0] != version:
-                self._read[path] = version, json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        if (version := storage.version(path)) is None:
             return None
+        try:
+            if self._read.get(path, (None,))[0] != version:
+                if (content := storage.read(path)) is None:
+                    return None
+                self._read[path] = version, json.loads(content)
         except ValueError:
             raise Damaged(
                 f"{path} is damaged, expected JSON: restore it, or run the job again with --restart"
@@ -188,7 +186,9 @@ class _Run:
 
     def read_receipts(self) -> None:
         """Reads those that have come since the last time."""
-        names = os.listdir(self.folder.receipts)
+        names = storage.names(self.folder.receipts)
+        if not names and not storage.exists(self.folder.plan):
+            raise FileNotFoundError(str(self.folder.plan))
         new = [(int(m[1]), int(m[2] or 1), m[0]) for n in names if n not in self._seen and (m := _RECEIPT.fullmatch(n))]
         if not new:
             return
@@ -217,7 +217,7 @@ class _Run:
 @dataclasses.dataclass(frozen=True)
 class KnownReceipt:
     """What status wants of a receipt. Attributes: as of `Receipt`; written: seconds since the epoch, by
-    the clock of the file system."""
+    the clock of where it is written."""
 
     split: int
     counts: Counts
@@ -226,11 +226,9 @@ class KnownReceipt:
     written: float
 
 
-def read_receipt(path: Path, split: int) -> KnownReceipt | None:
+def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
     """The receipt of a split; None where it is damaged."""
-    with open(path, "rb") as file:
-        written = os.fstat(file.fileno()).st_mtime
-        content = file.read()
+    content, written = storage.read_stamped(path)
     try:
         receipt = Receipt.from_json(content)
         known = KnownReceipt(split, Counts.of([receipt]), float(receipt.began), float(receipt.ended), written)

@@ -28,8 +28,9 @@ class Fault:
       method, target: regular expressions for them, in full and anywhere.
       nth: which of the requests that match, from 1.
       times: how many of them in a row.
+      each: whether the first of each request is failed instead, however many come between.
       status: for `status`; seconds: for `delay`.
-      seen: how many have matched; done: how many were failed.
+      seen: how many have matched; done: how many were failed; known: which have matched.
     """
 
     kind: str
@@ -37,16 +38,20 @@ class Fault:
     target: str = ""
     nth: int = 1
     times: int = 1
+    each: bool = False
     status: int = 503
     seconds: float = 1.0
     seen: int = 0
     done: int = 0
+    known: set[tuple[str, str]] = dataclasses.field(default_factory=set)
 
     def takes(self, method: str, target: str) -> bool:
         if not re.fullmatch(self.method, method) or not re.search(self.target, target):
             return False
         self.seen += 1
-        if not self.nth <= self.seen < self.nth + self.times:
+        new = (method, target) not in self.known
+        self.known.add((method, target))
+        if not (new if self.each else self.nth <= self.seen < self.nth + self.times):
             return False
         self.done += 1
         return True

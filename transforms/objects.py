@@ -6,9 +6,13 @@ version of every object, and writing or removing one only if it is still (or not
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import email.utils
 import errno
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -143,8 +147,15 @@ class ObjectStore(Protocol):
         the source is not there."""
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
-        """Removes an object, if it is there (at version `only`). Returns whether this call did; where a call had to
-        be tried again, an earlier try may have."""
+        """Removes an object, if it is there (at version `only`).
+
+        Returns:
+          False where it was to be of a version that is not there; where the call had to be tried again, an earlier
+          try may have removed it.
+        """
+
+    def clock(self) -> float:
+        """What the store's clock says: seconds since the epoch, by its answers so far."""
 
 
 def store_of(path: ObjectPath | str) -> ObjectStore:
@@ -174,9 +185,49 @@ def anonymous() -> bool:
     return bool(os.environ.get("BEAM_SCORE_STORE_ANONYMOUS"))
 
 
+class StoreClock:
+    """What a store's clock says, by the dates of its answers."""
+
+    def __init__(self):
+        self._heard: tuple[float, float] | None = None
+
+    def heard(self, date: str | None) -> None:
+        """Takes the Date of an answer that has just come."""
+        with contextlib.suppress(TypeError, ValueError):
+            self._heard = email.utils.parsedate_to_datetime(date).timestamp(), time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch; by the clock here where nothing was heard."""
+        if self._heard is None:
+            return time.time()
+        then, since = self._heard
+        return then + time.monotonic() - since
+
+
 def check_bucket(path: ObjectPath) -> None:
     """Raises OSError where a path's bucket is not there, or may not be listed."""
     next(iter(store_of(path).list(path, recursive=False)), None)
+
+
+def check_store(folder: ObjectPath) -> None:
+    """Tries in a folder what the protocol asks of a store, on one small object that is gone in the end.
+
+    Raises:
+      OSError: the bucket is not there, or objects may not be listed, written, read or removed; or the store writes
+        over an object that it was told not to.
+    """
+    store, probe = store_of(folder), folder / f".{secrets.token_hex(6)}.probe"
+    check_bucket(folder)
+    with contextlib.suppress(VersionMismatch):  # an answer was lost
+        store.write(probe, [b"one"], only_over=ABSENT)
+    try:
+        store.write(probe, [b"two"], only_over=ABSENT)
+    except VersionMismatch:
+        pass
+    else:
+        raise failed(probe, "this store does not keep conditions on writes, and no run would be safe: use another")
+    finally:
+        store.remove(probe)
 
 
 def missing(path: ObjectPath | str, what: str = "there is no such object") -> FileNotFoundError:

@@ -25,6 +25,7 @@ from transforms.objects import (
     AT_ONCE,
     ObjectInfo,
     ObjectPath,
+    StoreClock,
     anonymous,
     denied,
     failed,
@@ -37,6 +38,8 @@ _EMULATOR = "STORAGE_EMULATOR_HOST"
 _TIMEOUT_S = (10, 60)  # to connect; without a byte
 _FIELDS = "items(name,size,generation,crc32c,updated),prefixes,nextPageToken"
 _NO_BUCKET = "bucket does not exist"
+
+_CLOCK = StoreClock()
 
 
 @functools.cache
@@ -51,6 +54,7 @@ def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
     adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=AT_ONCE)
     client._http.mount("https://", adapter)
     client._http.mount("http://", adapter)
+    client._http.hooks["response"].append(lambda answer, **_: _CLOCK.heard(answer.headers.get("Date")))
     # Else a thread asks for the bucket's own metadata, for traces: a right that few need to have.
     client._bucket_metadata_cache = None
     return client
@@ -137,9 +141,14 @@ class GoogleStore:
         with _told(path):
             try:
                 self._blob(path).delete(if_generation_match=None if only is None else int(only), **_patience())
-            except (api.NotFound, api.PreconditionFailed):
-                return False
+            except (api.NotFound, api.PreconditionFailed) as error:
+                if _NO_BUCKET in error.message:
+                    raise
+                return only is None
             return True
+
+    def clock(self) -> float:
+        return _CLOCK.now()
 
     def _clients(self) -> gcs.Client:
         return _client(os.getpid(), os.environ.get(_EMULATOR), anonymous())
@@ -152,7 +161,7 @@ STORE = GoogleStore()
 
 
 def _patience() -> dict:
-    retry = Retry(predicate=_may_help, initial=0.5, maximum=10.0, multiplier=2.0, timeout=retry_s())
+    retry = Retry(predicate=_may_help, initial=0.1, maximum=10.0, multiplier=2.0, timeout=retry_s())
     return {"retry": retry, "timeout": _TIMEOUT_S}
 
 

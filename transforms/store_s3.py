@@ -21,6 +21,7 @@ from transforms.objects import (
     AT_ONCE,
     ObjectInfo,
     ObjectPath,
+    StoreClock,
     anonymous,
     denied,
     failed,
@@ -41,6 +42,9 @@ _CONNECT_S, _READ_S = 10, 60
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 _TRY_AGAIN = (408, 409, 429)  # 409: another conditional write of the object is under way
 _LOST = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError)
+
+
+_CLOCK = StoreClock()
 
 
 class _Damaged(Exception):
@@ -137,16 +141,17 @@ class AmazonStore:
             _call("copy_object", target, CopySource={"Bucket": source.bucket, "Key": source.key})
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
-        if only is None and self.info(path) is None:
-            return False  # the store does not tell whether there was one
         with _told(path):
             try:
                 _call("delete_object", path, **({} if only is None else {"IfMatch": f'"{only}"'}))
             except boto.ClientError as error:
                 if _status(error) in (404, 412) and _code(error) != "NoSuchBucket":
-                    return False
+                    return only is None
                 raise
             return True
+
+    def clock(self) -> float:
+        return _CLOCK.now()
 
 
 STORE = AmazonStore()
@@ -165,9 +170,10 @@ def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None
 
     def once() -> Any:
         answer = method(**about, **arguments)
+        _CLOCK.heard(answer["ResponseMetadata"]["HTTPHeaders"].get("date"))
         return answer if then is None else then(answer)
 
-    return Retry(predicate=_may_help, initial=0.5, maximum=10.0, multiplier=2.0, timeout=retry_s())(once)()
+    return Retry(predicate=_may_help, initial=0.1, maximum=10.0, multiplier=2.0, timeout=retry_s())(once)()
 
 
 def _may_help(error: Exception) -> bool:
