@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pipeline.mistakes import JobError
 from pipeline.standing import Standing
@@ -17,6 +15,7 @@ from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
 from transforms.receipts import collect
 from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan
 from transforms.sealed import Damaged
+from transforms.storage import Place
 from transforms.verdict import verdicts
 
 _OF_A_RUN = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{6})-\d{5,}\.(?:parquet|jsonl)")
@@ -28,11 +27,13 @@ class Leftover:
     path: a file or folder that nobody needs.
     bytes: what it takes on disk.
     why: what it is.
+    is_folder: whether it is a folder.
     """
 
-    path: Path
+    path: Place
     bytes: int
     why: str
+    is_folder: bool
 
 
 @dataclasses.dataclass
@@ -40,15 +41,18 @@ class Found:
     """Attributes:
     leftovers: what can go.
     kept: what else is there, and why it stays, a sentence each.
-    over: the run that is said to be begun though it is over, if it is; empty where what says so is damaged.
+    over: the run that is said to be begun though it is over, or is to be discarded; if one is. Empty where what says
+      so is damaged.
+    is_over: whether that one is over by itself.
     """
 
     leftovers: list[Leftover] = dataclasses.field(default_factory=list)
     kept: list[str] = dataclasses.field(default_factory=list)
     over: str | None = None
+    is_over: bool = False
 
-    def add(self, path: Path, why: str) -> None:
-        self.leftovers.append(Leftover(path, _bytes(path), why))
+    def add(self, path: Place, why: str) -> None:
+        self.leftovers.append(Leftover(path, storage.size_below(path), why, storage.is_folder(path)))
 
     @property
     def bytes(self) -> int:
@@ -68,14 +72,15 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
     with _looked(output, unfinished) as found:
         if dry_run:
             return found
-        if found.over is not None:
-            drop_current(output, [found.over or None])  # before its folder: else a launch would plan it anew
+        # Before its folder: else a launch would plan it anew.
+        if found.over is not None and not drop_current(output, [found.over or None], publishing=found.is_over):
+            raise JobError([f"run {found.over} in {output} is being published: the same job finishes it"])
         for leftover in found.leftovers:
-            if leftover.path.is_dir():
+            if leftover.is_folder:
                 storage.remove_folder(leftover.path)
             else:
                 storage.remove(leftover.path)
-        storage.remove_if_empty(Path(output, STAGING))
+        storage.remove_if_empty(storage.at(output) / STAGING)
     if found.over is not None:
         # Now that nobody can publish it any more, what it has under final names is on no record.
         with contextlib.suppress(JobError):
@@ -86,8 +91,9 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
 @contextlib.contextmanager
 def _looked(output: str, unfinished: bool) -> Iterator[Found]:
     """What there is; no run that was found at rest can be gone on with while the body runs."""
-    root, staging = Path(output), Path(output, STAGING)
-    if "://" not in output and not root.is_dir():
+    root = storage.at(output)
+    staging = root / STAGING
+    if not storage.is_folder(root):
         raise JobError([f"{output}: there is no such folder; expected the output.path of a job"])
     # Listed before it is read what is begun and what is published: names stand before a record tells of them, but
     # for a run's folder, which is made only once it is said to be begun.
@@ -100,6 +106,7 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
     over = set() if standing.manifest is None else {standing.manifest["run"], *standing.manifest["replaces"]}
     current = None if standing.current is None else standing.current["run"]
     found = Found(over=current if current in over or (unfinished and current not in staged) else None)
+    found.is_over = current in over
     live = False
     with contextlib.ExitStack() as held:
         for name in staged:
@@ -134,6 +141,7 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
 
 def _attempts(folder: RunFolder, found: Found) -> None:
     """What attempts that died have left in a run that can be gone on with."""
+    parts = storage.names(folder.parts)  # first: one that comes later is of an attempt that lives
     try:
         receipts = collect(folder, read_plan(folder)["splits"])
     except FileNotFoundError:
@@ -143,7 +151,10 @@ def _attempts(folder: RunFolder, found: Found) -> None:
         return
     needed = {part.name for receipt in receipts if receipt is not None for part in receipt.parts}
     needed |= {name for verdict in verdicts(folder) for name, _ in verdict["parts"]}
-    for name in storage.names(folder.parts):
+    if not storage.still_alone(folder.plan):
+        found.kept.append(f"run {folder.run} is at work")
+        return
+    for name in parts:
         if name not in needed:
             found.add(folder.parts / name, "part of an attempt that died")
     for place in (folder.path, folder.receipts, folder.path / "plan"):
@@ -152,7 +163,7 @@ def _attempts(folder: RunFolder, found: Found) -> None:
                 found.add(place / name, "half written")
 
 
-def _published(standing: Standing, final: Sequence[Path], found: Found) -> None:
+def _published(standing: Standing, final: Sequence[Place], found: Found) -> None:
     """What stands under final names and is on no record."""
     records = [r for r in (standing.manifest, standing.failed) if r is not None]
     runs = {record["run"] for record in records}
@@ -164,9 +175,3 @@ def _published(standing: Standing, final: Sequence[Path], found: Found) -> None:
             found.add(path, "of a run that was replaced or discarded")
         elif path.name.startswith(".") and path.name.endswith(storage.TEMPORARY):
             found.add(path, "half written")
-
-
-def _bytes(path: Path) -> int:
-    if not path.is_dir():
-        return storage.size(path) or 0
-    return sum(storage.size(Path(at, name)) or 0 for at, _, names in os.walk(path) for name in names)

@@ -34,9 +34,11 @@ from transforms.model import (
     read_signatures,
     unsupported,
 )
+from transforms.objects import ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
+from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
 _CHECKED_AT_ONCE = 16
@@ -223,8 +225,8 @@ def _resolve_keep(
 
 def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
     path = job.output.path
-    if "://" in path:
-        return [f"output.path: {path}: only local folders are written so far"]
+    if is_object(path):
+        return _store_problems(path, files)
     standing = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
     if not standing.is_dir():
         return [f"output.path: {standing} is a file, expected a folder"]
@@ -241,11 +243,28 @@ def check_room(prepared: Prepared) -> None:
 
     Raises JobError.
     """
+    if is_object(prepared.job.output.path):
+        return
     path = Path(prepared.job.output.path).absolute()
     standing = next(p for p in (path, *path.parents) if p.exists())
     free, needed = shutil.disk_usage(standing).free, prepared.bytes // _ROOM
     if free < needed:
         raise JobError([f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"])
+
+
+def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
+    """What is wrong with an output in a store; found by writing a small object there, and removing it."""
+    try:
+        folder = ObjectPath.parse(path)
+    except ValueError as error:
+        return [f"output.path: {error}"]
+    if inside := [f.path for f in files if f.path.startswith(f"{folder}/")]:
+        return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
+    try:
+        check_store(folder / STAGING)
+    except OSError as error:
+        return [f"output.path: {error.filename or path}: {error.strerror or error}"]
+    return []
 
 
 def _function_problems(job: Job) -> list[str]:

@@ -20,7 +20,7 @@ from transforms.files import InputFile
 from transforms.manifest import DONE as PUBLISHED
 from transforms.manifest import clean_up, published, read_manifest
 from transforms.run_folder import RunFolder
-from transforms.verdict import Budget, Overtaken, decide, roll_forward
+from transforms.verdict import PUBLISH, Budget, Overtaken, decide, roll_forward, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,9 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
         stays = work.keep_replaced and standing.manifest["run"] not in discards
         clean_up(work.output, standing.manifest, standing.manifest["replaces"] if stays else ())
         standing = Standing.of(work.output, discards, work.files)
+    if standing.publishing is not None:
+        _finish_publication(standing.publishing)
+        standing = Standing.of(work.output, discards, work.files)
     if (manifest := standing.finished(work.fingerprint)) is not None:
         return Outcome(DONE, manifest, already=True)
     folder = standing.begun(work.fingerprint)
@@ -132,6 +135,16 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
         if now.current is None and now.manifest == standing.manifest:
             raise Overrun from error  # cleaned away before it was seen to live
         raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
+
+
+def _finish_publication(folder: RunFolder) -> None:
+    """Carries out the verdict on a run that nobody may discard any more, whichever job's it is; it may turn out that it
+    cannot be."""
+    with contextlib.suppress(Overtaken, FileNotFoundError):
+        for verdict in verdicts(folder):
+            if verdict["decision"] == PUBLISH:
+                roll_forward(folder, verdict)
+                return
 
 
 def _verdict(work: Work, folder: RunFolder) -> Outcome:

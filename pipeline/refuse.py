@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -29,21 +28,21 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     budget = prepared.job.rejects.as_budget()
     if len(prepared.unusable) <= budget.files:
         return None
-    run, output = new_run(), prepared.job.output.path
+    run, output = new_run(), storage.at(prepared.job.output.path)
     counts, letters = Counts(), []
     for path, error in prepared.unusable:
         counts.add(path, new_file_counts() | {"stretches": {error.reason: 1}})
         letters.append(dead_letter_rows(stretch(0, None, error.reason, error.message, error.column), path, run))
     content = dead_letter_lines(pa.Table.from_batches(letters))
     name = f"rejected/{run}-00000.jsonl"
-    storage.make_folder(Path(output, "rejected"))
-    storage.replace(Path(output, name), content)
+    storage.make_folder(output / "rejected")
+    storage.replace(output / name, content)
     part = {"path": name, "kind": "rejected", "rows": len(letters), "bytes": len(content), "crc32c": checksum(content)}
     header = describe(prepared, print_, standing) | {"run": run, "engine": None}
     failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings([]))
-    storage.replace(Path(output, FAILED), json.dumps(failed, indent=1).encode())
+    storage.replace(output / FAILED, json.dumps(failed, indent=1).encode())
     if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
         # What an earlier refusal left; a run that was scored still needs its own.
         for file in standing.failed["files"]:
-            storage.remove(Path(output, file["path"]))
+            storage.remove(output / file["path"])
     return failed

@@ -9,15 +9,16 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.job import Job, parse_job, set_key
 from pipeline.mistakes import JobError
+from transforms import storage
 from transforms.files import InputFile, format_of, list_files
 from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.manifest import DONE
 from transforms.names import near_miss
+from transforms.objects import is_object
 from transforms.read import UnusableFile, format_module
 from transforms.read_dead_letters import as_it_is, runs_on_record
 from transforms.verdict import CommitError
@@ -150,7 +151,7 @@ def load_replay(
         raise JobError([f"run {record['run']} in {output} has no dead letters: there is nothing to replay"])
     letters = _letter_files(output, record["run"], parts)
     to = to or f"{output}-replay"
-    if os.path.realpath(to) == os.path.realpath(output):
+    if to.rstrip("/") == output or (not is_object(to) and os.path.realpath(to) == os.path.realpath(output)):
         raise JobError([f"--output {to} is the folder of the run that is replayed: name another"])
     first = parse_job(record["job"], f"the job of run {record['run']}")
     job = _mended(record, first, overrides, to)
@@ -163,7 +164,7 @@ def load_replay(
 def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> list[InputFile]:
     found, problems = [], []
     for part in parts:
-        path = str(Path(output, part["path"]))
+        path = str(storage.at(output) / part["path"])
         listed, _ = list_files([path])
         if not listed:
             problems.append(f"{path}: the dead letters of run {run} are not there any more: restore the file")

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.mistakes import JobError
 from transforms import storage
 from transforms.files import InputFile, differing
-from transforms.manifest import read_failed, read_manifest
+from transforms.manifest import is_publishing, read_failed, read_manifest
 from transforms.run_folder import RunFolder, read_plan
 from transforms.sealed import Damaged, unseal
 
@@ -70,6 +70,13 @@ class Standing:
         """All that a new run replaces."""
         found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
         return sorted(set(found) - {""})
+
+    @property
+    def publishing(self) -> RunFolder | None:
+        """The run that is being published, so that nobody may discard it; see `transforms.manifest.is_publishing`."""
+        if self.known is None or not is_publishing(self.known):
+            return None
+        return RunFolder(self.output, self.current["run"])
 
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
         """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""

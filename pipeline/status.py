@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from transforms import storage
@@ -74,12 +72,12 @@ class Watcher:
     def __init__(self, output: str):
         self._output = output
         self._run: _Run | None = None
-        self._read: dict[Path, tuple[tuple[int, ...], Any]] = {}
+        self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
 
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
         for _ in range(_TRIES):
-            current = self._parsed(Path(self._output, STAGING, CURRENT), unseal)
+            current = self._parsed(storage.at(self._output) / STAGING / CURRENT, unseal)
             if current is None:
                 break
             try:
@@ -146,20 +144,20 @@ class Watcher:
         )
 
     def _record(self, name: str) -> Any:
-        path = Path(self._output, name)
+        path = storage.at(self._output) / name
         return self._parsed(path, lambda content: parse(content, path))
 
-    def _parsed(self, path: Path, parsed: Callable[[bytes], Any]) -> Any:
+    def _parsed(self, path: storage.Place, parsed: Callable[[bytes], Any]) -> Any:
         """What a file of the protocol says, read again only when it is another; None where there is none.
 
         Raises Damaged, Unreadable."""
-        try:
-            stat = os.stat(path)
-            version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if self._read.get(path, (None,))[0] != version:
-                self._read[path] = version, parsed(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        if (version := storage.version(path)) is None:
             return None
+        try:
+            if self._read.get(path, (None,))[0] != version:
+                if (content := storage.read(path)) is None:
+                    return None
+                self._read[path] = version, parsed(content)
         except Damaged:
             raise Damaged(f"{path} is damaged: restore it, or run the job again with --restart") from None
         return self._read[path][1]
@@ -188,7 +186,9 @@ class _Run:
 
     def read_receipts(self) -> None:
         """Reads those that have come since the last time."""
-        names = os.listdir(self.folder.receipts)
+        names = storage.names(self.folder.receipts)
+        if not names and not storage.exists(self.folder.plan):
+            raise FileNotFoundError(str(self.folder.plan))
         new = [(int(m[1]), int(m[2] or 1), m[0]) for n in names if n not in self._seen and (m := _RECEIPT.fullmatch(n))]
         if not new:
             return
@@ -217,7 +217,7 @@ class _Run:
 @dataclasses.dataclass(frozen=True)
 class KnownReceipt:
     """What status wants of a receipt. Attributes: as of `Receipt`; written: seconds since the epoch, by
-    the clock of the file system."""
+    the clock of where it is written."""
 
     split: int
     counts: Counts
@@ -226,11 +226,9 @@ class KnownReceipt:
     written: float
 
 
-def read_receipt(path: Path, split: int) -> KnownReceipt | None:
+def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
     """The receipt of a split; None where it is damaged."""
-    with open(path, "rb") as file:
-        written = os.fstat(file.fileno()).st_mtime
-        content = file.read()
+    content, written = storage.read_stamped(path)
     try:
         receipt = Receipt.from_json(content)
         known = KnownReceipt(split, Counts.of([receipt]), float(receipt.began), float(receipt.ended), written)

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import polars as pl
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pipeline.clean import Found
 from pipeline.protocol import Outcome
+from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, files_of_runs
 
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
@@ -75,9 +76,10 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
             + "[/]"
         )
     console.print()
-    where = {"predictions": Path(output, "predictions") if done else None}
-    where["dead letters"] = Path(output, "rejected") if counts["rejected"] or counts["stretches"] else None
-    where["record"] = Path(output, MANIFEST if done else FAILED)
+    root = storage.at(output)
+    where = {"predictions": root / "predictions" if done else None}
+    where["dead letters"] = root / "rejected" if counts["rejected"] or counts["stretches"] else None
+    where["record"] = root / (MANIFEST if done else FAILED)
     where["replaced"] = _replaced(output, manifest) if done else None
     for name, path in where.items():
         if path is not None:
@@ -124,7 +126,7 @@ def _look(output: str, manifest: Mapping[str, Any]) -> str:
     first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
     # By its run: files of one that was replaced may be beside it.
-    pattern = str(Path(output, "predictions", f"{manifest['run']}-*{Path(first).suffix}"))
+    pattern = str(storage.at(output) / "predictions" / f"{manifest['run']}-*{PurePath(first).suffix}")
     return f"{_python()} -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
 
 
@@ -133,13 +135,13 @@ def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
     wanted = set(manifest["counts"]["rejected_by_reason"]) | set(manifest["counts"]["stretches_by_reason"])
     found: dict[str, str] = {}
     for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
-        try:
-            frame = pl.read_ndjson(
-                Path(output, file["path"]),
-                schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String},
-            )
-        except FileNotFoundError:
+        content = storage.read(storage.at(output) / file["path"])
+        if not content:
             continue
+        frame = pl.read_ndjson(
+            content,
+            schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String},
+        )
         for letter in frame.unique("reason", keep="first").iter_rows(named=True):
             found.setdefault(letter["reason"], f"{letter['source']} row {letter['row']}: {letter['message']}")
         if wanted <= found.keys():

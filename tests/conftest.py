@@ -8,6 +8,7 @@ pytest.register_assert_rewrite("forks", "kills", "outcomes")  # before they are 
 
 import kills  # noqa: E402
 import models  # noqa: E402
+from emulators import gcs, gcs_server, s3, s3_server, store  # noqa: E402, F401
 from forks import serving  # noqa: E402
 from outcomes import make_scene  # noqa: E402
 

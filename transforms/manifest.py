@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from transforms import storage
 from transforms.receipt import Counts, Receipt, new_file_counts
 from transforms.run_folder import STAGING, RunFolder
-from transforms.sealed import Damaged, unseal
+from transforms.sealed import Damaged, seal, unseal
 from transforms.spans import busy_seconds
 
 MANIFEST = "manifest.json"
 FAILED = "failed.json"
 KINDS = ("predictions", "rejected")
 DONE, OVER_BUDGET = "done", "over budget"
+PUBLISHING = "publishing"
 
 _STAGES = ("read", "validate", "preprocess", "model", "postprocess", "write")
 
@@ -27,20 +28,20 @@ class Unreadable(ValueError):
 
 def read_manifest(output: str) -> dict[str, Any] | None:
     """The manifest of an output folder; None where nothing is published. Raises Unreadable."""
-    return _read(Path(output, MANIFEST))
+    return _read(storage.at(output) / MANIFEST)
 
 
 def read_failed(output: str) -> dict[str, Any] | None:
     """What the last run that was over budget left; None where none did. Raises Unreadable."""
-    return _read(Path(output, FAILED))
+    return _read(storage.at(output) / FAILED)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: storage.Place) -> dict[str, Any] | None:
     content = storage.read(path)
     return None if content is None else parse(content, path)
 
 
-def parse(content: bytes, path: Path) -> dict[str, Any]:
+def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
     """A manifest. Raises Unreadable."""
     try:
         found = json.loads(content)
@@ -123,7 +124,8 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     Args:
       kept: runs that it replaces whose published files stay, for readers that still go by their manifest.
     """
-    root, staging = Path(output), Path(output, STAGING)
+    root = storage.at(output)
+    staging = root / STAGING
     over = {manifest["run"], *manifest["replaces"]}
     # In this order: a launch that finds the run begun must not find it without a plan, and plan it anew.
     drop_current(output, over)
@@ -138,11 +140,43 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     storage.remove_if_empty(staging)
 
 
-def drop_current(output: str, runs: Collection[str]) -> None:
-    """Says of none of these runs any more that it is begun."""
+def drop_current(output: str, runs: Collection[str], publishing: bool = True) -> bool:
+    """Says of none of these runs any more that it is begun.
+
+    Args:
+      publishing: whether of one that is being published, too; see `is_publishing`.
+
+    Returns:
+      False where one is, and was to be left.
+    """
     path = RunFolder(output, "").current
     while (known := storage.read(path)) is not None and current_run(known) in runs:
+        if not publishing and is_publishing(known):
+            return False
         storage.swap(path, known, None)
+    return True
+
+
+def is_publishing(content: bytes) -> bool:
+    """Whether `current.json` says that its run is being published, so that nobody may discard it any more. It does
+    so only where there are no folders, which would stop the one who publishes."""
+    with contextlib.suppress(Damaged):
+        return PUBLISHING in unseal(content)
+    return False
+
+
+def claim_publication(folder: RunFolder) -> bool:
+    """Makes a run the one that is being published, where it takes that; see `is_publishing`.
+
+    Returns:
+      False where the run is not the one that is begun: it was discarded, or another has carried it out.
+    """
+    if storage.has_folders(folder.path):
+        return True
+    while (known := storage.read(folder.current)) is not None and current_run(known) == folder.run:
+        if is_publishing(known) or storage.swap(folder.current, known, seal(unseal(known) | {PUBLISHING: True})):
+            return True
+    return False
 
 
 def current_run(content: bytes) -> str | None:
@@ -153,9 +187,9 @@ def current_run(content: bytes) -> str | None:
         return None
 
 
-def files_of_runs(output: str, runs: Collection[str]) -> list[Path]:
+def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
     """What stands under final names of these runs."""
     if not runs:
         return []
-    folders = [Path(output, kind) for kind in KINDS]
+    folders = [storage.at(output) / kind for kind in KINDS]
     return [f / name for f in folders for name in storage.names(f) if name.rpartition("-")[0] in runs]

@@ -6,7 +6,13 @@ version of every object, and writing or removing one only if it is still (or not
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import email.utils
+import errno
+import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -14,6 +20,11 @@ SCHEMES = ("gs", "s3")
 
 ABSENT = ""
 """The version of what is not there."""
+
+AT_ONCE = 32
+"""How many connections to a store a process keeps."""
+
+_RETRY_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -94,11 +105,12 @@ class VersionMismatch(OSError):
 
 
 class ObjectStore(Protocol):
-    """What is asked of a store. Safe to call from many threads; one a process and scheme (`store_of`).
+    """What is asked of a store. Safe to call from many threads, and after a fork; see `store_of`.
 
-    Calls are tried again where that may help (connection lost, 408, 429, 5xx), for a bounded time. All raise
+    Calls are tried again where that may help (connection lost, 408, 429, 5xx), for `retry_s` seconds. All raise
     OSError with the object's name in `filename` and a sentence in `strerror`; PermissionError where access is
-    denied; FileNotFoundError where the bucket, or an object that must be there, is not.
+    denied or there are no credentials; FileNotFoundError where the bucket, or an object that must be there, is not.
+    A store may not tell a missing bucket from a missing object, but in `list`: `check_bucket` asks that way.
     """
 
     def info(self, path: ObjectPath) -> ObjectInfo | None:
@@ -112,7 +124,11 @@ class ObjectStore(Protocol):
         """Bytes of an object; fewer where it ends before.
 
         Args:
+          start, end: bytes from `start` up to, and without, `end`; None for the object's end.
           version: that must be read; VersionMismatch if there is another now. None: any.
+
+        Raises:
+          FileNotFoundError: there is no such object.
         """
 
     def write(self, path: ObjectPath, pieces: Sequence[bytes | memoryview], only_over: str | None = None) -> ObjectInfo:
@@ -127,7 +143,108 @@ class ObjectStore(Protocol):
         """
 
     def copy(self, source: ObjectPath, target: ObjectPath) -> None:
-        """Copies within the store, no byte coming by here; over what may be there."""
+        """Copies within the store, no byte coming by here; over what may be there. Raises FileNotFoundError where
+        the source is not there."""
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
-        """Removes an object, if it is there (at version `only`). Returns whether this call did."""
+        """Removes an object, if it is there (at version `only`).
+
+        Returns:
+          False where it was to be of a version that is not there; where the call had to be tried again, an earlier
+          try may have removed it.
+        """
+
+    def clock(self) -> float:
+        """What the store's clock says: seconds since the epoch, by its answers so far."""
+
+
+def store_of(path: ObjectPath | str) -> ObjectStore:
+    """The store that a path, or a scheme, is of. Its library is imported here, so that a job on local files needs
+    none.
+
+    Raises:
+      OSError: the library is not installed.
+    """
+    scheme = path if isinstance(path, str) else path.scheme
+    if scheme == "gs":
+        from transforms.store_gcs import STORE
+    elif scheme == "s3":
+        from transforms.store_s3 import STORE
+    else:
+        raise ValueError(f"{scheme}: expected {' or '.join(SCHEMES)}")
+    return STORE
+
+
+def retry_s() -> float:
+    """For how long a call to a store is tried again: seconds, `BEAM_SCORE_STORE_RETRY_S` or 60."""
+    return float(os.environ.get("BEAM_SCORE_STORE_RETRY_S") or _RETRY_S)
+
+
+def anonymous() -> bool:
+    """Whether stores are to be used without credentials: `BEAM_SCORE_STORE_ANONYMOUS` is set."""
+    return bool(os.environ.get("BEAM_SCORE_STORE_ANONYMOUS"))
+
+
+class StoreClock:
+    """What a store's clock says, by the dates of its answers."""
+
+    def __init__(self):
+        self._heard: tuple[float, float] | None = None
+
+    def heard(self, date: str | None) -> None:
+        """Takes the Date of an answer that has just come."""
+        with contextlib.suppress(TypeError, ValueError):
+            self._heard = email.utils.parsedate_to_datetime(date).timestamp(), time.monotonic()
+
+    def now(self) -> float:
+        """Seconds since the epoch; by the clock here where nothing was heard."""
+        if self._heard is None:
+            return time.time()
+        then, since = self._heard
+        return then + time.monotonic() - since
+
+
+def check_bucket(path: ObjectPath) -> None:
+    """Raises OSError where a path's bucket is not there, or may not be listed."""
+    next(iter(store_of(path).list(path, recursive=False)), None)
+
+
+def check_store(folder: ObjectPath) -> None:
+    """Tries in a folder what the protocol asks of a store, on one small object that is gone in the end.
+
+    Raises:
+      OSError: the bucket is not there, or objects may not be listed, written, read or removed; or the store writes
+        over an object that it was told not to.
+    """
+    store, probe = store_of(folder), folder / f".{secrets.token_hex(6)}.probe"
+    check_bucket(folder)
+    with contextlib.suppress(VersionMismatch):  # an answer was lost
+        store.write(probe, [b"one"], only_over=ABSENT)
+    try:
+        store.write(probe, [b"two"], only_over=ABSENT)
+    except VersionMismatch:
+        pass
+    else:
+        raise failed(probe, "this store does not keep conditions on writes, and no run would be safe: use another")
+    finally:
+        store.remove(probe)
+
+
+def missing(path: ObjectPath | str, what: str = "there is no such object") -> FileNotFoundError:
+    """To be raised."""
+    return FileNotFoundError(errno.ENOENT, what, str(path))
+
+
+def denied(path: ObjectPath | str, why: str) -> PermissionError:
+    """To be raised."""
+    return PermissionError(errno.EACCES, why, str(path))
+
+
+def mismatch(path: ObjectPath | str) -> VersionMismatch:
+    """To be raised."""
+    return VersionMismatch(errno.ESTALE, "another version is there", str(path))
+
+
+def failed(path: ObjectPath | str, why: str) -> OSError:
+    """To be raised."""
+    return OSError(errno.EIO, why, str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import google_crc32c
 import pyarrow as pa
@@ -37,7 +36,7 @@ class Parts:
       written: the parts so far.
     """
 
-    def __init__(self, folder: Path, kind: str, stem: str, encoder: ParquetEncoder | LinesEncoder):
+    def __init__(self, folder: storage.Place, kind: str, stem: str, encoder: ParquetEncoder | LinesEncoder):
         self._folder, self._kind, self._stem, self._encoder = folder, kind, stem, encoder
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = self._rows = 0

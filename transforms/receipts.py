@@ -7,6 +7,8 @@ version that counts, so all say the same.
 
 from __future__ import annotations
 
+import errno
+
 from transforms import storage
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder
@@ -55,6 +57,11 @@ def put(folder: RunFolder, receipt: Receipt) -> bool:
         if _believed(folder, receipt.split, found) is not None:
             return False
         version += 1
+    if not storage.has_folders(folder.path) and not storage.exists(folder.plan):
+        # The run is gone, and a folder would have stopped this. Who takes the plan away lists the rest after it: a
+        # receipt that came before that goes with the rest, and one that came later goes here.
+        storage.remove(folder.receipt(receipt.split, version))
+        raise FileNotFoundError(errno.ENOENT, "the run was discarded", str(folder.plan))
     return True
 
 

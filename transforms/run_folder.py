@@ -4,8 +4,8 @@ later, resume and commit too, reads it, and nobody splits again."""
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ import orjson
 from transforms import storage
 from transforms.sealed import Damaged, checksum, read_sealed, seal
 from transforms.splits import FileRange, Split
+from transforms.storage import Place
 
 STAGING = "_staging"
 CURRENT = "current.json"
@@ -34,33 +35,33 @@ class RunFolder:
     run: str
 
     @property
-    def path(self) -> Path:
-        return Path(self.output, STAGING, self.run)
+    def path(self) -> Place:
+        return storage.at(self.output) / STAGING / self.run
 
     @property
-    def current(self) -> Path:
-        return Path(self.output, STAGING, CURRENT)
+    def current(self) -> Place:
+        return storage.at(self.output) / STAGING / CURRENT
 
     @property
-    def plan(self) -> Path:
+    def plan(self) -> Place:
         return self.path / "plan.json"
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Place:
         return self.path / "parts"
 
     @property
-    def receipts(self) -> Path:
+    def receipts(self) -> Place:
         return self.path / "receipts"
 
-    def receipt(self, split: int, version: int = 1) -> Path:
+    def receipt(self, split: int, version: int = 1) -> Place:
         """A further version stands for those before it, which are damaged."""
         return self.receipts / (f"{split:06d}.json" if version == 1 else f"{split:06d}.{version}.json")
 
-    def verdict(self, number: int) -> Path:
+    def verdict(self, number: int) -> Place:
         return self.path / f"commit-{number}.json"
 
-    def shard(self, name: str) -> Path:
+    def shard(self, name: str) -> Place:
         return self.path / "plan" / name
 
 
@@ -95,7 +96,7 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
     """
     header = read_sealed(folder.plan)
     if header is None:
-        raise FileNotFoundError(folder.plan)
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.plan))
     return header
 
 
@@ -103,7 +104,7 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
     """The splits of one shard of the plan. Raises Damaged."""
     content = storage.read(folder.shard(name))
     if content is None:
-        raise FileNotFoundError(folder.shard(name))
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.shard(name)))
     if checksum(content) not in name:
         raise Damaged(
             f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -46,7 +45,7 @@ def unseal(content: bytes, name: str = "") -> dict[str, Any]:
     raise Damaged(f"{name}: damaged: its content does not fit its checksum")
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
+def read_sealed(path: storage.Place) -> dict[str, Any] | None:
     """What a sealed file says; None where there is none. Raises Damaged."""
     content = storage.read(path)
     return None if content is None else unseal(content, str(path))

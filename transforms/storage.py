@@ -1,21 +1,24 @@
 """The few file-system operations that the protocol of plan, parts, receipts and verdict rests on.
 
-Local disk only, so far; what each guarantees is in its docstring, and is all that another store has to
-provide. Files are written whole under a name of their own; what decides something is one file that is
-created if absent, or swapped for a known content.
+What each guarantees is in its docstring. Files are written whole under a name of their own; what decides something is
+one file that is created if absent, or swapped for a known content. Here is how a local disk does it; given an
+`ObjectPath`, each does the same over the objects of a store, as `transforms.object_storage` has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
+from transforms import object_storage
 from transforms.disk import disk
+from transforms.objects import ObjectPath, is_object
 
 TEMPORARY = ".tmp"
 """The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
@@ -23,7 +26,17 @@ TEMPORARY = ".tmp"
 _LOOKS = 3
 _LOOK_AGAIN_S = 0.002
 
+Place = Path | ObjectPath
+"""Where a file of the protocol is."""
 
+
+def at(text: str) -> Place:
+    """Where a text says: `gs://...` and `s3://...` are objects, all else is local. Raises ValueError for a text that
+    is neither."""
+    return ObjectPath.parse(text) if is_object(text) else Path(text)
+
+
+@functools.singledispatch
 def make_folder(path: Path) -> None:
     """Makes a folder, and parents that are missing, and makes its name durable, whoever made it. Only a launch
     calls this."""
@@ -35,6 +48,7 @@ def make_folder(path: Path) -> None:
         sync_folder(path.parent)
 
 
+@functools.singledispatch
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
     with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
@@ -62,11 +76,13 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
+@functools.singledispatch
 def exists(path: Path) -> bool:
     """Whether there is a file or folder of that name."""
     return size(path) is not None
 
 
+@functools.singledispatch
 def size(path: Path) -> int | None:
     """The size of a file in bytes; None where there is none."""
     try:
@@ -75,6 +91,45 @@ def size(path: Path) -> int | None:
         return None
 
 
+@functools.singledispatch
+def has_folders(path: Path) -> bool:
+    """Whether there are folders, so that who writes in one that is gone fails."""
+    return True
+
+
+@functools.singledispatch
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name."""
+    return path.is_dir()
+
+
+@functools.singledispatch
+def size_below(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder and below."""
+    if not path.is_dir():
+        return size(path) or 0
+    return sum(size(Path(folder, name)) or 0 for folder, _, files in os.walk(path) for name in files)
+
+
+@functools.singledispatch
+def version(path: Path) -> Hashable | None:
+    """What is another once a file is another, or has another content; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+@functools.singledispatch
+def read_stamped(path: Path) -> tuple[bytes, float]:
+    """The content of a file, and when it was written: seconds since the epoch, by the clock of where it is. Raises
+    FileNotFoundError."""
+    with open(path, "rb") as file:
+        return file.read(), os.fstat(file.fileno()).st_mtime
+
+
+@functools.singledispatch
 def read(path: Path) -> bytes | None:
     """The content of a file; None where there is none."""
     try:
@@ -88,6 +143,7 @@ def _content(descriptor: int) -> bytes:
     return b"".join(iter(lambda: disk().read(descriptor), b""))
 
 
+@functools.singledispatch
 def names(path: Path) -> list[str]:
     """The names in a folder, sorted; none where there is no folder."""
     try:
@@ -96,6 +152,7 @@ def names(path: Path) -> list[str]:
         return []
 
 
+@functools.singledispatch
 def write_new(path: Path, *pieces: bytes | memoryview) -> None:
     """Writes a file under a name that nobody else uses, and makes its content durable.
 
@@ -116,6 +173,7 @@ def write_new(path: Path, *pieces: bytes | memoryview) -> None:
             raise
 
 
+@functools.singledispatch
 def create_if_absent(path: Path, content: bytes, scratch: Path | None = None) -> bool:
     """Creates a file with its whole content, or nothing; of many callers at once, one succeeds.
 
@@ -138,6 +196,7 @@ def create_if_absent(path: Path, content: bytes, scratch: Path | None = None) ->
     return created
 
 
+@functools.singledispatch
 def replace(path: Path, content: bytes, scratch: Path | None = None) -> None:
     """Creates a file with its whole content, in place of one that may be there, in one step."""
     with _written(path, content, scratch) as temporary:
@@ -161,6 +220,7 @@ def _temporary(path: Path, folder: Path | None = None) -> Path:
     return (folder or path.parent) / f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}"
 
 
+@functools.singledispatch
 def swap(path: Path, known: bytes | None, content: bytes | None, scratch: Path | None = None) -> bool:
     """Puts a content in a file's place if it still holds the one known; None stands for no file.
 
@@ -220,6 +280,7 @@ def _inode(path: Path) -> int | None:
         return None
 
 
+@functools.singledispatch
 def publish(source: Path, target: Path) -> None:
     """Gives a file a second, final name. Done again, also by another process, it changes nothing.
 
@@ -237,12 +298,14 @@ def publish(source: Path, target: Path) -> None:
         disk().rename(temporary, target)
 
 
+@functools.singledispatch
 def remove(path: Path) -> None:
     """Removes a file, if it is there."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         disk().unlink(path)
 
 
+@functools.singledispatch
 def remove_folder(path: Path) -> None:
     """Removes a folder with all that is in it, if it is there; others may do so at once.
 
@@ -254,6 +317,7 @@ def remove_folder(path: Path) -> None:
         _remove_tree(doomed)
 
 
+@functools.singledispatch
 def remove_temporaries(path: Path) -> None:
     """Removes what those who died have left in a folder half written, or half removed."""
     for name in names(path):
@@ -269,12 +333,14 @@ def _remove_tree(path: Path) -> None:
         remove_if_empty(path)
 
 
+@functools.singledispatch
 def remove_if_empty(path: Path) -> None:
     """Removes a folder if it is there and empty."""
     with contextlib.suppress(OSError):
         disk().rmdir(path)
 
 
+@functools.singledispatch
 @contextlib.contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Shows to `alone`, as long as the body runs, that this process is at work on what the file stands
@@ -288,6 +354,7 @@ def hold(path: Path) -> Iterator[None]:
         _close(descriptor, path)
 
 
+@functools.singledispatch
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[bool]:
     """Whether nobody holds the file; if so, nobody can while the body runs."""
@@ -308,6 +375,7 @@ def alone(path: Path) -> Iterator[bool]:
         _close(descriptor, path)
 
 
+@functools.singledispatch
 def is_held(path: Path) -> bool:
     """Whether somebody holds the file; changes nothing. False where there is none, and where nobody can tell."""
     for _ in range(_LOOKS):
@@ -322,6 +390,41 @@ def is_held(path: Path) -> bool:
     return True
 
 
+@functools.singledispatch
+def still_alone(path: Path) -> bool:
+    """Inside `alone`: whether nobody has come meanwhile."""
+    return True
+
+
 def each(function: Callable, items: Iterable) -> list:
     """Calls a function on many items, several at once; their results, in order."""
     return disk().each(function, items)
+
+
+for _function in (
+    make_folder,
+    sync_folder,
+    exists,
+    size,
+    has_folders,
+    is_folder,
+    size_below,
+    version,
+    read,
+    read_stamped,
+    names,
+    write_new,
+    create_if_absent,
+    replace,
+    swap,
+    publish,
+    remove,
+    remove_folder,
+    remove_temporaries,
+    remove_if_empty,
+    hold,
+    alone,
+    still_alone,
+    is_held,
+):
+    _function.register(ObjectPath, getattr(object_storage, _function.__name__))

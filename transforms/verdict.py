@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,9 @@ from transforms.manifest import (
     FAILED,
     MANIFEST,
     OVER_BUDGET,
+    claim_publication,
     clean_up,
+    current_run,
     parse,
     published,
     read_manifest,
@@ -35,6 +37,8 @@ from transforms.sealed import Damaged, read_sealed, seal
 log = logging.getLogger(__name__)
 
 PUBLISH = "publish"
+
+_DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
 
 
 class CommitError(RuntimeError):
@@ -183,7 +187,7 @@ def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, s
     """Each part with the name it gets, numbered by kind in the order of the splits."""
     named, numbers = [], {"predictions": 0, "rejected": 0}
     for part in parts:
-        named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{Path(part.name).suffix}"))
+        named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{PurePath(part.name).suffix}"))
         numbers[part.kind] += 1
     return named
 
@@ -208,7 +212,8 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     Raises:
       Overtaken: another run is published here, or this one was discarded.
     """
-    output, manifest, before = Path(folder.output), verdict["manifest"], verdict["manifest"]["replaces"]
+    output, manifest = storage.at(folder.output), verdict["manifest"]
+    before = manifest["replaces"]
     try:
         for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
             storage.make_folder(output / kind)
@@ -217,14 +222,16 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
         content = json.dumps(manifest, indent=1).encode()
         if verdict["decision"] == PUBLISH:
             before = _settle(folder, manifest, content)
-        else:
+        elif storage.has_folders(output) or _is_begun(folder):
             storage.replace(output / FAILED, content, folder.path)
+        else:
+            raise FileNotFoundError(str(folder.current))
     except FileNotFoundError:
         # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
         if storage.exists(folder.plan):
             raise
         if not published(folder.output, folder.run):
-            raise Overtaken(f"run {folder.run} was discarded meanwhile: nothing of it is published") from None
+            raise Overtaken(_DISCARDED.format(folder.run)) from None
     # Over budget staging stays: with a higher budget the same job publishes without scoring again.
     standing = read_manifest(folder.output)
     if standing is None or standing["run"] != folder.run:
@@ -246,7 +253,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
     Returns:
       the runs that may have stood before it.
     """
-    path = Path(folder.output, MANIFEST)
+    path, claimed = storage.at(folder.output) / MANIFEST, False
     while True:
         known = storage.read(path)
         standing = None if known is None else parse(known, path)
@@ -257,5 +264,15 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
                 f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
                 f"and run {folder.run} is not published"
             )
-        if storage.swap(path, known, content, folder.path):
+        if claimed and storage.swap(path, known, content, folder.path):
             return [] if standing is None else [standing["run"]]
+        if not claimed and not (claimed := claim_publication(folder)):
+            # Who has carried it out says so only once the manifest stands.
+            if published(folder.output, folder.run):
+                return manifest["replaces"]
+            raise Overtaken(_DISCARDED.format(folder.run))
+
+
+def _is_begun(folder: RunFolder) -> bool:
+    known = storage.read(folder.current)
+    return known is not None and current_run(known) == folder.run

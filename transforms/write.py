@@ -230,7 +230,12 @@ class _Attempt:
             began=self._began,
             ended=time.time(),
         )
-        if not put(self._folder, receipt):
+        try:
+            counts = put(self._folder, receipt)
+        except FileNotFoundError:
+            self._drop()  # the run is gone
+            raise
+        if not counts:
             self._drop()
 
     def _drop(self) -> None:

@@ -1,0 +1,247 @@
+"""A small HTTP proxy in front of one server, which writes down what is asked, and fails what a test wants failed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import http.server
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
+
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
+
+
+@dataclasses.dataclass
+class Fault:
+    """What is to happen to some requests.
+
+    Attributes:
+      kind: `status` (answered so, and not passed on), `delay` (passed on later), `reset` (the connection breaks before
+        it is passed on), `lost` (it breaks after the request was carried out), `truncate` (half of the answer's body).
+      method, target: regular expressions for them, in full and anywhere.
+      nth: which of the requests that match, from 1.
+      times: how many of them in a row.
+      each: whether the first of each request is failed instead, however many come between.
+      status: for `status`; seconds: for `delay`.
+      seen: how many have matched; done: how many were failed; known: which have matched.
+    """
+
+    kind: str
+    method: str = ".*"
+    target: str = ""
+    nth: int = 1
+    times: int = 1
+    each: bool = False
+    status: int = 503
+    seconds: float = 1.0
+    seen: int = 0
+    done: int = 0
+    known: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+
+    def takes(self, method: str, target: str) -> bool:
+        if not re.fullmatch(self.method, method) or not re.search(self.target, target):
+            return False
+        self.seen += 1
+        new = (method, target) not in self.known
+        self.known.add((method, target))
+        if not (new if self.each else self.nth <= self.seen < self.nth + self.times):
+            return False
+        self.done += 1
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Attributes:
+    method, target: what was asked; after a # the name of what is uploaded, where it is within.
+    fault: what was done to it; None for nothing.
+    status: of the answer; None where there was none.
+    """
+
+    method: str
+    target: str
+    fault: str | None
+    status: int | None
+
+
+class Proxy:
+    """Attributes:
+    port: where it listens, on 127.0.0.1.
+    requests: all that came, in order of their ends.
+    check: given (method, target, what sends a GET) of a request that changes something, may give a status that it is
+      answered with; for conditions that the server behind does not know.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.check: Callable[[str, str, dict[str, str], Callable[[str], dict | None]], int | None] | None = None
+        self._faults: list[Fault] = []
+        self._lock, self._changing = threading.Lock(), threading.Lock()
+        self._upstream: tuple[str, int] | None = None
+        self._local = threading.local()
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def handle_one_request(self):
+                with contextlib.suppress(ConnectionError):
+                    super().handle_one_request()
+                    return
+                self.close_connection = True
+
+            def log_message(self, *_):
+                pass
+
+        for method in ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"):
+            setattr(Handler, f"do_{method}", lambda handler: proxy._handle(handler))
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def serve(self, port: int) -> None:
+        """Sets the port of the server behind."""
+        self._upstream = ("127.0.0.1", port)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """No fault any more, and nothing written down."""
+        with self._lock:
+            self._faults, self.requests = [], []
+
+    @contextlib.contextmanager
+    def failing(self, *faults: Fault) -> Iterator[None]:
+        """These faults, while the body runs."""
+        with self._lock:
+            self._faults += faults
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._faults = [f for f in self._faults if f not in faults]
+
+    def _handle(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        method, target, body = handler.command, handler.path, _body(handler)
+        asked = target + _named_within(target, body)
+        with self._lock:
+            fault = next((f for f in self._faults if f.takes(method, asked)), None)
+        kind, status = fault and fault.kind, None
+        try:
+            if kind == "delay":
+                time.sleep(fault.seconds)
+            if kind == "reset":
+                return _break(handler)
+            if kind == "status":
+                status = fault.status
+                return _answer(handler, status, [], f"injected {status}".encode())
+            status, headers, content = self._pass_on(method, target, dict(handler.headers.items()), body)
+            if kind == "lost":
+                return _break(handler)
+            _answer(handler, status, headers, content, half=kind == "truncate")
+        finally:
+            with self._lock:
+                self.requests.append(Request(method, asked, kind, status))
+
+    def _pass_on(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, list, bytes]:
+        if method in ("GET", "HEAD"):
+            return self._ask(method, target, headers, body)
+        # A store decides on conditions one request at a time; emulators look first, and write then.
+        with self._changing:
+            if self.check and (status := self.check(method, target, headers, self._get_json)):
+                return status, [], b"{}"
+            return self._ask(method, target, headers, body)
+
+    def _get_json(self, target: str) -> dict | None:
+        status, _, content = self._ask("GET", target, {}, b"")
+        return json.loads(content) if status == 200 else None
+
+    def _ask(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, list, bytes]:
+        passed = {name: value for name, value in headers.items() if name.lower() not in (*_HOP, "expect")}
+        if body or method in ("PUT", "POST"):
+            passed["Content-Length"] = str(len(body))
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = http.client.HTTPConnection(*self._upstream, timeout=60)
+        try:
+            connection.request(method, target, body or None, passed)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (http.client.HTTPException, OSError):
+            connection.close()
+            raise
+        if answer.will_close:
+            connection.close()
+        # A HEAD's answer tells the length of what it does not hold.
+        length = [("Content-Length", answer.headers["Content-Length"])] if method == "HEAD" else []
+        kept = [(n, v) for n, v in answer.getheaders() if n.lower() not in _HOP]
+        return answer.status, kept + [h for h in length if h[1] is not None], content
+
+
+def _named_within(target: str, body: bytes) -> str:
+    """The name of what is uploaded to Google Cloud Storage, which is not in the target, as a fragment."""
+    if "uploadType=multipart" not in target:
+        return ""
+    found = re.search(rb'"name": ?"([^"]*)"', body[:10_000])
+    return f"#{found[1].decode()}" if found else ""
+
+
+def _body(handler: http.server.BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    pieces = []
+    while size := int(handler.rfile.readline().partition(b";")[0], 16):
+        pieces.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    while handler.rfile.readline().strip():
+        pass
+    return b"".join(pieces)
+
+
+def _answer(handler, status: int, headers: list, content: bytes, half: bool = False) -> None:
+    handler.send_response_only(status)
+    for name, value in headers:
+        handler.send_header(name, value)
+    if handler.command != "HEAD" and status != 204:
+        handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(content[: len(content) // 2] if half else content)
+    if half:
+        _break(handler)
+
+
+def _break(handler) -> None:
+    """Closes the connection with a reset, as a machine does that has died."""
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
+
+
+def generation_asked(target: str) -> tuple[str, str | None]:
+    """A target without its query, and the generation that it asks for; None for any."""
+    parts = urlsplit(target)
+    return parts.path, (parse_qs(parts.query).get("ifGenerationMatch") or [None])[0]

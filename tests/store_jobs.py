@@ -1,0 +1,138 @@
+"""A small job over an output folder in a store, driven through the protocol itself: no model, no engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable
+
+import google_crc32c
+import pyarrow as pa
+
+from pipeline.begin import freeze
+from pipeline.protocol import Work, bring_to_verdict
+from pipeline.standing import Standing
+from transforms import storage
+from transforms.block import NO_REJECTED, REJECTED_SCHEMA, ROW, Block
+from transforms.manifest import read_manifest
+from transforms.read import new_attempt
+from transforms.receipts import is_done
+from transforms.run_folder import RunFolder, read_plan, read_shard
+from transforms.splits import FileRange, Split
+from transforms.verdict import Budget
+from transforms.write import WriteParts, WriteSettings
+
+SCHEMA = pa.schema([("id", pa.string())])
+ROWS = 4
+"""A split; the last of each is refused."""
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreJob:
+    """A job whose rows are told by name.
+
+    Attributes:
+      output: where it writes.
+      name: another one is another job.
+      splits: how many.
+      budget: of rejections.
+    """
+
+    output: str
+    name: str = "a"
+    splits: int = 3
+    budget: Budget = Budget(share=1.0)
+
+    @property
+    def ids(self) -> Counter:
+        return Counter(f"{self.name}{split}-{row}" for split in range(self.splits) for row in range(ROWS - 1))
+
+    def launch(
+        self, run: str, replace: bool = False, restart: bool = False, between: Callable[[], None] = nothing, **settings
+    ):
+        """What `beam-score run` does. Returns the outcome.
+
+        Args:
+          run: id that a new run gets.
+          between: called after each split.
+        """
+        job = dataclasses.replace(self, **settings)
+        discards = Standing.of(job.output).allowing(replace, restart)
+        return bring_to_verdict(job._work(run, between), discards)
+
+    def _work(self, run: str, between: Callable[[], None]) -> Work:
+        print_ = {"job": self.name}
+
+        def plan(standing: Standing) -> RunFolder:
+            splits = [Split(n, (FileRange(f"{self.name}{n}", 10),)) for n in range(self.splits)]
+            header = {
+                "fingerprint": print_, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
+                "job": {"output": {"format": "jsonl", "not_finite": "null"}}, "model": {},
+                "headers": [], "parent": None,
+            }  # fmt: skip
+            return freeze(standing, print_, splits, header, run)
+
+        def score(folder: RunFolder) -> None:
+            for shard in read_plan(folder)["shards"]:
+                for split in read_shard(folder, shard):
+                    if not is_done(folder, split.id):
+                        self.write(folder, split.id)
+                        between()
+
+        return Work(self.output, print_, lambda _: None, plan, score, self.budget, SCHEMA)
+
+    def write(self, folder: RunFolder, split: int) -> None:
+        """What an attempt at a split writes."""
+        writer = WriteParts(WriteSettings(folder, SCHEMA, "jsonl")).writer()
+        writer.start_bundle()
+        for block in self._blocks(split):
+            list(writer.process(block))
+        writer.finish_bundle()
+
+    def _blocks(self, split: int):
+        source, attempt = f"{self.name}{split}", new_attempt()
+        ids = [f"{self.name}{split}-{row}" for row in range(ROWS - 1)]
+        rows = pa.RecordBatch.from_pydict({ROW: pa.array(range(len(ids)), pa.int64()), "id": ids}).select(["id"])
+        letter = dict.fromkeys(REJECTED_SCHEMA.names) | {
+            "row": ROWS - 1, "rows": 1, "stage": "read", "reason": "malformed", "message": "m",
+            "errors": [], "payload_cut": False, "payload_kind": "text",
+        }  # fmt: skip
+        refused = pa.RecordBatch.from_pylist([letter], schema=REJECTED_SCHEMA)
+        yield Block(split, attempt, 0, source, rows, refused, began=1.0)
+        yield Block(split, attempt, 1, source, rows.slice(0, 0), NO_REJECTED, total=ROWS, began=1.0)
+
+
+def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:
+    """What the files of a manifest hold; each must be there, as it was published."""
+    found = []
+    for file in record["files"]:
+        if file["kind"] == kind:
+            content = storage.read(storage.at(output) / file["path"])
+            assert content is not None, f"{file['path']} is not there"
+            assert (len(content), f"{google_crc32c.value(content):08x}") == (file["bytes"], file["crc32c"])
+            found += [json.loads(line) for line in content.splitlines()]
+    return found
+
+
+def names(output: str) -> list[str]:
+    """All that is in an output folder."""
+    folder = storage.at(output)
+    return [
+        str(found.path).removeprefix(f"{folder}/") for found in storage.object_storage.store_of(folder).list(folder)
+    ]
+
+
+def assert_result(job: StoreJob, run: str | None = None) -> None:
+    """The job is published, every row once, and nothing is left over."""
+    manifest = read_manifest(job.output)
+    assert manifest is not None
+    assert run in (None, manifest["run"])
+    assert manifest["fingerprint"] == {"job": job.name}
+    assert Counter(row["id"] for row in rows(job.output, manifest)) == job.ids
+    assert len(rows(job.output, manifest, "rejected")) == job.splits
+    assert sorted(names(job.output)) == sorted(["manifest.json", *(file["path"] for file in manifest["files"])])
