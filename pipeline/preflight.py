@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
 from transforms.infer import ModelCall
 from transforms.json_lines import MARKER
+from transforms.many import each
 from transforms.model import (
     ModelError,
     Signature,
@@ -132,7 +132,8 @@ def prepare(job: Job, parent: Parent | None = None) -> Prepared:
         raise JobError(problems)
     checked = _check_files(files, read)
     if parent is None:
-        headers = {path: found for path, found in checked if isinstance(found, str)}
+        texts: dict[str, str] = {}  # one copy of what thousands of files have in common
+        headers = {path: texts.setdefault(found, found) for path, found in checked if isinstance(found, str)}
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
@@ -232,9 +233,10 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} is a file, expected a folder"]
     if not os.access(standing, os.W_OK | os.X_OK):
         return [f"output.path: {standing} may not be written by this user"]
-    inside = [f.path for f in files if Path(os.path.abspath(path)) in Path(os.path.abspath(f.path)).parents]
+    folders = {os.path.dirname(f.path): f.path for f in reversed(files)}  # one look a folder, not a file
+    inside = [one for folder, one in folders.items() if _is_within(folder, path)]
     if inside:
-        return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
+        return [f"output.path: {path} holds input files ({min(inside)}): write elsewhere"]
     return []
 
 
@@ -267,6 +269,11 @@ def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
     return []
 
 
+def _is_within(folder: str, output: str) -> bool:
+    within = Path(os.path.abspath(folder))
+    return Path(os.path.abspath(output)) in (within, *within.parents)
+
+
 def _function_problems(job: Job) -> list[str]:
     if job.preprocess is None:
         return []
@@ -289,8 +296,7 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
         except OSError as error:
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
-    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
-        return [(f.path, found) for f, found in zip(files, pool.map(check, files), strict=True)]
+    return list(zip((f.path for f in files), each(check, files, _CHECKED_AT_ONCE), strict=True))
 
 
 def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:
@@ -298,7 +304,7 @@ def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature
     Budget, threads and runner are not among them: they change no result."""
     rules: Contract = job.contract
     pieces: dict[str, Any] = {
-        "input files": [dataclasses.astuple(f) for f in files],
+        "input files": [tuple(vars(f).values()) for f in files],
         "input settings": job.input.model_dump(mode="json", exclude={"files"}),
         "model": [model_hash, signature],
         "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],

@@ -46,7 +46,10 @@ def compression_of(path: str) -> str | None:
     the name where there are none.
     """
     with open_file(path) as file:
-        head = file.read(4)
+        return _kind(file.read(4), path)
+
+
+def _kind(head: bytes, path: str) -> str | None:
     if not head:
         return next((kind for suffix, kind in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
@@ -65,16 +68,15 @@ class RawStream:
     """
 
     def __init__(self, path: str, start: int = 0, end: int = -1):
-        self.compression = compression_of(path)
         self._path = path
         self._file = open_file(path)
+        self.compression = _kind(self._file.read(4), path)
         self._left = None if end < 0 else max(0, end - start)
         self._given = 0
         self._damage = None
         self._stepped_back = False
         self._members = _Members(self._file, self.compression) if self.compression else None
-        if start and not self.compression:
-            self._file.seek(start)
+        self._file.seek(0 if self.compression else start)
 
     def read(self, n: int) -> bytes:
         """About `n` bytes, at least one; `b""` at the end.

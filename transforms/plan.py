@@ -6,11 +6,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 
 from transforms.file_versions import check_unchanged
+from transforms.many import each
 from transforms.read import ReadSettings, format_module
 from transforms.run_folder import RunFolder, read_shard
 from transforms.splits import FileRange, Split
@@ -64,9 +64,8 @@ def cut_files(
             check_unchanged(path, version, "run the same command again to read it as it is now")
         return [dataclasses.replace(range_, version=version) for range_ in ranges]
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        cuts = pool.map(lambda file: ranges_of(*file), files)
-        return [range_ for ranges in cuts for range_ in ranges]
+    cuts = each(lambda file: ranges_of(*file), files, min(8, 2 * (os.cpu_count() or 1)))
+    return [range_ for ranges in cuts for range_ in ranges]
 
 
 def split_files(

@@ -30,6 +30,9 @@ _HELD_BYTES = 64 << 20
 _READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""
 
+_SMALL_BYTES = 64 << 10
+"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
+
 _DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What pyarrow raises on damaged files."""
 
@@ -48,6 +51,8 @@ def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType]:
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
     """Ranges of whole row groups, of about `split_bytes` of the used columns each."""
+    if size <= min(_SMALL_BYTES, split_bytes):
+        return [FileRange(path, size, bytes=size)]
     try:
         with _open(path) as file:
             used = set(_used_columns(file, settings))
