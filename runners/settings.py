@@ -1,4 +1,8 @@
-"""The part of a job file that says where and how it runs. Nothing here changes a result."""
+"""The part of a job file that says where and how it runs. Nothing here changes a result.
+
+An engine that has settings of its own has a section named like the runner, with a method
+`layout(workers) -> Layout` that goes by the settings alone: the plan is made by it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from runners.layout import Layout
 from transforms.contract import Strict
 from transforms.units import parse_bytes
 
@@ -39,8 +44,18 @@ class EngineSettings(Strict):
         return self
 
     @property
-    def worker_count(self) -> int:
-        return self.workers if isinstance(self.workers, int) else available_cores()
+    def layout(self) -> Layout:
+        """Threads, processes and cores, as the engine that is asked for lays them out."""
+        section = getattr(self, self.runner, None)
+        if section is not None:
+            return section.layout(self.workers)
+        return one_process(self.workers)
+
+
+def one_process(workers: int | Literal["auto"]) -> Layout:
+    """All workers as threads of one process on this machine; as many as it has cores, where none are asked for."""
+    cores = available_cores()
+    return Layout(1, workers if isinstance(workers, int) else cores, cores)
 
 
 def available_cores() -> int:
