@@ -4,6 +4,8 @@ think that they own every core."""
 from __future__ import annotations
 
 import dataclasses
+import os
+from typing import Literal
 
 PROCESS_BYTES = 600_000_000
 """A worker process with Beam, Arrow and TensorFlow in it, before there is a model or a row."""
@@ -59,3 +61,14 @@ class Layout:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"one {one}" if number == 1 else f"{number} {many or one + 's'}"
+
+
+def one_process(workers: int | Literal["auto"]) -> Layout:
+    """All workers as threads of one process on this machine; as many as it has cores, where none are asked for."""
+    cores = available_cores()
+    return Layout(1, workers if isinstance(workers, int) else cores, cores)
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

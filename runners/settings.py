@@ -6,25 +6,40 @@ An engine that has settings of its own has a section named like the runner, with
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import pydantic
 
-from runners.layout import Layout
+from runners.flink_settings import FlinkSettings
+from runners.layout import Layout, available_cores, one_process
 from transforms.contract import Strict
 from transforms.units import parse_bytes
+
+
+class PrismSettings(Strict):
+    """`engine.prism` of a job file.
+
+    Attributes:
+      binary: path of the program; else that of the environment, or on the path.
+    """
+
+    binary: str | None = None
+
+    def layout(self, workers: int | Literal["auto"]) -> Layout:
+        return one_process(workers)
 
 
 class EngineSettings(Strict):
     """`engine` of a job file."""
 
-    runner: Literal["local"] = "local"
+    runner: Literal["local", "flink", "prism"] = "local"
     workers: int | Literal["auto"] = "auto"
     split_bytes: int = 64_000_000
     block_bytes: int = 1 << 20
     xla: Literal["auto", "on", "off"] = "auto"
     intra_op_threads: int | Literal["auto"] = "auto"
+    flink: FlinkSettings = FlinkSettings()
+    prism: PrismSettings = PrismSettings()
 
     _bytes = pydantic.field_validator("split_bytes", "block_bytes", mode="before")(parse_bytes)
 
@@ -41,6 +56,8 @@ class EngineSettings(Strict):
             raise ValueError("workers: a positive number, or auto")
         if isinstance(self.intra_op_threads, int) and self.intra_op_threads < 1:
             raise ValueError("intra_op_threads: a positive number, or auto")
+        if self.runner == "flink" and self.workers == "auto" and not self.flink.embedded:
+            raise ValueError("workers: with a Flink cluster, say how many of its slots the job may have")
         return self
 
     @property
@@ -52,12 +69,4 @@ class EngineSettings(Strict):
         return one_process(self.workers)
 
 
-def one_process(workers: int | Literal["auto"]) -> Layout:
-    """All workers as threads of one process on this machine; as many as it has cores, where none are asked for."""
-    cores = available_cores()
-    return Layout(1, workers if isinstance(workers, int) else cores, cores)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+__all__ = ["EngineSettings", "PrismSettings", "available_cores"]
