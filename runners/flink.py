@@ -191,7 +191,7 @@ class Flink:
         configuration = folder / "conf"
         configuration.mkdir()
         (configuration / "config.yaml").write_text(self._configuration(folder))
-        port = options.job_port or _free_port()
+        port = options.job_port or job_service.free_port()
         command = [
             options.job_server_java_launcher,
             f"-Djava.io.tmpdir={folder}",
@@ -291,9 +291,3 @@ def _is_here(master: str, address: str) -> bool:
         return host not in local or master in (EMBEDDED, "[auto]") or host_and_port(master)[0] in local
     except ValueError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]

@@ -7,6 +7,7 @@ a main thread may, print what they start, and leave it running where the launche
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import tempfile
 import threading
@@ -167,3 +168,10 @@ def with_ours(beam_args: Sequence[str], ours: Mapping[str, tuple[Any, str | None
         elif key is not None:
             conflicts.append(f"--{name} after -- wins over {key} of the job file, which is {value}")
     return [*flags, *beam_args], conflicts
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]

@@ -16,7 +16,13 @@ sdk_worker.print = lambda *args, **kwargs: None
 REGISTER = "BEAM_SCORE_IN_HAND"
 """The environment variable that holds `DESCRIPTOR:REGION` of the register of rows in hand."""
 
-if __name__ == "__main__":
+
+def work() -> None:
+    """Works until the engine that the environment names wants no more."""
     if register := os.environ.get(REGISTER):
         open_register(*map(int, register.split(":")))
     sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    work()
