@@ -19,13 +19,14 @@ from typing import Any
 import grpc
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
+from runners.ended import GOES_ON, EngineFailed
+from runners.quiet import keep_quiet
+
 _STARTS_WITHIN_S = 120
 _ENDS_WITHIN_S = 5
 _SHOWN_LINES = 3
-
-
-class NotStarted(RuntimeError):
-    """The program of a job service has not come up, or is gone."""
+_LONGEST = 1000
+_RAISED = "Traceback (most recent call last)"
 
 
 class Program:
@@ -53,7 +54,7 @@ class Program:
             )
 
     def wait_until_ready(self) -> None:
-        """Raises NotStarted."""
+        """Raises EngineFailed."""
         until = time.monotonic() + _STARTS_WITHIN_S
         with grpc.insecure_channel(self.endpoint) as channel:
             ready = grpc.channel_ready_future(channel)
@@ -62,14 +63,16 @@ class Program:
                     ready.result(timeout=0.1)
                     return
                 if self._process.poll() is not None:
-                    raise NotStarted(f"{self.name} ended as it was started: {self._said()}")
-        raise NotStarted(f"{self.name} does not answer at {self.endpoint} after {_STARTS_WITHIN_S} s: {self._said()}")
+                    raise EngineFailed(f"{self.name} ended as it was started: {self._said()}")
+        raise EngineFailed(f"{self.name} does not answer at {self.endpoint} after {_STARTS_WITHIN_S} s: {self._said()}")
 
     def ended(self) -> str | None:
         """A sentence, where it has ended by itself."""
         if self._process.poll() is None:
             return None
-        return f"{self.name} ended with exit code {self._process.returncode} before the job did: {self._said()}"
+        return (
+            f"{self.name} ended with exit code {self._process.returncode} before the job did: {self._said()}; {GOES_ON}"
+        )
 
     def end(self) -> None:
         """Ends it; may be called twice, and from another thread."""
@@ -121,8 +124,10 @@ def wait_for(result: PipelineResult, program: Program | None, stopping: threadin
       stopping: set when it should be waited for no longer.
 
     Raises:
-      RuntimeError: it failed, or its service did.
+      EngineFailed: the engine, or its service, did.
+      RuntimeError: a worker raised; the text holds the traceback.
     """
+    keep_quiet()
     outcome: list[BaseException | None] = []
 
     def wait() -> None:
@@ -137,12 +142,25 @@ def wait_for(result: PipelineResult, program: Program | None, stopping: threadin
     while waiting.is_alive():
         waiting.join(0.1)
         if stopping.is_set():
-            raise RuntimeError("the job was stopped")
+            raise EngineFailed("the job was stopped")
         if program is not None and waiting.is_alive() and (told := program.ended()):
-            raise NotStarted(told)
+            raise EngineFailed(told)
     if outcome[0] is not None:
-        raise outcome[0]
+        raise _explained(outcome[0])
     return Ended(PipelineState.DONE, result.metrics())
+
+
+def _explained(error: BaseException) -> BaseException:
+    """What the engine itself says, in a sentence; what a worker raised stays as it is, a traceback's text."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or _RAISED in text:
+        return error
+    causes = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(("at ", "..."))
+    ]
+    # The first says that the job failed, the last why.
+    why = " / ".join(dict.fromkeys([*causes[:1], *causes[-1:]]))[:_LONGEST]
+    return EngineFailed(f"the engine has ended the job: {why}; {GOES_ON}")
 
 
 def given_names(beam_args: Sequence[str]) -> set[str]:
