@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,12 @@ class Cluster:
       master: HOST:PORT of its REST service.
       pool: HOST:PORT of its worker pool.
       slots: of each TaskManager.
+      folder: for its files.
     """
 
-    def __init__(self, jars: Path, folder: Path, slots: int):
-        self._jars, self._folder, self.slots = jars, folder, slots
+    def __init__(self, jars: Path, folder: Path, slots: int, environment: Mapping[str, str]):
+        self._environment = environment
+        self._jars, self.folder, self.slots = jars, folder, slots
         self._processes: list[subprocess.Popen] = []
         rest, rpc, pool = _free_ports(3)
         self.master, self.pool, self._pool_port = f"localhost:{rest}", f"localhost:{pool}", pool
@@ -123,7 +125,7 @@ class Cluster:
         raise AssertionError(f"no {slots} free slots after {_READY_WITHIN_S} s: {self.said()}")
 
     def said(self) -> str:
-        return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-2000:]}" for p in self._folder.glob("*.log"))
+        return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-2000:]}" for p in self.folder.glob("*.log"))
 
     def end(self) -> None:
         for process in reversed(self._processes):
@@ -132,7 +134,7 @@ class Cluster:
             process.wait()
 
     def _start_pool(self) -> None:
-        worker = self._folder / "worker"
+        worker = self.folder / "worker"
         worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m runners.boot "$@"\n')
         worker.chmod(0o755)
         arguments = [f"--service_port={self._pool_port}", f"--container_executable={worker}"]
@@ -141,18 +143,19 @@ class Cluster:
         )
 
     def _java(self, name: str, *arguments: str) -> subprocess.Popen:
-        command = ["java", *_JVM, "-cp", f"{self._jars}/lib/*", *arguments, "-c", str(self._folder / "conf")]
+        command = ["java", *_JVM, "-cp", f"{self._jars}/lib/*", *arguments, "-c", str(self.folder / "conf")]
         return self._process(name, command)
 
     def _process(self, name: str, command: list[str]) -> subprocess.Popen:
-        (self._folder / "plugins").mkdir(exist_ok=True)
+        (self.folder / "plugins").mkdir(exist_ok=True)
         environment = jobs.environment(
-            FLINK_CONF_DIR=str(self._folder / "conf"),
+            FLINK_CONF_DIR=str(self.folder / "conf"),
             FLINK_LIB_DIR=str(self._jars / "lib"),
-            FLINK_PLUGINS_DIR=str(self._folder / "plugins"),
-            TMPDIR=str(self._folder / "tmp"),
+            FLINK_PLUGINS_DIR=str(self.folder / "plugins"),
+            TMPDIR=str(self.folder / "tmp"),
+            **self._environment,
         )
-        with open(self._folder / f"{name}.log", "ab") as log:
+        with open(self.folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
             )
@@ -161,15 +164,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def standing(jars: Path, folder: Path, slots: int = 2) -> Iterator[Cluster]:
+def standing(jars: Path, folder: Path, slots: int = 2, **environment: str) -> Iterator[Cluster]:
     """A cluster that is ready: one TaskManager, and a pool of workers that load this checkout's code.
 
     Args:
       jars: see `flink.jars.fetched`.
       folder: for its files; a fresh one.
       slots: of the TaskManager.
+      environment: further variables of all its processes.
     """
-    cluster = Cluster(jars, folder, slots)
+    cluster = Cluster(jars, folder, slots, environment)
     try:
         cluster.start()
         yield cluster
