@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from rich import box
@@ -11,10 +12,12 @@ from rich.table import Table
 
 from pipeline.job import Job
 from pipeline.mistakes import JobError
-from pipeline.preflight import check_room, prepare
+from pipeline.preflight import Prepared, check_room, prepare
 from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.trial import choose_batch, load, try_rows
+from runners.engine import Engine, engine_of
+from transforms.model_versions import model_files
 
 _SHOWN_FILES = 10
 
@@ -26,7 +29,8 @@ def check_job(job: Job, console: Console) -> int:
       JobError: with all that would keep it from launching.
     """
     began = time.perf_counter()
-    prepared = prepare(job)
+    engine = engine_of(job.engine)
+    prepared = prepare(job, known=engine.problems())
     standing = Standing.of(job.output.path)
     if standing.manifest is None and standing.current is None:
         check_room(prepared)
@@ -38,6 +42,7 @@ def check_job(job: Job, console: Console) -> int:
         soft_wrap=True,
     )
     console.print(f"        {escape(signature.describe())}", soft_wrap=True)
+    _print_engine(job, prepared, engine, console)
     trial = try_rows(prepared, load(prepared))
     console.print(
         f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected"
@@ -56,6 +61,18 @@ def check_job(job: Job, console: Console) -> int:
         )
     console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return 0
+
+
+def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console) -> None:
+    model_bytes = sum(os.path.getsize(file) for file in model_files(prepared.model.path))
+    memory = job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
+    lines = [
+        *engine.explain(),
+        f"{prepared.steps.call.intra_op_threads} intra-op threads; memory about {memory / 1e9:.1f} GB a process, "
+        "a rough estimate: libraries, the model as it is on disk, blocks in flight",
+    ]
+    for at, line in enumerate(lines):
+        console.print(f"{'' if at else 'engine':<8}{escape(line)}", soft_wrap=True)
 
 
 def bench_job(job: Job, console: Console) -> None:

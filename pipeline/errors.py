@@ -8,7 +8,7 @@ import traceback
 
 from pipeline.interrupts import Drained
 from pipeline.mistakes import JobError
-from runners.ended import WorkerDied
+from runners.ended import EngineFailed, WorkerDied
 from transforms.deadline import ModelHangs
 from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
@@ -40,6 +40,7 @@ _CODES: dict[type[Exception], int] = {
     ModelHangs: FAILED,
     ModelChanged: FAILED,
     WorkerDied: FAILED,
+    EngineFailed: FAILED,
     Drained: INTERRUPTED,
     OSError: FAILED,
     MemoryError: FAILED,

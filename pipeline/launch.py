@@ -15,7 +15,6 @@ from pipeline import interrupts, logs
 from pipeline.begin import clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.job import Job
-from pipeline.mistakes import JobError
 from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
@@ -63,15 +62,13 @@ def run(
       Exception: it was, and did not come to a verdict; see `pipeline.errors`.
     """
     engine = engine_of(job.engine, beam_args)
-    if problems := engine.problems():
-        raise JobError(problems)
     seconds: dict[str, float] = {}
     logs.name_run(new := new_run())
     output = job.output.path
     # Before the checks: what stands when the command is given is what it may put another in place of.
     discards = Standing.of(output).allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job, parent)
+        prepared = prepare(job, parent, engine.problems())
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()

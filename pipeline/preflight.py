@@ -17,7 +17,7 @@ from pipeline.build import Steps
 from pipeline.job import Job
 from pipeline.mistakes import JobError
 from pipeline.replay import Parent
-from runners.settings import EngineSettings, available_cores
+from runners.settings import EngineSettings
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
@@ -74,16 +74,18 @@ class Prepared:
         return sum(f.size for f in self.files)
 
 
-def prepare(job: Job, parent: Parent | None = None) -> Prepared:
+def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
     """Lists files, reads headers and the model's signature, and binds the contract to them.
 
     Args:
       parent: of a replay, the run whose dead letters are its input.
+      known: problems that were found elsewhere, to be told with those found here.
 
     Raises:
       JobError: with every problem found.
     """
     files, problems = list_files(job.input.files) if parent is None else (parent.letters, [])
+    problems = [*known, *problems]
     format_ = job.input.format
     if format_ is None and files:
         format_, why = format_of(files)
@@ -160,10 +162,10 @@ def prepare(job: Job, parent: Parent | None = None) -> Prepared:
 
 
 def _op_threads(engine: EngineSettings) -> int:
-    """Threads that one op may use: the cores that no worker has."""
+    """Threads that one op may use."""
     if isinstance(engine.intra_op_threads, int):
         return engine.intra_op_threads
-    return max(1, available_cores() // engine.worker_count)
+    return engine.layout.op_threads
 
 
 def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:

@@ -206,7 +206,7 @@ def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> 
         servable.call(feeds)
     except import_tensorflow().errors.ResourceExhaustedError:
         return 0.0  # the batch will be halved on the way, and the size that fits remembered
-    return rows * (time.perf_counter() - began) / size / prepared.job.engine.worker_count
+    return rows * (time.perf_counter() - began) / size / prepared.job.engine.layout.workers
 
 
 def _tile(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

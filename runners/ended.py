@@ -16,6 +16,10 @@ class WorkerDied(RuntimeError):
     """A worker process has ended before its work was done."""
 
 
+class EngineFailed(RuntimeError):
+    """An engine has not come up, is gone, or has ended the job for a reason of its own."""
+
+
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHOWN = 8

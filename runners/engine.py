@@ -54,6 +54,14 @@ def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine
     Args:
       beam_args: Beam's own options, which win over ours.
     """
+    if settings.runner == "flink":
+        from runners.flink import Flink
+
+        return Flink(settings, beam_args)
+    if settings.runner == "prism":
+        from runners.prism import Prism
+
+        return Prism(settings, beam_args)
     from runners.local import Local
 
     return Local(settings, beam_args)
