@@ -213,7 +213,7 @@ def _resolve_keep(
         return keep, {}, []
     for file in files:
         try:
-            found = module.columns_of(file.path, dataclasses.replace(read, keep=()))
+            found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
         except (UnusableFile, OSError):
             continue
         if found is None:
@@ -272,7 +272,7 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
 
     def check(file: InputFile) -> UnusableFile | str | None:
         try:
-            return module.check(file.path, read)
+            return module.check(file.path, read, file.version)
         except UnusableFile as error:
             return error
         except OSError as error:
