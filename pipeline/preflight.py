@@ -30,11 +30,11 @@ from transforms.model import (
     Version,
     choose_signature,
     find_version,
-    hash_model,
     read_signatures,
     unsupported,
 )
 from transforms.objects import ObjectPath, check_store, is_object
+from transforms.model_copies import hashed_model, named
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
@@ -166,13 +166,13 @@ def _op_threads(engine: EngineSettings) -> int:
 
 
 def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
-    if "://" in job.model.path:
-        return None, None, "", [f"model.path: {job.model.path}: only local models are read so far; copy it"]
     try:
         version = find_version(job.model.path, job.model.version)
-        signature = choose_signature(read_signatures(version.path), job.model.signature)
+        local, sha256 = hashed_model(version.path)
+        with named(version.path, local):
+            signature = choose_signature(read_signatures(local), job.model.signature)
         problems = [f"model: {p}" for p in unsupported(signature)]
-        return version, signature, hash_model(version.path), problems
+        return version, signature, sha256, problems
     except (ModelError, OSError) as error:
         return None, None, "", [f"model.path: {error}"]
 

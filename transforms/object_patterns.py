@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from transforms.names import near_miss
-from transforms.object_reads import StoreFails
+from transforms.object_reads import ask_store
 from transforms.objects import ObjectInfo, ObjectPath, store_of
 from transforms.patterns import MAGIC, NoFiles, fits, is_hidden
 
@@ -26,12 +26,7 @@ def matching_objects(pattern: str) -> list[ObjectInfo]:
         raise NoFiles(str(error)) from None
     if MAGIC.search(path.bucket):
         raise NoFiles(f"{pattern}: the bucket has to be named outright, {path.bucket!r} is a pattern")
-    try:
-        return _matches(path)
-    except (PermissionError, FileNotFoundError):
-        raise
-    except OSError as error:
-        raise StoreFails(f"{error.filename or pattern}: {error.strerror or type(error).__name__}") from error
+    return ask_store(pattern, lambda: _matches(path))
 
 
 def _matches(pattern: ObjectPath) -> list[ObjectInfo]:

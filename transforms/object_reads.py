@@ -11,8 +11,9 @@ import contextlib
 import io
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
 
 from transforms.file_versions import check_unchanged, of_object
 from transforms.objects import ObjectPath, VersionMismatch, store_of
@@ -34,7 +35,7 @@ _PIECES_AHEAD = 3
 _RANGES_AHEAD, _BYTES_AHEAD = 16, 16 << 20
 """Of the small objects of a split: so many, with so many bytes, are on their way beside the one that is read."""
 
-_HEADS_HELD = 1024
+_ENDS_HELD = 1024
 _AT_ONCE = 32
 
 
@@ -58,7 +59,7 @@ class ObjectFile(io.RawIOBase):
         super().__init__()
         self.name, self._where = path, ObjectPath.parse(path)
         if version is None:
-            info = _asked(path, lambda: store_of(self._where).info(self._where))
+            info = ask_store(path, lambda: store_of(self._where).info(self._where))
             if info is None:
                 raise FileNotFoundError(2, "there is no such object", path)
             version = f"{info.size}@{info.version}"
@@ -135,7 +136,9 @@ class ObjectFile(io.RawIOBase):
             if span.start <= at < span.end:
                 return span.read(at, end)
         if at < HEAD_BYTES:
-            return memoryview(_held.head(self.name, self.version, self._request, self.size))[at:end]
+            return memoryview(_held.of(self.name, self.version, 0, min(HEAD_BYTES, self.size)))[at:end]
+        if at >= (tail := self.size - HEAD_BYTES):
+            return memoryview(_held.of(self.name, self.version, tail, self.size))[at - tail : end - tail]
         start, data = self._last
         if not start <= at < start + len(data):
             # Who reads on where the last request ended will go on: more at a time.
@@ -226,25 +229,26 @@ def _is_whole(range_: FileRange) -> bool:
 
 
 class _Held:
-    """What is held of objects for all who open them in this process: heads, and small ones that are read now."""
+    """What is held of objects for all who open them in this process: heads and tails, since each range of a file
+    is read with its header or footer; and small ones that are read now."""
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._heads: collections.OrderedDict[tuple[str, str], bytes] = collections.OrderedDict()
+        self._ends: collections.OrderedDict[tuple[str, str, int], bytes] = collections.OrderedDict()
         self._wholes: dict[tuple[str, str], tuple[Future[bytes], int]] = {}
 
-    def head(self, path: str, version: str, request, size: int) -> bytes:
-        """The first bytes of an object."""
-        key = (path, version)
+    def of(self, path: str, version: str, start: int, end: int) -> bytes:
+        """The first, or last, bytes of an object."""
+        key = (path, version, start)
         with self._lock:
-            if key in self._heads:
-                self._heads.move_to_end(key)
-                return self._heads[key]
-        data = request(0, min(HEAD_BYTES, size))
+            if key in self._ends:
+                self._ends.move_to_end(key)
+                return self._ends[key]
+        data = fetch(path, version, start, end)
         with self._lock:
-            self._heads[key] = data
-            while len(self._heads) > _HEADS_HELD:
-                self._heads.popitem(last=False)
+            self._ends[key] = data
+            while len(self._ends) > _ENDS_HELD:
+                self._ends.popitem(last=False)
         return data
 
     def whole(self, path: str, version: str) -> Future[bytes] | None:
@@ -279,20 +283,31 @@ def fetch(path: str, version: str, start: int, end: int) -> bytes:
     """
     where, (size, object_version) = ObjectPath.parse(path), of_object(version)
     try:
-        data = _asked(path, lambda: store_of(where).read(where, start, end, object_version))
+        data = ask_store(path, lambda: store_of(where).read(where, start, end, object_version))
     except (VersionMismatch, FileNotFoundError) as error:
-        _asked(path, lambda: check_unchanged(path, version))
+        ask_store(path, lambda: check_unchanged(path, version))
         raise StoreFails(f"{path}: {error.strerror}: it was taken away or replaced, and put back") from error
+    except PermissionError as error:
+        raise StoreFails(f"{path}: {error.strerror}") from error
     if len(data) != end - start:
         raise StoreFails(f"{path}: the store gave {len(data):,} of the bytes {start:,} to {end:,}, of {size:,}")
     return data
 
 
-def _asked(path: str, call):
-    """What a store answers. Raises StoreFails where it does not."""
+def ask_store(path: str, call: Callable[[], Any]) -> Any:
+    """What a store answers.
+
+    Args:
+      path: that is asked for.
+      call: asks.
+
+    Raises:
+      StoreFails: it does not answer.
+      VersionMismatch, FileNotFoundError, PermissionError: what it answers.
+    """
     try:
         return call()
-    except (VersionMismatch, FileNotFoundError):
+    except (VersionMismatch, FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         raise StoreFails(f"{error.filename or path}: {error.strerror or type(error).__name__}") from error
