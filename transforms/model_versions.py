@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from transforms.names import near_miss
 from transforms.object_reads import ask_store
 from transforms.objects import ObjectInfo, ObjectPath, is_object, store_of
 from transforms.saved_model import ModelError
+
+_MOST_OBJECTS = 20_000
+"""Below the path of a model in a store: more is a bucket of something else, and would take long to list."""
 
 
 @dataclass(frozen=True)
@@ -148,18 +152,20 @@ def listed_model(path: str) -> dict[str, ObjectInfo]:
     stored = _Stored.at(path)
     if not stored.holds_model():
         raise ModelError(_not_a_saved_model(stored) if stored.is_folder else stored.why_none())
-    found = {n: o for n, o in stored.objects.items() if not any(part.startswith(".") for part in n.split("/"))}
-    return found
+    return {n: o for n, o in stored.objects.items() if not any(part.startswith(".") for part in n.split("/"))}
 
 
 def _below(where: ObjectPath) -> dict[str, ObjectInfo]:
     """The objects below a path, by what their names have more."""
     try:
-        found = ask_store(str(where), lambda: list(store_of(where).list(where)))
+        found = ask_store(str(where), lambda: list(itertools.islice(store_of(where).list(where), _MOST_OBJECTS + 1)))
     except (PermissionError, FileNotFoundError) as error:
         raise ModelError(f"{error.filename or where}: {error.strerror}") from None
+    if len(found) > _MOST_OBJECTS:
+        raise ModelError(f"{where} holds more than {_MOST_OBJECTS:,} objects: give the folder of the model alone")
     below = len(where.key) + 1 if where.key else 0
-    return {o.path.key[below:]: o for o in found}
+    named = {o.path.key[below:]: o for o in found}
+    return {name: o for name, o in named.items() if name and not name.endswith("/")}  # no marks of empty folders
 
 
 def hash_model(path: str | os.PathLike[str]) -> str:

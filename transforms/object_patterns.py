@@ -47,6 +47,8 @@ def _matches(pattern: ObjectPath) -> list[ObjectInfo]:
         if not isinstance(listed, ObjectInfo):
             continue
         name = listed.path.key[below:]
+        if name.endswith("/") or not name:
+            continue  # what consoles make for an empty folder
         if fits(name.split("/"), wanted):
             if is_hidden(name, "/".join(wanted)):
                 passed_over = True

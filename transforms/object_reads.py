@@ -16,7 +16,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from transforms.file_versions import check_unchanged, of_object
-from transforms.objects import ObjectPath, VersionMismatch, store_of
+from transforms.objects import ObjectPath, VersionMismatch, is_object, store_of
 from transforms.splits import FileRange
 
 THREAD = "object-reads"
@@ -80,6 +80,8 @@ class ObjectFile(io.RawIOBase):
           spans: (start, end) of each.
           piece, ahead, keeps: see `Span`.
         """
+        if _held.whole(self.name, self.version) is not None:
+            return []
         made = [Span(self._request, start, min(end, self.size), piece, ahead, keeps) for start, end in spans]
         self._spans += (new := [span for span in made if span.start < span.end])
         return new
@@ -225,7 +227,7 @@ class Ahead:
 
 def _is_whole(range_: FileRange) -> bool:
     """Whether a range is of a small object, at the version that it means."""
-    return range_.version is not None and "@" in range_.version and 0 < range_.size <= WHOLE_BYTES
+    return is_object(range_.path) and range_.version is not None and 0 < range_.size <= WHOLE_BYTES
 
 
 class _Held:
@@ -283,7 +285,9 @@ def fetch(path: str, version: str, start: int, end: int) -> bytes:
     """
     where, (size, object_version) = ObjectPath.parse(path), of_object(version)
     try:
-        data = ask_store(path, lambda: store_of(where).read(where, start, end, object_version))
+        # All of it is asked for as that: the store client then compares its checksum.
+        until = None if start == 0 and end == size else end
+        data = ask_store(path, lambda: store_of(where).read(where, start, until, object_version))
     except (VersionMismatch, FileNotFoundError) as error:
         ask_store(path, lambda: check_unchanged(path, version))
         raise StoreFails(f"{path}: {error.strerror}: it was taken away or replaced, and put back") from error

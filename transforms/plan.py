@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import apache_beam as beam
 
 from transforms.file_versions import check_unchanged, check_unless_asked_for
+from transforms.object_reads import StoreFails
 from transforms.objects import is_object
 from transforms.read import ReadSettings, format_module
 from transforms.run_folder import RunFolder, read_shard
@@ -58,11 +59,14 @@ def cut_files(
 
     Raises:
       InputChanged: a file is not the version that was listed.
+      StoreFails: a store does not give an object.
     """
 
     def ranges_of(path: str, size: int, version: str | None = None) -> list[FileRange]:
         try:
             ranges = cut(path, size, split_bytes, version)
+        except StoreFails:
+            raise
         except Exception:
             # First of all: what cutting says of another file misleads.
             check_unchanged(path, version, _AGAIN)

@@ -32,8 +32,8 @@ import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.contract import Column, Contract
-from transforms.file_versions import check_unchanged, check_unless_asked_for
-from transforms.object_reads import Ahead
+from transforms.file_versions import InputChanged, check_unless_asked_for
+from transforms.object_reads import Ahead, StoreFails
 from transforms.payload import Origin
 from transforms.splits import FileRange, Split
 
@@ -154,7 +154,8 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     """Reads one split: its rows in blocks, then an empty block that holds the total.
 
     Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
-    range is begun, and before the total is given, without which nothing of a split counts.
+    range is begun, and before the total is given, without which nothing of a split counts. StoreFails where a store
+    does not give an object: that is no fault of its rows.
     """
     module = format_module(settings.format)
     seq = total = 0
@@ -191,10 +192,12 @@ def _chunks(
         for chunk in module.read(range_, settings):
             yield chunk
             first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
+    except (InputChanged, StoreFails):
+        raise
     except Exception as error:
         # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
         with contextlib.suppress(OSError):
-            check_unchanged(range_.path, range_.version)
+            check_unless_asked_for(range_.path, range_.version)
         if isinstance(error, UnusableFile):
             # One dead letter a file: the other ranges of it stay silent.
             if range_.index == 0:
