@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_a_pattern_matches_what_it_would_on_disk(tmp_path, store):
     for pattern in [*PATTERNS, ""]:
         local, local_problems = list_files([str(tmp_path / "data" / pattern)])
         files, problems = list_files([store.url(f"data/{pattern}")])
-        assert [f.path.removeprefix(store.url("data/")) for f in files] == [
+        assert [f.path.removeprefix(f"{store.url('data')}/") for f in files] == [
             f.path.removeprefix(f"{tmp_path}/data/") for f in local
         ], pattern
         assert [bool(problems), [f.size for f in files]] == [bool(local_problems), [f.size for f in local]], pattern
@@ -204,11 +205,14 @@ def test_what_is_not_there_is_told(store):
         )
     )
     assert near == f"input.files: {store.url('data/peple.csv')} does not exist; did you mean 'people.csv'?"
-    assert nothing == f"input.files: no object matches {store.url('data')}/*.parquet; looked for under {store.url('data')}/"
+    assert (
+        nothing
+        == f"input.files: no object matches {store.url('data')}/*.parquet; looked for under {store.url('data')}/"
+    )
     assert "(names that begin with _ or . are passed over)" in passed_over
     assert folder.endswith(f"; there is nothing under {store.url('dota')}/")
     assert bucket.endswith("/x: the bucket has to be named outright, 'buck*' is a pattern")
-    assert f"there is no bucket no-such-bucket-{os.getpid()}" in no_bucket
+    assert re.search(r"/x/\*: there is no (such object or )?bucket", no_bucket)
 
 
 def test_only_what_a_pattern_has_in_common_is_listed_by_pages(store):
@@ -271,6 +275,11 @@ def test_a_replaced_object_makes_another_job(tmp_path, store, model):
 # Requests.
 
 
+def reads(store) -> list[str]:
+    """The requests for objects, without those of a listing, which may be written down late."""
+    return [r.target for r in store.proxy.requests if re.search(r"\.(csv|jsonl|tfrecord|parquet)", r.target)]
+
+
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "tfrecord", "parquet", "csv.gz"])
 def test_a_small_file_costs_one_request_at_launch_and_one_to_read(tmp_path, store, format_):
     content = cases(tmp_path)[format_]
@@ -281,10 +290,10 @@ def test_a_small_file_costs_one_request_at_launch_and_one_to_read(tmp_path, stor
     for file in files:
         format_module(options.format).check(file.path, options, file.version)
     (split,) = split_files([(f.path, f.size, f.version) for f in files], options, 10**9)
-    assert len(store.proxy.requests) <= len(files)
+    assert len(reads(store)) <= len(files)
     store.proxy.reset()
     assert sum(b.count for b in read_split(split, options, "a")) >= 3 * ROWS
-    assert len(store.proxy.requests) == len(files)
+    assert len(reads(store)) == len(files)
 
 
 def test_row_groups_are_read_by_few_large_requests(tmp_path, store, monkeypatch):
@@ -296,7 +305,7 @@ def test_row_groups_are_read_by_few_large_requests(tmp_path, store, monkeypatch)
     store.proxy.reset()
     assert sum(b.count for b in read_split(splits[0], options, "a")) == ROWS
     # 20 row groups of 2 columns: a request for each, and none for the footer, which is known.
-    assert len(store.proxy.requests) <= 21
+    assert len(reads(store)) <= 21
 
 
 # Faults.

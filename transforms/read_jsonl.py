@@ -65,8 +65,11 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
         FileRange(path, size, start, end, 0, 0, end - start, version)
         for start, end in zip(starts, [*starts[1:], size], strict=True)
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
+    except UnusableFile:
+        return [FileRange(path, size, bytes=size)]  # reading it tells what is wrong
     first_rows = np.cumsum([0, *counts[:-1]]).tolist()
     return [
         dataclasses.replace(range_, index=index, first_row=row)
