@@ -19,6 +19,8 @@ from faulty_proxy import Fault
 
 from pipeline.errors import FAILED, explain
 from pipeline.launch import run
+from pipeline.mistakes import JobError
+from pipeline.replay import load_replay
 from pipeline.standing import Changed
 from transforms import object_reads
 from transforms.block import ROW
@@ -170,19 +172,23 @@ def test_a_file_is_a_file(store, small_pieces):
 
 # Patterns.
 
-TREE = """a.csv b.csv B.csv c.jsonl _SUCCESS .hidden.csv day=1/a.csv day=2/a.csv day=2/_b.csv day=10/deep/er/a.csv
-          _tmp/a.csv _tmp/.x.csv _tmp/_y.csv odd/[x].csv odd/x.csv odd/x*.csv""".split()
-PATTERNS = """* *.csv ?.csv [ab].csv [!a].csv day=*/a.csv day=?/*.csv **/*.csv ** day=10/**/a.csv day=2 _tmp/*.csv _tmp/.*
-              odd/[x].csv odd/x*.csv odd/* _SUCCESS .hidden.csv day=1/a.csv *[ day=*/ [a-c]*.csv **/er/* d*/**""".split()
+TREE = (
+    "a.csv b.csv B.csv c.jsonl _SUCCESS .hidden.csv day=1/a.csv day=2/a.csv day=2/_b.csv day=10/deep/er/a.csv "
+    "_tmp/a.csv _tmp/.x.csv _tmp/_y.csv odd/[x].csv odd/x.csv odd/x*.csv"
+)
+PATTERNS = (
+    "* *.csv ?.csv [ab].csv [!a].csv day=*/a.csv day=?/*.csv **/*.csv ** day=10/**/a.csv day=2 _tmp/*.csv _tmp/.* "
+    "odd/[x].csv odd/x*.csv odd/* _SUCCESS .hidden.csv day=1/a.csv *[ day=*/ [a-c]*.csv **/er/* d*/**"
+)
 
 
 def test_a_pattern_matches_what_it_would_on_disk(tmp_path, store):
-    for name in TREE:
+    for name in TREE.split():
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     upload(store, tmp_path)
-    for pattern in [*PATTERNS, ""]:
+    for pattern in [*PATTERNS.split(), ""]:
         local, local_problems = list_files([str(tmp_path / "data" / pattern)])
         files, problems = list_files([store.url(f"data/{pattern}")])
         assert [f.path.removeprefix(f"{store.url('data')}/") for f in files] == [
@@ -283,7 +289,7 @@ def reads(store) -> list[str]:
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "tfrecord", "parquet", "csv.gz"])
 def test_a_small_file_costs_one_request_at_launch_and_one_to_read(tmp_path, store, format_):
     content = cases(tmp_path)[format_]
-    put(store, {f"data/{i}.{format_}": content + b"" for i in range(3)})
+    put(store, {f"data/{i}.{format_}": content for i in range(3)})
     files, _ = list_files([store.url("data")])
     options = settings(format_)
     store.proxy.reset()
@@ -380,8 +386,6 @@ def test_a_store_that_is_down_at_launch_is_told(tmp_path, store, model, monkeypa
 
 
 def test_dead_letters_of_a_store_are_replayed_from_it(tmp_path, store, model):
-    from pipeline.replay import load_replay
-
     put(store, {"people.csv": b"id,age,income,score\n1,20,3,0.5\n2,200,3,0.5\n3,30,3,0.5\n"})
     job = jobs.job(tmp_path, model("multiply"), input={"files": store.url("*.csv")}, rejects={"budget": "50%"})
     assert run(job).manifest["counts"]["rejected"] == 1
@@ -389,7 +393,5 @@ def test_dead_letters_of_a_store_are_replayed_from_it(tmp_path, store, model):
     settings_, parent = load_replay(str(tmp_path / "out"), mended, by="source")
     assert run(settings_, parent=parent).manifest["counts"]["predicted"] == 1
     put(store, {"people.csv": b"id,age,income,score\n1,20,3,0.5\n2,250,3,0.5\n3,30,3,0.5\n"})
-    from pipeline.mistakes import JobError
-
-    with pytest.raises(JobError, match="people.csv has changed since run"):
+    with pytest.raises(JobError, match=r"people\.csv has changed since run"):
         load_replay(str(tmp_path / "out"), mended, str(tmp_path / "again"), by="source")
