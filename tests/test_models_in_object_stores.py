@@ -84,7 +84,7 @@ def test_a_half_copy_is_never_used_and_is_taken_away(store, model, cache, monkey
     monkeypatch.setenv("BEAM_SCORE_STORE_RETRY_S", "0.1")
     url = upload(store, model("multiply"), "models/1")
     fault = Fault("status", "GET", "variables.data", times=10**9)
-    with store.proxy.failing(fault), pytest.raises(StoreFails, match="variables.data"):
+    with store.proxy.failing(fault), pytest.raises(StoreFails, match=r"variables\.data"):
         hashed_model(url)
     assert copies(cache) == []
     hashed_model(url)
