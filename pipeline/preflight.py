@@ -33,9 +33,8 @@ from transforms.model import (
     read_signatures,
     unsupported,
 )
-from transforms.objects import ObjectPath, check_store, is_object
 from transforms.model_copies import hashed_model, named
-from transforms.objects import is_object
+from transforms.objects import ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
