@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from pipeline import interrupts
 from pipeline.supervise import supervised
+from runners.ended import GoesOnElsewhere
 
 app = typer.Typer(
     name="beam-score",
@@ -110,7 +111,13 @@ def inspect(
 
 @app.command(epilog="Example:  beam-score check job.yaml --set model.version=3")
 def check(
-    job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warning", log_format: LogFormat = "text"
+    job: JobFile,
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
+    overrides: Overrides = None,
+    log_level: LogLevel = "warning",
+    log_format: LogFormat = "text",
 ) -> None:
     """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
     from pipeline import logs
@@ -118,7 +125,7 @@ def check(
     from pipeline.job import load_job
 
     logs.set_up(log_level, log_format)
-    raise typer.Exit(check_job(load_job(job, overrides or ()), Console()))
+    raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()))
 
 
 @app.command(
@@ -279,6 +286,9 @@ def _command() -> int:
 
         _say([INTERRUPTED_TEXT])
         code = interrupted.code
+    except GoesOnElsewhere as elsewhere:
+        Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
+        code = 0
     except Exception as error:  # told by kind; what no one expected keeps its traceback
         from pipeline.errors import explain
 

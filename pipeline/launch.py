@@ -58,6 +58,7 @@ def run(
 
     Raises:
       JobError: nothing was launched.
+      GoesOnElsewhere: it was, and nobody was to wait for it.
       Exception: it was, and did not come to a verdict; see `pipeline.errors`.
     """
     engine = engine_of(job.engine, beam_args)
@@ -67,7 +68,7 @@ def run(
     # Before the checks: what stands when the command is given is what it may put another in place of.
     discards = Standing.of(output).allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job, parent, engine.problems())
+        prepared = prepare(job, parent, [*engine.problems(), *engine.place_problems(job.places)])
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()
@@ -123,7 +124,7 @@ def _launch(
     reset_reject_count()
 
     def work() -> None:
-        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced))
+        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced), folder.run)
 
     cpu, running = time.process_time(), None
     try:

@@ -26,6 +26,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.utils.subprocess_server import JavaJarServer
 
 from runners import beam_options, flink_cluster, job_service
+from runners.engine import Engine
 from runners.flink_settings import EMBEDDED, host_and_port
 from runners.job_service import Program
 from runners.settings import EngineSettings
@@ -62,7 +63,7 @@ _JAVA_OPTIONS = [
 ]
 
 
-class Flink:
+class Flink(Engine):
     """See `runners.engine.Engine`."""
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
@@ -148,7 +149,7 @@ class Flink:
             lines.append(self._fetch_told())
         return lines
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         for conflict in self._conflicts:
             log.warning(conflict)
         with job_service.own_folder("flink") as folder, self._served(folder) as (endpoint, program):

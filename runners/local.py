@@ -11,13 +11,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
 from runners import beam_options, processes
+from runners.engine import Engine
 from runners.layout import Layout
 from runners.settings import EngineSettings, available_cores
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 
 
-class Local:
+class Local(Engine):
     """See `runners.engine.Engine`. Workers are threads, each with its own copy of the steps, all with one copy
     of the model."""
 
@@ -37,7 +38,7 @@ class Local:
             return [f"local: {Layout(1, workers, cores)}"]
         return [f"local: {Layout(workers, 1, max(1, cores // workers))}"]
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         pipeline = beam.Pipeline(FnApiRunner(), self._options())
         build(pipeline)
         with processes.watched():

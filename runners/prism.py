@@ -13,6 +13,7 @@ from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineResult
 
 from runners import beam_options, job_service
+from runners.engine import Engine
 from runners.job_service import Program
 from runners.settings import EngineSettings
 
@@ -27,7 +28,7 @@ _HOW = (
 _FOR_EVER_S = 10_000_000
 
 
-class Prism:
+class Prism(Engine):
     """See `runners.engine.Engine`. Workers are threads of this process, with one copy of the model."""
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
@@ -61,7 +62,7 @@ class Prism:
     def explain(self) -> list[str]:
         return [f"prism: {self._binary()}; {self._settings.layout}"]
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         with job_service.own_folder("prism") as folder:
             port = job_service.free_port()
             command = [self._binary(), f"--job_port={port}", "--serve_http=false", "--log_level=warn"]

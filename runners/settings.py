@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from runners.dataflow_settings import DataflowSettings
 from runners.flink_settings import FlinkSettings
 from runners.layout import Layout, available_cores, one_process
 from transforms.contract import Strict
@@ -32,7 +33,7 @@ class PrismSettings(Strict):
 class EngineSettings(Strict):
     """`engine` of a job file."""
 
-    runner: Literal["local", "flink", "prism"] = "local"
+    runner: Literal["local", "flink", "prism", "dataflow"] = "local"
     workers: int | Literal["auto"] = "auto"
     split_bytes: int = 64_000_000
     block_bytes: int = 1 << 20
@@ -40,6 +41,7 @@ class EngineSettings(Strict):
     intra_op_threads: int | Literal["auto"] = "auto"
     flink: FlinkSettings = FlinkSettings()
     prism: PrismSettings = PrismSettings()
+    dataflow: DataflowSettings = DataflowSettings()
 
     _bytes = pydantic.field_validator("split_bytes", "block_bytes", mode="before")(parse_bytes)
 
