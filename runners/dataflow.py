@@ -81,6 +81,8 @@ class Dataflow(Engine):
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
         self._settings, self._beam_args = settings, list(beam_args)
         self._job: Job | None = None
+        self._submitting: str | None = None
+        self._stopped = False
 
     def problems(self) -> list[str]:
         found = beam_options.problems(self._beam_args, "dataflow", _OURS)
@@ -176,7 +178,9 @@ class Dataflow(Engine):
             log.warning("%s", said)
         options = self._options(name)
         cloud = options.view_as(GoogleCloudOptions)
+        self._submitting = cloud.job_name
         self._job = job = submit(build, options)
+        self._submitting = None
         if job is None:
             raise GoesOnElsewhere(
                 f"the template of run {name} is written to {cloud.template_location}: a job that is made from it "
@@ -188,6 +192,8 @@ class Dataflow(Engine):
                 f"job {job.id} is submitted, and publishes by itself. Follow it with beam-score status; the same "
                 f"command without engine.dataflow.wait=false waits for it. To cancel it: {job.cancel_command}"
             )
+        if self._stopped:
+            job.leave()
         try:
             return job.wait()
         finally:
@@ -195,8 +201,13 @@ class Dataflow(Engine):
 
     def stop(self) -> None:
         """Leaves the job, or cancels it, as `engine.dataflow.on_interrupt` says; tells its id."""
-        job, self._job = self._job, None
+        job, self._job, self._stopped = self._job, None, True
         if job is None:
+            if self._submitting:
+                always(
+                    f"job {self._submitting} may have been submitted meanwhile: the same command waits for it then, "
+                    "and gcloud dataflow jobs list --status=active shows it"
+                )
             return
         job.leave()
         if self._settings.dataflow.on_interrupt == "cancel":
@@ -250,16 +261,19 @@ class Dataflow(Engine):
         """Where Beam's options say other than the job file: a sentence each."""
         theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
         ours = PipelineOptions(self._flags(self._settings.dataflow.model_fields_set)).get_all_options(drop_default=True)
+        keys = {option: f"engine.dataflow.{name}" for name, option in _OPTIONS.items()}
+        keys |= {"setup_file": "engine.dataflow.setup_file", "use_public_ips": "engine.dataflow.public_ips"}
         if isinstance(self._settings.workers, int):
             ours["number_of_worker_harness_threads"] = self._settings.workers
+            keys["number_of_worker_harness_threads"] = "engine.workers"
         found = [
-            f"Beam's option --{name}={theirs[name]} wins over the job file, which says {value}"
+            f"--{name}={theirs[name]} after -- wins over {keys[name]} of the job file, which is {value}"
             for name, value in ours.items()
             if theirs.get(name, value) != value
         ]
         refused = {_other(e) for e in theirs.get("experiments") or ()}
         found += [
-            f"Beam's option --experiments={_other(e)} wins over {e}, which beam-score sets"
+            f"--experiments={_other(e)} after -- wins over {e}, which beam-score sets"
             for e in _EXPERIMENTS
             if e in refused
         ]

@@ -14,7 +14,8 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult, DataflowRunner
 from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
 from apache_beam.runners.runner import PipelineResult, PipelineState
-from google.api_core.exceptions import Conflict
+from google.api_core.exceptions import Conflict, GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow
 
 from runners.ended import GOES_ON, JobFailed
@@ -43,17 +44,23 @@ def submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -
 
     Returns:
       the job; None where a template was written instead.
+
+    Raises:
+      JobFailed: the service does not take it.
     """
     runner = DataflowRunner()
     pipeline = beam.Pipeline(runner, options)
     build(pipeline)
     try:
-        result = pipeline.run()
-    except (DataflowJobAlreadyExistsError, Conflict):
-        result = _at_work(runner, options)
-        if result is None:
-            raise
-        log.warning("another launch of this run has submitted its job already: that one is waited for")
+        try:
+            result = pipeline.run()
+        except (DataflowJobAlreadyExistsError, Conflict):
+            result = _at_work(runner, options)
+            if result is None:
+                raise
+            log.warning("another launch of this run has submitted its job already: that one is waited for")
+    except (GoogleAPICallError, GoogleAuthError, DataflowJobAlreadyExistsError) as error:
+        raise JobFailed(f"Dataflow does not take job {options.view_as(GoogleCloudOptions).job_name}: {error}") from None
     if not result.has_job:
         return None
     job = Job(runner, result, options)
@@ -98,8 +105,17 @@ class Job:
         Beam's own wait sleeps five seconds at a time, cannot be left, and logs what workers raise whole.
 
         Raises:
-          JobFailed: it has not come to a good end, or `leave` was called.
+          JobFailed: it has not come to a good end, or is lost sight of, or `leave` was called.
         """
+        try:
+            return self._wait()
+        except (GoogleAPICallError, GoogleAuthError, OSError) as error:  # after minutes, where it may mend itself
+            raise JobFailed(
+                f"Dataflow no longer tells of job {self.id} ({error}). The job itself goes on, and publishes by "
+                f"itself; the same command waits for it again. To cancel it: {self.cancel_command}"
+            ) from None
+
+    def _wait(self) -> PipelineResult:
         state, pause, errors, ended = None, _FIRST_LOOK_S, [], None
         while True:
             now = self._client.get_job(self.id).current_state

@@ -41,10 +41,12 @@ class Fate:
     Attributes:
       errors: the error messages with which it fails; they come after it has failed, as the service has it.
       hangs: whether it only runs, until someone cancels it.
+      forbidden: the calls that are answered with 403, as "METHOD jobs" or "METHOD job".
     """
 
     errors: Sequence[str] = ()
     hangs: bool = False
+    forbidden: Sequence[str] = ()
 
 
 class Refused(Exception):
@@ -57,6 +59,7 @@ class Service:
     requests: "METHOD PATH" of all calls, in order.
     request_bytes: of the largest body.
     fate: of the jobs that are created from now on.
+    taking: while it is not set, a call that creates a job has no answer.
     """
 
     def __init__(self):
@@ -64,6 +67,8 @@ class Service:
         self.requests: list[str] = []
         self.request_bytes = 0
         self.fate = Fate()
+        self.taking = threading.Event()
+        self.taking.set()
         self._messages: dict[str, list[dataflow.JobMessage]] = {}
         self._looks: dict[str, int] = {}
         self._workers: dict[str, subprocess.Popen] = {}
@@ -149,12 +154,16 @@ class Service:
         """The message that a call is answered with. Raises Refused."""
         url = urlsplit(path)
         found = _PATH.fullmatch(url.path)
+        self.requests.append(f"{method} {url.path}")
+        if method == "POST":
+            self.taking.wait()
         with self._lock:
-            self.requests.append(f"{method} {url.path}")
             self.request_bytes = max(self.request_bytes, len(body))
             if found is None:
                 raise Refused(404, f"no such path: {url.path}")
             id_, of = found["id"], found["of"]
+            if f"{method} {'jobs' if id_ is None else 'job'}" in self.fate.forbidden:
+                raise Refused(403, "The caller does not have permission")
             if method == "POST" and id_ is None:
                 return self.created(found["project"], found["region"], body)
             if method == "GET" and id_ is None:

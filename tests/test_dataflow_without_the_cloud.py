@@ -143,8 +143,8 @@ def test_beams_own_options_win_and_that_is_said():
     told = "\n".join(given.explain())
     assert "in my-project, us-east1" in told
     assert "8 processes, each with 3 threads and a copy of the model" in told
-    assert "--region=us-east1 wins over the job file, which says europe-west4" in told
-    assert "--experiments=use_multiple_sdk_containers wins over no_use_multiple_sdk_containers" in told
+    assert "--region=us-east1 after -- wins over engine.dataflow.region of the job file, which is europe-west4" in told
+    assert "--experiments=use_multiple_sdk_containers after -- wins over no_use_multiple_sdk_containers" in told
 
 
 def test_beams_own_options_are_judged_as_the_job_file_is():
@@ -260,6 +260,25 @@ def test_what_the_service_itself_says_of_a_failure_is_told_whole(tmp_path, model
     assert "report it" not in run.said
 
 
+def test_a_job_that_the_service_does_not_take_is_a_sentence(tmp_path, model, service, forks):
+    service.fate = Fate(forbidden=["POST jobs"])
+    run = forks.run("run", job_file(tmp_path, model("dense")), *service.beam)
+    assert run.code == 1
+    assert "Dataflow does not take job beam-score-" in run.said
+    assert "The caller does not have permission" in run.said
+    assert "Traceback" not in run.said
+
+
+def test_a_launcher_that_loses_sight_of_its_job_says_that_the_job_goes_on(tmp_path, model, service, forks):
+    service.fate = Fate(hangs=True, forbidden=["GET job"])
+    run = forks.run("run", job_file(tmp_path, model("dense")), *service.beam)
+    (job_id,) = service.jobs
+    assert run.code == 1
+    assert f"Dataflow no longer tells of job {job_id}" in run.said
+    assert "The job itself goes on, and publishes by itself" in run.said
+    assert not any(request.startswith("PUT") for request in service.requests)
+
+
 def waiting(forks: Forks, *arguments: str) -> Running:
     """A launcher that waits for its job."""
     running, until = forks.start(*arguments), time.monotonic() + 120
@@ -290,6 +309,21 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_cancel_it_and_the_same_command_wa
     ended = second.wait()
     assert ended.code == 1
     assert f"job {job_id} has ended as cancelled" in ended.said
+
+
+def test_ctrl_c_before_there_is_a_job_says_that_there_may_be_one(tmp_path, model, service, forks):
+    service.taking.clear()
+    running = forks.start("run", job_file(tmp_path, model("dense")), *service.beam)
+    until = time.monotonic() + 120
+    while not service.requests:
+        assert running.lives() and time.monotonic() < until, running.said()
+        time.sleep(0.02)
+    running.signal(signal.SIGINT)
+    while "may have been submitted meanwhile" not in running.said():
+        assert running.lives() and time.monotonic() < until, running.said()
+        time.sleep(0.02)
+    service.taking.set()
+    assert running.wait().code == 130
 
 
 def test_ctrl_c_cancels_the_job_where_that_is_asked_for(tmp_path, model, service, forks):
