@@ -390,6 +390,11 @@ def test_an_estimate_follows_the_rows_the_machine_and_the_prices():
     assert of(1e12, 200).seconds == pytest.approx(240 + 1.5e6 / 800)
 
 
+def test_without_rows_there_is_no_estimate():
+    given = engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"})
+    assert given.estimate(lambda: Measured(0, 0, 0)) == ["estimate: none, there are no rows to go by"]
+
+
 def test_prices_of_another_region_are_not_passed_off_as_its_own():
     told = "\n".join(
         engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"}).estimate(lambda: Measured(1e9, 1e-6, 1000))
