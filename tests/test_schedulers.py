@@ -60,7 +60,7 @@ def test_cron_scores_a_day_once_and_has_nothing_to_mail(place):
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert (place / "cron/2026-11-20/manifest.json").read_bytes() == before
     log = (place / "cron/log/2026-11-20.log").read_text()
-    assert log.count("== exit code 0") == 2 and "finished" in log
+    assert log.count("== exit code 0") == 2 and "Finished already" in log
 
 
 def test_cron_mails_where_the_dead_letters_are(place):
