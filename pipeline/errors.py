@@ -15,6 +15,7 @@ from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
+from transforms.object_reads import StoreFails
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
@@ -36,6 +37,7 @@ _CODES: dict[type[Exception], int] = {
     Unreadable: FAILED,
     InputChanged: FAILED,
     LettersLost: FAILED,
+    StoreFails: FAILED,
     TooManyRejects: OVER,
     ModelHangs: FAILED,
     ModelChanged: FAILED,

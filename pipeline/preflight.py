@@ -30,10 +30,10 @@ from transforms.model import (
     Version,
     choose_signature,
     find_version,
-    hash_model,
     read_signatures,
     unsupported,
 )
+from transforms.model_copies import hashed_model, named
 from transforms.objects import ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
@@ -41,7 +41,7 @@ from transforms.read import ReadSettings, UnusableFile, format_module
 from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
-_CHECKED_AT_ONCE = 16
+_CHECKED_AT_ONCE, _OBJECTS_CHECKED_AT_ONCE = 16, 32
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 
@@ -166,13 +166,13 @@ def _op_threads(engine: EngineSettings) -> int:
 
 
 def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
-    if "://" in job.model.path:
-        return None, None, "", [f"model.path: {job.model.path}: only local models are read so far; copy it"]
     try:
         version = find_version(job.model.path, job.model.version)
-        signature = choose_signature(read_signatures(version.path), job.model.signature)
+        local, sha256 = hashed_model(version.path)
+        with named(version.path, local):
+            signature = choose_signature(read_signatures(local), job.model.signature)
         problems = [f"model: {p}" for p in unsupported(signature)]
-        return version, signature, hash_model(version.path), problems
+        return version, signature, sha256, problems
     except (ModelError, OSError) as error:
         return None, None, "", [f"model.path: {error}"]
 
@@ -213,7 +213,7 @@ def _resolve_keep(
         return keep, {}, []
     for file in files:
         try:
-            found = module.columns_of(file.path, dataclasses.replace(read, keep=()))
+            found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
         except (UnusableFile, OSError):
             continue
         if found is None:
@@ -272,13 +272,14 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
 
     def check(file: InputFile) -> UnusableFile | str | None:
         try:
-            return module.check(file.path, read)
+            return module.check(file.path, read, file.version)
         except UnusableFile as error:
             return error
         except OSError as error:
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
-    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
+    at_once = _OBJECTS_CHECKED_AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
+    with ThreadPoolExecutor(at_once) as pool:
         return [(f.path, found) for f, found in zip(files, pool.map(check, files), strict=True)]
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.job import Job, parse_job, set_key
@@ -23,6 +24,7 @@ from transforms.read import UnusableFile, format_module
 from transforms.read_dead_letters import as_it_is, run_on_record
 from transforms.verdict import CommitError
 
+_LOOKED_AT_ONCE = 16
 _OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
 
 
@@ -54,7 +56,9 @@ class Parent:
     @functools.cached_property
     def now(self) -> dict[str, dict[str, Any] | None]:
         """Those files as they are at this launch; None for one that is gone."""
-        return {f["path"]: as_it_is(f["path"]) for f in self.files}
+        with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
+            paths = [f["path"] for f in self.files]
+            return dict(zip(paths, pool.map(as_it_is, paths), strict=True))
 
     @property
     def standing(self) -> list[InputFile]:
@@ -73,7 +77,7 @@ class Parent:
         for file in self.files:
             # What is known of a file of which nothing could be read comes from the file as it is now.
             unread = not file["read"] and not file["predicted_before"]
-            stands = (self.now[file["path"]] if unread else None) or {n: file[n] for n in _OF_IDENTITY}
+            stands = (self.now[file["path"]] if unread else None) or {n: file.get(n) for n in _OF_IDENTITY}
             found.append(stands | {"predicted_before": file["predicted_before"] + file["predicted"]})
         return found
 
@@ -89,7 +93,7 @@ class Parent:
                 found[path] = self.record["headers"][file["header"]]
             elif read.format == "csv" and self.now[path] is not None:
                 try:
-                    text = format_module("csv").check(path, read)
+                    text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
                 except (UnusableFile, OSError):
                     continue
                 if text is not None:
@@ -198,7 +202,7 @@ def _mended(record: Mapping[str, Any], first: Job, overrides: Sequence[str], to:
 
 
 def _format(job: Job, record: Mapping[str, Any]) -> str | None:
-    return job.input.format or format_of([InputFile(i["path"], 0, 0, 0) for i in record["inputs"]])[0]
+    return job.input.format or format_of([InputFile(i["path"], 0) for i in record["inputs"]])[0]
 
 
 def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:

@@ -113,7 +113,7 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
     module = format_module(settings.format)
     for file in prepared.files:
         try:
-            for chunk in module.read(FileRange(file.path, file.size), settings):
+            for chunk in module.read(FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
         except (UnusableFile, OSError):
             continue

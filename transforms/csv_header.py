@@ -27,14 +27,17 @@ class Header:
     text: str | None = None
 
 
-def header_of(path: str, settings: ReadSettings) -> Header | None:
+def header_of(path: str, settings: ReadSettings, version: str | None = None) -> Header | None:
     """The header of a file; None for a file without a record.
+
+    Args:
+      version: see `transforms.read`.
 
     Raises:
       UnusableFile: a column is not there or there twice, or the header is no UTF-8 text.
       OSError: the file cannot be read.
     """
-    head, whole = _head(path, settings)
+    head, whole = _head(path, settings, version)
     _refuse_utf16(head)
     bom = len(BOM) if head.startswith(BOM) else 0
     if not settings.header:
@@ -57,10 +60,10 @@ def header_of(path: str, settings: ReadSettings) -> Header | None:
     return Header(names, bom + end, text)
 
 
-def _head(path: str, settings: ReadSettings) -> tuple[bytes, bool]:
+def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes, bool]:
     """The first bytes of a file, its first record among them; False where they break off in damage."""
     head, size = b"", _FIRST_READ
-    with open_stream(path) as stream:
+    with open_stream(path, version=version) as stream:
         while True:
             try:
                 piece = stream.read(size)

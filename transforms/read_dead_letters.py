@@ -10,7 +10,7 @@ from typing import Any
 
 from transforms.compression import open_file
 from transforms.csv_header import header_of
-from transforms.files import list_files
+from transforms.files import InputFile, list_files
 from transforms.letters import Letter, Replay, parse_letters, refused_again
 from transforms.manifest import read_failed, read_manifest
 from transforms.read import Chunk, ReadSettings, UnusableFile
@@ -26,16 +26,16 @@ class LettersLost(RuntimeError):
     """The dead letters, or the record, of the run that is replayed cannot be read any more."""
 
 
-def check(path: str, settings: ReadSettings) -> None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Dead letters are checked by `pipeline.replay`; the files that they tell of when they are read."""
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes`, at line ends. One where rows come from their files: each range would have
     to read these anew."""
     if settings.replay.by == "source" or (settings.replay.by == "auto" and settings.replay.format == "parquet"):
         return [FileRange(path, size, bytes=size)]
-    return cut_lines(path, size, split_bytes, settings)
+    return cut_lines(path, size, split_bytes, settings, version)
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
@@ -61,7 +61,7 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
     """Whole lines of a range, about `size` bytes at a time."""
     rest, left = b"", (range_.size if range_.end < 0 else range_.end) - range_.start
     try:
-        with open_file(range_.path) as file:
+        with open_file(range_.path, range_.version) as file:
             file.seek(range_.start)
             while left > 0 and (piece := file.read(min(size, left))):
                 left -= len(piece)
@@ -125,7 +125,7 @@ def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None,
         return None
     if file["header"] is None and now is not None and _is_same(file, now):
         try:
-            found = header_of(source, settings)
+            found = header_of(source, settings, InputFile(**now).version)
         except (UnusableFile, OSError):
             return None
         return None if found is None else found.text
