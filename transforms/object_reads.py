@@ -29,6 +29,9 @@ WHOLE_BYTES = 8 << 20
 """An object of at most this size is fetched in one request once its rows are read."""
 
 PIECE_BYTES = 8 << 20
+FIRST_PIECE_BYTES = 1 << 20
+"""Of a range the first few pieces are small: who begins to read it waits for no more."""
+
 _PIECES_AHEAD = 3
 """Of a large object: while one piece is read, so many more are on their way."""
 
@@ -71,7 +74,12 @@ class ObjectFile(io.RawIOBase):
 
     def stream(self, start: int, end: int) -> None:
         """Says that the bytes from `start` to before `end` will be read in order; not the first, a head, alone."""
-        self.hold([(max(start, HEAD_BYTES), end)], PIECE_BYTES, _PIECES_AHEAD, keeps=False)
+        start = max(start, HEAD_BYTES)
+        border = min(start + (_PIECES_AHEAD + 1) * FIRST_PIECE_BYTES, end)
+        first = self.hold([(start, border)], FIRST_PIECE_BYTES, _PIECES_AHEAD, keeps=False)
+        rest = self.hold([(border, end)], PIECE_BYTES, _PIECES_AHEAD, keeps=False)
+        if first and rest:
+            first[0].then = rest[0]
 
     def hold(self, spans: Sequence[tuple[int, int]], piece: int, ahead: int, keeps: bool) -> list[Span]:
         """Says that the bytes of some spans will be read: for `drop`, once they have been.
@@ -161,6 +169,9 @@ class Span:
       piece: bytes a request.
       ahead: how many pieces are on their way while one is read.
       keeps: whether a piece stays once one after it is read.
+
+    Attributes:
+      then: the span that is read after this one; begun before this one is at its end.
     """
 
     def __init__(self, request, start: int, end: int, piece: int, ahead: int, keeps: bool):
@@ -168,6 +179,7 @@ class Span:
         self._request, self._piece, self._ahead, self._keeps = request, piece, ahead, keeps
         self._count = -(-(end - start) // piece)
         self._pieces: dict[int, Future[bytes]] = {}
+        self.then: Span | None = None
 
     def begin(self, number: int = 0) -> None:
         """Has a piece, and those after it, fetched."""
@@ -175,6 +187,9 @@ class Span:
             if n not in self._pieces:
                 start = self.start + n * self._piece
                 self._pieces[n] = _submit(self._request, start, min(start + self._piece, self.end))
+        if self.then is not None and number + self._ahead >= self._count:
+            self.then.begin()
+            self.then = None
 
     def read(self, at: int, end: int) -> memoryview:
         number, offset = divmod(at - self.start, self._piece)
