@@ -15,6 +15,7 @@ from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
+from transforms.objects import NoSuchPlace
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
@@ -27,6 +28,7 @@ INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 _CODES: dict[type[Exception], int] = {
     JobError: WRONG,
     ModelError: WRONG,
+    NoSuchPlace: WRONG,
     PreprocessError: FAILED,
     EveryRowFails: FAILED,
     LostBlocks: FAILED,
