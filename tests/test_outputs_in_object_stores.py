@@ -243,6 +243,52 @@ def test_a_run_that_is_being_published_is_finished_by_whoever_comes(job, store):
     assert_result(job, A)
 
 
+@pytest.mark.parametrize(("name", "nth", "published"), [("current.json", 2, False), ("manifest.json", 1, True)])
+def test_a_run_is_discarded_or_published_and_never_both(job, store, name, nth, published):
+    """Whichever comes first: it is decided where the run claims to be published, just before its manifest."""
+    told = []
+
+    def come() -> None:
+        store.proxy.ahead_s = SILENT_S + 10  # the first is taken for dead
+        try:
+            told.append(clean(job.output, unfinished=True))
+        except JobError as error:
+            told.append(error)
+        finally:
+            store.proxy.ahead_s = 0
+
+    with store.proxy.failing(fault := Fault("before", "PUT|POST", re.escape(name), nth=nth, call=come)):
+        if published:
+            assert job.launch(A).code == 0
+        else:
+            with pytest.raises(Overtaken):
+                job.launch(A)
+    assert fault.done == len(told) == 1
+    if published:
+        assert "is being published" in str(told[0])
+        assert_result(job, A)
+    else:
+        assert told[0].over == A
+        assert read_manifest(job.output) is None
+
+
+def test_what_is_written_while_a_run_is_taken_away_goes_with_it(job, store):
+    with pytest.raises(KeyboardInterrupt):
+        job.launch(A, between=interrupted)
+    folder, raised = RunFolder(job.output, A), []
+
+    def zombie() -> None:
+        try:
+            job.write(folder, 2)
+        except FileNotFoundError as error:
+            raised.append(error)
+
+    with store.proxy.failing(fault := Fault("after", "GET", f"prefix=[^&]*{A}", call=zombie)):
+        storage.remove_folder(folder.path)
+    assert fault.done == len(raised) == 1
+    assert store_jobs.names(job.output) == ["_staging/current.json"]
+
+
 def once(function: Callable[[], object]) -> Callable[[], None]:
     """A function that calls another the first time only."""
     left = [function]
@@ -253,14 +299,16 @@ def restart_another(job: StoreJob) -> None:
     job.launch(B, name="b", splits=1, restart=True)
 
 
-def discard(job: StoreJob) -> None:
-    clean(job.output, unfinished=True)
+def discard(job: StoreJob) -> object:
+    found = clean(job.output, unfinished=True)
+    return DISCARDED if found.over == A and not found.is_over else None
 
 
 def launch_the_same(job: StoreJob) -> None:
     job.launch(B)
 
 
+DISCARDED = object()
 OTHERS = (restart_another, discard, launch_the_same)
 CASES = {"gs": 60, "s3": 12}
 """How many of all are tried: the emulator of S3 is slow."""
@@ -278,20 +326,20 @@ def test_whatever_another_does_between_two_requests_one_whole_result_stands(stor
     assert ended["published"] > 0 and ended["overtaken"] + ended["nothing"] > 0, ended
 
 
-def _interrupted_by_another(store, number: int, nth: int, when: str, other: Callable[[StoreJob], None]) -> str:
+def _interrupted_by_another(store, number: int, nth: int, when: str, other: Callable[[StoreJob], object]) -> str:
     job = StoreJob(store.url(f"case-{number}"), splits=1)
     case = f"{other.__name__} {when} request {nth}"
 
     def come() -> None:
         store.proxy.ahead_s = SILENT_S + 10  # the first is taken for dead
         try:
-            other(job)
+            told.append(other(job))
         except (JobError, Overtaken) as error:
             told.append(error)
         finally:
             store.proxy.ahead_s = 0
 
-    told: list[Exception] = []
+    told: list[object] = []
     overtaken = False
     with store.proxy.failing(fault := Fault(when, target=f"case-{number}\\b", nth=nth, call=come)):
         try:
@@ -300,6 +348,8 @@ def _interrupted_by_another(store, number: int, nth: int, when: str, other: Call
             overtaken = True
     assert fault.done == 1, case
     manifest = read_manifest(job.output)
+    if told and told[0] is DISCARDED:
+        assert manifest is None, case
     if manifest is None:
         assert other is discard and overtaken, case
         return "nothing"
