@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 import shutil
-import time
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def arrow_files(store) -> fs.FileSystem:
     address = store.proxy.url.removeprefix("http://")
     if store.scheme == "gs":
         return fs.GcsFileSystem(anonymous=True, scheme="http", endpoint_override=address)
-    return fs.S3FileSystem("key", "secret", scheme="http", endpoint_override=address, region="us-east-1")
+    return fs.S3FileSystem(
+        access_key="key", secret_key="secret", scheme="http", endpoint_override=address, region="us-east-1"
+    )
 
 
 # Whole jobs, by the command line, with a model.
@@ -61,22 +64,27 @@ def test_a_job_writes_to_a_store_what_it_writes_to_a_disk(store, stage, tmp_path
     outcomes.assert_complete(download(store, "out", tmp_path / "out"), stage.expected["job"])
     table = ds.dataset(f"{store.name}/out/predictions", filesystem=arrow_files(store)).to_table()
     assert pl.from_arrow(table)["out"].sum() == sum(row["out"] for row in stage.expected["job"].predictions)
-    again = stage.forks.run(*stage.command("job", store.url("out")), **store.environment)
-    assert again.code == 0, again.said
+    for command in (stage.command("job", store.url("out")), ("status", store.url("out")), ("clean", store.url("out"))):
+        again = stage.forks.run(*command, **store.environment)
+        assert again.code == 0, again.said
 
 
 @pytest.mark.parametrize("at", [("receipts", 3), ("commit-1", 1), ("manifest.json", 1)])
 def test_a_job_that_is_killed_goes_on(store, stage, tmp_path, at):
     name, nth = at
     command = stage.command("job", store.url("out"))
-    fault = Fault("delay", method="PUT|POST", target=re.escape(name), nth=nth, seconds=3)
-    with store.proxy.failing(fault):
-        running = stage.forks.start(*command, **store.environment)
-        until = time.monotonic() + 60
-        while not fault.done:
-            assert running.lives() and time.monotonic() < until, running.said()
-            time.sleep(0.01)
-        assert running.kill().code != 0
+    started, running = threading.Event(), []
+
+    def kill() -> None:
+        assert started.wait(60)
+        running[0].signal(signal.SIGKILL)
+
+    # Its last request is carried out, and its answer comes to no one.
+    with store.proxy.failing(fault := Fault("before", "PUT|POST", re.escape(name), nth=nth, call=kill)):
+        running.append(stage.forks.start(*command, **store.environment))
+        started.set()
+        assert running[0].wait().code != 0
+    assert fault.done == 1
     ended = stage.forks.run(*command, **store.environment)
     assert ended.code == 0, ended.said
     outcomes.assert_complete(download(store, "out", tmp_path / "out"), stage.expected["job"])
