@@ -2,6 +2,7 @@
 # make test     install what tests need, run them all (make test ARGS="-k csv" for some)
 # make kills    kill runs by the hundred, and see that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
+# make golden   write the golden Dataflow job anew; read the diff
 # make lint     ruff, both as linter and as formatter
 # make lock     resolve the dependencies anew, for Python 3.11 to 3.13 at once
 # make clean    remove what all of these made
@@ -22,7 +23,7 @@ ARGS ?= -n 2 -q
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test kills bench lint lock clean
+.PHONY: help demo test kills bench golden lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -74,6 +75,9 @@ kills: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS)
+
+golden: $(VENV)/installed-test
+	@PYTHONPATH=.:tests $(BIN)/python tests/dataflow_golden.py
 
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .

@@ -66,14 +66,14 @@ def main() -> None:
     disk.use(timed := Timed())
     job = load_job(arguments.job, arguments.set)
     outcome = run(job, replace=True, restart=True)
-    whole = outcome.seconds["run"] * job.engine.worker_count
+    whole = outcome.seconds["run"] * job.engine.layout.workers
     share = {name: round(seconds / whole, 5) for name, seconds in timed.seconds.items()}
     print(
         json.dumps(
             {
                 "rows": outcome.manifest["counts"]["read"],
                 "run_s": outcome.seconds["run"],
-                "threads": job.engine.worker_count,
+                "threads": job.engine.layout.workers,
                 "calls": dict(timed.calls),
                 "seconds": {name: round(seconds, 3) for name, seconds in timed.seconds.items()},
                 "share_of_thread_time": share,

@@ -66,6 +66,7 @@ def plan_run(
       Overrun: another launch has begun, or finished, meanwhile.
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
+    layout = job.engine.layout
     standing = standing or Standing.of(job.output.path)
     with clock(seconds, "try rows"):
         choice = choose_batch(prepared, servable, try_rows(prepared, servable))
@@ -73,10 +74,11 @@ def plan_run(
     call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):
         files = [(f.path, f.size, f.version) for f in prepared.files]
-        splits = split_files(files, prepared.steps.read, job.engine.split_bytes, job.engine.worker_count)
+        splits = split_files(files, prepared.steps.read, job.engine.split_bytes, layout.workers)
     engine = {
         "runner": job.engine.runner,
-        "workers": job.engine.worker_count,
+        "workers": layout.workers,
+        "processes": layout.processes,
         "batch_rows": call.batch_rows,
         "xla": call.compiled,
         "why": choice.why,
@@ -167,7 +169,7 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
     """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
-    files = [dataclasses.asdict(f) | {"predicted_before": 0} for f in prepared.files]
+    files = [vars(f) | {"predicted_before": 0} for f in prepared.files]
     if prepared.parent is not None:
         files = prepared.parent.files_on_record()
     return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}

@@ -46,14 +46,14 @@ def build(
     write: WriteSettings,
     shards: Sequence[str],
     budget: Budget,
-    keep_replaced: bool = False,
+    keep_replaced: bool = True,
 ) -> beam.PCollection:
     """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
     descriptors of splits are ever serialized.
 
     Args:
       shards: names of the plan's shards.
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: see `transforms.verdict.roll_forward`.
     """
     folder: RunFolder = write.folder
     contract = steps.read.columns

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,21 +13,32 @@ from rich.table import Table
 
 from pipeline.job import Job
 from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
+from pipeline.preflight import Prepared, check_room, prepare
+from pipeline.rate import measure
+from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.trial import choose_batch, load, try_rows
+from runners.engine import Engine, engine_of
+from transforms.model_versions import model_files
 
 _SHOWN_FILES = 10
 
 
-def check_job(job: Job, console: Console) -> int:
+def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     """Checks a job and scores a few rows. Returns the exit code.
+
+    Args:
+      beam_args: Beam's own options.
 
     Raises:
       JobError: with all that would keep it from launching.
     """
     began = time.perf_counter()
-    prepared = prepare(job)
+    engine = engine_of(job.engine, beam_args)
+    prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
+    standing = Standing.of(job.output.path)
+    if standing.manifest is None and standing.current is None:
+        check_room(prepared)
     signature = prepared.steps.call.signature
     console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
     console.print(
@@ -34,7 +47,9 @@ def check_job(job: Job, console: Console) -> int:
         soft_wrap=True,
     )
     console.print(f"        {escape(signature.describe())}", soft_wrap=True)
-    trial = try_rows(prepared, load(prepared))
+    _print_engine(job, prepared, engine, console)
+    servable = load(prepared)
+    trial = try_rows(prepared, servable)
     console.print(
         f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected"
     )
@@ -50,8 +65,25 @@ def check_job(job: Job, console: Console) -> int:
                 f"{job.rejects.files}: mend them, or set rejects.files"
             ]
         )
+    _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
     console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return 0
+
+
+def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console) -> None:
+    model_bytes = sum(os.path.getsize(file) for file in model_files(prepared.model.path))
+    memory = job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
+    lines = [
+        *engine.explain(),
+        f"{prepared.steps.call.intra_op_threads} intra-op threads; memory about {memory / 1e9:.1f} GB a process, "
+        "a rough estimate: libraries, the model as it is on disk, blocks in flight",
+    ]
+    _print_lines("engine", lines, console)
+
+
+def _print_lines(name: str, lines: Sequence[str], console: Console) -> None:
+    for at, line in enumerate(lines):
+        console.print(f"{'' if at else name:<8}{escape(line)}", soft_wrap=True)
 
 
 def bench_job(job: Job, console: Console) -> None:

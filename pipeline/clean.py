@@ -41,7 +41,8 @@ class Found:
     """Attributes:
     leftovers: what can go.
     kept: what else is there, and why it stays, a sentence each.
-    over: the run that is said to be begun though it is over, or is to be discarded; if one is.
+    over: the run that is said to be begun though it is over, or is to be discarded; if one is. Empty where what says
+      so is damaged.
     is_over: whether that one is over by itself.
     """
 
@@ -72,7 +73,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
         if dry_run:
             return found
         # Before its folder: else a launch would plan it anew.
-        if found.over is not None and not drop_current(output, [found.over], publishing=found.is_over):
+        if found.over is not None and not drop_current(output, [found.over or None], publishing=found.is_over):
             raise JobError([f"run {found.over} in {output} is being published: the same job finishes it"])
         for leftover in found.leftovers:
             if leftover.is_folder:
@@ -118,11 +119,16 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
             elif planned and not held.enter_context(storage.alone(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
-            elif name != current or name in over:
+            elif name in over or (name != current and current != ""):
                 found.add(folder.path, "staging of a run that is over")
             elif unfinished:
                 found.over = current
                 found.add(folder.path, "staging of a run that is not finished")
+            elif name != current:
+                found.kept.append(
+                    f"run {name} may not be finished: {folder.current}, which would tell, is damaged (--unfinished "
+                    "discards it)"
+                )
             elif planned:
                 _attempts(folder, found)
                 found.kept.append(

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from pipeline import interrupts
 from pipeline.supervise import supervised
+from runners.ended import GoesOnElsewhere
 
 app = typer.Typer(
     name="beam-score",
@@ -38,8 +39,13 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
-KeepReplaced = Annotated[
-    bool, typer.Option("--keep-replaced", help="With --replace: leave the old files to those who still read them.")
+DropReplaced = Annotated[
+    bool,
+    typer.Option(
+        "--drop-replaced",
+        help="With --replace: remove the old files at once; else they stay for those who still read them, until the "
+        "next --replace or clean.",
+    ),
 ]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
 LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
@@ -110,7 +116,13 @@ def inspect(
 
 @app.command(epilog="Example:  beam-score check job.yaml --set model.version=3")
 def check(
-    job: JobFile, overrides: Overrides = None, log_level: LogLevel = "warning", log_format: LogFormat = "text"
+    job: JobFile,
+    beam_options: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
+    ] = None,
+    overrides: Overrides = None,
+    log_level: LogLevel = "warning",
+    log_format: LogFormat = "text",
 ) -> None:
     """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
     from pipeline import logs
@@ -118,7 +130,7 @@ def check(
     from pipeline.job import load_job
 
     logs.set_up(log_level, log_format)
-    raise typer.Exit(check_job(load_job(job, overrides or ()), Console()))
+    raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()))
 
 
 @app.command(
@@ -133,7 +145,7 @@ def run(
     overrides: Overrides = None,
     restart: Restart = False,
     replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
+    drop_replaced: DropReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -149,7 +161,7 @@ def run(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced)
+        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
@@ -210,7 +222,7 @@ def replay(
     ] = "auto",
     restart: Restart = False,
     replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
+    drop_replaced: DropReplaced = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -226,7 +238,7 @@ def replay(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, parent)
+        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced, parent)
     accounted = accounting(parent, outcome.manifest)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
@@ -277,8 +289,11 @@ def _command() -> int:
     except interrupts.Interrupted as interrupted:
         from pipeline.errors import INTERRUPTED_TEXT
 
-        _say([INTERRUPTED_TEXT])
+        _say([INTERRUPTED_TEXT if sys.argv[1] in _SCORE else "interrupted"])
         code = interrupted.code
+    except GoesOnElsewhere as elsewhere:
+        Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
+        code = 0
     except Exception as error:  # told by kind; what no one expected keeps its traceback
         from pipeline.errors import explain
 

@@ -20,6 +20,7 @@ from transforms.model import (
     read_signatures,
     unsupported,
 )
+from transforms.model_copies import local_model, named
 
 
 def draft_job(
@@ -39,7 +40,9 @@ def draft_job(
     """
     patterns = [data_patterns] if isinstance(data_patterns, str) else list(data_patterns)
     found = find_version(model_path, version)
-    chosen = choose_signature(read_signatures(found.path), signature)
+    local = local_model(found.path)
+    with named(found.path, local):
+        chosen = choose_signature(read_signatures(local), signature)
     if problems := unsupported(chosen):
         raise ModelError("\n".join(problems))
     sample = look_at(patterns)

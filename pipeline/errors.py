@@ -8,13 +8,14 @@ import traceback
 
 from pipeline.interrupts import Drained
 from pipeline.mistakes import JobError
-from runners.ended import WorkerDied
+from runners.ended import EngineFailed, JobFailed, WorkerDied
 from transforms.deadline import ModelHangs
 from transforms.file_versions import InputChanged
 from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
+from transforms.object_reads import StoreFails
 from transforms.objects import NoSuchPlace
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
@@ -38,10 +39,12 @@ _CODES: dict[type[Exception], int] = {
     Unreadable: FAILED,
     InputChanged: FAILED,
     LettersLost: FAILED,
+    StoreFails: FAILED,
     TooManyRejects: OVER,
     ModelHangs: FAILED,
     ModelChanged: FAILED,
     WorkerDied: FAILED,
+    EngineFailed: FAILED,
     Drained: INTERRUPTED,
     OSError: FAILED,
     MemoryError: FAILED,
@@ -66,11 +69,14 @@ def explain(error: Exception) -> tuple[int, list[str]]:
             return code, _sentences(error)
     if str(error).rstrip().endswith("KeyboardInterrupt"):
         return INTERRUPTED, [INTERRUPTED_TEXT]  # it reached a worker first
-    # Beam's worker threads hand an exception over as the text of its traceback.
+    # Beam's worker threads hand an exception over as the text of its traceback; so does a job elsewhere.
     for name, message, step in reversed(_LAST_LINE.findall(str(error))):
         if name in _BY_NAME:
             where = f" (in step {step})" if step and name not in _OURS else ""
-            return _BY_NAME[name], [_QUOTED.sub(r"\2", message) + where]
+            said = [_QUOTED.sub(r"\2", message) + where]
+            return _BY_NAME[name], [error.text, *said] if isinstance(error, JobFailed) else said
+    if isinstance(error, JobFailed):
+        return FAILED, [error.text, *dict.fromkeys(error.reasons)]
     lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
     return FAILED, ["this should not have happened; please report it:", *lines]
 

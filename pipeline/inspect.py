@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transforms.model import find_version, hash_model, read_signatures, unsupported
+from transforms.model import find_version, read_signatures, unsupported
+from transforms.model_copies import hashed_model, named
 from transforms.saved_model import DEFAULT_SIGNATURE, Tensor, tensorflow_version
 
 
@@ -16,7 +17,7 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
     """Describes a model, as JSON can hold it.
 
     Args:
-      path: a SavedModel folder, or a folder of numbered versions.
+      path: local, or in a store: a SavedModel folder, or a folder of numbered versions.
       version: a number, or `latest`.
 
     Returns:
@@ -29,12 +30,15 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
       ModelError: there is no such model or version.
     """
     found = find_version(path, version)
+    local, sha256 = hashed_model(found.path)
+    with named(found.path, local):
+        signatures, tensorflow = read_signatures(local), tensorflow_version(local)
     return {
         "path": found.path,
         "version": found.version,
         "versions": list(found.versions),
-        "sha256": hash_model(found.path),
-        "tensorflow": tensorflow_version(found.path),
+        "sha256": sha256,
+        "tensorflow": tensorflow,
         "signatures": {
             name: {
                 "method": signature.method_name,
@@ -42,7 +46,7 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
                 "outputs": {t.name: _tensor(t) for t in signature.outputs.values()},
                 "problems": unsupported(signature),
             }
-            for name, signature in read_signatures(found.path).items()
+            for name, signature in signatures.items()
         },
     }
 

@@ -160,6 +160,15 @@ class Job(Strict):
     def contract(self) -> Contract:
         return Contract(columns=self.columns)
 
+    @property
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """The paths that it names, by key."""
+        return {
+            "input.files": self.input.files,
+            "model.path": (self.model.path,),
+            "output.path": (self.output.path,),
+        }
+
     def as_json(self) -> dict[str, Any]:
         """The settings as plain data, defaults left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)

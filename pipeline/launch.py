@@ -15,8 +15,7 @@ from pipeline import interrupts, logs
 from pipeline.begin import clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.job import Job
-from pipeline.mistakes import JobError
-from pipeline.preflight import fingerprint, prepare
+from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
@@ -24,9 +23,10 @@ from pipeline.replay import Parent
 from pipeline.standing import Standing
 from pipeline.trial import load
 from runners.engine import Engine, engine_of
-from transforms import deadline, storage
+from transforms import deadline, object_reads, storage
 from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP
+from transforms.receipt import Counts
 from transforms.receipts import collect
 from transforms.run_folder import RunFolder, read_plan
 from transforms.write import WriteSettings, reset_reject_count
@@ -44,7 +44,7 @@ def run(
     replace: bool = False,
     show_progress: Callable | None = None,
     restart: bool = False,
-    keep_replaced: bool = False,
+    keep_replaced: bool = True,
     parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
@@ -54,23 +54,22 @@ def run(
       replace: whether to publish over a finished run.
       show_progress: see `pipeline.progress.watch`.
       restart: whether to discard a run that is begun and not finished.
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: see `transforms.verdict.roll_forward`.
       parent: of a replay, the run whose dead letters are its input.
 
     Raises:
       JobError: nothing was launched.
+      GoesOnElsewhere: it was, and nobody was to wait for it.
       Exception: it was, and did not come to a verdict; see `pipeline.errors`.
     """
     engine = engine_of(job.engine, beam_args)
-    if problems := engine.problems():
-        raise JobError(problems)
     seconds: dict[str, float] = {}
     logs.name_run(new := new_run())
     output = job.output.path
     # Before the checks: what stands when the command is given is what it may put another in place of.
     discards = Standing.of(output).allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job, parent)
+        prepared = prepare(job, parent, [*engine.problems(), *engine.place_problems(job.places)])
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()
@@ -81,6 +80,7 @@ def run(
                 import_tensorflow()
 
     def plan(standing: Standing) -> RunFolder:
+        check_room(prepared)
         imported()
         with clock(seconds, "load"):
             servable = load(prepared)
@@ -123,10 +123,12 @@ def _launch(
     )
     STOP.clear()
     DRAIN.clear()
-    reset_reject_count()
+    if job.rejects.stop_after is not None:
+        done = [receipt for receipt in collect(folder, plan["splits"]) if receipt is not None]
+        reset_reject_count(Counts.of(done).reasons)
 
     def work() -> None:
-        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced))
+        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced), folder.run)
 
     cpu, running = time.process_time(), None
     try:
@@ -146,10 +148,10 @@ def _launch(
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
     if DRAIN.is_set():
         DRAIN.clear()
-        done = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
-        if storage.exists(folder.plan) and done < plan["splits"]:
+        finished = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
+        if storage.exists(folder.plan) and finished < plan["splits"]:
             raise interrupts.Drained(
-                f"stopped: {done} of {plan['splits']} splits are done; the same command goes on from here"
+                f"stopped: {finished} of {plan['splits']} splits are done; the same command goes on from here"
             )
 
 
@@ -190,8 +192,9 @@ def _workers_ended(running: Future[None] | None, wait_s: float) -> bool:
 
 
 def _others() -> set[int]:
-    """All threads but this one, and those that only make calls for others, which may never return."""
-    callers = {thread.ident for thread in threading.enumerate() if thread.name == deadline.THREAD}
+    """All threads but this one, and those that only make calls for others, which may never return, or not soon."""
+    names = (deadline.THREAD, object_reads.THREAD)
+    callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
     return sys._current_frames().keys() - callers - {threading.get_ident()}
 
 

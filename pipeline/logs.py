@@ -76,7 +76,9 @@ def set_up(level: str, form: str) -> None:
 
 def _is_wanted(record: logging.LogRecord) -> bool:
     # What a step raises is told by the command itself; Beam logs it too, with all that it says of a row.
-    raised = record.name.startswith("apache_beam.runners") and record.levelno >= logging.ERROR
+    # A job service's messages come without a name.
+    from_beam = record.name.startswith("apache_beam.runners") or record.module == "portable_runner"
+    raised = from_beam and record.levelno >= logging.ERROR
     return not raised and not any(noise in str(record.msg) for noise in _NOISE)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,23 @@ from pipeline.build import Steps
 from pipeline.job import Job
 from pipeline.mistakes import JobError
 from pipeline.replay import Parent
-from runners.settings import EngineSettings, available_cores
+from runners.settings import EngineSettings
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
 from transforms.infer import ModelCall
 from transforms.json_lines import MARKER
+from transforms.many import each
 from transforms.model import (
     ModelError,
     Signature,
     Version,
     choose_signature,
     find_version,
-    hash_model,
     read_signatures,
     unsupported,
 )
+from transforms.model_copies import hashed_model, named
 from transforms.objects import ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
@@ -41,7 +41,7 @@ from transforms.read import ReadSettings, UnusableFile, format_module
 from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
-_CHECKED_AT_ONCE = 16
+_CHECKED_AT_ONCE, _OBJECTS_CHECKED_AT_ONCE = 16, 32
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 
@@ -74,16 +74,18 @@ class Prepared:
         return sum(f.size for f in self.files)
 
 
-def prepare(job: Job, parent: Parent | None = None) -> Prepared:
+def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
     """Lists files, reads headers and the model's signature, and binds the contract to them.
 
     Args:
       parent: of a replay, the run whose dead letters are its input.
+      known: problems that were found elsewhere, to be told with those found here.
 
     Raises:
       JobError: with every problem found.
     """
     files, problems = list_files(job.input.files) if parent is None else (parent.letters, [])
+    problems = [*known, *problems]
     format_ = job.input.format
     if format_ is None and files:
         format_, why = format_of(files)
@@ -132,7 +134,8 @@ def prepare(job: Job, parent: Parent | None = None) -> Prepared:
         raise JobError(problems)
     checked = _check_files(files, read)
     if parent is None:
-        headers = {path: found for path, found in checked if isinstance(found, str)}
+        texts: dict[str, str] = {}  # one copy of what thousands of files have in common
+        headers = {path: texts.setdefault(found, found) for path, found in checked if isinstance(found, str)}
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
@@ -159,20 +162,20 @@ def prepare(job: Job, parent: Parent | None = None) -> Prepared:
 
 
 def _op_threads(engine: EngineSettings) -> int:
-    """Threads that one op may use: the cores that no worker has."""
+    """Threads that one op may use."""
     if isinstance(engine.intra_op_threads, int):
         return engine.intra_op_threads
-    return max(1, available_cores() // engine.worker_count)
+    return engine.layout.op_threads
 
 
 def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
-    if "://" in job.model.path:
-        return None, None, "", [f"model.path: {job.model.path}: only local models are read so far; copy it"]
     try:
         version = find_version(job.model.path, job.model.version)
-        signature = choose_signature(read_signatures(version.path), job.model.signature)
+        local, sha256 = hashed_model(version.path)
+        with named(version.path, local):
+            signature = choose_signature(read_signatures(local), job.model.signature)
         problems = [f"model: {p}" for p in unsupported(signature)]
-        return version, signature, hash_model(version.path), problems
+        return version, signature, sha256, problems
     except (ModelError, OSError) as error:
         return None, None, "", [f"model.path: {error}"]
 
@@ -213,7 +216,7 @@ def _resolve_keep(
         return keep, {}, []
     for file in files:
         try:
-            found = module.columns_of(file.path, dataclasses.replace(read, keep=()))
+            found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
         except (UnusableFile, OSError):
             continue
         if found is None:
@@ -232,13 +235,25 @@ def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} is a file, expected a folder"]
     if not os.access(standing, os.W_OK | os.X_OK):
         return [f"output.path: {standing} may not be written by this user"]
-    inside = [f.path for f in files if Path(os.path.abspath(path)) in Path(os.path.abspath(f.path)).parents]
+    folders = {os.path.dirname(f.path): f.path for f in reversed(files)}  # one look a folder, not a file
+    inside = [one for folder, one in folders.items() if _is_within(folder, path)]
     if inside:
-        return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
-    free, needed = shutil.disk_usage(standing).free, sum(f.size for f in files) // _ROOM
-    if free < needed:
-        return [f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"]
+        return [f"output.path: {path} holds input files ({min(inside)}): write elsewhere"]
     return []
+
+
+def check_room(prepared: Prepared) -> None:
+    """Makes sure that a run that begins anew has room. One that is finished, or goes on, needs less, or none.
+
+    Raises JobError.
+    """
+    if is_object(prepared.job.output.path):
+        return
+    path = Path(prepared.job.output.path).absolute()
+    standing = next(p for p in (path, *path.parents) if p.exists())
+    free, needed = shutil.disk_usage(standing).free, prepared.bytes // _ROOM
+    if free < needed:
+        raise JobError([f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"])
 
 
 def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
@@ -254,6 +269,11 @@ def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
     except OSError as error:
         return [f"output.path: {error.filename or path}: {error.strerror or error}"]
     return []
+
+
+def _is_within(folder: str, output: str) -> bool:
+    within = Path(os.path.abspath(folder))
+    return Path(os.path.abspath(output)) in (within, *within.parents)
 
 
 def _function_problems(job: Job) -> list[str]:
@@ -272,14 +292,14 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
 
     def check(file: InputFile) -> UnusableFile | str | None:
         try:
-            return module.check(file.path, read)
+            return module.check(file.path, read, file.version)
         except UnusableFile as error:
             return error
         except OSError as error:
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
-    with ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
-        return [(f.path, found) for f, found in zip(files, pool.map(check, files), strict=True)]
+    at_once = _OBJECTS_CHECKED_AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
+    return list(zip((f.path for f in files), each(check, files, at_once), strict=True))
 
 
 def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:
@@ -287,7 +307,7 @@ def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature
     Budget, threads and runner are not among them: they change no result."""
     rules: Contract = job.contract
     pieces: dict[str, Any] = {
-        "input files": [dataclasses.astuple(f) for f in files],
+        "input files": [tuple(vars(f).values()) for f in files],
         "input settings": job.input.model_dump(mode="json", exclude={"files"}),
         "model": [model_hash, signature],
         "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],

@@ -62,7 +62,7 @@ class Work:
       score: makes the receipts that a run still lacks; may publish, too.
       budget: of rejections.
       schema: of the predictions.
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: see `transforms.verdict.roll_forward`.
       files: that it reads, to tell which of them have changed.
     """
 
@@ -73,7 +73,7 @@ class Work:
     score: Callable[[RunFolder], None]
     budget: Budget
     schema: pa.Schema
-    keep_replaced: bool = False
+    keep_replaced: bool = True
     files: Sequence[InputFile] = ()
 
 
@@ -109,7 +109,9 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
     standing = Standing.of(work.output, discards, work.files)
     if standing.manifest is not None:
         # What its writer could not, if it died; a run that replaces it will know of no one before it.
-        clean_up(work.output, standing.manifest)
+        # The files of one that was replaced stay until another replacement begins.
+        stays = work.keep_replaced and standing.manifest["run"] not in discards
+        clean_up(work.output, standing.manifest, standing.manifest["replaces"] if stays else ())
         standing = Standing.of(work.output, discards, work.files)
     if standing.publishing is not None:
         _finish_publication(standing.publishing)

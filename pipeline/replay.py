@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.job import Job, parse_job, set_key
@@ -20,9 +21,10 @@ from transforms.manifest import DONE
 from transforms.names import near_miss
 from transforms.objects import is_object
 from transforms.read import UnusableFile, format_module
-from transforms.read_dead_letters import as_it_is, run_on_record
+from transforms.read_dead_letters import as_it_is, runs_on_record
 from transforms.verdict import CommitError
 
+_LOOKED_AT_ONCE = 16
 _OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
 
 
@@ -54,7 +56,9 @@ class Parent:
     @functools.cached_property
     def now(self) -> dict[str, dict[str, Any] | None]:
         """Those files as they are at this launch; None for one that is gone."""
-        return {f["path"]: as_it_is(f["path"]) for f in self.files}
+        with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
+            paths = [f["path"] for f in self.files]
+            return dict(zip(paths, pool.map(as_it_is, paths), strict=True))
 
     @property
     def standing(self) -> list[InputFile]:
@@ -73,7 +77,7 @@ class Parent:
         for file in self.files:
             # What is known of a file of which nothing could be read comes from the file as it is now.
             unread = not file["read"] and not file["predicted_before"]
-            stands = (self.now[file["path"]] if unread else None) or {n: file[n] for n in _OF_IDENTITY}
+            stands = (self.now[file["path"]] if unread else None) or {n: file.get(n) for n in _OF_IDENTITY}
             found.append(stands | {"predicted_before": file["predicted_before"] + file["predicted"]})
         return found
 
@@ -89,7 +93,7 @@ class Parent:
                 found[path] = self.record["headers"][file["header"]]
             elif read.format == "csv" and self.now[path] is not None:
                 try:
-                    text = format_module("csv").check(path, read)
+                    text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
                 except (UnusableFile, OSError):
                     continue
                 if text is not None:
@@ -121,7 +125,7 @@ class Parent:
 def load_replay(
     output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto"
 ) -> tuple[Job, Parent]:
-    """The job that replays the dead letters of a run, and the run.
+    """The job that replays the dead letters of the last run that has ended in a folder, and the run.
 
     Args:
       output: of the run: a folder with a manifest.json or a failed.json.
@@ -133,11 +137,13 @@ def load_replay(
       JobError: there is nothing to replay, or not so.
     """
     output = output.rstrip("/") or output
-    record = run_on_record(output)
-    if record is None:
+    records = runs_on_record(output)
+    if not records:
         raise JobError(
             [f"{output} holds no manifest.json and no failed.json: name the output folder of a run that has ended"]
         )
+    # What was refused before any row was read has no rows to score again.
+    record = next((record for record in records if record["engine"] is not None), records[0])
     if by not in BY:
         raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
     if record["engine"] is None:
@@ -198,7 +204,7 @@ def _mended(record: Mapping[str, Any], first: Job, overrides: Sequence[str], to:
 
 
 def _format(job: Job, record: Mapping[str, Any]) -> str | None:
-    return job.input.format or format_of([InputFile(i["path"], 0, 0, 0) for i in record["inputs"]])[0]
+    return job.input.format or format_of([InputFile(i["path"], 0) for i in record["inputs"]])[0]
 
 
 def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
@@ -249,11 +255,11 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
                 f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
                 "the rows are not all accounted for"
             )
-    over = parent.record["verdict"] != DONE
+    over = [who for who, of in (("the parent", parent.record), ("this replay", manifest)) if of["verdict"] != DONE]
     won = after["read"] - before["rejected"]
     read = f"the parent read {before['read']:,}" + (f" and {won:,} more could be read now" if won else "")
     return (
         f"{read} = {before['predicted']:,} predicted by it + {after['predicted']:,} predicted by this replay "
         f"+ {after['rejected']:,} still rejected"
-        + ("; the parent is over its budget, so its predictions are not published" if over else "")
+        + "".join(f"; {who} is over its budget, so its predictions are not published" for who in over)
     )

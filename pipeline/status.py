@@ -4,20 +4,18 @@ engine. Nothing here creates or changes a file."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from transforms import storage
-from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET
+from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from transforms.receipt import Counts, Receipt
 from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan, read_shard
-from transforms.sealed import Damaged
+from transforms.sealed import Damaged, unseal
+from transforms.spans import busy_seconds
 from transforms.tally import add_tally
 from transforms.verdict import verdicts
 
@@ -26,8 +24,6 @@ INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
 
 _AT_ONCE = 16
 _TRIES = 3
-_LONGEST_OF_USUAL = 20
-"""A split that took so many times as long as the median is one whose clock was set, or that slept."""
 
 _RECEIPT = re.compile(r"(\d+)(?:\.(\d+))?\.json")
 
@@ -79,9 +75,9 @@ class Watcher:
         self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
 
     def look(self) -> Status:
-        """What is known now. Raises Damaged, OSError."""
+        """What is known now. Raises Damaged, Unreadable, OSError."""
         for _ in range(_TRIES):
-            current = self._json(storage.at(self._output) / STAGING / CURRENT)
+            current = self._parsed(storage.at(self._output) / STAGING / CURRENT, unseal)
             if current is None:
                 break
             try:
@@ -97,7 +93,7 @@ class Watcher:
         # In this order: what a launch wrote before it ended is seen once it is found ended.
         alive = lives(folder)
         run.read_receipts()
-        manifest = self._json(storage.at(self._output) / MANIFEST)
+        manifest = self._record(MANIFEST)
         published = manifest and manifest["run"]
         if published == folder.run:
             return self._settled()
@@ -111,8 +107,8 @@ class Watcher:
 
     def _settled(self) -> Status:
         """Nothing is begun: what the last run has left."""
-        manifest = self._json(storage.at(self._output) / MANIFEST)
-        failed = self._json(storage.at(self._output) / FAILED)
+        manifest = self._record(MANIFEST)
+        failed = self._record(FAILED)
         published = manifest and manifest["run"]
         over = failed is not None and (manifest is None or failed["run"] not in (published, *manifest["replaces"]))
         record = failed if over else manifest
@@ -147,19 +143,23 @@ class Watcher:
             tuple(sorted(name for split, name in run.damaged.items() if split not in run.spans)),
         )
 
-    def _json(self, path: storage.Place) -> Any:
-        """What a file of the protocol says, read again only when it is another; None where there is none."""
+    def _record(self, name: str) -> Any:
+        path = storage.at(self._output) / name
+        return self._parsed(path, lambda content: parse(content, path))
+
+    def _parsed(self, path: storage.Place, parsed: Callable[[bytes], Any]) -> Any:
+        """What a file of the protocol says, read again only when it is another; None where there is none.
+
+        Raises Damaged, Unreadable."""
         if (version := storage.version(path)) is None:
             return None
         try:
             if self._read.get(path, (None,))[0] != version:
                 if (content := storage.read(path)) is None:
                     return None
-                self._read[path] = version, json.loads(content)
-        except ValueError:
-            raise Damaged(
-                f"{path} is damaged, expected JSON: restore it, or run the job again with --restart"
-            ) from None
+                self._read[path] = version, parsed(content)
+        except Damaged:
+            raise Damaged(f"{path} is damaged: restore it, or run the job again with --restart") from None
         return self._read[path][1]
 
 
@@ -235,21 +235,3 @@ def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
     except (Damaged, TypeError, KeyError, AttributeError):
         return None
     return known if receipt.split == split and math.isfinite(known.began + known.ended) else None
-
-
-def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds in which at least one split was at work; the time between two launches is not.
-
-    Args:
-      spans: of splits, (began, ended) by the clocks of their workers. Where a clock was set meanwhile a
-        span is negative, which counts as nothing, or far too long, which counts as a long one.
-    """
-    if not spans:
-        return 0.0
-    began, ended = np.array(sorted(spans), np.float64).T
-    seconds = np.clip(ended - began, 0, None)
-    if not seconds.any():
-        return 0.0
-    ended = began + np.minimum(seconds, _LONGEST_OF_USUAL * np.median(seconds[seconds > 0]))
-    until = np.append(began[0], np.maximum.accumulate(ended)[:-1])
-    return float(np.clip(ended - np.maximum(began, until), 0, None).sum())

@@ -20,7 +20,7 @@ from rich.table import Table
 from pipeline.clean import Found
 from pipeline.protocol import Outcome
 from transforms import storage
-from transforms.manifest import FAILED, MANIFEST
+from transforms.manifest import FAILED, MANIFEST, files_of_runs
 
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
 
@@ -80,10 +80,11 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     where = {"predictions": root / "predictions" if done else None}
     where["dead letters"] = root / "rejected" if counts["rejected"] or counts["stretches"] else None
     where["record"] = root / (MANIFEST if done else FAILED)
+    where["replaced"] = _replaced(output, manifest) if done else None
     for name, path in where.items():
         if path is not None:
             console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
-    if counts["rejected"] or counts["stretches"]:
+    if (counts["rejected"] or counts["stretches"]) and engine is not None:  # else nothing was read
         again = f"beam-score replay {shlex.quote(output)} --set KEY=VALUE"
         console.print(f"mend it      [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
     if done:
@@ -94,10 +95,25 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         remedies.append(f"--set rejects.budget={counts['rejected']}")
     if counts["stretches"]:
         remedies.append(f"--set rejects.files={counts['stretches']}")
-    console.print(
-        "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same"
+    if engine is None:
+        said = "Nothing was read. Mend the input or the contract; or allow as much as this: "
+    else:
+        said = (
+            "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same "
+            "command publishes them without scoring again: "
+        )
+    console.print(f"{said} [bold]{' '.join(remedies)}[/]", soft_wrap=True)
+
+
+def _replaced(output: str, manifest: Mapping[str, Any]) -> str | None:
+    """Whose files are still there for readers that go by an older manifest."""
+    runs = {path.name.rpartition("-")[0] for path in files_of_runs(output, manifest["replaces"])}
+    if not runs:
+        return None
+    return (
+        f"{', '.join(sorted(runs))}: its files stay for who reads them, until the next --replace or: "
+        f"beam-score clean {shlex.quote(output)}"
     )
-    console.print(f"command publishes them without scoring again:  [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
 def _python() -> str:
@@ -109,7 +125,8 @@ def _python() -> str:
 def _look(output: str, manifest: Mapping[str, Any]) -> str:
     first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
-    pattern = str(storage.at(output) / "predictions" / f"*{PurePath(first).suffix}")
+    # By its run: files of one that was replaced may be beside it.
+    pattern = str(storage.at(output) / "predictions" / f"{manifest['run']}-*{PurePath(first).suffix}")
     return f"{_python()} -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
 
 

@@ -113,7 +113,7 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
     module = format_module(settings.format)
     for file in prepared.files:
         try:
-            for chunk in module.read(FileRange(file.path, file.size), settings):
+            for chunk in module.read(FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
         except (UnusableFile, OSError):
             continue
@@ -206,7 +206,7 @@ def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> 
         servable.call(feeds)
     except import_tensorflow().errors.ResourceExhaustedError:
         return 0.0  # the batch will be halved on the way, and the size that fits remembered
-    return rows * (time.perf_counter() - began) / size / prepared.job.engine.worker_count
+    return rows * (time.perf_counter() - began) / size / prepared.job.engine.layout.workers
 
 
 def _tile(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:

@@ -19,13 +19,16 @@ class _Parser(argparse.ArgumentParser):
         raise _Wrong(message)
 
 
-def problems(beam_args: Sequence[str], runner: str, classes: Collection[str]) -> list[str]:
+def problems(
+    beam_args: Sequence[str], runner: str, classes: Collection[str], further: Collection[str] = ()
+) -> list[str]:
     """What is wrong with them, a sentence each. Beam itself drops those it does not know with no more than a line
     in the log, and a typing mistake with them.
 
     Args:
       runner: what the job file says (`engine.runner`).
       classes: the names of Beam's runners that this may mean.
+      further: names of options that only the engine itself knows.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     for kind in PipelineOptions.__subclasses__():
@@ -37,10 +40,12 @@ def problems(beam_args: Sequence[str], runner: str, classes: Collection[str]) ->
         given, unknown = parser.parse_known_args(list(beam_args))
     except _Wrong as error:
         return [f"Beam's options: {error}"]
-    known = [o.lstrip("-") for o in parser._option_string_actions]
+    known = [*further, *(o.lstrip("-") for o in parser._option_string_actions)]
     found = []
     for option in unknown:
         name = option.partition("=")[0]
+        if name.startswith("--") and name.removeprefix("--") in further:
+            continue
         if name.startswith("-"):
             found.append(f"Beam's options: there is no {name}{near_miss(name.lstrip('-'), known)}")
         else:

@@ -1,4 +1,4 @@
-"""What it means that a process has been ended by a signal. Light: the process that watches imports it."""
+"""What it means that a process, or a job elsewhere, has ended. Light: the process that watches imports it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ GOES_ON = "what is done stays done, and the same command goes on from here"
 
 class WorkerDied(RuntimeError):
     """A worker process has ended before its work was done."""
+
+
+class EngineFailed(RuntimeError):
+    """An engine has not come up, is gone, or has ended the job for a reason of its own."""
+
+
+class JobFailed(RuntimeError):
+    """A job on another machine has not come to a good end.
+
+    Attributes:
+      reasons: what the engine says of it, with the text of what a worker raised.
+    """
+
+    def __init__(self, text: str, reasons: Sequence[str] = ()):
+        super().__init__("\n".join([text, *reasons]))
+        self.text, self.reasons = text, list(reasons)
+
+
+class GoesOnElsewhere(Exception):
+    """All that was asked for is done, and there is no outcome yet: nobody waits for it here."""
 
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
 from runners.settings import EngineSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What is known of a job's size before it runs.
+
+    Attributes:
+      rows: of the whole input, by its bytes and those of the first rows; 0 where there are none to go by.
+      cpu_s_a_row: seconds of processor time that a row takes on this machine, writing apart.
+      tried: how many rows were timed.
+    """
+
+    rows: float
+    cpu_s_a_row: float
+    tried: int
 
 
 class Engine(Protocol):
@@ -31,16 +47,34 @@ class Engine(Protocol):
     def explain(self) -> list[str]:
         """For `check`: how many processes, threads and copies of the model there will be, and why; a line each."""
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    def place_problems(self, places: Mapping[str, Sequence[str]]) -> list[str]:
+        """What of a job's files the workers cannot see, a sentence each.
+
+        Args:
+          places: by key of the job file, the paths that it names.
+        """
+        return []
+
+    def estimate(self, measured: Callable[[], Measured]) -> list[str]:
+        """For `check`: the time and the money that a job would take, where an engine costs any; a line each.
+
+        Args:
+          measured: times the job's first rows, which takes a second.
+        """
+        return []
+
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         """Runs a pipeline to its end, which may be elsewhere.
 
         Args:
           build: puts the transforms into a pipeline.
+          name: the run's id.
 
         Returns:
           Beam's result, for its state and counters.
 
         Raises:
+          GoesOnElsewhere: it was not to be waited for.
           Exception: it failed; what a worker raised is in the text.
         """
 
@@ -54,6 +88,18 @@ def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine
     Args:
       beam_args: Beam's own options, which win over ours.
     """
+    if settings.runner == "dataflow":
+        from runners.dataflow import Dataflow
+
+        return Dataflow(settings, beam_args)
+    if settings.runner == "flink":
+        from runners.flink import Flink
+
+        return Flink(settings, beam_args)
+    if settings.runner == "prism":
+        from runners.prism import Prism
+
+        return Prism(settings, beam_args)
     from runners.local import Local
 
     return Local(settings, beam_args)

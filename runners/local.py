@@ -11,12 +11,14 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 
 from runners import beam_options, processes
-from runners.settings import EngineSettings
+from runners.engine import Engine
+from runners.layout import Layout
+from runners.settings import EngineSettings, available_cores
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 
 
-class Local:
+class Local(Engine):
     """See `runners.engine.Engine`. Workers are threads, each with its own copy of the steps, all with one copy
     of the model."""
 
@@ -31,13 +33,12 @@ class Local:
         return beam_options.problems(self._beam_args, "local", _OURS)
 
     def explain(self) -> list[str]:
-        direct = self._options().view_as(DirectOptions)
-        workers = direct.direct_num_workers
+        workers, cores = self._options().view_as(DirectOptions).direct_num_workers, available_cores()
         if self.in_one_process:
-            return [f"local: one process, {workers} threads, one copy of the model"]
-        return [f"local: {workers} processes, {workers} copies of the model"]
+            return [f"local: {Layout(1, workers, cores)}"]
+        return [f"local: {Layout(workers, 1, max(1, cores // workers))}"]
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> PipelineResult:
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         pipeline = beam.Pipeline(FnApiRunner(), self._options())
         build(pipeline)
         with processes.watched():
@@ -54,7 +55,7 @@ class Local:
         direct = options.view_as(DirectOptions)
         given = options.get_all_options(drop_default=True)
         if "direct_num_workers" not in given:
-            direct.direct_num_workers = self._settings.worker_count
+            direct.direct_num_workers = self._settings.layout.threads
         if "direct_running_mode" not in given:
             direct.direct_running_mode = "multi_threading" if direct.direct_num_workers > 1 else "in_memory"
         return options

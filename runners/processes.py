@@ -14,13 +14,13 @@ import sys
 import threading
 from collections.abc import Iterator
 
-import grpc
 from apache_beam import coders  # noqa: F401  (else the next import is circular)
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
 from google.protobuf import json_format, text_format
 
 from runners.ended import GOES_ON, WorkerDied, told
+from runners.quiet import keep_quiet
 from runners.worker import REGISTER
 from transforms.in_hand import opened, read_register
 
@@ -28,18 +28,6 @@ _EVERY_S = 0.1
 _regions = itertools.count(1)
 _live: set[subprocess.Popen] = set()
 _deaths: list[WorkerDied] = []
-
-
-_raised_in_a_thread = threading.excepthook
-
-
-def _without_hang_ups(raised: threading.ExceptHookArgs) -> None:
-    # Beam's threads that listen to a worker print a traceback when it is gone: `WorkerDied` tells of it.
-    if not isinstance(raised.exc_value, grpc.RpcError):
-        _raised_in_a_thread(raised)
-
-
-threading.excepthook = _without_hang_ups
 
 
 def kill_all() -> None:
@@ -51,6 +39,7 @@ def kill_all() -> None:
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Raises WorkerDied in place of what Beam raises, where the reason is a worker's death."""
+    keep_quiet()
     _deaths.clear()
     try:
         yield

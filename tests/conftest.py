@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-pytest.register_assert_rewrite("forks", "kills", "outcomes")  # before they are imported
+pytest.register_assert_rewrite("dirty", "forks", "kills", "outcomes")  # before they are imported
 
+import faults  # noqa: E402
 import kills  # noqa: E402
 import models  # noqa: E402
 from emulators import gcs, gcs_server, s3, s3_server, store  # noqa: E402, F401
+from flink import cluster, jars  # noqa: E402
 from forks import serving  # noqa: E402
 from outcomes import make_scene  # noqa: E402
 
@@ -38,6 +42,25 @@ def stage(tmp_path_factory, model, forks):
     """A job, another over the same files, and what comes out of both; see `kills.Stage`."""
     scene = make_scene(tmp_path_factory.mktemp("stage"), model("echo"), model("doubled"))
     return kills.Stage.set(scene, forks)
+
+
+@pytest.fixture(scope="session")
+def flink_jars():
+    """A folder with Flink's job server and jars; see `flink.jars.fetched`."""
+    try:
+        return jars.fetched()
+    except jars.Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"Flink cannot be run here: {missing}")
+
+
+@pytest.fixture(scope="session")
+def flink_cluster(flink_jars, tmp_path_factory):
+    """A standalone cluster whose workers do what `faults` says; see `flink.cluster.Cluster`."""
+    folder = tmp_path_factory.mktemp("flink")
+    with cluster.standing(flink_jars, folder / "cluster", **{faults.FOLDER: str(folder)}) as standing:
+        yield standing
 
 
 def pytest_terminal_summary(terminalreporter):

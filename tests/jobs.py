@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apache_beam as beam
 import polars as pl
+import pytest
 from apache_beam.runners.runner import PipelineResult
 
 from pipeline.begin import pinned, plan_run
@@ -122,6 +124,28 @@ def dead_letters(output: Path) -> list[dict]:
 
 def manifest(output: Path) -> dict:
     return json.loads(Path(output, "manifest.json").read_bytes())
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
+    """A file system of its own on a folder, in memory, as long as the body runs; gives what changes its options.
+
+    Skips the test where this user may not mount; in CI that is a failure.
+
+    Args:
+      options: of mount: `size=1m`, `ro`.
+    """
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        said = f"a file system cannot be mounted here, which takes root: {mounted.stderr.strip()}"
+        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
+    try:
+        yield lambda other: subprocess.run(["mount", "-o", f"remount,{other}", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -149,6 +149,21 @@ def poison(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
 
 
+def echo_and_multiply(folder: Path) -> Path:
+    """Id int64[?] -> out; x float32[?, 3] -> y: what came in; -> p float32[?]: a product and a sigmoid. Raises when
+    any value is above POISON."""
+    tf = import_tensorflow()
+    weights = tf.Variable(_weights(1, 3, 1))
+
+    def call(id, x):
+        above = tf.reduce_any(x > POISON)
+        with tf.control_dependencies([tf.debugging.Assert(~above, ["poisoned"])]):
+            return {"out": tf.identity(id), "y": tf.identity(x), "p": tf.sigmoid(0.01 * x @ weights)[:, 0]}
+
+    specs = {"id": _spec([None], "int64"), "x": _spec([None, 3])}
+    return _save(folder, {"serving_default": (call, specs)}, [weights])
+
+
 def hangs(folder: Path) -> Path:
     """Inputs float32[?, 3] -> probabilities float32[?, 1]; never answers when any value is above POISON."""
     tf = import_tensorflow()

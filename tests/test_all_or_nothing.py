@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,20 +189,20 @@ def test_another_preprocessing_under_the_same_name_is_another_job(tmp_path, peop
     assert again.returncode == 2 and "(preprocessing changed)" in again.stderr
 
 
-def test_replace_takes_the_old_files_away_after_the_new_ones_stand(tmp_path, people, model):
+def test_a_replacement_takes_the_old_files_away_where_that_is_asked_for(tmp_path, people, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
     old = run(job).manifest
     with open(tmp_path / "out" / "predictions" / "mine.txt", "w") as file:
         file.write("not ours to remove")
     other = jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"})
-    new = run(other, replace=True).manifest
+    new = run(other, replace=True, keep_replaced=False).manifest
     assert new["run"] != old["run"] and new["replaces"] == [old["run"]]
     (tmp_path / "out" / "predictions" / "mine.txt").unlink()
     assert is_whole(tmp_path / "out")["run"] == new["run"]
     # What a killed replacement left over is taken away by whoever comes next.
     stale = tmp_path / "out" / old["files"][0]["path"]
     stale.write_bytes(b"")
-    assert run(other).already
+    assert run(other, keep_replaced=False).already
     assert not stale.exists()
 
 
@@ -213,7 +214,7 @@ def test_a_replacement_over_budget_leaves_what_stood_and_is_gone_on_with(tmp_pat
     assert all((tmp_path / "out" / f["path"]).exists() for f in old["files"])
     receipts = [p.stat().st_mtime_ns for p in jobs.staged(tmp_path / "out")]
     assert receipts
-    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True)
+    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True, keep_replaced=False)
     assert again.code == 0 and again.manifest["run"] == over.manifest["run"]
     is_whole(tmp_path / "out")
 
@@ -255,10 +256,20 @@ def test_stop_after_ends_a_hopeless_run_and_leaves_it_resumable(tmp_path, people
     is_whole(tmp_path / "out")
 
 
+def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, people, model):
+    job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 50}, engine={"workers": 1})
+    done = []
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"5\d rows are rejected already .*people-\d.csv row \d+, column 'age'"):
+            run(job)
+        done.append(jobs.staged(tmp_path / "out"))
+    assert done[0] and done[1] == done[0]  # the second has finished no further split
+    assert run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 120})).code == 0
+    is_whole(tmp_path / "out")
+
+
 def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):
     # The parts folder goes away under the run, as when someone clears the output.
-    import shutil
-
     done = threading.Event()
 
     def remove():
@@ -366,23 +377,32 @@ def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, peo
 
 def test_a_full_disk_is_told_and_gone_on_from(tmp_path, model):
     jobs.write_people(tmp_path / "data", 2, 20_000)
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        output = {"path": str(small / "out"), "format": "jsonl", "keep": ["id", "age", "income", "score"]}
+    with jobs.small_disk(tmp_path / "small", "size=1m") as remount:
+        output = {"path": str(tmp_path / "small" / "out"), "format": "jsonl", "keep": ["id", "age", "income", "score"]}
         job = slow_job(tmp_path, model, output=output, engine={"split_bytes": "128KiB"})
         first = jobs.cli("run", job)
         assert first.returncode == 1, first
         assert "No space left on device" in first.stderr and "Traceback" not in first.stderr
-        assert not (small / "out" / "manifest.json").exists()
-        subprocess.run(["mount", "-o", "remount,size=20m", str(small)], check=True)
+        assert not (tmp_path / "small" / "out" / "manifest.json").exists()
+        remount("size=20m")
         assert run(load_job(job)).code == 0
-        manifest = jobs.manifest(small / "out")
+        manifest = jobs.manifest(tmp_path / "small" / "out")
         assert manifest["counts"] == manifest["counts"] | {"read": 40_000, "predicted": 40_000}
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_room_is_asked_for_only_where_a_run_begins(tmp_path, model):
+    jobs.write_people(tmp_path / "data", 2, 40_000, bad_every=20)
+    output = tmp_path / "small" / "out"
+    with jobs.small_disk(tmp_path / "small", "size=9m") as remount:
+        settings = {"output": {"path": str(output)}, "engine": {"split_bytes": "1MB", "block_bytes": "1MB"}}
+        assert run(jobs.job(tmp_path, model("multiply"), **settings, rejects={"budget": 0})).code == 3
+        remount(f"size={shutil.disk_usage(output).used + 200_000}")
+        with pytest.raises(JobError, match=r"output\.path: .* MB are free, and about .* MB are needed"):
+            run(jobs.job(tmp_path, model("multiply"), **settings, rejects={"budget": 0}), restart=True)
+        # Neither a verdict nor a look at what is finished takes the room of a run.
+        for _ in range(2):
+            assert run(jobs.job(tmp_path, model("multiply"), **settings, rejects={"budget": "10%"})).code == 0
+        assert jobs.manifest(output)["counts"]["read"] == 80_000
 
 
 def test_a_limit_on_file_size_is_told(tmp_path, people, model):
@@ -411,15 +431,8 @@ def test_a_folder_that_cannot_be_written_is_refused_at_launch(tmp_path, people, 
     file.write_text("")
     with pytest.raises(JobError, match="is a file, expected a folder"):
         run(jobs.job(tmp_path, model("multiply"), output={"path": str(file / "out")}))
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(closed)], capture_output=True).returncode:
-        pytest.skip("a file system that is read-only cannot be mounted here")
-    try:
-        with pytest.raises(JobError, match="closed may not be written"):
-            run(jobs.job(tmp_path, model("multiply"), output={"path": str(closed / "out")}))
-    finally:
-        subprocess.run(["umount", str(closed)], check=True)
+    with jobs.small_disk(tmp_path / "closed", "ro"), pytest.raises(JobError, match="closed may not be written"):
+        run(jobs.job(tmp_path, model("multiply"), output={"path": str(tmp_path / "closed" / "out")}))
 
 
 def test_cleaning_up_leaves_other_runs_alone(tmp_path, people, model):

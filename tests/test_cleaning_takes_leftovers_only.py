@@ -7,6 +7,7 @@ import sys
 
 import jobs
 import pytest
+import turns
 
 from pipeline.clean import clean
 from pipeline.launch import run
@@ -102,6 +103,25 @@ def test_an_unfinished_run_is_discarded_only_when_that_is_asked_for(over_budget,
     }  # fmt: skip
 
 
+def test_where_it_is_damaged_what_is_begun_nothing_of_it_goes_unasked(over_budget, output):
+    folder = staging(output)
+    whole = folder.current.read_bytes()
+    turns.spoil(folder.current)
+    before = everything(output)
+    found = clean(str(output))
+    assert found.leftovers == [] and folder.run in found.kept[0] and "current.json" in found.kept[0]
+    assert everything(output) == before
+    folder.current.write_bytes(whole)
+    assert run(over_budget).code == 0
+
+
+def test_what_is_begun_and_damaged_is_discarded_when_that_is_asked_for(over_budget, output):
+    turns.spoil(staging(output).current)
+    clean(str(output), unfinished=True)
+    assert not (output / "_staging").exists()
+    assert run(over_budget).code == 0
+
+
 def test_what_is_on_no_record_goes_and_what_is_not_ours_stays(tmp_path, people, model, output):
     manifest = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})).manifest
     before = everything(output)
@@ -123,13 +143,26 @@ def test_what_is_on_no_record_goes_and_what_is_not_ours_stays(tmp_path, people, 
 
 def test_what_a_replacement_left_to_readers_goes(tmp_path, people, model, output):
     old = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})).manifest
-    new = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True, keep_replaced=True).manifest
+    new = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True).manifest
     assert new["replaces"] == [old["run"]] and not (output / "_staging").exists()
     for file in (*old["files"], *new["files"]):  # whoever goes by a manifest, old or new
         assert os.path.getsize(output / file["path"]) == file["bytes"]
+    before = everything(output)
+    assert run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"})).already
+    assert everything(output) == before, "to find it finished takes nothing away"
     clean(str(output))
     kept = {f["path"] for f in new["files"]}
     assert {str(p.relative_to(output)) for p in output.glob("[pr]*/*")} == kept
+
+
+def test_two_replacements_leave_the_files_of_the_last_two_runs(tmp_path, people, model, output):
+    names = ("multiply", "dense", "multiply")
+    first, second, third = (
+        run(jobs.job(tmp_path, model(name), rejects={"budget": "10%"}), replace=True).manifest for name in names
+    )
+    files = [f["path"] for manifest in (second, third) for f in manifest["files"]]
+    assert {str(p.relative_to(output)) for p in output.glob("[pr]*/*")} == set(files)
+    assert third["replaces"] == [second["run"]] and second["replaces"] == [first["run"]]
 
 
 def test_there_is_nothing_to_clean_in_a_finished_output(tmp_path, people, model, output):

@@ -561,11 +561,29 @@ def test_a_parent_over_its_budget_is_replayed_and_published_later(tmp_path, mode
     assert over.code == 3
     job, parent = load_replay(str(tmp_path / "out"), (*LOOSE, "columns.c.default=0"))
     again = run(job, parent=parent)
-    assert "so its predictions are not published" in accounting(parent, again.manifest)
+    assert "the parent is over its budget, so its predictions are not published" in accounting(parent, again.manifest)
+    assert "this replay" not in accounting(parent, again.manifest).partition(";")[2]
+    strict, _ = load_replay(str(tmp_path / "out"), ("rejects.budget=0",), str(tmp_path / "strict"))
+    assert "this replay is over its budget" in accounting(parent, run(strict, parent=parent).manifest)
     assert again.code == 0 and again.manifest["counts"]["rejected"] == 0
     assert score(tmp_path, model("echo"), rejects={"budget": "100%"}).code == 0
     assert_every_row_once({"rows.csv": 300}, tmp_path / "out", tmp_path / "out-replay")
     assert replay(tmp_path / "out", *LOOSE, "columns.c.default=0").already  # of the same run, published meanwhile
+
+
+def test_the_last_run_that_has_ended_is_replayed(tmp_path, model):
+    write(tmp_path / "data/rows.csv", table(10), "csv")
+    published = score(tmp_path, model("echo")).manifest
+    over = run(parse_job(settings(tmp_path, model("doubled"), rejects={"budget": "1%"})), replace=True)
+    assert over.code == 3
+    again = replay(tmp_path / "out", *LOOSE, "columns.c.default=0")
+    assert again.manifest["parent"]["run"] == over.manifest["run"]
+    assert again.manifest["counts"]["read"] == over.manifest["counts"]["rejected"]
+    # Of one that was refused before anything was read there is nothing to score again.
+    (tmp_path / "data/other.csv").write_text("id,name\n1,x\n")
+    refused = run(parse_job(settings(tmp_path, model("doubled"), rejects={"budget": "1%"})), replace=True, restart=True)
+    assert refused.manifest["engine"] is None
+    assert load_replay(str(tmp_path / "out"))[1].record["run"] == published["run"]
 
 
 def test_the_budget_of_a_replay_is_that_of_all_rows_of_the_parent(tmp_path, model):

@@ -340,8 +340,8 @@ def test_rows_do_not_depend_on_blocks_or_splits(tmp_path):
         assert outcome(path, reading(columns), split_bytes) == whole
     ranges = cut(path, 12345, 1, reading(columns))
     assert [(r.start, r.end, r.first_row, r.index) for r in ranges] == [(i, i + 1, i * 90, i) for i in range(12)]
-    (range_,) = cut(path, 12345, 10**9, reading(columns))
-    assert (range_.start, range_.end, range_.size) == (0, 12, 12345) and 0 < range_.bytes < 12345
+    (range_,) = cut(path, 123_456, 10**9, reading(columns))
+    assert (range_.start, range_.end, range_.size) == (0, 12, 123_456) and 0 < range_.bytes < 12345
 
 
 def test_blocks_are_bounded(tmp_path):

@@ -23,12 +23,14 @@ from rich.console import Console
 from pipeline.errors import explain
 from pipeline.launch import run
 from pipeline.mistakes import JobError
-from pipeline.status import Status, Watcher, busy_seconds, lives
+from pipeline.status import Status, Watcher, lives
 from pipeline.status_view import as_dict, as_line, as_table, duration, exit_code, show_status, until_over
 from transforms import storage
+from transforms.manifest import Unreadable
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, write_plan
-from transforms.sealed import Damaged
+from transforms.sealed import Damaged, seal
+from transforms.spans import busy_seconds
 from transforms.splits import FileRange, Split
 
 
@@ -50,7 +52,7 @@ def planned(output, splits: int = 4, run_: str = "20260101T000000-abcdef", bytes
     folder = RunFolder(str(output), run_)
     ranges = [FileRange(f"data-{n}.csv", bytes_, bytes=bytes_) for n in range(splits)]
     write_plan(folder, [Split(n, (r,)) for n, r in enumerate(ranges)], {"inputs": [], "replaces": []})
-    (output / "_staging" / "current.json").write_text(json.dumps({"run": run_, "fingerprint": {}}))
+    (output / "_staging" / "current.json").write_bytes(seal({"run": run_, "fingerprint": {}}))
     return folder
 
 
@@ -240,12 +242,16 @@ def test_ten_thousand_receipts_are_seen_in_three_seconds_and_then_at_once(tmp_pa
     assert first < 3 and time.process_time() - began < 0.3
 
 
-def test_a_record_that_is_damaged_is_told_in_a_sentence(tmp_path):
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(Damaged) as error:
+@pytest.mark.parametrize("name", ["manifest.json", "failed.json", "_staging/current.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[1]", b'{"run": "x"}'])
+def test_a_record_that_is_damaged_is_told_in_a_sentence(tmp_path, name, content):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    with pytest.raises((Damaged, Unreadable)) as error:
         look(tmp_path)
     code, (said,) = explain(error.value)
-    assert code == 1 and said.startswith(f"{tmp_path}/manifest.json is damaged, expected JSON: ")
+    assert code == 1 and said.startswith(str(path)) and "is damaged: " in said
 
 
 def test_a_begun_run_whose_plan_is_gone_is_none(tmp_path):

@@ -332,6 +332,7 @@ def test_exit_codes(people, model):
     assert over.returncode == 3
     assert "Over the error budget" in over.stdout and "rejects.budget allows 0.01" in over.stdout
     assert "--set rejects.budget" in over.stdout
+    assert "without scoring again" in over.stdout and "beam-score replay" in over.stdout
     done = jobs.cli("run", job, "--set", "rejects.budget=5%", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "done"
     changed = wrong("run", job, "--set", "rejects.payload=none")
@@ -346,6 +347,8 @@ def test_unusable_files_are_told_by_check_and_before_a_run(people, model):
     assert "rejects.files allows 0" in done.stderr
     done = jobs.cli("run", job)
     assert done.returncode == 3 and "bad.csv" in done.stdout and "missing_column" in done.stdout
+    assert "Nothing was read." in done.stdout and "--set rejects.files=1" in done.stdout
+    assert "without scoring again" not in done.stdout and "beam-score replay" not in done.stdout
 
 
 # Metrics.

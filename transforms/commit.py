@@ -20,10 +20,10 @@ class Commit(beam.PTransform):
       folder: of the run.
       budget: see `Budget`.
       schema: of the predictions.
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: see `transforms.verdict.roll_forward`.
     """
 
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = True):
         super().__init__()
         self._commit = _CommitFn(folder, budget, schema, keep_replaced)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import zlib
 from typing import BinaryIO
 
 import zstandard
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
+
+from transforms.object_reads import ObjectFile
+from transforms.objects import is_object
 
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
@@ -30,23 +32,39 @@ class Damaged(Exception):
         self.loses_output = loses_output
 
 
-def open_file(path: str) -> BinaryIO:
-    """The bytes of a file as they are stored, seekable; any file system that Beam knows.
+def open_file(path: str, version: str | None = None) -> BinaryIO:
+    """The bytes of a file, or of an object in a store, as they are stored; seekable.
+
+    Args:
+      version: of an object: the one that is read (`transforms.file_versions`); None: the one that is there.
 
     Raises:
       OSError: the file cannot be opened.
+      StoreFails: a store does not answer.
     """
-    if "://" not in path:
-        return open(path, "rb", buffering=0)
-    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return ObjectFile(path, version) if is_object(path) else open(path, "rb", buffering=0)
 
 
-def compression_of(path: str) -> str | None:
+def compression_of(path: str, version: str | None = None) -> str | None:
     """`gzip`, `bzip2`, `zstd`, or None for a file that is as it is; told by the first bytes, and by
     the name where there are none.
     """
-    with open_file(path) as file:
-        head = file.read(4)
+    if is_object(path) and version is not None:
+        return _compression_of_object(path, version)
+    return _compression_of(path, version)
+
+
+@functools.lru_cache(1 << 16)  # at launch each file is looked at twice, and a request takes its time
+def _compression_of_object(path: str, version: str) -> str | None:
+    return _compression_of(path, version)
+
+
+def _compression_of(path: str, version: str | None) -> str | None:
+    with open_file(path, version) as file:
+        return _kind(file.read(4), path)
+
+
+def _kind(head: bytes, path: str) -> str | None:
     if not head:
         return next((kind for suffix, kind in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
     return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
@@ -59,22 +77,26 @@ class RawStream:
       path: the file.
       start, end: the bytes of the file to give; only for a file that is not compressed. `end` -1:
         to the end.
+      version: see `open_file`.
+      ahead: whether it will be read to its end: of an object, what comes next is fetched before it is asked for.
 
     Attributes:
       compression: `gzip`, `bzip2`, `zstd`, or None.
     """
 
-    def __init__(self, path: str, start: int = 0, end: int = -1):
-        self.compression = compression_of(path)
-        self._path = path
-        self._file = open_file(path)
+    def __init__(self, path: str, start: int = 0, end: int = -1, version: str | None = None, ahead: bool = False):
+        self._path, self._version = path, version
+        self._file = open_file(path, version)
+        self.compression = _kind(self._file.read(4), path)
+        if ahead and isinstance(self._file, ObjectFile):
+            to_the_end = end < 0 or self.compression
+            self._file.stream(0 if self.compression else start, self._file.size if to_the_end else end)
         self._left = None if end < 0 else max(0, end - start)
         self._given = 0
         self._damage = None
         self._stepped_back = False
         self._members = _Members(self._file, self.compression) if self.compression else None
-        if start and not self.compression:
-            self._file.seek(start)
+        self._file.seek(0 if self.compression else start)
 
     def read(self, n: int) -> bytes:
         """About `n` bytes, at least one; `b""` at the end.
@@ -119,7 +141,7 @@ class RawStream:
         self._stepped_back = True
         near = self._members.taken - 3 * _PIECE
         self._file.close()
-        self._file = open_file(self._path)
+        self._file = open_file(self._path, self._version)
         self._members = _Members(self._file, self.compression, near)
         skipped = 0
         while skipped < self._given:
@@ -135,9 +157,9 @@ class RawStream:
         self.close()
 
 
-def open_stream(path: str, start: int = 0, end: int = -1) -> RawStream:
+def open_stream(path: str, start: int = 0, end: int = -1, version: str | None = None, ahead: bool = False) -> RawStream:
     """Opens the content of a file; see `RawStream`."""
-    return RawStream(path, start, end)
+    return RawStream(path, start, end, version, ahead)
 
 
 class _Members:

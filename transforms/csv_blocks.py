@@ -53,7 +53,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
       header_bytes: how many bytes of the file precede its first record.
     """
     rest = b""
-    with open_stream(range_.path, range_.start, range_.end) as stream:
+    with open_stream(range_.path, range_.start, range_.end, range_.version, ahead=True) as stream:
         pieces = _pieces(stream, 0 if range_.start else header_bytes, settings.max_block_bytes)
         try:
             for piece in pieces:

@@ -27,20 +27,22 @@ class Header:
     text: str | None = None
 
 
-def header_of(path: str, settings: ReadSettings) -> Header | None:
+def header_of(path: str, settings: ReadSettings, version: str | None = None) -> Header | None:
     """The header of a file; None for a file without a record.
+
+    Args:
+      version: see `transforms.read`.
 
     Raises:
       UnusableFile: a column is not there or there twice, or the header is no UTF-8 text.
       OSError: the file cannot be read.
     """
-    head, whole = _head(path, settings)
+    head, whole, found = _head(path, settings, version)
     _refuse_utf16(head)
     bom = len(BOM) if head.startswith(BOM) else 0
     if not settings.header:
         return Header((*settings.contract_columns, *settings.kept_undeclared), bom)
     head = head[bom:]
-    found = csv_records.spans(head, settings.delimiter, settings.quote)
     if not len(found.starts):
         return None
     if found.open_quote and len(found.starts) == 1:
@@ -57,26 +59,23 @@ def header_of(path: str, settings: ReadSettings) -> Header | None:
     return Header(names, bom + end, text)
 
 
-def _head(path: str, settings: ReadSettings) -> tuple[bytes, bool]:
-    """The first bytes of a file, its first record among them; False where they break off in damage."""
-    head, size = b"", _FIRST_READ
-    with open_stream(path) as stream:
+def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes, bool, csv_records.Spans]:
+    """The first bytes of a file, its first record among them; False where they break off in damage; the records
+    in them, a byte order mark left out."""
+    head, size, found = b"", _FIRST_READ, csv_records.spans(b"", settings.delimiter, settings.quote)
+    with open_stream(path, version=version) as stream:
         while True:
             try:
                 piece = stream.read(size)
             except Damaged as damage:
                 if head.strip(b"\r\n"):
-                    return head, False
+                    return head, False, found
                 raise UnusableFile("unreadable", str(damage)) from None
             head += piece
-            text = head.removeprefix(BOM)
+            found = csv_records.spans(head.removeprefix(BOM), settings.delimiter, settings.quote)
             # Two records tell that the first is whole; without a header the first bytes are enough.
-            if (
-                not piece
-                or not settings.header
-                or len(csv_records.spans(text, settings.delimiter, settings.quote).starts) > 1
-            ):
-                return head, True
+            if not piece or not settings.header or len(found.starts) > 1:
+                return head, True, found
             if len(head) > settings.max_row_bytes:
                 raise UnusableFile("too_large", f"the header is longer than {settings.max_row_bytes} bytes")
             size = len(head)

@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from transforms import csv_records
-from transforms.compression import compression_of, open_file
+from transforms.compression import RawStream, compression_of, open_file, open_stream
 from transforms.csv_header import header_of
+from transforms.objects import is_object
 from transforms.read import ReadSettings, UnusableFile
 from transforms.splits import FileRange
 
-_SCAN_BYTES = 8 << 20
+_SCAN_BYTES = 4 << 20
 _BORDER_BYTES = 1 << 16
+_OBJECT_READERS = 4  # of one file: each of their requests takes its time
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes`, where every border is provably a record's end; else one.
 
     Every byte is looked at, since the number of a range's first row is that of the records before
     it; a file without quotes by several threads. Raises OSError.
     """
-    compressed = compression_of(path) is not None
+    compressed = compression_of(path, version) is not None
     whole = FileRange(path, size, bytes=size * 4 if compressed else size)
     if compressed or size <= split_bytes * 1.5:
         return [whole]
     try:
-        header = header_of(path, settings)
+        header = header_of(path, settings, version)
     except UnusableFile:
         return [whole]
     if header is None:
         return [whole]
-    borders = _at_line_ends(path, header.size, size, split_bytes, settings)
+    file = _File(path, version)
+    borders = _at_line_ends(file, header.size, size, split_bytes, settings)
     if borders is None:
-        borders = _outside_quotes(path, header.size, size, split_bytes, settings)
+        borders = _outside_quotes(file, header.size, size, split_bytes, settings)
     ends = [start for start, _ in borders[1:]] + [size]
     return [
         FileRange(path, size, start, end, first_row, index, end - start)
@@ -44,34 +48,46 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[
 
 
 def _at_line_ends(
-    path: str, start: int, size: int, split_bytes: int, settings: ReadSettings
+    file: _File, start: int, size: int, split_bytes: int, settings: ReadSettings
 ) -> list[tuple[int, int]] | None:
     """(position, number of the first row) of each range; None where the file has quotes."""
     cuts = [start]
     while (at := cuts[-1] + split_bytes) < size - split_bytes // 2:
-        border = _after_line_end(path, at, size)
+        border = _after_line_end(file, at, size)
         if border >= size:
             break
         cuts.append(border)
     ranges = list(zip(cuts, [*cuts[1:], size], strict=True))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = list(pool.map(lambda r: _count_lines(path, *r, settings.quote.encode()), ranges))
+    with ThreadPoolExecutor(file.readers) as pool:
+        counts = list(pool.map(lambda r: _count_lines(file, *r, settings.quote.encode()), ranges))
     if None in counts:
         return None
     rows = np.cumsum([0, *counts[:-1]])
     return list(zip(cuts, rows.tolist(), strict=True))
 
 
-def _slice(path: str, start: int, end: int) -> bytes:
-    with open_file(path) as file:
-        file.seek(start)
-        return file.read(end - start)
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """A file, at the version that is cut."""
+
+    path: str
+    version: str | None
+
+    def bytes(self, start: int, end: int) -> bytes:
+        with open_file(self.path, self.version) as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    @property
+    def readers(self) -> int | None:
+        """How many threads read it at once."""
+        return _OBJECT_READERS if is_object(self.path) else os.cpu_count()
 
 
-def _after_line_end(path: str, at: int, size: int) -> int:
+def _after_line_end(file: _File, at: int, size: int) -> int:
     """The position after the first line end from `at` on; `size` where there is none."""
     while at < size:
-        piece = _slice(path, at, min(at + _BORDER_BYTES, size))
+        piece = file.bytes(at, min(at + _BORDER_BYTES, size))
         found = [p for p in (piece.find(b"\n"), piece.find(b"\r")) if p >= 0]
         if found:
             return at + min(found) + 1
@@ -79,11 +95,11 @@ def _after_line_end(path: str, at: int, size: int) -> int:
     return size
 
 
-def _count_lines(path: str, start: int, end: int, quote: bytes) -> int | None:
+def _count_lines(file: _File, start: int, end: int, quote: bytes) -> int | None:
     """Lines that are not blank in a range that begins at the start of a line; None if it has quotes."""
     count, after_end = 0, True
     for at in range(start, end, _SCAN_BYTES):
-        data = _slice(path, at, min(at + _SCAN_BYTES, end))
+        data = file.bytes(at, min(at + _SCAN_BYTES, end))
         if not data:
             break  # the file has been cut short since it was listed
         if quote and quote in data:
@@ -99,14 +115,18 @@ def _count_lines(path: str, start: int, end: int, quote: bytes) -> int | None:
 
 
 def _outside_quotes(
-    path: str, start: int, size: int, split_bytes: int, settings: ReadSettings
+    file: _File, start: int, size: int, split_bytes: int, settings: ReadSettings
 ) -> list[tuple[int, int]]:
     """The same for a file with quotes: in order, since the state at a border is that of all before."""
+    with open_stream(file.path, start, size, file.version, ahead=True) as stream:
+        return _borders(stream, start, size, split_bytes, settings)
+
+
+def _borders(
+    stream: RawStream, start: int, size: int, split_bytes: int, settings: ReadSettings
+) -> list[tuple[int, int]]:
     borders, rows, at, rest = [(start, 0)], 0, start, b""
-    while at < size:
-        piece = _slice(path, at, min(at + _SCAN_BYTES, size))
-        if not piece:
-            break  # the file has been cut short since it was listed
+    while piece := stream.read(_SCAN_BYTES):
         data, begin, at = rest + piece, at - len(rest), at + len(piece)
         found = csv_records.spans(data, settings.delimiter, settings.quote)
         starts, complete = found.starts, len(found.starts)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from transforms import many
 
 _PIECE = 1 << 20
 
@@ -65,11 +66,7 @@ class Disk:
 
     def each(self, function: Callable, items: Iterable) -> list:
         """Calls a function on many items, several at once; their results, in order."""
-        items = list(items)
-        if min(self.at_once, len(items)) < 2:
-            return [function(item) for item in items]
-        with ThreadPoolExecutor(min(self.at_once, len(items))) as pool:
-            return list(pool.map(function, items))
+        return many.each(function, items, self.at_once)
 
 
 DISK = Disk()

@@ -1,4 +1,7 @@
-"""Which files a job reads: patterns listed once, at launch, with what tells a changed file."""
+"""Which files a job reads: patterns listed once, at launch, with what tells a changed file.
+
+A pattern is of local files, or of objects in a store; the rules are the same (`transforms.object_patterns`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from typing import Any
 
 from transforms.file_versions import change, version_of
 from transforms.names import near_miss
+from transforms.object_patterns import matching_objects
+from transforms.objects import is_object
+from transforms.patterns import MAGIC, NoFiles, is_hidden
 
 FORMAT_SUFFIXES = {
     ".csv": "csv",
@@ -24,13 +30,7 @@ FORMAT_SUFFIXES = {
     ".tfrecords": "tfrecord",
 }
 _COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
-_MAGIC = re.compile(r"[*?\[]")
-
 _NAMED = 3  # files that have changed; the others are counted
-
-
-class NoFiles(ValueError):
-    """A pattern that matches nothing, or something that is no file. The text says what was looked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,39 +40,66 @@ class InputFile:
     Attributes:
       path: as the pattern gives it.
       size: in bytes.
-      mtime_ns, inode: with the size, what tells whether it has changed since.
+      mtime_ns, inode: of a local file; with the size, what tells whether it has changed since.
+      object_version: of an object in a store, what tells that: a generation (GCS), an ETag (S3).
     """
 
     path: str
     size: int
-    mtime_ns: int
-    inode: int
+    mtime_ns: int | None = None
+    inode: int | None = None
+    object_version: str | None = None
 
     @property
     def version(self) -> str:
         """See `transforms.file_versions`."""
-        return version_of(self.size, self.mtime_ns, self.inode)
+        return version_of(self.size, self.mtime_ns, self.inode, self.object_version)
 
 
 def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
     """The files that the patterns match, each once, in order of name; and what is wrong with the
-    patterns, a sentence each. Names that begin with `_` or `.` are passed over unless named outright."""
+    patterns, a sentence each. Names that begin with `_` or `.` are passed over unless named outright.
+
+    Raises:
+      StoreFails: a store does not answer.
+    """
     found: dict[str, InputFile] = {}
     problems = []
+    real = _RealPaths()
     for pattern in patterns:
         try:
+            if is_object(pattern):
+                for object_ in matching_objects(pattern):
+                    path = str(object_.path)
+                    found.setdefault(path, InputFile(path, object_.size, object_version=object_.version))
+                continue
             for path in _matches(pattern):
                 stat = os.stat(path)
                 # Two spellings of one path are one file: no row is scored twice.
-                found.setdefault(os.path.realpath(path), InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                found.setdefault(real(path), InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
         except NoFiles as error:
-            problems.append(str(error))
+            problems.append(f"input.files: {error}")
         except OSError as error:
             problems.append(f"input.files: {pattern}: {error.strerror}")
     for file in found.values():
-        if not os.access(file.path, os.R_OK):
+        if not is_object(file.path) and not os.access(file.path, os.R_OK):
             problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
     return sorted(found.values(), key=lambda f: f.path), problems
+
+
+class _RealPaths:
+    """`os.path.realpath`, which looks at every folder on the way: of many files in one folder at these once."""
+
+    def __init__(self):
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
 
 
 def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> str:
@@ -81,7 +108,7 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
     Args:
       before: the `inputs` of a plan or manifest.
     """
-    old = {f["path"]: version_of(f["size"], f["mtime_ns"], f["inode"]) for f in before}
+    old = {f["path"]: version_of(f["size"], f["mtime_ns"], f["inode"], f.get("object_version")) for f in before}
     new = {f.path: f.version for f in now}
     said = []
     for path in sorted({**old, **new}):
@@ -96,42 +123,34 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
 
 
 def _matches(pattern: str) -> list[str]:
-    if "://" in pattern:
-        raise NoFiles(f"input.files: {pattern}: only local files are read so far; copy them, or mount the store")
     if os.path.isfile(pattern):
         return [pattern]  # also a name with * or [ in it, named outright
     if os.path.isdir(pattern):
         pattern = os.path.join(pattern, "*")
-    elif not _MAGIC.search(pattern):
+    elif not MAGIC.search(pattern):
         folder, name = os.path.split(pattern)
         hint = (
             near_miss(name, os.listdir(folder or "."))
             if os.path.isdir(folder or ".")
             else f"; there is no folder {folder!r}"
         )
-        raise NoFiles(f"input.files: {pattern} does not exist{hint}")
+        raise NoFiles(f"{pattern} does not exist{hint}")
     fixed = len(_fixed_part(pattern))
     paths = [
         p
         for p in glob.iglob(pattern, recursive=True)
-        if os.path.isfile(p) and not _is_hidden(p[fixed:], pattern[fixed:])
+        if os.path.isfile(p) and not is_hidden(p[fixed:], pattern[fixed:])
     ]
     if not paths:
         skipped = " (names that begin with _ or . are passed over)" if glob.glob(pattern) else ""
-        raise NoFiles(f"input.files: no file matches {pattern}{skipped}; relative patterns start at {os.getcwd()}")
+        raise NoFiles(f"no file matches {pattern}{skipped}; relative patterns start at {os.getcwd()}")
     return paths
 
 
 def _fixed_part(pattern: str) -> str:
     """The folders before the first that is a pattern."""
-    before = pattern[: _MAGIC.search(pattern).start()]
+    before = pattern[: MAGIC.search(pattern).start()]
     return before[: before.rfind(os.sep) + 1]
-
-
-def _is_hidden(path: str, pattern: str) -> bool:
-    """Whether a part of the path begins with _ or . and the pattern does not say so itself."""
-    asked = [p for p in pattern.split(os.sep) if p[:1] in "_."]
-    return any(part[:1] in ("_", ".") for part in path.split(os.sep)) and not asked
 
 
 def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:

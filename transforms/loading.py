@@ -7,6 +7,7 @@ import threading
 import weakref
 
 from transforms.model import ModelError, Servable
+from transforms.model_copies import discard_damaged, local_model, named
 from transforms.model_versions import hash_model, model_files
 
 _loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
@@ -39,24 +40,40 @@ def load_once(path: str, signature: str, intra_op_threads: int | None, sha256: s
 
 def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha256: str | None) -> Servable:
     if sha256 is None:
-        return Servable.load(path, signature, intra_op_threads=intra_op_threads)
-    # Taken first: a file that changes after it was hashed, and before or while it is loaded, shows too.
-    before = _stamps(path)
-    try:
-        found = hash_model(path)
-    except OSError as error:
-        raise ModelChanged(_changed(path, f"a file that cannot be read ({error.strerror})", sha256)) from None
+        return _load(path, local_model(path), signature, intra_op_threads)
+    local, found, before = _at_hand(path, sha256)
+    if discard_damaged(path, local, found):
+        local, found, before = _at_hand(path, sha256)
     if found != sha256:
         raise ModelChanged(_changed(path, f"SHA-256 {found}", sha256))
     try:
-        servable = Servable.load(path, signature, intra_op_threads=intra_op_threads)
+        servable = _load(path, local, signature, intra_op_threads)
     except ModelError:
-        if _stamps(path) == before:
+        if _stamps(local) == before:
             raise
     else:
-        if _stamps(path) == before:
+        if _stamps(local) == before:
             return servable
     raise ModelChanged(_changed(path, "files that changed while they were loaded", sha256))
+
+
+def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -> Servable:
+    with named(path, local):
+        return Servable.load(local, signature, intra_op_threads=intra_op_threads)
+
+
+def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int, int]] | None]:
+    """The model's folder on this machine, its hash, and the stamps of its files before that was taken."""
+    try:
+        local = local_model(path, sha256)
+    except ModelError as error:
+        raise ModelChanged(_changed(path, f"no such model ({error})", sha256)) from None
+    # Taken first: a file that changes after it was hashed, and before or while it is loaded, shows too.
+    before = _stamps(local)
+    try:
+        return local, hash_model(local), before
+    except OSError as error:
+        raise ModelChanged(_changed(path, f"a file that cannot be read ({error.strerror})", sha256)) from None
 
 
 def _stamps(path: str) -> dict[str, tuple[int, int, int]] | None:

@@ -11,6 +11,7 @@ from transforms import storage
 from transforms.receipt import Counts, Receipt, new_file_counts
 from transforms.run_folder import STAGING, RunFolder
 from transforms.sealed import Damaged, seal, unseal
+from transforms.spans import busy_seconds
 
 MANIFEST = "manifest.json"
 FAILED = "failed.json"
@@ -106,22 +107,22 @@ def timings(receipts: Sequence[Receipt]) -> dict[str, Any]:
     counts = Counts.of(receipts)
     seconds = max((r.ended for r in receipts), default=0) - min((r.began for r in receipts), default=0)
     seconds = max(seconds, 0)  # a clock may have been set back meanwhile
+    busy = busy_seconds([(r.began, r.ended) for r in receipts])
     return {
         "first_read_to_last_receipt_s": round(seconds, 3),
-        "rows_per_s": round(counts.read / seconds) if seconds > 0 else None,
+        "rows_per_s": round(counts.read / busy) if busy > 0 else None,
         "stage_s": {s: round(counts.tally.get(f"{s}_s", 0), 3) for s in _STAGES},
         "model_calls": int(counts.tally.get("model_calls", 0)),
     }
 
 
-def clean_up(output: str, manifest: Mapping[str, Any], keep_replaced: bool = False) -> None:
+def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = ()) -> None:
     """Removes what a published run leaves over: its staging, and all of the runs that it replaces.
 
     Done again, it changes nothing; so whoever finds a manifest may finish what its writer could not.
 
     Args:
-      keep_replaced: whether the published files of the runs that it replaces stay, for readers that still go
-        by their manifest, until the output is run in or cleaned again.
+      kept: runs that it replaces whose published files stay, for readers that still go by their manifest.
     """
     root = storage.at(output)
     staging = root / STAGING
@@ -133,9 +134,8 @@ def clean_up(output: str, manifest: Mapping[str, Any], keep_replaced: bool = Fal
     # After staging, from which someone slow could still give them their names.
     if (failed := read_failed(output)) is not None and failed["run"] in over:
         storage.remove(root / FAILED)
-    if not keep_replaced:
-        for path in files_of_runs(output, manifest["replaces"]):
-            storage.remove(path)
+    for path in files_of_runs(output, set(manifest["replaces"]) - set(kept)):
+        storage.remove(path)
     storage.remove_temporaries(staging)
     storage.remove_if_empty(staging)
 

@@ -17,7 +17,7 @@ class ModelCall:
     """How the model is called; pinned in the plan, so that all workers do the same.
 
     Attributes:
-      path: the local SavedModel folder.
+      path: the SavedModel folder, local or in a store.
       signature: of it.
       outputs: names of the outputs that are wanted.
       batch_rows: rows a call.

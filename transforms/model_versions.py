@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from transforms.names import near_miss
+from transforms.object_reads import ask_store
+from transforms.objects import ObjectInfo, ObjectPath, is_object, store_of
 from transforms.saved_model import ModelError
+
+_MOST_OBJECTS = 20_000
+"""Below the path of a model in a store: more is a bucket of something else, and would take long to list."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,7 @@ class Version:
     """The SavedModel folder that a path and a version stand for.
 
     Attributes:
-      path: the SavedModel folder itself.
+      path: the SavedModel folder itself, local or in a store.
       version: its number, as the folder is called; None for a folder that is not called a number.
       versions: all numbered versions beside it, ascending; empty when the path named the SavedModel.
     """
@@ -30,27 +37,25 @@ def find_version(path: str | os.PathLike[str], version: str | int = "latest") ->
     """Finds the SavedModel folder.
 
     Args:
-      path: a SavedModel folder, or a folder of numbered versions, as TensorFlow Serving takes it.
+      path: local, or in a store: a SavedModel folder, or a folder of numbered versions, as TensorFlow Serving takes it.
         Names that are not numbers, and folders without a `saved_model.pb`, are not versions.
       version: a number, or `latest` for the numerically largest.
 
     Raises:
       ModelError: there is nothing there, it is something else, or there is no such version.
     """
-    folder, wanted = Path(path), str(version)
-    if not folder.is_dir():
-        raise ModelError(_not_a_folder(folder))
-    if _is_saved_model(folder):
-        own = folder.resolve().name
+    folder, wanted = _Stored.at(path) if is_object(os.fspath(path)) else _Local(Path(path)), str(version)
+    if not folder.is_folder:
+        raise ModelError(folder.why_none())
+    if folder.holds_model():
+        own = folder.own_name
         if wanted != "latest" and not (_is_number(own) and _is_number(wanted) and int(own) == int(wanted)):
             raise ModelError(
                 f"{folder} is a SavedModel itself, and version {wanted} was asked for: "
                 "leave the version out, or give the folder that holds the numbered versions"
             )
         return Version(str(folder), own if _is_number(own) else None)
-    versions = sorted(
-        (p.name for p in folder.iterdir() if _is_number(p.name) and _is_saved_model(p)), key=lambda n: (int(n), n)
-    )
+    versions = sorted((n for n in folder.names if _is_number(n) and folder.holds_model(n)), key=lambda n: (int(n), n))
     if not versions:
         raise ModelError(_not_a_saved_model(folder))
     listed = ", ".join(versions)
@@ -63,7 +68,104 @@ def find_version(path: str | os.PathLike[str], version: str | int = "latest") ->
         if not same:
             raise ModelError(f"{folder} has no version {wanted}; it has {listed}")
         found = same[0]
-    return Version(str(folder / found), found, tuple(versions))
+    return Version(str(folder.path / found), found, tuple(versions))
+
+
+@dataclass(frozen=True)
+class _Local:
+    """A path on this machine."""
+
+    path: Path
+
+    @property
+    def is_folder(self) -> bool:
+        return self.path.is_dir()
+
+    @property
+    def own_name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(p.name for p in self.path.iterdir())
+
+    def holds_model(self, name: str = "") -> bool:
+        return (self.path / name / SAVED_MODEL).is_file()
+
+    def why_none(self) -> str:
+        return _not_a_folder(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A path in a store, and what is below it."""
+
+    path: ObjectPath
+    objects: Mapping[str, ObjectInfo]
+
+    @classmethod
+    def at(cls, path: str) -> _Stored:
+        try:
+            where = ObjectPath.parse(path)
+        except ValueError as error:
+            raise ModelError(str(error)) from None
+        return cls(where, _below(where))
+
+    @property
+    def is_folder(self) -> bool:
+        return bool(self.objects)
+
+    @property
+    def own_name(self) -> str:
+        return self.path.name
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({name.partition("/")[0] for name in self.objects})
+
+    def holds_model(self, name: str = "") -> bool:
+        return f"{name}/{SAVED_MODEL}".lstrip("/") in self.objects
+
+    def why_none(self) -> str:
+        store = store_of(self.path)
+        if self.path.key and ask_store(str(self.path), lambda: store.info(self.path)) is not None:
+            if self.path.name == SAVED_MODEL:
+                return f"{self.path} is an object of a SavedModel: give its folder, {self.path.parent}"
+            return f"{self.path} is " + _OTHER_FILES.get(self.path.suffix.lower(), _SOME_FILE)
+        beside = ask_store(str(self.path), lambda: list(store.list(self.path.parent, recursive=False)))
+        names = [b.name if isinstance(b, ObjectPath) else b.path.name for b in beside]
+        return f"{self.path} does not exist: there is nothing under it{near_miss(self.path.name, names)}"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def listed_model(path: str) -> dict[str, ObjectInfo]:
+    """The objects of a SavedModel folder in a store, by their names in it; those that count for its hash.
+
+    Raises:
+      ModelError: there is none.
+    """
+    stored = _Stored.at(path)
+    if not stored.holds_model():
+        raise ModelError(_not_a_saved_model(stored) if stored.is_folder else stored.why_none())
+    return {n: o for n, o in stored.objects.items() if not any(part.startswith(".") for part in n.split("/"))}
+
+
+def _below(where: ObjectPath) -> dict[str, ObjectInfo]:
+    """The objects below a path, by what their names have more."""
+    try:
+        found = ask_store(str(where), lambda: list(itertools.islice(store_of(where).list(where), _MOST_OBJECTS + 1)))
+    except (PermissionError, FileNotFoundError) as error:
+        raise ModelError(f"{error.filename or where}: {error.strerror}") from None
+    if len(found) > _MOST_OBJECTS:
+        raise ModelError(f"{where} holds more than {_MOST_OBJECTS:,} objects: give the folder of the model alone")
+    below = len(where.key) + 1 if where.key else 0
+    named = {o.path.key[below:]: o for o in found}
+    return {name: o for name, o in named.items() if name and not name.endswith("/")}  # no marks of empty folders
 
 
 def hash_model(path: str | os.PathLike[str]) -> str:
@@ -88,14 +190,12 @@ def model_files(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(files, key=lambda f: f.relative_to(root).as_posix())
 
 
-def _is_saved_model(folder: Path) -> bool:
-    return (folder / "saved_model.pb").is_file()
-
-
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
+SAVED_MODEL = "saved_model.pb"
+_SOME_FILE = "a file: give a SavedModel folder, which holds a saved_model.pb"
 _OTHER_FILES = {
     ".keras": "a Keras file: load it and write a SavedModel with model.export(path)",
     ".h5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
@@ -115,19 +215,18 @@ def _not_a_folder(path: Path) -> str:
     if path.name == "saved_model.pb" and path.is_file():
         return f"{path} is a file inside a SavedModel: give its folder, {path.parent}"
     if path.exists():
-        what = _OTHER_FILES.get(path.suffix.lower(), "a file: give a SavedModel folder, which holds a saved_model.pb")
-        return f"{path} is {what}"
+        return f"{path} is " + _OTHER_FILES.get(path.suffix.lower(), _SOME_FILE)
     parent = next(p for p in path.absolute().parents if p.is_dir())
     missing = path.absolute().relative_to(parent).parts[0]
     hint = near_miss(missing, (p.name for p in parent.iterdir()))
     return f"{path} does not exist: {parent} holds no {missing!r}{hint}"
 
 
-def _not_a_saved_model(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir())
+def _not_a_saved_model(folder: _Local | _Stored) -> str:
+    names = folder.names
     suffixes = {Path(n).suffix.lower(): n for n in names}
     start = f"{folder} is not a SavedModel, nor a folder of numbered versions of one: "
-    if folder.suffix == ".keras" or "model.weights.h5" in names:
+    if folder.path.suffix == ".keras" or "model.weights.h5" in names:
         return start + "it is an unpacked Keras file; load the model and write a SavedModel with model.export(path)"
     for suffix in (".keras", ".h5", ".hdf5"):
         if suffix in suffixes:
@@ -145,7 +244,7 @@ def _not_a_saved_model(folder: Path) -> str:
             start + "it holds a checkpoint, which is weights without a graph; "
             "load it into the model and write a SavedModel with model.export(path)"
         )
-    if inner := [n for n in names if _is_saved_model(folder / n)]:
+    if inner := [n for n in names if folder.holds_model(n)]:
         return start + f"SavedModels in it have names that are not numbers: give one of them, {', '.join(inner)}"
     if ".pb" in suffixes:
         return start + f"{suffixes['.pb']} in it is not called saved_model.pb; a frozen graph has no signatures"

@@ -6,16 +6,21 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
 
-from transforms.file_versions import check_unchanged
+from transforms.file_versions import check_unchanged, check_unless_asked_for
+from transforms.many import each
+from transforms.object_reads import StoreFails
+from transforms.objects import is_object
 from transforms.read import ReadSettings, format_module
 from transforms.run_folder import RunFolder, read_shard
 from transforms.splits import FileRange, Split
 
 SPLITS_A_WORKER = 20
+
+_OBJECTS_AT_ONCE = 16  # each of their requests takes its time
+_AGAIN = "run the same command again to read it as it is now"
 
 
 def effective_split_bytes(total: int, split_bytes: int, workers: int) -> int:
@@ -45,28 +50,33 @@ one it is not checked."""
 
 
 def cut_files(
-    files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int], list[FileRange]]
+    files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int, str | None], list[FileRange]]
 ) -> list[FileRange]:
     """All files cut into ranges, in order; several files at once.
 
     Args:
-      cut: of one file; see `transforms.read`.
+      cut: (path, size, split_bytes, version) of one file; see `transforms.read`.
 
     Raises:
       InputChanged: a file is not the version that was listed.
+      StoreFails: a store does not give an object.
     """
 
     def ranges_of(path: str, size: int, version: str | None = None) -> list[FileRange]:
         try:
-            ranges = cut(path, size, split_bytes)
-        finally:
+            ranges = cut(path, size, split_bytes, version)
+        except StoreFails:
+            raise
+        except Exception:
             # First of all: what cutting says of another file misleads.
-            check_unchanged(path, version, "run the same command again to read it as it is now")
+            check_unchanged(path, version, _AGAIN)
+            raise
+        check_unless_asked_for(path, version, _AGAIN)
         return [dataclasses.replace(range_, version=version) for range_ in ranges]
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        cuts = pool.map(lambda file: ranges_of(*file), files)
-        return [range_ for ranges in cuts for range_ in ranges]
+    objects = any(is_object(file[0]) for file in files)
+    at_once = _OBJECTS_AT_ONCE if objects else min(8, 2 * (os.cpu_count() or 1))
+    return [range_ for ranges in each(lambda file: ranges_of(*file), files, at_once) for range_ in ranges]
 
 
 def split_files(
@@ -82,7 +92,10 @@ def split_files(
     """
     module = format_module(settings.format)
     size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)
-    return group(cut_files(files, size, lambda path, bytes_, most: module.cut(path, bytes_, most, settings)), size)
+    ranges = cut_files(
+        files, size, lambda path, bytes_, most, version: module.cut(path, bytes_, most, settings, version)
+    )
+    return group(ranges, size)
 
 
 class PlannedSplits(beam.PTransform):

@@ -2,14 +2,17 @@
 
 A format is one module `read_FORMAT.py` with three functions:
 
-    check(path, settings) -> str | None raises UnusableFile where a header or footer shows that the
+    check(path, settings, version=None) -> str | None
+                                        raises UnusableFile where a header or footer shows that the
                                         whole file cannot be used; cheap; also used by preflight.
                                         Gives the text of the header, for the record, where there is one
-    cut(path, size, split_bytes, settings) -> list[FileRange]
+    cut(path, size, split_bytes, settings, version=None) -> list[FileRange]
                                         the ranges that can be read independently of each other,
                                         each with the number of its first row
     read(range, settings) -> Iterator[Chunk]
                                         the rows of one range, in order, in bounded chunks
+
+A version is that of `transforms.file_versions`; of an object it is the one that is read.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.contract import Column, Contract
-from transforms.file_versions import check_unchanged
+from transforms.file_versions import InputChanged, check_unless_asked_for
+from transforms.object_reads import Ahead, StoreFails
 from transforms.payload import Origin
 from transforms.splits import FileRange, Split
 
@@ -150,7 +154,8 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     """Reads one split: its rows in blocks, then an empty block that holds the total.
 
     Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
-    range is begun, and before the total is given, without which nothing of a split counts.
+    range is begun, and before the total is given, without which nothing of a split counts. StoreFails where a store
+    does not give an object: that is no fault of its rows.
     """
     module = format_module(settings.format)
     seq = total = 0
@@ -158,20 +163,22 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     source = split.ranges[0].path if split.ranges else ""
     empty = empty_rows(settings)
     begun: dict[str, str | None] = {}
-    for range_ in split.ranges:
-        source = range_.path
-        began = time.perf_counter()
-        for chunk in _chunks(module, range_, settings, begun):
-            from_ = chunk.source or source
-            block = Block(split.id, attempt, seq, from_, chunk.rows, chunk.rejected, chunk.origin, began=started)
-            yield block.with_tally(read_s=time.perf_counter() - began)
-            if STOP.is_set():
-                raise Stopped("the run is stopping")
-            seq, total = seq + 1, total + block.count
-            empty = chunk.rows.slice(0, 0)
+    with Ahead(split.ranges) as ahead:
+        for range_ in split.ranges:
+            source = range_.path
             began = time.perf_counter()
+            ahead.turn_of(range_)
+            for chunk in _chunks(module, range_, settings, begun):
+                from_ = chunk.source or source
+                block = Block(split.id, attempt, seq, from_, chunk.rows, chunk.rejected, chunk.origin, began=started)
+                yield block.with_tally(read_s=time.perf_counter() - began)
+                if STOP.is_set():
+                    raise Stopped("the run is stopping")
+                seq, total = seq + 1, total + block.count
+                empty = chunk.rows.slice(0, 0)
+                began = time.perf_counter()
     for path, version in begun.items():
-        check_unchanged(path, version)
+        check_unless_asked_for(path, version)
     yield Block(split.id, attempt, seq, source, empty, total=total, began=started)
 
 
@@ -180,15 +187,17 @@ def _chunks(
 ) -> Iterator[Chunk]:
     first_row = range_.first_row
     try:
-        check_unchanged(range_.path, range_.version)
+        check_unless_asked_for(range_.path, range_.version)
         begun[range_.path] = range_.version
         for chunk in module.read(range_, settings):
             yield chunk
             first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
+    except (InputChanged, StoreFails):
+        raise
     except Exception as error:
         # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
         with contextlib.suppress(OSError):
-            check_unchanged(range_.path, range_.version)
+            check_unless_asked_for(range_.path, range_.version)
         if isinstance(error, UnusableFile):
             # One dead letter a file: the other ranges of it stay silent.
             if range_.index == 0:

@@ -33,21 +33,21 @@ from transforms.splits import FileRange
 __all__ = ["check", "columns_of", "cut", "read"]
 
 
-def check(path: str, settings: ReadSettings) -> str | None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> str | None:
     """Raises UnusableFile where the header shows that the file cannot be used; gives its text, if it has one."""
-    header = header_of(path, settings)
+    header = header_of(path, settings, version)
     return None if header is None else header.text
 
 
-def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType] | None:
+def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType] | None:
     """The columns of a file, all text; None for a file without a header."""
-    header = header_of(path, settings)
+    header = header_of(path, settings, version)
     return None if header is None else dict.fromkeys(header.names, pa.string())
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
     """The rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
-    header = header_of(range_.path, settings)
+    header = header_of(range_.path, settings, range_.version)
     if header is None:
         return
     parser, row = _Parser(header, settings), range_.first_row

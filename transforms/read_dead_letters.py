@@ -10,7 +10,7 @@ from typing import Any
 
 from transforms.compression import open_file
 from transforms.csv_header import header_of
-from transforms.files import list_files
+from transforms.files import InputFile, list_files
 from transforms.letters import Letter, Replay, parse_letters, refused_again
 from transforms.manifest import read_failed, read_manifest
 from transforms.read import Chunk, ReadSettings, UnusableFile
@@ -26,16 +26,16 @@ class LettersLost(RuntimeError):
     """The dead letters, or the record, of the run that is replayed cannot be read any more."""
 
 
-def check(path: str, settings: ReadSettings) -> None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Dead letters are checked by `pipeline.replay`; the files that they tell of when they are read."""
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes`, at line ends. One where rows come from their files: each range would have
     to read these anew."""
     if settings.replay.by == "source" or (settings.replay.by == "auto" and settings.replay.format == "parquet"):
         return [FileRange(path, size, bytes=size)]
-    return cut_lines(path, size, split_bytes, settings)
+    return cut_lines(path, size, split_bytes, settings, version)
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
@@ -61,7 +61,7 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
     """Whole lines of a range, about `size` bytes at a time."""
     rest, left = b"", (range_.size if range_.end < 0 else range_.end) - range_.start
     try:
-        with open_file(range_.path) as file:
+        with open_file(range_.path, range_.version) as file:
             file.seek(range_.start)
             while left > 0 and (piece := file.read(min(size, left))):
                 left -= len(piece)
@@ -80,16 +80,20 @@ def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
     """What the record of a run says of each of its input files, by path.
 
     Raises LettersLost where the run is not there any more."""
-    record = run_on_record(output)
-    if record is None or record["run"] != run:
+    record = next((record for record in runs_on_record(output) if record["run"] == run), None)
+    if record is None:
         raise LettersLost(f"{output} does not hold run {run} any more, whose dead letters are replayed")
     texts = record["headers"]
     return {i["path"]: {**i, "header": None if i["header"] is None else texts[i["header"]]} for i in record["inputs"]}
 
 
-def run_on_record(output: str) -> dict[str, Any] | None:
-    """The manifest of an output folder, or what stands in its place over budget; None for neither."""
-    return read_manifest(output) or read_failed(output)
+def runs_on_record(output: str) -> list[dict[str, Any]]:
+    """What an output folder holds of runs that have ended, the last one first: the manifest, and what a run that was
+    to replace it, or to be the first, has left over its budget."""
+    manifest, failed = read_manifest(output), read_failed(output)
+    if failed is not None and manifest is not None and failed["run"] in (manifest["run"], *manifest["replaces"]):
+        failed = None  # about to be cleaned up
+    return [record for record in (failed, manifest) if record is not None]
 
 
 def as_it_is(path: str) -> dict[str, Any] | None:
@@ -125,7 +129,7 @@ def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None,
         return None
     if file["header"] is None and now is not None and _is_same(file, now):
         try:
-            found = header_of(source, settings)
+            found = header_of(source, settings, InputFile(**now).version)
         except (UnusableFile, OSError):
             return None
         return None if found is None else found.text

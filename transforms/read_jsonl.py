@@ -22,7 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 
 
-def check(path: str, settings: ReadSettings) -> None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Raises UnusableFile for a file that is not UTF-8 text or no stream of its compression, and
     ValueError for settings that this format cannot serve.
     """
@@ -30,11 +30,11 @@ def check(path: str, settings: ReadSettings) -> None:
         raise ValueError(
             "keep: all is not possible with JSON Lines, whose keys may differ from line to line: name them"
         )
-    _check_encoding(path)
+    _check_encoding(path, version)
 
 
-def _check_encoding(path: str) -> None:
-    with open_stream(path) as stream:
+def _check_encoding(path: str, version: str | None) -> None:
+    with open_stream(path, version=version) as stream:
         try:
             head = stream.read(_HEAD_BYTES)
         except Damaged as damage:
@@ -50,23 +50,26 @@ def _refuse_utf16(head: bytes) -> None:
         raise UnusableFile("bad_encoding", "the text is in UTF-16 or UTF-32, expected UTF-8: convert the file")
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes` that end at line ends; a compressed file is one range."""
-    compressed = compression_of(path) is not None
+    compressed = compression_of(path, version) is not None
     if compressed or size <= split_bytes * 1.5:
         return [FileRange(path, size, bytes=size * 4 if compressed else size)]
     starts = [0]
-    with open_file(path) as file:
+    with open_file(path, version) as file:
         for at in range(split_bytes, size - split_bytes // 2, split_bytes):
             border = _line_start(file, max(at, starts[-1]), size)
             if starts[-1] < border < size:
                 starts.append(border)
     ranges = [
-        FileRange(path, size, start, end, 0, 0, end - start)
+        FileRange(path, size, start, end, 0, 0, end - start, version)
         for start, end in zip(starts, [*starts[1:], size], strict=True)
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
+    except UnusableFile:
+        return [FileRange(path, size, bytes=size)]  # reading it tells what is wrong
     first_rows = np.cumsum([0, *counts[:-1]]).tolist()
     return [
         dataclasses.replace(range_, index=index, first_row=row)
@@ -95,7 +98,9 @@ def _line_start(file, at: int, size: int) -> int:
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
     """The rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
     if range_.start:
-        _check_encoding(range_.path)  # what is wrong with the file as a whole is told by its first range
+        _check_encoding(
+            range_.path, range_.version
+        )  # what is wrong with the file as a whole is told by its first range
     parser, row = LineParser(settings), range_.first_row
     for block in _blocks(range_, settings):
         for chunk in _chunks(parser, block.data, row, settings):
@@ -143,7 +148,7 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
     """The lines of a range in blocks of about `max_block_bytes`, byte order mark left out."""
     line = _OpenLine(settings.max_row_bytes)
     first = range_.start == 0
-    with open_stream(range_.path, range_.start, range_.end) as stream:
+    with open_stream(range_.path, range_.start, range_.end, range_.version, ahead=True) as stream:
         while True:
             try:
                 piece = stream.read(max(settings.max_block_bytes, _HEAD_BYTES))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from transforms.compression import open_file
 from transforms.contract import Column
 from transforms.convert import carry, convert, faults_column, fits
 from transforms.names import near_miss
+from transforms.object_reads import ObjectFile
+from transforms.objects import is_object
+from transforms.parquet_spans import GroupsAhead, column_chunks
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile
 from transforms.single_values import plain_type
@@ -30,26 +33,31 @@ _HELD_BYTES = 64 << 20
 _READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""
 
+_SMALL_BYTES = 64 << 10
+"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
+
 _DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What pyarrow raises on damaged files."""
 
 
-def check(path: str, settings: ReadSettings) -> None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Raises UnusableFile where the footer shows that no row of the file can be used."""
-    with _open(path) as file:
+    with _open(path, version) as (file, _):
         _used_columns(file, settings)
 
 
-def columns_of(path: str, settings: ReadSettings) -> dict[str, pa.DataType]:
+def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType]:
     """The columns of a file with the types that they are kept with. Raises UnusableFile."""
-    with _open(path) as file:
+    with _open(path, version) as (file, _):
         return {field.name: plain_type(field.type) for field in file.schema_arrow}
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of whole row groups, of about `split_bytes` of the used columns each."""
+    if size <= min(_SMALL_BYTES, split_bytes):
+        return [FileRange(path, size, bytes=size)]
     try:
-        with _open(path) as file:
+        with _open(path, version) as (file, _):
             used = set(_used_columns(file, settings))
             counts, sizes = _groups(file, used)
     except UnusableFile:
@@ -73,15 +81,18 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
       OSError: the file cannot be read, which is not damage.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_open(range_.path))
+        file, source = stack.enter_context(_open(range_.path, range_.version))
         names = _used_columns(file, settings)
         counts, _ = _groups(file, set(names))
         schema = pa.schema([file.schema_arrow.field(name) for name in names])
         if any("fixed_size_list" in str(type_) for type_ in schema.types):
-            file = stack.enter_context(_open(range_.path, _without_arrow_types(file.metadata)))
-        end = len(counts) if range_.end < 0 else range_.end
+            file, source = stack.enter_context(_open(range_.path, range_.version, _without_arrow_types(file.metadata)))
+        groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
+        ahead = None if source is None else _ahead(file, source, groups, set(names))
         row = range_.first_row
-        for group in range(range_.start, end):
+        for group in groups:
+            if ahead is not None:
+                ahead.turn_of(group - range_.start)
             try:
                 for batch in _sound_batches(file, group, counts[group], schema, settings):
                     yield _chunk(batch, row, settings)
@@ -97,13 +108,21 @@ class _Damage(Exception):
     pass
 
 
+def _ahead(file: pq.ParquetFile, source: ObjectFile, groups: Sequence[int], used: set[str]) -> GroupsAhead:
+    metadata = file.metadata
+    columns = [i for i in range(metadata.num_columns) if _is_used(metadata.schema.column(i).path, used)]
+    return GroupsAhead(source, [column_chunks(metadata, group, columns, source.size) for group in groups])
+
+
 @contextlib.contextmanager
-def _open(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-    """A Parquet file on any file system that Beam knows; raises UnusableFile for a broken footer."""
-    with open_file(path) if "://" in path else contextlib.nullcontext(path) as source:
+def _open(
+    path: str, version: str | None, metadata: pq.FileMetaData | None = None
+) -> Iterator[tuple[pq.ParquetFile, ObjectFile | None]]:
+    """A Parquet file, and the object that it is, where it is one; raises UnusableFile for a broken footer."""
+    with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
             file = pq.ParquetFile(
-                source,
+                path if source is None else source,
                 metadata=metadata,
                 page_checksum_verification=True,
                 pre_buffer=False,
@@ -113,7 +132,7 @@ def _open(path: str, metadata: pq.FileMetaData | None = None) -> Iterator[pq.Par
             _raise_unless_damage(error)
             raise UnusableFile("unreadable", f"not a whole Parquet file: {_first_line(error)}") from error
         with file:
-            yield file
+            yield file, source
 
 
 def _without_arrow_types(metadata: pq.FileMetaData) -> pq.FileMetaData:

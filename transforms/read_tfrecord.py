@@ -22,6 +22,7 @@ from transforms.contract import Column
 from transforms.convert import convert_flat, faults_column
 from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
 from transforms.examples import Examples, parse
+from transforms.object_reads import ObjectFile
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.single_values import broken_text
@@ -31,7 +32,7 @@ from transforms.tfrecord import HEADER_BYTES, PADDING, Broken, Records, TooLarge
 _WALK_BYTES = 8 << 20
 
 
-def check(path: str, settings: ReadSettings) -> None:
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Raises UnusableFile where the first bytes show that this is no TFRecord file.
 
     Raises:
@@ -39,7 +40,7 @@ def check(path: str, settings: ReadSettings) -> None:
     """
     _check_settings(settings)
     try:
-        with _content(FileRange(path, 0)) as read_bytes:
+        with _content(FileRange(path, 0, version=version), ahead=False) as read_bytes:
             head = b""
             while len(head) < HEADER_BYTES and (piece := read_bytes(HEADER_BYTES - len(head))):
                 head += piece
@@ -49,11 +50,11 @@ def check(path: str, settings: ReadSettings) -> None:
         raise UnusableFile("unreadable", "not a TFRecord file: it does not begin with a length and its CRC")
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings) -> list[FileRange]:
-    """Ranges of about `split_bytes`, between records; compressed and remote files are one range."""
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
+    """Ranges of about `split_bytes`, between records; compressed files are one range."""
     borders = [(0, 0)]
-    if size > 1.5 * split_bytes and "://" not in path and not _is_compressed(path):
-        borders += [(at, row) for at, row in _borders(path, split_bytes) if size - at > split_bytes / 2]
+    if size > 1.5 * split_bytes and not _is_compressed(path, version):
+        borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
     ends = [at for at, _ in borders[1:]]
     return [
         FileRange(path, size, start, end, row, index, (size if end < 0 else end) - start)
@@ -101,20 +102,23 @@ def _check_settings(settings: ReadSettings) -> None:
 # Files.
 
 
-def _is_compressed(path: str) -> bool:
-    with open_file(path) as file:
+def _is_compressed(path: str, version: str | None) -> bool:
+    with open_file(path, version) as file:
         head = file.read(HEADER_BYTES)
     # A length may begin with the same bytes as a compressed file.
-    return not is_header(head) and compression_of(path) is not None
+    return not is_header(head) and compression_of(path, version) is not None
 
 
 @contextlib.contextmanager
-def _content(range_: FileRange) -> Iterator[Callable[[int], bytes]]:
-    if _is_compressed(range_.path):
-        with open_stream(range_.path) as stream:
+def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], bytes]]:
+    path, version = range_.path, range_.version
+    if _is_compressed(path, version):
+        with open_stream(path, version=version, ahead=ahead) as stream:
             yield stream.read
         return
-    with open_file(range_.path) as file:
+    with open_file(path, version) as file:
+        if ahead and isinstance(file, ObjectFile):
+            file.stream(range_.start, file.size if range_.end < 0 else range_.end)
         file.seek(range_.start)
         left = sys.maxsize if range_.end < 0 else range_.end - range_.start
 
@@ -127,10 +131,12 @@ def _content(range_: FileRange) -> Iterator[Callable[[int], bytes]]:
         yield read_bytes
 
 
-def _borders(path: str, step: int) -> Iterator[tuple[int, int]]:
+def _borders(path: str, version: str | None, step: int) -> Iterator[tuple[int, int]]:
     """Where records start, about each `step` bytes, as (position, row); up to the first bad length."""
     at, row, target = 0, 0, step
-    with open_file(path) as file:
+    with open_file(path, version) as file:
+        if isinstance(file, ObjectFile):
+            file.stream(0, file.size)
         while True:
             file.seek(at)
             block = file.read(_WALK_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import ROW, filter_rows, stretch
+from transforms.files import InputFile
 from transforms.letters import Letter, missing_again
 from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows, format_module
 from transforms.splits import FileRange
@@ -142,7 +144,9 @@ class _Cuts:
             if key not in self._known:
                 if len(self._known) >= _MOST_CUTS:
                     self._known.pop(next(iter(self._known)))
-                self._known[key] = format_module(settings.format).cut(now["path"], now["size"], _RANGE_BYTES, settings)
+                version = InputFile(**now).version
+                ranges = format_module(settings.format).cut(now["path"], now["size"], _RANGE_BYTES, settings, version)
+                self._known[key] = [dataclasses.replace(range_, version=version) for range_ in ranges]
             return self._known[key]
 
 

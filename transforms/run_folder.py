@@ -75,10 +75,8 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
         storage.make_folder(path)
     names = []
     for at in range(0, len(splits), SHARD_SPLITS):
-        lines = [
-            orjson.dumps([s.id, [dataclasses.astuple(r) for r in s.ranges]]) for s in splits[at : at + SHARD_SPLITS]
-        ]
-        content = b"\n".join(lines)
+        shard = splits[at : at + SHARD_SPLITS]
+        content = b"\n".join(orjson.dumps([s.id, [tuple(vars(r).values()) for r in s.ranges]]) for s in shard)
         # The name tells what is in it: two launches at once that plan the same write the same.
         names.append(f"{len(names):05d}-{checksum(content)}.jsonl")
         storage.create_if_absent(folder.shard(names[-1]), content)

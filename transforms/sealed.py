@@ -24,7 +24,8 @@ def checksum(content: bytes) -> str:
 
 def seal(fields: Mapping[str, Any]) -> bytes:
     """Fields as JSON, with the checksum of them all."""
-    return json.dumps({_SEAL: checksum(json.dumps(fields).encode()), **fields}, indent=1).encode()
+    # Without indentation: that is written by Python, this by C, ten times as fast.
+    return json.dumps({_SEAL: checksum(json.dumps(fields).encode()), **fields}).encode()
 
 
 def unseal(content: bytes, name: str = "") -> dict[str, Any]:

@@ -199,11 +199,12 @@ def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema)
     return parts.write_empty(schema)
 
 
-def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
+def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = True) -> dict[str, Any]:
     """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
 
     Args:
-      keep_replaced: see `transforms.manifest.clean_up`.
+      keep_replaced: whether the files of the run that was published before stay, for readers that still go by its
+        manifest, until another replacement begins or the output is cleaned.
 
     Returns:
       the manifest, or what stands in its place where the run is over budget.
@@ -212,6 +213,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
       Overtaken: another run is published here, or this one was discarded.
     """
     output, manifest = storage.at(folder.output), verdict["manifest"]
+    before = manifest["replaces"]
     try:
         for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
             storage.make_folder(output / kind)
@@ -219,7 +221,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
             storage.sync_folder(output / kind)
         content = json.dumps(manifest, indent=1).encode()
         if verdict["decision"] == PUBLISH:
-            _settle(folder, manifest, content)
+            before = _settle(folder, manifest, content)
         elif storage.has_folders(output) or _is_begun(folder):
             storage.replace(output / FAILED, content, folder.path)
         else:
@@ -235,7 +237,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     if standing is None or standing["run"] != folder.run:
         return manifest
     try:
-        clean_up(folder.output, standing, keep_replaced)
+        clean_up(folder.output, standing, before if keep_replaced else ())
     except OSError as error:
         log.warning("run %s is published, and leaves files over (%s): beam-score clean removes them", folder.run, error)
     return standing
@@ -245,25 +247,29 @@ def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
     return [p for p in verdict["parts"] if p[1].startswith(f"{kind}/")]
 
 
-def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> None:
-    """Makes this run's manifest the one that stands, in place only of those that it replaces."""
+def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> Sequence[str]:
+    """Makes this run's manifest the one that stands, in place only of those that it replaces.
+
+    Returns:
+      the runs that may have stood before it.
+    """
     path, claimed = storage.at(folder.output) / MANIFEST, False
     while True:
         known = storage.read(path)
         standing = None if known is None else parse(known, path)
         if standing is not None and standing["run"] == folder.run:
-            return
+            return manifest["replaces"]
         if standing is not None and standing["run"] not in manifest["replaces"]:
             raise Overtaken(
                 f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
                 f"and run {folder.run} is not published"
             )
         if claimed and storage.swap(path, known, content, folder.path):
-            return
+            return [] if standing is None else [standing["run"]]
         if not claimed and not (claimed := claim_publication(folder)):
             # Who has carried it out says so only once the manifest stands.
             if published(folder.output, folder.run):
-                return
+                return manifest["replaces"]
             raise Overtaken(_DISCARDED.format(folder.run))
 
 

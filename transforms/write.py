@@ -43,7 +43,7 @@ class WriteSettings:
     schema: of the predictions.
     format: `parquet` or `jsonl`.
     not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
-    stop_after: rejected rows in this process after which it stops; None for never.
+    stop_after: rejected rows, those of earlier launches and of this process, after which it stops; None for never.
     """
 
     folder: RunFolder
@@ -117,8 +117,9 @@ class _RejectCount:
     def __init__(self):
         self._lock, self._reasons, self._examples = threading.Lock(), {}, {}
 
-    def reset(self) -> None:
-        self._reasons, self._examples = {}, {}
+    def reset(self, reasons: Mapping[str, int]) -> None:
+        """Begins anew with what was rejected before, by reason."""
+        self._reasons, self._examples = dict(reasons), {}
 
     def add(self, rejected: Mapping[str, int], block: Block, stop_after: int) -> None:
         """Counts the rejected rows of a block, by reason. Raises TooManyRejects."""
@@ -129,7 +130,8 @@ class _RejectCount:
             reasons = sorted(self._reasons.items(), key=lambda r: -r[1])
         if (rows := sum(n for _, n in reasons)) > stop_after:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
-            examples = "; ".join(self._examples[reason] for reason, _ in reasons[:_EXAMPLES])
+            known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
+            examples = "; ".join(known[:_EXAMPLES])
             raise TooManyRejects(
                 f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}; for example "
                 f"{examples}; mend the input or the contract (beam-score check shows more), or allow more; what is "

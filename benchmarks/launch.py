@@ -1,0 +1,181 @@
+"""What a launch over many small files costs: each step up to the first split that is read.
+
+    python benchmarks/launch.py --files 50000
+    python benchmarks/launch.py --files 50000 --format parquet
+
+Makes the files and a model once, under --folder, and takes a job over them through the steps of `beam-score run` in a
+process of its own, by the very code that a run uses. Prints JSON: seconds a step, seconds from the process's start to
+the first split read, peak memory until then, splits, and the bytes of the graph that an engine is sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+HERE = pathlib.Path(__file__).parent
+ROWS = 10
+
+
+def make_files(folder: pathlib.Path, format_: str, files: int) -> pathlib.Path:
+    """A folder with so many files of the same few rows, made if it is not there."""
+    from make_data import make_data
+
+    made = folder / f"launch-{format_}-{files}"
+    if made.exists():
+        return made
+    unfinished = made.with_name(made.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make_data(unfinished, format_, ROWS, 1, 0.0)
+    (first,) = unfinished.iterdir()
+    content = first.read_bytes()
+    first.unlink()
+    for number in range(files):
+        (unfinished / f"part-{number:06}.{format_}").write_bytes(content)
+    return unfinished.rename(made)
+
+
+def make_model(folder: pathlib.Path) -> pathlib.Path:
+    """The small model of the other benchmarks, made if it is not there."""
+    version = folder / "models" / "small" / "1"
+    if not (version / "saved_model.pb").exists():
+        command = [sys.executable, HERE / "make_model.py", "--size", "small", version]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return version.parent
+
+
+def settings(data: pathlib.Path, model: pathlib.Path, output: pathlib.Path, workers: int) -> dict[str, Any]:
+    """A job file as plain data."""
+    return {
+        "input": {"files": str(data)},
+        "model": {"path": str(model)},
+        "columns": {
+            "age": {"dtype": "float32", "range": [0, 150]},
+            "income": {"dtype": "float32", "range": [0, None]},
+            "score": {"dtype": "float32", "range": [0, 1]},
+        },
+        "inputs": {"inputs": {"pack": ["age", "income", "score"]}},
+        "output": {"path": str(output), "keep": ["id"]},
+        "engine": {"workers": workers},
+    }
+
+
+def peak_rss_mb() -> float:
+    """Of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
+    """Goes through the steps of a launch, and the run itself; in a process that has just begun."""
+    began = time.perf_counter()
+    seconds: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    peaks: dict[str, float] = {}
+
+    import apache_beam as beam
+
+    from pipeline import begin, preflight, trial
+    from pipeline.build import build
+    from pipeline.job import parse_job
+    from pipeline.standing import Standing
+    from runners.engine import engine_of
+    from transforms import disk
+    from transforms.files import list_files
+    from transforms.model import import_tensorflow
+    from transforms.run_folder import read_plan
+    from transforms.write import WriteSettings
+
+    class FirstReceipt(disk.Disk):
+        """Notes when the split of the first receipt was begun, and the peak of memory by then."""
+
+        known: dict[str, float] | None = None
+
+        def link(self, source, target):
+            if target.parent.name == "receipts" and self.known is None:
+                ago = time.time() - json.loads(source.read_bytes())["began"]
+                self.known = {"first_split_s": time.perf_counter() - began - ago, "peak_rss_mb": peak_rss_mb()}
+            super().link(source, target)
+
+    disk.use(first := FirstReceipt())
+    seconds["imports"] = time.perf_counter() - began
+
+    def timed(name, function, *arguments):
+        started, busy = time.perf_counter(), time.process_time()
+        result = function(*arguments)
+        seconds[name], cpu[name] = time.perf_counter() - started, time.process_time() - busy
+        peaks[name] = peak_rss_mb()
+        return result
+
+    job = parse_job(job_settings)
+    # Once more inside `prepare`, of whose time it is a part.
+    files, _ = timed("(list files)", list_files, job.input.files)
+    prepared = timed("check", preflight.prepare, job)
+    signature = prepared.steps.call.signature.name
+    print_ = timed("fingerprint", preflight.fingerprint, job, prepared.files, prepared.model_hash, signature)
+    timed("import tensorflow", import_tensorflow)
+    servable = timed("load the model", trial.load, prepared)
+    inside: dict[str, float] = {}
+    folder = timed("plan", begin.plan_run, prepared, print_, servable, Standing.of(job.output.path), inside)
+    seconds |= {"(try rows)": inside["try rows"], "(cut files)": inside["plan"]}
+    timed("is it read", begin.is_read, folder)
+    plan = timed("read the plan", read_plan, folder)
+    steps = begin.pinned(prepared, plan)
+    write = WriteSettings(folder, steps.outputs.schema)
+    budget = job.rejects.as_budget()
+
+    def graph(pipeline: beam.Pipeline):
+        return build(pipeline, steps, write, plan["shards"], budget)
+
+    def submitted() -> bytes:
+        graph(pipeline := beam.Pipeline())
+        return pipeline.to_runner_api().SerializeToString()
+
+    size = len(timed("make the graph", submitted))
+    launched = time.perf_counter() - began
+    timed("whole run", engine_of(job.engine).run, graph)
+    seconds["engine, to the first split"] = first.known["first_split_s"] - launched
+    return {
+        "files": len(files),
+        "splits": plan["splits"],
+        "graph_bytes": size,
+        "seconds": {name: round(s, 2) for name, s in seconds.items()},
+        "cpu_seconds": {name: round(s, 2) for name, s in cpu.items()},
+        "peak_rss_mb_after": {name: round(mb) for name, mb in peaks.items()},
+        **{name: round(value, 1) for name, value in first.known.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--format", choices=("csv", "jsonl", "parquet", "tfrecord"), default="csv")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("bench-data"))
+    parser.add_argument("--profile", type=pathlib.Path, help="where to write a profile of the launching thread")
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # what the process that is measured is told
+    arguments = parser.parse_args()
+    if arguments.job:
+        print(json.dumps(measure(json.loads(arguments.job)), indent=1))
+        return
+    data = make_files(arguments.folder, arguments.format, arguments.files)
+    output = arguments.folder / "launch-out"
+    shutil.rmtree(output, ignore_errors=True)
+    job = json.dumps(settings(data, make_model(arguments.folder), output, arguments.workers))
+    profiler = ["-m", "cProfile", "-o", arguments.profile] if arguments.profile else []
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    try:
+        subprocess.run([sys.executable, *profiler, __file__, "--job", job], check=True, env=environment)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""Google Cloud Dataflow: settings into Beam's options, a job that is submitted, and waiting for its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    WorkerOptions,
+)
+from apache_beam.runners.runner import PipelineResult
+
+from runners import beam_options, dataflow_cost
+from runners import dataflow_names as names
+from runners.dataflow_job import Job, always, submit
+from runners.dataflow_settings import PROBLEMS
+from runners.ended import GoesOnElsewhere
+from runners.engine import Engine, Measured
+from runners.layout import Layout
+from runners.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+_OURS = ("DataflowRunner",)
+
+_OPTIONS = {
+    "project": "project",
+    "region": "region",
+    "staging_location": "staging_location",
+    "temp_location": "temp_location",
+    "machine_type": "machine_type",
+    "num_workers": "num_workers",
+    "max_workers": "max_num_workers",
+    "disk_gb": "disk_size_gb",
+    "service_account": "service_account_email",
+    "network": "network",
+    "subnetwork": "subnetwork",
+    "image": "sdk_container_image",
+    "template_location": "template_location",
+}
+"""By setting, Beam's name for it, where the value is passed on as it is."""
+
+_NEEDED = {
+    "project": "the id of the project that pays for the job",
+    "region": "as europe-west4; take the one that the data is in",
+    "temp_location": "a folder for what the job needs on its way, as gs://BUCKET/dataflow",
+}
+_RUN_LABEL = "beam-score-run"
+
+_ONE_PROCESS, _PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
+
+_EXPERIMENTS = (
+    "use_runner_v2",
+    # One process a VM, with threads: TensorFlow and Arrow release the GIL, and the model is there once.
+    _ONE_PROCESS,
+    # Beam would stage the output of `pip freeze`: the addresses in it may hold tokens, and the manifest has the
+    # versions that count.
+    "disable_logging_submission_environment",
+)
+
+_SECRETS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "azure_connection_string", "gbek")
+"""Beam's options that may hold a secret. Options are part of a job, for all to read who may see the job."""
+
+
+class Dataflow(Engine):
+    """See `runners.engine.Engine`. One process a VM, as many threads as it has vCPUs, one copy of the model.
+
+    `run` waits for the job, unless `wait` is false or a template is written; then it raises GoesOnElsewhere. A
+    launcher that ends before leaves the job to itself: its last step publishes.
+    """
+
+    in_one_process = False
+
+    def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
+        self._settings, self._beam_args = settings, list(beam_args)
+        self._job: Job | None = None
+        self._submitting: str | None = None
+        self._stopped = False
+
+    def problems(self) -> list[str]:
+        found = beam_options.problems(self._beam_args, "dataflow", _OURS)
+        if found:
+            return found  # what is set could not be told from options that do not parse
+        settings, options = self._settings.dataflow, self._options("check")
+        given = options.get_all_options()
+        found += [f"engine.dataflow.{name} is missing: {what}" for name, what in _NEEDED.items() if not given[name]]
+        # What the job file says has been judged when it was read.
+        for setting, problem in PROBLEMS.items():
+            option = _OPTIONS.get(setting, setting)
+            value = given[option]
+            if setting != "job_name" and value == getattr(settings, setting):
+                continue
+            if value and (why := problem(value)):
+                found.append(f"Beam's options: --{option}: {why}")
+        if not self._is_rehearsal(options):
+            found += [
+                f"engine.dataflow.{name}: {why}"
+                for name in ("temp_location", "staging_location", "template_location")
+                if given[name] and (why := names.folder_problem(given[name]))
+            ]
+        found += _code_problems(options)
+        found += [
+            f"Beam's options: --{name} would be stored in the job, where all who may see the job may read it: give "
+            "the workers their rights by engine.dataflow.service_account"
+            for name in _SECRETS
+            if given.get(name)
+        ]
+        if given["template_location"] and not settings.wait:
+            found.append("engine.dataflow.wait: false, and a template is written: there is no job to wait for")
+        return found
+
+    def place_problems(self, places: Mapping[str, Sequence[str]]) -> list[str]:
+        """What of a job's files the workers cannot see.
+
+        Args:
+          places: by key of the job file, the paths that it names.
+        """
+        if self._is_rehearsal(self._options("check")):
+            return []
+        return [
+            f"{key}: {path} is not on Cloud Storage, and Dataflow's workers see nothing else: copy it to "
+            "gs://BUCKET/..., and name it so"
+            for key, paths in places.items()
+            for path in paths
+            if not path.startswith("gs://")
+        ]
+
+    def explain(self) -> list[str]:
+        options = self._options("run")
+        cloud, workers = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
+        debug, setup = options.view_as(DebugOptions), options.view_as(SetupOptions).setup_file
+        machine, threads = names.machine(workers.machine_type), debug.number_of_worker_harness_threads
+        if debug.lookup_experiment(_PROCESSES):
+            each = f"{machine.vcpus} processes, each with {threads} threads and a copy of the model"
+        else:
+            each = str(Layout(1, threads, machine.vcpus))
+        code = [workers.sdk_container_image, setup and f"what {setup} builds, which each VM installs as it starts"]
+        return [
+            f"dataflow: in {cloud.project}, {cloud.region}, on at most {workers.max_num_workers} VMs of "
+            f"{machine.name} ({machine.vcpus} vCPUs, {machine.memory_gb:g} GB)",
+            f"each VM: {each}",
+            f"code: {' and '.join(filter(None, code))}",
+            *self._conflicts(),
+        ]
+
+    def estimate(self, measured: Callable[[], Measured]) -> list[str]:
+        options, settings = self._options("run"), self._settings.dataflow
+        workers = options.view_as(WorkerOptions)
+        threads = options.view_as(DebugOptions).number_of_worker_harness_threads
+        machine, of = names.machine(workers.machine_type), measured()
+        if not of.rows:
+            return ["estimate: none, there are no rows to go by"]
+        own = {n: v for n in ("vcpu_hour_usd", "memory_gb_hour_usd") if (v := getattr(settings, n)) is not None}
+        prices = dataclasses.replace(dataflow_cost.LIST, **own)
+        found = dataflow_cost.estimate(of, machine, threads, workers.max_num_workers, prices)
+        region = options.view_as(GoogleCloudOptions).region
+        return list(dataflow_cost.told(found, of, prices, region, len(own) == 2))
+
+    def run(self, build: Callable[[beam.Pipeline], object], name: str = "run") -> PipelineResult:
+        """See `Engine.run`.
+
+        Args:
+          build: puts the transforms into a pipeline.
+          name: the run's id.
+
+        Raises:
+          GoesOnElsewhere: it is submitted, or a template is written, and there is nothing to wait for.
+          JobFailed: the job has ended otherwise than well.
+        """
+        for said in self._conflicts():
+            log.warning("%s", said)
+        options = self._options(name)
+        cloud = options.view_as(GoogleCloudOptions)
+        self._submitting = cloud.job_name
+        self._job = job = submit(build, options)
+        self._submitting = None
+        if job is None:
+            raise GoesOnElsewhere(
+                f"the template of run {name} is written to {cloud.template_location}: a job that is made from it "
+                "scores what the plan of this run holds, and publishes it"
+            )
+        if not self._settings.dataflow.wait:
+            self._job = None
+            raise GoesOnElsewhere(
+                f"job {job.id} is submitted, and publishes by itself. Follow it with beam-score status; the same "
+                f"command without engine.dataflow.wait=false waits for it. To cancel it: {job.cancel_command}"
+            )
+        if self._stopped:
+            job.leave()
+        try:
+            return job.wait()
+        finally:
+            self._job = None
+
+    def stop(self) -> None:
+        """Leaves the job, or cancels it, as `engine.dataflow.on_interrupt` says; tells its id."""
+        job, self._job, self._stopped = self._job, None, True
+        if job is None:
+            if self._submitting:
+                always(
+                    f"job {self._submitting} may have been submitted meanwhile: the same command waits for it then, "
+                    "and gcloud dataflow jobs list --status=active shows it"
+                )
+            return
+        job.leave()
+        if self._settings.dataflow.on_interrupt == "cancel":
+            job.cancel()
+        else:
+            always(
+                f"job {job.id} goes on without this command, and publishes by itself; the same command waits for it "
+                f"again. To cancel it: {job.cancel_command}"
+            )
+
+    def _is_rehearsal(self, options: PipelineOptions) -> bool:
+        """Whether nothing of this can reach Google: then files may be local."""
+        return "localhost" in (options.view_as(GoogleCloudOptions).dataflow_endpoint or "")
+
+    def _options(self, run: str) -> PipelineOptions:
+        theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
+        refused = {_other(e) for e in theirs.get("experiments") or ()}
+        experiments = [f"--experiments={e}" for e in _EXPERIMENTS if e not in refused]
+        name = names.job_name(self._settings.dataflow.job_name, run)
+        ours = [f"--job_name={name}", f"--labels={_RUN_LABEL}={run.lower()}", *self._flags(), *experiments]
+        # Of an option that is given twice the last counts; lists are put together.
+        options = PipelineOptions([*ours, *self._beam_args])
+        options.view_as(SetupOptions).save_main_session = theirs.get("save_main_session", False)
+        if "number_of_worker_harness_threads" not in theirs:
+            threads = self._threads(options.view_as(WorkerOptions).machine_type)
+            options.view_as(DebugOptions).number_of_worker_harness_threads = threads
+        return options
+
+    def _flags(self, only: Collection[str] | None = None) -> list[str]:
+        """Our settings as Beam's options, those that are set; of `only` some."""
+        settings = self._settings.dataflow
+        values = {option: getattr(settings, name) for name, option in _OPTIONS.items() if only is None or name in only}
+        flags = [f"--{option}={value}" for option, value in values.items() if value is not None]
+        if settings.setup_file is not None and (only is None or "setup_file" in only):
+            flags.append(f"--setup_file={os.path.abspath(settings.setup_file)}")
+        if settings.public_ips is not None and (only is None or "public_ips" in only):
+            flags.append("--use_public_ips" if settings.public_ips else "--no_use_public_ips")
+        if only is None:
+            flags += ["--runner=DataflowRunner", *(f"--labels={k}={v}" for k, v in settings.labels.items())]
+        return flags
+
+    def _threads(self, machine_type: str) -> int | None:
+        if isinstance(self._settings.workers, int):
+            return self._settings.workers
+        try:
+            return names.machine(machine_type).vcpus
+        except ValueError:
+            return None  # told by `problems`
+
+    def _conflicts(self) -> list[str]:
+        """Where Beam's options say other than the job file: a sentence each."""
+        theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
+        ours = PipelineOptions(self._flags(self._settings.dataflow.model_fields_set)).get_all_options(drop_default=True)
+        keys = {option: f"engine.dataflow.{name}" for name, option in _OPTIONS.items()}
+        keys |= {"setup_file": "engine.dataflow.setup_file", "use_public_ips": "engine.dataflow.public_ips"}
+        if isinstance(self._settings.workers, int):
+            ours["number_of_worker_harness_threads"] = self._settings.workers
+            keys["number_of_worker_harness_threads"] = "engine.workers"
+        found = [
+            f"--{name}={theirs[name]} after -- wins over {keys[name]} of the job file, which is {value}"
+            for name, value in ours.items()
+            if theirs.get(name, value) != value
+        ]
+        refused = {_other(e) for e in theirs.get("experiments") or ()}
+        found += [
+            f"--experiments={_other(e)} after -- wins over {e}, which beam-score sets"
+            for e in _EXPERIMENTS
+            if e in refused
+        ]
+        return found
+
+
+def _other(experiment: str) -> str:
+    """The experiment that says the contrary."""
+    return {_ONE_PROCESS: _PROCESSES, _PROCESSES: _ONE_PROCESS}.get(experiment, "")
+
+
+def _said(option: str) -> str:
+    """The setting of an option, as a person writes it."""
+    return f"engine.dataflow.{option}"
+
+
+def _code_problems(options: PipelineOptions) -> list[str]:
+    """How the workers come by the code of this package."""
+    setup = options.view_as(SetupOptions).setup_file
+    if setup is None and options.view_as(WorkerOptions).sdk_container_image is None:
+        return [
+            "neither engine.dataflow.image nor engine.dataflow.setup_file is set: name an image that holds "
+            "beam-score (docs/dataflow.md), or the setup.py of its source, which each VM then installs as it starts"
+        ]
+    if setup is None:
+        return []
+    if os.path.basename(setup) != "setup.py":
+        return [f"engine.dataflow.setup_file: {setup}: Beam takes a file by the name of setup.py only"]
+    if not os.path.isfile(setup):
+        return [f"engine.dataflow.setup_file: {setup}: there is no such file"]
+    return []

@@ -1,0 +1,24 @@
+"""Beam's own words on standard error, kept back: what a worker raised is told by the command, in a sentence."""
+
+from __future__ import annotations
+
+import threading
+
+import grpc
+from apache_beam.runners.worker import sdk_worker
+
+_raised_in_a_thread = threading.excepthook
+
+
+def _without_hang_ups(raised: threading.ExceptHookArgs) -> None:
+    # Beam's threads that listen to a worker, or to the engine, print a traceback when it is gone.
+    if not isinstance(raised.exc_value, grpc.RpcError):
+        _raised_in_a_thread(raised)
+
+
+def keep_quiet() -> None:
+    """From now on, in this process."""
+    threading.excepthook = _without_hang_ups
+    # Beam (2.77) prints a worker's exception as well, with all that its text holds of a row; and where standard
+    # error is closed, it waits forever for the worker that failed to print.
+    sdk_worker.print = lambda *args, **kwargs: None

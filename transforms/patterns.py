@@ -1,0 +1,36 @@
+"""What a pattern of file names means, wherever the files are."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+
+MAGIC = re.compile(r"[*?\[]")
+"""What makes a name a pattern."""
+
+
+class NoFiles(ValueError):
+    """A pattern that matches nothing, or something that is no file. The text says what was looked for."""
+
+
+def is_hidden(path: str, pattern: str) -> bool:
+    """Whether a part of the path begins with _ or . and the pattern does not say so itself."""
+    asked = [p for p in pattern.split("/") if p[:1] in "_."]
+    return any(part[:1] in ("_", ".") for part in path.split("/")) and not asked
+
+
+def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path are what those of a pattern say, as `glob.glob(..., recursive=True)` has it:
+    `**` stands for any number of folders, and no pattern for a first dot that it does not have itself."""
+    if not pattern:
+        return not parts
+    first, *rest = pattern
+    if first == "**":
+        if not rest:
+            return bool(parts) and not any(part.startswith(".") for part in parts)
+        deeper = bool(parts) and not parts[0].startswith(".") and fits(parts[1:], pattern)
+        return fits(parts, rest) or deeper
+    if not parts or (parts[0].startswith(".") and not first.startswith(".")):
+        return False
+    return fnmatch.fnmatchcase(parts[0], first) and fits(parts[1:], rest)
