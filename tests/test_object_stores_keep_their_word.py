@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
@@ -196,3 +198,10 @@ def test_after_a_fork_both_processes_have_connections_of_their_own(client, at):
         os._exit(0 if right else 1)
     assert all(client.read(at / "x") == b"x" * 100_000 for _ in range(20))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_without_its_library_a_sentence_says_what_to_install():
+    code = "import sys; sys.modules['boto3'] = None; from transforms.objects import store_of; store_of('s3')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode
+    assert "pip install 'beam-score[s3]'" in ended.stderr.splitlines()[-1]

@@ -151,6 +151,7 @@ def test_a_replacement_takes_the_place_of_what_was_published(job):
     )
     assert outcome.code == 0
     assert all(len(rows) == sum(job.ids.values()) for rows in seen)  # whole, as long as it stood
+    assert len(clean(job.output).leftovers) == 2 * job.splits  # for readers that still go by it
     assert_result(StoreJob(job.output, "b"), B)
 
 
