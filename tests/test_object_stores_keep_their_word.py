@@ -71,7 +71,8 @@ def test_another_version_is_not_read(client, at):
 def test_what_is_not_there_is_told(client, at):
     assert client.info(at / "x") is None
     assert list(client.list(at)) == []
-    assert client.remove(at / "x") is False
+    client.remove(at / "x")
+    assert client.remove(at / "x", only="1") is False
     for call in (lambda: client.read(at / "x"), lambda: client.copy(at / "x", at / "y")):
         with pytest.raises(FileNotFoundError) as raised:
             call()
@@ -133,8 +134,8 @@ def test_a_folder_is_listed_in_order_with_or_without_what_is_below(client, at):
 
 def test_a_folder_of_thousands_is_listed_by_pages(client, at, store):
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda n: client.write(at / f"{n:04d}", [b"x"]), range(1_200)))
-    assert [f.path.name for f in client.list(at)] == [f"{n:04d}" for n in range(1_200)]
+        list(pool.map(lambda n: client.write(at / f"{n:04d}", [b"x"]), range(1_010)))
+    assert [f.path.name for f in client.list(at)] == [f"{n:04d}" for n in range(1_010)]
 
 
 @pytest.mark.parametrize("kind", ["status", "reset", "lost", "truncate"])
