@@ -16,6 +16,7 @@ from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.object_reads import StoreFails
+from transforms.objects import NoSuchPlace
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
 from transforms.sealed import Damaged
@@ -28,6 +29,7 @@ INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 _CODES: dict[type[Exception], int] = {
     JobError: WRONG,
     ModelError: WRONG,
+    NoSuchPlace: WRONG,
     PreprocessError: FAILED,
     EveryRowFails: FAILED,
     LostBlocks: FAILED,

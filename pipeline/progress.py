@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.status import RUNNING, Status, Watcher
 from pipeline.status_view import as_line, time_left
+from transforms import storage
 from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _EVERY_S = 0.25
+_EVERY_IN_STORE_S = 5
+"""A look lists the receipts, which a store charges for."""
+
 _LOG_EVERY_S = 30
 
 Show = Callable[[Status], None]
@@ -34,6 +38,7 @@ def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
         return
     over = threading.Event()
     watcher = Watcher(folder.output)
+    every_s = _EVERY_S if storage.has_folders(folder.path) else _EVERY_IN_STORE_S
 
     def look() -> None:
         # No run fails for want of a picture of it; what is wrong is told by those who need the files.
@@ -43,7 +48,7 @@ def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
                 show(status)
 
     def loop() -> None:
-        while not over.wait(_EVERY_S):
+        while not over.wait(every_s):
             look()
 
     thread = threading.Thread(target=loop, daemon=True)

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
+from transforms.objects import ObjectPath, check_bucket, is_object
 
 STILL_RUNNING = 4
 """Exit code."""
@@ -45,9 +46,9 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
     Raises:
       JobError: there is no such folder.
     """
-    if "://" in output:
-        raise JobError([f"{output}: only local folders can be looked at so far"])
-    if not Path(output).is_dir():
+    if is_object(output):
+        check_bucket(ObjectPath.parse(output))
+    elif not Path(output).is_dir():
         what = "is a file" if Path(output).exists() else "does not exist"
         raise JobError([f"{output} {what}, expected the output folder of a job (output.path of the job file)"])
     looks = until_over(Watcher(output), time.sleep) if watch else iter([Watcher(output).look()])

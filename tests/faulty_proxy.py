@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import email.utils
 import http.client
 import http.server
 import json
@@ -24,7 +25,8 @@ class Fault:
 
     Attributes:
       kind: `status` (answered so, and not passed on), `delay` (passed on later), `reset` (the connection breaks before
-        it is passed on), `lost` (it breaks after the request was carried out), `truncate` (half of the answer's body).
+        it is passed on), `lost` (it breaks after the request was carried out), `truncate` (half of the answer's body),
+        `before` and `after` (nothing is wrong with it; `call` is called before or after it is carried out).
       method, target: regular expressions for them, in full and anywhere.
       nth: which of the requests that match, from 1.
       times: how many of them in a row.
@@ -41,6 +43,7 @@ class Fault:
     each: bool = False
     status: int = 503
     seconds: float = 1.0
+    call: Callable[[], object] = lambda: None
     seen: int = 0
     done: int = 0
     known: set[tuple[str, str]] = dataclasses.field(default_factory=set)
@@ -75,6 +78,7 @@ class Proxy:
     """Attributes:
     port: where it listens, on 127.0.0.1.
     requests: all that came, in order of their ends.
+    ahead_s: seconds that the date of each answer is ahead of the clock.
     check: given (method, target, what sends a GET) of a request that changes something, may give a status that it is
       answered with; for conditions that the server behind does not know.
     """
@@ -82,6 +86,7 @@ class Proxy:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.check: Callable[[str, str, dict[str, str], Callable[[str], dict | None]], int | None] | None = None
+        self.ahead_s = 0.0
         self._faults: list[Fault] = []
         self._lock, self._changing = threading.Lock(), threading.Lock()
         self._upstream: tuple[str, int] | None = None
@@ -157,7 +162,11 @@ class Proxy:
             if kind == "status":
                 status = fault.status
                 return _answer(handler, status, [], f"injected {status}".encode())
+            if kind == "before":
+                fault.call()
             status, headers, content = self._pass_on(method, target, dict(handler.headers.items()), body)
+            if kind == "after":
+                fault.call()
             if kind == "lost":
                 return _break(handler)
             _answer(handler, status, headers, content, half=kind == "truncate")
@@ -196,6 +205,8 @@ class Proxy:
             connection.close()
         # A HEAD's answer tells the length of what it does not hold.
         length = [("Content-Length", answer.headers["Content-Length"])] if method == "HEAD" else []
+        if self.ahead_s and "Date" in answer.headers:
+            answer.headers.replace_header("Date", email.utils.formatdate(time.time() + self.ahead_s, usegmt=True))
         kept = [(n, v) for n, v in answer.getheaders() if n.lower() not in _HOP]
         return answer.status, kept + [h for h in length if h[1] is not None], content
 

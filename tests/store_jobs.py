@@ -28,6 +28,9 @@ ROWS = 4
 """A split; the last of each is refused."""
 
 
+ENOUGH = Budget(share=1.0)
+
+
 def nothing() -> None:
     pass
 
@@ -46,7 +49,7 @@ class StoreJob:
     output: str
     name: str = "a"
     splits: int = 3
-    budget: Budget = Budget(share=1.0)
+    budget: Budget = ENOUGH
 
     @property
     def ids(self) -> Counter:

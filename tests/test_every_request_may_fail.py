@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 import pytest
 from faulty_proxy import Fault, Request
@@ -12,7 +13,14 @@ from store_jobs import StoreJob, assert_result
 
 RUN, SECOND = "20260101T000000-aaaaaa", "20260101T000000-bbbbbb"
 READS = 6
-"""Kinds of requests that only look, of those that are denied in turn."""
+"""Requests that only look, of those that are denied in turn."""
+
+CHANGES = {"gs": 100, "s3": 8}
+"""Requests that change something, at most: the emulator of S3 is slow."""
+
+
+def some(store, among: list[int], most: int) -> list[int]:
+    return random.Random(store.scheme).sample(among, min(most, len(among)))
 
 
 def kind(request: Request) -> str:
@@ -30,6 +38,15 @@ def requests(store) -> list[Request]:
     return [r for r in store.proxy.requests if "calm" in r.target]
 
 
+def denied(call: Callable, *arguments: object) -> PermissionError | None:
+    """What a call raises; None where it had no need of what was denied."""
+    try:
+        call(*arguments)
+    except PermissionError as error:
+        return error
+    return None
+
+
 @pytest.mark.parametrize("how", ["status", "reset", "lost"])
 def test_a_run_whose_every_request_fails_once_does_not_notice(store, how):
     job = StoreJob(store.url("out"), splits=2)
@@ -42,7 +59,7 @@ def test_a_run_whose_every_request_fails_once_does_not_notice(store, how):
 def test_the_answer_to_any_change_may_be_lost(store, requests):
     changes = [n for n, r in enumerate(requests, 1) if r.method not in ("GET", "HEAD")]
     assert len(changes) > 10
-    for nth in changes:
+    for nth in some(store, changes, CHANGES[store.scheme]):
         job = StoreJob(store.url(f"lost-{nth}"), splits=1)
         with store.proxy.failing(fault := Fault("lost", target=f"lost-{nth}\\b", nth=nth)):
             assert job.launch(RUN).code == 0
@@ -58,15 +75,12 @@ def test_the_same_command_goes_on_after_any_request_was_denied(store, requests):
     changes = [nth for what, nth in of_kind.items() if not what.startswith(("GET", "HEAD"))]
     reads = [nth for nth in of_kind.values() if nth not in changes]
     failures = 0
-    for nth in changes + random.Random(1).sample(reads, READS):
+    for nth in some(store, changes, CHANGES[store.scheme]) + some(store, reads, READS):
         job = StoreJob(store.url(f"denied-{nth}"), splits=1)
         with store.proxy.failing(Fault("status", target=f"denied-{nth}\\b", nth=nth, times=10_000, status=403)):
-            try:
-                job.launch(RUN)
-            except PermissionError as error:
-                failures += 1
-                assert str(error.filename).startswith(job.output)
-                assert "denied" in error.strerror
+            raised = denied(job.launch, RUN)
+        assert raised is None or (raised.filename.startswith(job.output) and "denied" in raised.strerror)
+        failures += raised is not None
         job.launch(SECOND)
         assert_result(job)
-    assert failures > 10
+    assert failures > READS

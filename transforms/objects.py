@@ -44,13 +44,13 @@ class ObjectPath:
 
     @classmethod
     def parse(cls, text: str) -> ObjectPath:
-        """From `gs://bucket/key`. Raises ValueError, with what is wrong, for anything else."""
+        """From `gs://bucket/key`. Raises NoSuchPlace, with what is wrong, for anything else."""
         scheme, separator, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if not separator or scheme not in SCHEMES:
-            raise ValueError(f"{text}: expected a local path, gs://BUCKET/... or s3://BUCKET/...")
+            raise NoSuchPlace(f"{text}: expected a local path, gs://BUCKET/... or s3://BUCKET/...")
         if not bucket:
-            raise ValueError(f"{text}: names no bucket, expected {scheme}://BUCKET/...")
+            raise NoSuchPlace(f"{text}: names no bucket, expected {scheme}://BUCKET/...")
         return cls(scheme, bucket, key.strip("/"))
 
     def __str__(self) -> str:
@@ -98,6 +98,10 @@ class ObjectInfo:
     version: str
     crc32c: str | None
     updated: float
+
+
+class NoSuchPlace(ValueError):
+    """A text that says neither where a local file is nor where an object is."""
 
 
 class VersionMismatch(OSError):

@@ -31,8 +31,8 @@ Place = Path | ObjectPath
 
 
 def at(text: str) -> Place:
-    """Where a text says: `gs://...` and `s3://...` are objects, all else is local. Raises ValueError for a text that
-    is neither."""
+    """Where a text says: `gs://...` and `s3://...` are objects, all else is local. Raises
+    transforms.objects.NoSuchPlace for a text that is neither."""
     return ObjectPath.parse(text) if is_object(text) else Path(text)
 
 
