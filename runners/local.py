@@ -7,13 +7,19 @@ from collections.abc import Callable, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.runner import PipelineResult
 
 from runners import beam_options, processes
 from runners.engine import Engine
 from runners.layout import Layout
 from runners.settings import EngineSettings, available_cores
+
+# Beam (2.77) hands over what a step puts out at 10 MB, and every second from a thread of its own as well, which takes
+# no account of who is writing (`TimeBasedBufferingClosableOutputStream` in `runners/worker/data_plane.py`): what is
+# written between its `get` and `_clear` is lost, and half an element breaks the reader. Of 100,000 splits some
+# hundreds were never read, in every second run. Without a time limit there is no such thread.
+worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 

@@ -78,6 +78,23 @@ def launch(planned, workers=2, **between):
     return jobs.run_locally(lambda pipeline: chain(pipeline, planned, **between), workers)
 
 
+@pytest.mark.parametrize("round_", range(2))
+def test_no_split_of_very_many_is_lost_on_its_way_to_a_worker(round_, tmp_path):
+    # Some 10 MB, over more than a second: what Beam's own buffers lose.
+    count, seen = 100_000, tmp_path / "seen"
+
+    def note(found):
+        seen.write_text(f"{len(found)} {len(set(found))}")
+
+    def build(pipeline):
+        shards = pipeline | beam.Create([f"{n:05d}-0123abcd.jsonl" for n in range(count // 500)], reshuffle=False)
+        splits = shards | beam.FlatMap(lambda shard: ((shard, n) for n in range(500)))
+        return splits | beam.Reshuffle() | beam.combiners.ToList() | beam.Map(note)
+
+    jobs.run_locally(build, 2)
+    assert seen.read_text() == f"{count} {count}"
+
+
 def published(output):
     return sorted(p.name for p in output.glob("[pr]*/*")) if output.exists() else []
 
