@@ -26,6 +26,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.utils.subprocess_server import JavaJarServer
 
 from runners import beam_options, flink_cluster, job_service
+from runners.ended import EngineFailed
 from runners.engine import Engine
 from runners.flink_settings import EMBEDDED, host_and_port
 from runners.job_service import Program
@@ -188,7 +189,13 @@ class Flink(Engine):
         if jar is None:
             log.info(self._fetch_told())
             jar = JavaJarServer.path_to_beam_jar(f":runners:flink:{self._version()}:job-server:shadowJar")
-        jar = os.path.abspath(JavaJarServer.local_jar(jar, options.jar_cache_dir))
+        try:
+            jar = os.path.abspath(JavaJarServer.local_jar(jar, options.jar_cache_dir))
+        except (RuntimeError, OSError):
+            raise EngineFailed(
+                f"Beam could not fetch a job server for Flink {self._version()} from the network: take one from Beam's "
+                f"releases on a machine that can, and name it in engine.flink.job_server_jar or {JAR}"
+            ) from None
         configuration = folder / "conf"
         configuration.mkdir()
         (configuration / "config.yaml").write_text(self._configuration(folder))

@@ -10,10 +10,13 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jobs
 import pyarrow as pa
+
+_WITHIN_S = 120
 
 FOLDER = "BEAM_SCORE_TEST_FAULTS"
 
@@ -24,6 +27,8 @@ class Fails(BaseException):
 
 def order(folder: Path, fault: str, output: Path) -> None:
     """Orders a fault of workers whose `FOLDER` this is, once a split of the job with this output is done."""
+    for left in ("held", "go on"):
+        (folder / left).unlink(missing_ok=True)
     (folder / "ordered").write_text(str(output))
     (folder / "ordered").rename(folder / fault)
 
@@ -38,6 +43,13 @@ def trip(rows: pa.RecordBatch) -> pa.RecordBatch:
                     os.unlink(folder / name)  # of many workers one
                     fault(folder)
     return rows
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    until = time.monotonic() + _WITHIN_S
+    while not true():
+        assert time.monotonic() < until, f"not within {_WITHIN_S} s"
+        time.sleep(0.02)
 
 
 def _kill(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import dirty
@@ -66,7 +65,7 @@ def test_a_machine_that_is_lost_costs_no_row(plenty, expected, model, flink_jars
     job = parse_job(settings(plenty, model, tmp_path / "out", on(flink_cluster, flink_jars)))
     launched = threading.Thread(target=lambda: outcomes.append(run(job)))
     launched.start()
-    wait_until(lambda: (folder / "held").exists() or not launched.is_alive())
+    faults.wait_until(lambda: (folder / "held").exists() or not launched.is_alive())
     before = len(jobs.staged(tmp_path / "out"))
     flink_cluster.kill_task_manager()
     flink_cluster.start_task_manager()
@@ -76,10 +75,3 @@ def test_a_machine_that_is_lost_costs_no_row(plenty, expected, model, flink_jars
     assert [outcome.code for outcome in outcomes] == [0]
     assert before > 0
     dirty.assert_same(tmp_path / "out", expected)
-
-
-def wait_until(true) -> None:
-    until = time.monotonic() + _WITHIN_S
-    while not true():
-        assert time.monotonic() < until, f"not within {_WITHIN_S} s"
-        time.sleep(0.02)
