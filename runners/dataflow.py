@@ -105,6 +105,11 @@ class Dataflow(Engine):
                 for name in ("temp_location", "staging_location", "template_location")
                 if given[name] and (why := names.folder_problem(given[name]))
             ]
+        if given["num_workers"] and given["num_workers"] > given["max_num_workers"]:
+            found.append(
+                f"{given['num_workers']} VMs to begin with (num_workers), and at most {given['max_num_workers']} "
+                "(max_workers): raise the one, or lower the other"
+            )
         found += _code_problems(options)
         found += [
             f"Beam's options: --{name} would be stored in the job, where all who may see the job may read it: give "
@@ -283,11 +288,6 @@ class Dataflow(Engine):
 def _other(experiment: str) -> str:
     """The experiment that says the contrary."""
     return {_ONE_PROCESS: _PROCESSES, _PROCESSES: _ONE_PROCESS}.get(experiment, "")
-
-
-def _said(option: str) -> str:
-    """The setting of an option, as a person writes it."""
-    return f"engine.dataflow.{option}"
 
 
 def _code_problems(options: PipelineOptions) -> list[str]:

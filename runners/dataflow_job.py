@@ -141,9 +141,12 @@ class Job:
         self._left.set()
 
     def cancel(self) -> None:
-        """Asks the service to cancel the job."""
-        self._client.modify_job_state(self.id, "JOB_STATE_CANCELLED")
-        always(f"job {self.id} is being cancelled: {GOES_ON}")
+        """Asks the service to cancel the job, and says what came of it."""
+        try:
+            self._client.modify_job_state(self.id, "JOB_STATE_CANCELLED")
+            always(f"job {self.id} is being cancelled: {GOES_ON}")
+        except (GoogleAPICallError, GoogleAuthError, OSError) as error:
+            always(f"job {self.id} goes on: Dataflow does not cancel it ({error}). To cancel it: {self.cancel_command}")
 
     def _messages(self) -> list[str]:
         """Logs what is new, and gives the errors among it."""

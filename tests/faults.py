@@ -1,43 +1,42 @@
 """Things that go wrong in a worker because a test has ordered it, each once.
 
-A test writes a file named for a fault into the folder that an environment variable names, and `trip`, as the
-preprocess function of a job, carries it out and takes the order away. In the launcher, which tries the first rows in
-its main thread, nothing goes wrong.
+A test orders a fault by `order`, and `trip`, as the preprocess function of a job, carries it out and takes the order
+away: as soon as some work of the job is done, and some is in hand.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
+import jobs
 import pyarrow as pa
 
 FOLDER = "BEAM_SCORE_TEST_FAULTS"
-
-AFTER_BLOCKS = 16
-"""A process does so many before anything goes wrong in it, so that some work is done, and some is in hand."""
-
-_blocks = itertools.count(1)
 
 
 class Fails(BaseException):
     """What fails a bundle, and is not taken for the fault of a row."""
 
 
+def order(folder: Path, fault: str, output: Path) -> None:
+    """Orders a fault of workers whose `FOLDER` this is, once a split of the job with this output is done."""
+    (folder / "ordered").write_text(str(output))
+    (folder / "ordered").rename(folder / fault)
+
+
 def trip(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Changes nothing in the rows."""
-    folder = os.environ.get(FOLDER)
-    works = threading.current_thread() is not threading.main_thread()
-    if folder is not None and works and next(_blocks) >= AFTER_BLOCKS:
+    if FOLDER in os.environ:
+        folder = Path(os.environ[FOLDER])
         for name, fault in _FAULTS.items():
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(Path(folder, name))
-                fault(Path(folder))
+                if jobs.staged(Path((folder / name).read_text())):
+                    os.unlink(folder / name)  # of many workers one
+                    fault(folder)
     return rows
 
 

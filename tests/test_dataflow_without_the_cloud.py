@@ -148,7 +148,8 @@ def test_beams_own_options_win_and_that_is_said():
 
 
 def test_beams_own_options_are_judged_as_the_job_file_is():
-    found = "\n".join(engine({}, "--project=123", "--machine_type=huge").problems())
+    found = "\n".join(engine({}, "--project=123", "--machine_type=huge", "--num_workers=30").problems())
+    assert "30 VMs to begin with (num_workers), and at most 20 (max_workers)" in found
     assert "Beam's options: --project: 123 is a project's number" in found
     assert "Beam's options: --machine_type: 'huge' is no machine type" in found
 
@@ -324,6 +325,16 @@ def test_ctrl_c_before_there_is_a_job_says_that_there_may_be_one(tmp_path, model
         time.sleep(0.02)
     service.taking.set()
     assert running.wait().code == 130
+
+
+def test_a_job_that_cannot_be_cancelled_is_said_to_go_on(tmp_path, model, service, forks):
+    service.fate = Fate(hangs=True, forbidden=["PUT job"])
+    running = waiting(forks, "run", job_file(tmp_path, model("dense"), on_interrupt="cancel"), *service.beam)
+    running.signal(signal.SIGINT)
+    ended = running.wait()
+    (job_id,) = service.jobs
+    assert ended.code == 130
+    assert f"job {job_id} goes on: Dataflow does not cancel it (403" in ended.said
 
 
 def test_ctrl_c_cancels_the_job_where_that_is_asked_for(tmp_path, model, service, forks):

@@ -15,7 +15,7 @@ import faults
 import jobs
 import pytest
 from apache_beam import coders
-from outcomes import Result
+from dirty import Published
 
 from pipeline.job import parse_job
 from pipeline.launch import run
@@ -24,14 +24,19 @@ from transforms.block import Block, BlockCoder
 
 LOCAL = {"runner": "local"}
 
+MOST_SHUFFLED = 6_000
+"""Bytes, for a few splits: their descriptors twice, and their numbers as they are done."""
+
 
 def flink(jars: Path, **settings) -> dict:
     """Flink's embedded cluster, as `engine` of a job."""
-    return {"runner": "flink", "flink": {"job_server_jar": str(jars / "job-server.jar"), **settings}}
+    return {"runner": "flink", "flink": {"job_server_jar": str(jars / "job-server.jar")} | settings}
 
 
 def standalone(jars: Path, cluster) -> dict:
-    return flink(jars, master=cluster.master, worker_pool=cluster.pool)
+    """The cluster that runs beside the tests, as `engine` of a job."""
+    jar = str(jars / "job-server-for-cluster.jar")
+    return flink(jars, job_server_jar=jar, master=cluster.master, worker_pool=cluster.pool)
 
 
 class CountingCoder(BlockCoder):
@@ -67,13 +72,14 @@ def data(tmp_path_factory):
 def expected(data, model, tmp_path_factory):
     """By format, what one thread of this process makes of it."""
     output = tmp_path_factory.mktemp("expected")
-    return {f: result(data, f, model, output / f, LOCAL | {"workers": 1}) for f in dirty.FORMATS}
+    one = LOCAL | {"workers": 1}
+    return {f: Published.of(scored(data, f, model, output / f, one)) for f in dirty.FORMATS}
 
 
-def result(data, format_, model, output, engine) -> Result:
+def scored(data, format_, model, output, engine) -> Path:
     outcome = run(parse_job(dirty.job(data, format_, model("echo_and_multiply"), output, engine=engine)))
     assert outcome.code == 0
-    return Result.of(output)
+    return output
 
 
 def test_every_kind_of_bad_row_is_among_them(expected):
@@ -85,13 +91,13 @@ def test_every_kind_of_bad_row_is_among_them(expected):
 
 def test_threads_change_nothing(data, expected, model, tmp_path):
     for format_ in dirty.FORMATS:
-        dirty.assert_same(result(data, format_, model, tmp_path / format_, LOCAL), expected[format_])
+        dirty.assert_same(scored(data, format_, model, tmp_path / format_, LOCAL), expected[format_])
 
 
 def test_flink_in_a_jvm_changes_nothing_and_no_row_is_serialized(data, expected, model, flink_jars, tmp_path):
     with counted_encodings() as encoded:
         for format_ in dirty.FORMATS:
-            dirty.assert_same(result(data, format_, model, tmp_path / format_, flink(flink_jars)), expected[format_])
+            dirty.assert_same(scored(data, format_, model, tmp_path / format_, flink(flink_jars)), expected[format_])
     assert encoded == []
 
 
@@ -100,12 +106,13 @@ def test_a_flink_cluster_changes_nothing_and_shuffles_descriptors_only(
 ):
     for format_ in dirty.FORMATS:
         output = tmp_path / format_
-        found = result(data, format_, model, output, standalone(flink_jars, flink_cluster))
+        engine = standalone(flink_jars, flink_cluster) | {"split_bytes": "64KiB"}
+        found = scored(data, format_, model, output, engine)
         dirty.assert_same(found, expected[format_])
         job = flink_cluster.ask(f"/jobs/{flink_cluster.jobs()[-1]['jid']}")
         shuffled = sum(vertex["metrics"]["read-bytes"] for vertex in job["vertices"])
-        splits = jobs.manifest(output)["counts"]["splits"]
-        assert shuffled < 2000 + 1000 * splits, f"{format_}: {shuffled} bytes shuffled for {splits} splits"
+        read = sum(path.stat().st_size for path in data.glob(f"*.{format_}"))
+        assert shuffled < MOST_SHUFFLED < read / 8, f"{format_}: {shuffled} bytes shuffled, {read} read"
 
 
 def test_prism_changes_nothing(data, expected, model, tmp_path):
@@ -113,24 +120,30 @@ def test_prism_changes_nothing(data, expected, model, tmp_path):
         pytest.skip(f"there is no Prism on this machine: put one on the path, or name it in {BINARY}")
     with counted_encodings() as encoded:
         for format_ in dirty.FORMATS:
-            found = result(data, format_, model, tmp_path / format_, {"runner": "prism"})
+            found = scored(data, format_, model, tmp_path / format_, {"runner": "prism"})
             dirty.assert_same(found, expected[format_])
     assert encoded == []
 
 
 @pytest.mark.parametrize("begins", ["local", "flink"])
-def test_a_run_is_killed_on_one_engine_and_ended_on_another(begins, data, expected, model, flink_jars, tmp_path):
+def test_a_run_is_killed_on_one_engine_and_ended_on_another(begins, model, flink_jars, tmp_path):
     engines = {"local": LOCAL, "flink": flink(flink_jars)}
-    order = tmp_path / "faults"
-    order.mkdir()
-    (order / "kill group").touch()
     ends = next(name for name in engines if name != begins)
-    settings = dirty.job(data, "csv", model("echo_and_multiply"), tmp_path / "out", preprocess="faults:trip")
+    folder, output = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    dirty.write_plenty(folder)
+    settings = dirty.job(folder, "csv", model("echo_and_multiply"), output, preprocess="faults:trip")
     path = tmp_path / "job.yaml"
-    path.write_text(json.dumps(settings | {"engine": settings["engine"] | engines[begins]}))
-    killed = jobs.cli("run", str(path), TMPDIR=str(tmp_path), **{faults.FOLDER: str(order)})
-    assert killed.returncode == 1 and signal.SIGKILL.name in killed.stderr
-    done = len(jobs.staged(tmp_path / "out"))
-    assert done > 0
-    run(parse_job(settings | {"engine": settings["engine"] | engines[ends]}))
-    dirty.assert_same(Result.of(tmp_path / "out"), expected["csv"])
+    path.write_text(json.dumps(settings | {"engine": dirty.PLENTY | engines[begins] | {"workers": 2}}))
+    faults.order(tmp_path, "kill group", output)
+    killed = jobs.cli("run", str(path), TMPDIR=str(tmp_path), **{faults.FOLDER: str(tmp_path)})
+    assert killed.returncode == 1, killed.stderr
+    assert signal.SIGKILL.name in killed.stderr
+    assert jobs.staged(output)
+    run(parse_job(settings | {"engine": dirty.PLENTY | engines[ends] | {"workers": 2}}))
+    whole = settings | {
+        "engine": dirty.PLENTY | LOCAL,
+        "output": settings["output"] | {"path": str(tmp_path / "whole")},
+    }
+    run(parse_job(whole))
+    dirty.assert_same(output, Published.of(tmp_path / "whole"))

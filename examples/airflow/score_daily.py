@@ -62,4 +62,4 @@ def score_daily():
     score()
 
 
-score_daily()
+a_day = score_daily()

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 POM = Path(__file__).parent / "pom.xml"
+START = Path(__file__).parent / "Start.java"
 OPENED = [
     f"java.base/{package}"
     for package in (
@@ -35,6 +36,7 @@ OPENED = [
 
 _MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _FETCHED_WITHIN_S = 900
+_COMPILED_WITHIN_S = 60
 _LINE = 72  # bytes a line of a manifest
 
 
@@ -43,14 +45,15 @@ class Missing(Exception):
 
 
 def fetched() -> Path:
-    """A folder with `lib/`, all jars, and `job-server.jar`, which Java runs.
+    """A folder with `lib/`, all jars; and two that Java runs: `job-server.jar`, and `job-server-for-cluster.jar`, for
+    a cluster that is started from the same `lib/`.
 
     Raises:
       Missing: there is no Java, or no Maven, or it could not fetch them.
     """
-    if shutil.which("java") is None:
-        raise Missing("java is not installed (11 or later)")
-    version = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    if shutil.which("javac") is None:
+        raise Missing("a JDK is not installed (11 or later)")
+    version = hashlib.sha256(b"".join(p.read_bytes() for p in (POM, START, Path(__file__)))).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "beam-score-tests"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"flink-{version}"
@@ -60,7 +63,10 @@ def fetched() -> Path:
             fresh = cache / f"flink-{version}-fetching"
             shutil.rmtree(fresh, ignore_errors=True)
             _fetch(fresh / "lib")
-            _write_thin_jar(fresh / "job-server.jar", fresh / "lib")
+            names = " ".join(f"lib/{jar.name}" for jar in sorted((fresh / "lib").glob("*.jar")))
+            _write_jar(fresh / "job-server.jar", [f"Main-Class: {_MAIN}", f"Class-Path: {names}"])
+            subprocess.run(["javac", "-d", str(fresh), str(START)], check=True, timeout=_COMPILED_WITHIN_S)
+            _write_jar(fresh / "job-server-for-cluster.jar", ["Main-Class: Start"], fresh / "Start.class")
             fresh.rename(folder)
     return folder
 
@@ -77,15 +83,12 @@ def _fetch(lib: Path) -> None:
         raise Missing(f"Maven could not fetch Flink's jars: {' '.join(done.stdout.split())[:500]}")
 
 
-def _write_thin_jar(path: Path, lib: Path) -> None:
-    """A jar that is a manifest: the classes are in those that it names."""
-    lines = [
-        "Manifest-Version: 1.0",
-        f"Main-Class: {_MAIN}",
-        f"Add-Opens: {' '.join(OPENED)}",
-        f"Class-Path: {' '.join(f'lib/{jar.name}' for jar in sorted(lib.glob('*.jar')))}",
-    ]
+def _write_jar(path: Path, attributes: list[str], *classes: Path) -> None:
+    """A jar that is little more than a manifest: the classes are in `lib/`."""
+    lines = ["Manifest-Version: 1.0", f"Add-Opens: {' '.join(OPENED)}", *attributes]
     with zipfile.ZipFile(path, "w") as jar:
+        for file in classes:
+            jar.write(file, file.name)
         jar.writestr("META-INF/MANIFEST.MF", "".join(map(_wrapped, lines)) + "\r\n")
         jar.writestr("simplelogger.properties", "org.slf4j.simpleLogger.defaultLogLevel=warn\n")
 
