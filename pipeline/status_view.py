@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
-from transforms.objects import ObjectPath, check_bucket, is_object
+from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
 
 STILL_RUNNING = 4
 """Exit code."""
@@ -44,10 +44,15 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
     """Prints the status of an output folder, once or until its run ends. Returns the exit code.
 
     Raises:
-      JobError: there is no such folder.
+      JobError: there is no such folder, or it may not be looked at.
     """
     if is_object(output):
-        check_bucket(ObjectPath.parse(output))
+        try:
+            check_bucket(ObjectPath.parse(output))
+        except (FileNotFoundError, PermissionError) as error:
+            raise JobError([f"{error.filename}: {error.strerror}"]) from error
+        except NoSuchPlace as error:
+            raise JobError([str(error)]) from error
     elif not Path(output).is_dir():
         what = "is a file" if Path(output).exists() else "does not exist"
         raise JobError([f"{output} {what}, expected the output folder of a job (output.path of the job file)"])

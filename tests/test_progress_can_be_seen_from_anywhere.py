@@ -455,7 +455,7 @@ def test_on_a_terminal_both_commands_show_speed_and_time_left(tmp_path, model):
     assert code == 0 and re.search(r"\d+/\d+ splits  [\d,]+ rows  [\d,]+ rows/s  \S+ s left", text), text
 
 
-@pytest.mark.parametrize("name", ["no-such-folder", "file", "gs://bucket/out"])
+@pytest.mark.parametrize("name", ["no-such-folder", "file", "ftp://bucket/out"])
 def test_a_folder_that_is_none_is_told_in_one_sentence(tmp_path, name):
     (tmp_path / "file").write_text("")
     output = name if "://" in name else str(tmp_path / name)
