@@ -1,6 +1,8 @@
 """What an engine is sent, and what a launch opens, whatever the number of splits and small files."""
 
 import random
+import threading
+import time
 
 import apache_beam as beam
 import jobs
@@ -9,6 +11,7 @@ import pytest
 from pipeline.begin import freeze
 from pipeline.build import build
 from pipeline.standing import Standing
+from transforms.many import each
 from transforms.read import format_module
 from transforms.run_folder import read_plan
 from transforms.splits import FileRange, Split
@@ -72,3 +75,20 @@ def test_a_small_parquet_file_is_not_opened_to_be_cut(planned, tmp_path):
     assert (whole.start, whole.end, whole.bytes) == (0, -1, small)
     with pytest.raises(OSError, match="not-there"):
         format_module("parquet").cut(nowhere, large, 1 << 20, settings)
+
+
+def test_of_many_quick_calls_none_needs_a_thread_and_slow_ones_share_some():
+    caller = threading.get_ident()
+    assert each(lambda item: (item, threading.get_ident()), range(5000), 8) == [(n, caller) for n in range(5000)]
+    met = threading.Barrier(2, timeout=60)  # passed only by two at once
+
+    def slow(item):
+        if item == 2000:
+            time.sleep(0.1)
+        elif item in (3000, 4000):
+            met.wait()
+        return item
+
+    assert each(slow, range(5000), 8) == list(range(5000))
+    with pytest.raises(ZeroDivisionError):
+        each(lambda item: 1 // (4999 - item), range(5000), 8)

