@@ -87,7 +87,7 @@ def test_a_run_that_is_discarded_while_it_lives_says_so(stage, tmp_path):
     discarded = stage.forks.start(*stage.command("job", output), disk=stops)
     discarded.wait_stopped()
     stops = stopping_at("receipt.link", output, tmp_path / "second")
-    anew = stage.forks.start(*stage.command("job", output, "--restart"), disk=stops)
+    anew = stage.forks.start(*stage.command("job", output, "--restart", "--drop-replaced"), disk=stops)
     anew.wait_stopped()
     discarded.go_on()
     ended = discarded.wait()
@@ -102,7 +102,7 @@ def test_a_run_that_is_discarded_while_it_lives_says_so(stage, tmp_path):
 @pytest.mark.parametrize("round_", range(3))
 def test_a_restart_beside_a_run_that_lives_makes_one_output(round_, stage, tmp_path):
     rng, output = random.Random(f"{SEED} {round_}"), tmp_path / "out"
-    commands = [stage.command("job", output), stage.command("job", output, "--restart")]
+    commands = [stage.command("job", output), stage.command("job", output, "--restart", "--drop-replaced")]
     ended = [process.wait() for process in start_staggered(stage, rng, *commands)]
     for process in ended:
         assert_told(process.code, process.said)
@@ -146,7 +146,7 @@ def test_a_zombie_of_a_discarded_run_publishes_nothing(stage, tmp_path):
     zombie = stage.forks.start(*stage.command("job", output), disk=stops)
     zombie.wait_stopped()
     stops = stopping_at("part.open", output, tmp_path / "second")
-    anew = stage.forks.start(*stage.command("job", output, "--restart"), disk=stops)
+    anew = stage.forks.start(*stage.command("job", output, "--restart", "--drop-replaced"), disk=stops)
     anew.wait_stopped()
     zombie.go_on()
     ended = zombie.wait()
