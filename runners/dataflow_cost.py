@@ -16,7 +16,7 @@ class Prices:
 
     Attributes:
       region: that they are for.
-      as_of: the month in which they were looked up.
+      as_of: when they were list prices, in words.
     """
 
     region: str
@@ -25,7 +25,7 @@ class Prices:
     memory_gb_hour_usd: float
 
 
-LIST = Prices("us-central1", "2025-01", 0.056, 0.003557)
+LIST = Prices("us-central1", "date unknown: check them", 0.056, 0.003557)
 """The one region that is known here. Others cost up to some half more."""
 
 OVERHEAD = 1.5

@@ -410,7 +410,7 @@ def test_prices_of_another_region_are_not_passed_off_as_its_own():
     told = "\n".join(
         engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"}).estimate(lambda: Measured(1e9, 1e-6, 1000))
     )
-    assert "list prices of us-central1, 2025-01, and not of europe-west4" in told
+    assert "list prices of us-central1, date unknown: check them, and not of europe-west4" in told
 
 
 # --- how the workers come by the code ---
