@@ -9,14 +9,13 @@ from collections.abc import Callable
 
 import google_crc32c
 import pyarrow as pa
+from small_blocks import blocks_of
 
 from pipeline.begin import freeze
 from pipeline.protocol import Work, bring_to_verdict
 from pipeline.standing import Standing
 from transforms import storage
-from transforms.block import NO_REJECTED, REJECTED_SCHEMA, ROW, Block
 from transforms.manifest import read_manifest
-from transforms.read import new_attempt
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split
@@ -98,16 +97,7 @@ class StoreJob:
         writer.finish_bundle()
 
     def _blocks(self, split: int):
-        source, attempt = f"{self.name}{split}", new_attempt()
-        ids = [f"{self.name}{split}-{row}" for row in range(ROWS - 1)]
-        rows = pa.RecordBatch.from_pydict({ROW: pa.array(range(len(ids)), pa.int64()), "id": ids}).select(["id"])
-        letter = dict.fromkeys(REJECTED_SCHEMA.names) | {
-            "row": ROWS - 1, "rows": 1, "stage": "read", "reason": "malformed", "message": "m",
-            "errors": [], "payload_cut": False, "payload_kind": "text",
-        }  # fmt: skip
-        refused = pa.RecordBatch.from_pylist([letter], schema=REJECTED_SCHEMA)
-        yield Block(split, attempt, 0, source, rows, refused, began=1.0)
-        yield Block(split, attempt, 1, source, rows.slice(0, 0), NO_REJECTED, total=ROWS, began=1.0)
+        return blocks_of(split, f"{self.name}{split}", [f"{self.name}{split}-{row}" for row in range(ROWS - 1)])
 
 
 def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:

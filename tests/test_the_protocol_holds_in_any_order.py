@@ -17,6 +17,7 @@ import pytest
 import turns
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from small_blocks import blocks_of
 from turns import Actor, Killed, Turns
 
 from pipeline.begin import freeze
@@ -25,8 +26,6 @@ from pipeline.mistakes import JobError
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.standing import Standing
 from transforms import disk
-from transforms.block import NO_REJECTED, REJECTED_SCHEMA, ROW, Block
-from transforms.read import new_attempt
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split
@@ -60,16 +59,7 @@ class SmallJob:
         return Counter((f"{self.name}{split}", ROWS - 1) for split in range(self.splits))
 
     def blocks(self, split: int):
-        source, attempt = f"{self.name}{split}", new_attempt()
-        ids = self.ids(split)
-        rows = pa.RecordBatch.from_pydict({ROW: pa.array(range(len(ids)), pa.int64()), "id": ids}).select(["id"])
-        letter = dict.fromkeys(REJECTED_SCHEMA.names) | {
-            "row": ROWS - 1, "rows": 1, "stage": "read", "reason": "malformed", "message": "m",
-            "errors": [], "payload_cut": False, "payload_kind": "text",
-        }  # fmt: skip
-        refused = pa.RecordBatch.from_pylist([letter], schema=REJECTED_SCHEMA)
-        yield Block(split, attempt, 0, source, rows, refused, began=1.0)
-        yield Block(split, attempt, 1, source, rows.slice(0, 0), NO_REJECTED, total=ROWS, began=1.0)
+        return blocks_of(split, f"{self.name}{split}", self.ids(split))
 
     def work(self, output: str, run: str, budget: Budget) -> Work:
         """A launch of it; `run` is the id that it gives to a run it begins."""
