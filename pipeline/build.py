@@ -47,6 +47,7 @@ def build(
     shards: Sequence[str],
     budget: Budget,
     keep_replaced: bool = True,
+    chains: int = 1,
 ) -> beam.PCollection:
     """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
     descriptors of splits are ever serialized.
@@ -54,17 +55,22 @@ def build(
     Args:
       shards: names of the plan's shards.
       keep_replaced: see `transforms.verdict.roll_forward`.
+      chains: see `runners.engine.Engine`. Each has an equal share of the splits, from Plan to WriteParts.
     """
     folder: RunFolder = write.folder
     contract = steps.read.columns
-    return (
-        pipeline
-        | "Plan" >> PlannedSplits(folder, shards)
-        | "Read" >> Read(steps.read, functools.partial(is_done, folder))
-        | "Validate" >> Validate(contract, steps.read.payload)
-        | "Preprocess" >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function)
-        | "Infer" >> Infer(steps.call)
-        | "Postprocess" >> Postprocess(steps.outputs)
-        | "WriteParts" >> WriteParts(write)
-        | "Commit" >> Commit(folder, budget, write.schema, keep_replaced)
-    )
+    written = []
+    for i in range(chains):
+        name = f"{i + 1}/" if chains > 1 else ""
+        written.append(
+            pipeline
+            | f"{name}Plan" >> PlannedSplits(folder, shards, (i, chains))
+            | f"{name}Read" >> Read(steps.read, functools.partial(is_done, folder))
+            | f"{name}Validate" >> Validate(contract, steps.read.payload)
+            | f"{name}Preprocess" >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function)
+            | f"{name}Infer" >> Infer(steps.call)
+            | f"{name}Postprocess" >> Postprocess(steps.outputs)
+            | f"{name}WriteParts" >> WriteParts(write)
+        )
+    done = written[0] if chains == 1 else written | "Written" >> beam.Flatten()
+    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import nullcontext
 
+import apache_beam as beam
+
 from pipeline import interrupts, logs
 from pipeline.begin import clock, new_run, pinned, plan_run
 from pipeline.build import Steps, build
@@ -128,7 +130,10 @@ def _launch(
         reset_reject_count(Counts.of(done).reasons)
 
     def work() -> None:
-        engine.run(lambda pipeline: build(pipeline, steps, write, plan["shards"], budget, keep_replaced), folder.run)
+        def put(pipeline: beam.Pipeline) -> beam.PCollection:
+            return build(pipeline, steps, write, plan["shards"], budget, keep_replaced, engine.chains)
+
+        engine.run(put, folder.run)
 
     cpu, running = time.process_time(), None
     try:

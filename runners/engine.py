@@ -36,9 +36,12 @@ class Engine(Protocol):
     Attributes:
       in_one_process: whether the workers are threads of this process, and see its flags
         (`transforms.read.STOP` and `DRAIN`).
+      chains: how many times the graph holds the chain from Plan to WriteParts. More than one only for an engine that
+        has one thread go through all that a chain is given.
     """
 
     in_one_process: bool
+    chains: int = 1
 
     def problems(self) -> list[str]:
         """What is wrong with settings and Beam's options, or not there, a sentence each; in a second, and before

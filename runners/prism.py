@@ -26,6 +26,7 @@ _HOW = (
     f"releases, and name it in engine.prism.binary or {BINARY}, or put it on the path"
 )
 _FOR_EVER_S = 10_000_000
+_NO_SPLITS = "--experiments=prism_disable_sdf_split"
 
 
 class Prism(Engine):
@@ -50,6 +51,13 @@ class Prism(Engine):
         apart = options.view_as(DebugOptions).lookup_experiment("use_loopback_process_worker", False)
         return options.view_as(PortableOptions).environment_type == "LOOPBACK" and not apart
 
+    @property
+    def chains(self) -> int:
+        # Prism makes one bundle of all that waits for a stage, and one thread goes through it. It would split those
+        # that seem to make no progress (its README, 2.77), by chance, and into up to 8: more than memory was reckoned
+        # for. Stages beside each other it runs at once, 8 at most.
+        return self._settings.layout.threads
+
     def problems(self) -> list[str]:
         found = beam_options.problems(self._beam_args, "prism", _OURS)
         binary = self._binary()
@@ -69,7 +77,7 @@ class Prism(Engine):
             self._program = Program("Prism", command, f"localhost:{port}", os.environ, folder)
             try:
                 self._program.wait_until_ready()
-                flags = [*self._flags, f"--job_endpoint={self._program.endpoint}"]
+                flags = [_NO_SPLITS, *self._flags, f"--job_endpoint={self._program.endpoint}"]
                 pipeline = beam.Pipeline(PrismRunner(), PipelineOptions(flags))
                 build(pipeline)
                 return job_service.wait_for(pipeline.run(), self._program, self._stopping)

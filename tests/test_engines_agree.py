@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import signal
+import threading
+import time
+from collections import defaultdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -115,14 +118,42 @@ def test_a_flink_cluster_changes_nothing_and_shuffles_descriptors_only(
         assert shuffled < MOST_SHUFFLED < read / 8, f"{format_}: {shuffled} bytes shuffled, {read} read"
 
 
-def test_prism_changes_nothing(data, expected, model, tmp_path):
+@pytest.fixture
+def prism():
     if not (os.environ.get(BINARY) or shutil.which("prism")):
         pytest.skip(f"there is no Prism on this machine: put one on the path, or name it in {BINARY}")
+    return {"runner": "prism"}
+
+
+def test_prism_changes_nothing(data, expected, model, prism, tmp_path):
     with counted_encodings() as encoded:
         for format_ in dirty.FORMATS:
-            found = scored(data, format_, model, tmp_path / format_, {"runner": "prism"})
+            found = scored(data, format_, model, tmp_path / format_, prism)
             dirty.assert_same(found, expected[format_])
     assert encoded == []
+
+
+def test_prism_has_as_many_threads_at_work_at_once_as_it_was_told(model, prism, tmp_path):
+    engine = prism | dirty.PLENTY | {"workers": 2}
+    settings = dirty.job(
+        dirty.write_plenty(tmp_path), "csv", model("echo_and_multiply"), tmp_path / "out",
+        preprocess="test_engines_agree:note_thread", engine=engine,
+    )  # fmt: skip
+    _SEEN.clear()
+    assert run(parse_job(settings)).code == 0
+    del _SEEN[threading.main_thread().ident]  # that of the trial
+    both, either = max(s[0] for s in _SEEN.values()), min(s[-1] for s in _SEEN.values())
+    begin, end = min(s[0] for s in _SEEN.values()), max(s[-1] for s in _SEEN.values())
+    assert len(_SEEN) == 2 and either - both > 0.5 * (end - begin), _SEEN
+
+
+_SEEN: defaultdict[int, list[float]] = defaultdict(list)
+
+
+def note_thread(rows):
+    """Preprocesses nothing, and notes by thread when."""
+    _SEEN[threading.get_ident()].append(time.monotonic())
+    return rows
 
 
 @pytest.mark.parametrize("begins", ["local", "flink"])

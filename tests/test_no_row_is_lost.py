@@ -99,12 +99,13 @@ def published(output):
     return sorted(p.name for p in output.glob("[pr]*/*")) if output.exists() else []
 
 
-def test_every_row_is_predicted_or_rejected_in_every_split_and_in_the_run(people, model):
+@pytest.mark.parametrize("chains", [1, 3])
+def test_every_row_is_predicted_or_rejected_in_every_split_and_in_the_run(people, model, chains):
     tmp_path, rows, bad = people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply"), rejects={"budget": "5%"}))
     assert planned.splits > 4
-    none = Budget(rows=0, share=None)
-    jobs.run_locally(lambda p: build(p, planned.steps, planned.write, read_plan(planned.folder)["shards"], none), 2)
+    none, shards = Budget(rows=0, share=None), read_plan(planned.folder)["shards"]
+    jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, none, chains=chains), 2)
     receipts = jobs.receipts(planned.folder)  # over budget: staging stays to be looked at
     assert [r.split for r in receipts] == list(range(planned.splits))
     for receipt in receipts:

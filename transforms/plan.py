@@ -103,21 +103,25 @@ class PlannedSplits(beam.PTransform):
 
     Only the names of the plan's shards are in the graph, so that a launch does not grow with the
     number of files (Dataflow refuses requests of some 10 MB).
+
+    Args:
+      share: (i, n): only every n-th of the splits, from the i-th on. All of them by default.
     """
 
-    def __init__(self, folder: RunFolder, shards: Sequence[str]):
+    def __init__(self, folder: RunFolder, shards: Sequence[str], share: tuple[int, int] = (0, 1)):
         super().__init__()
-        self.folder, self.shards = folder, shards
+        self.folder, self.shards, self.share = folder, shards, share
 
     def expand(self, begin):
         return (
             begin
             # Create's own reshuffle would lose the order.
             | "Shards" >> beam.Create(self.shards, reshuffle=False)
-            | "Splits" >> beam.FlatMap(_splits_of, self.folder).with_output_types(Split)
+            | "Splits" >> beam.FlatMap(_splits_of, self.folder, self.share).with_output_types(Split)
             | beam.Reshuffle()
         )
 
 
-def _splits_of(shard: str, folder: RunFolder) -> Iterator[Split]:
-    return read_shard(folder, shard)
+def _splits_of(shard: str, folder: RunFolder, share: tuple[int, int]) -> Iterator[Split]:
+    first, of = share
+    return (split for split in read_shard(folder, shard) if split.id % of == first)
