@@ -330,7 +330,7 @@ def when_some_are_done(process, output, least=3):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_with_the_splits_left(tmp_path, model, sign):
     write_many(tmp_path / "data")
-    job, output = slow_job(tmp_path, model), tmp_path / "out"
+    job, output = slow_job(tmp_path, model, model={"batch_rows": 64}, engine={"block_bytes": "8KiB"}), tmp_path / "out"
     process = jobs.start("run", job)
     when_some_are_done(process, output)
     process.send_signal(sign)
