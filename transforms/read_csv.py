@@ -170,7 +170,8 @@ class _Parser:
             ragged.append((bad.number - 1, bad.actual_columns))
             return "skip"
 
-        return pacsv.read_csv(
+        # Not `read_csv`: that hands each text to a thread of its own, which a small file pays twice as much for.
+        reader = pacsv.open_csv(
             pa.BufferReader(text),
             pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
             pacsv.ParseOptions(
@@ -188,6 +189,7 @@ class _Parser:
                 null_values=[n if is_utf8 else n.encode().decode("latin-1") for n in nulls],
             ),
         )
+        return pa.Table.from_batches(reader, reader.schema)
 
     def _is_binary(self, name: str) -> bool:
         column = self._settings.contract_columns.get(name)
