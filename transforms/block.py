@@ -17,10 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.payload import Origin, clip
+from transforms.sources import Files, Source
 from transforms.tally import add_tally
 
 ROW = "#row"
-"""Name of the int64 column of `Block.rows` that holds each row's number in its file."""
+"""Name of the int64 column of `Block.rows` that holds each row's number in its file; where a block is of several
+files, `transforms.sources.places` tells file and number of each."""
 
 FAULTS = "#faults"
 """Name of the optional column of `Block.rows` in which a reader leaves what is wrong with single
@@ -70,13 +72,13 @@ NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Some consecutive rows of one file, the good ones and the refused ones together.
+    """Some consecutive rows of one file, or all of several small ones, the good and the refused ones together.
 
     Attributes:
       split: id of the unit of work (see `transforms.splits.Split`) that the rows came from.
       attempt: made anew each time a split is read; tells retries and zombies apart.
       seq: 0, 1, 2 ... within the attempt.
-      source: path of the one file that the rows are from.
+      source: path of the one file that the rows are from; or several whole files (`transforms.sources`).
       rows: the rows still good: `ROW`, the data columns by name, then `input/NAME` (after
         Preprocess) and `output/NAME` (after RunInference).
       rejected: the rows refused so far, in `REJECTED_SCHEMA`.
@@ -90,7 +92,7 @@ class Block:
     split: int
     attempt: str
     seq: int
-    source: str
+    source: Source
     rows: pa.RecordBatch
     rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
@@ -290,7 +292,7 @@ class BlockCoder(beam.coders.Coder):
             "split": block.split,
             "attempt": block.attempt,
             "seq": block.seq,
-            "source": block.source,
+            "source": block.source if isinstance(block.source, str) else [block.source.paths, block.source.rows],
             "total": block.total,
             "tally": dict(block.tally),
             "began": block.began,
@@ -313,6 +315,8 @@ class BlockCoder(beam.coders.Coder):
             is_batch = meta["origin"].pop("batch")
             data = _from_ipc(parts[3]) if is_batch else pa.py_buffer(parts[3])
             meta["origin"] = Origin(data=data, **meta["origin"])
+        if not isinstance(meta["source"], str):
+            meta["source"] = Files(*map(tuple, meta["source"]))
         return Block(rows=_from_ipc(parts[1]), rejected=_from_ipc(parts[2]), **meta)
 
     def estimate_size(self, block: Block) -> int:

@@ -9,28 +9,32 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.sources import Source, places
+
 
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
     """Dead letters, as `dead_letter_rows` makes them, as JSON Lines."""
     return pl.from_arrow(table).write_ndjson().encode()
 
 
-def dead_letter_rows(rejected: pa.RecordBatch, source: str, run: str) -> pa.RecordBatch:
+def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.RecordBatch:
     """What is known of refused rows, with whose they are.
 
     The payload is text where it is UTF-8, else base64; `payload_encoding` says which.
 
     Args:
       rejected: in `REJECTED_SCHEMA`.
-      source: the file that they are from.
+      source: that of their block.
       run: id of the run.
     """
     count = rejected.num_rows
     text, encoding = _as_text(rejected["payload"], rejected["payload_kind"])
+    files, numbers = places(source, rejected["row"].to_numpy())
     columns = {
         "run": pa.repeat(pa.scalar(run), count),
-        "source": pa.repeat(pa.scalar(source), count),
-        **{name: rejected[name] for name in ("row", "rows", "stage", "reason", "column", "message", "errors")},
+        "source": files,
+        "row": pa.array(numbers, pa.int64()),
+        **{name: rejected[name] for name in ("rows", "stage", "reason", "column", "message", "errors")},
         "payload": text,
         "payload_encoding": encoding,
         "payload_cut": rejected["payload_cut"],

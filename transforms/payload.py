@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,17 @@ class Origin:
         from transforms.framing import record_spans
 
         return record_spans(self.data, self.format, self.delimiter, self.quote)
+
+
+def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
+    """What the rows of several whole files were parsed from, numbered through from 0; all of one kind, or None."""
+    first = origins[0]
+    if first is None:
+        return None
+    if isinstance(first.data, pa.RecordBatch):
+        return dataclasses.replace(first, data=pa.concat_batches([o.data for o in origins]))
+    # A file may lack its last line end, and a blank line is no record.
+    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(o.data for o in origins)))
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from transforms.block import ROW, Block
 from transforms.in_hand import Rows
+from transforms.sources import place
 
 
 class Places:
@@ -34,7 +35,7 @@ class Places:
 
     def _row(self, position: int) -> tuple[str, int]:
         block = self._block(position)
-        return self._blocks[block].source, self._numbers[block][position - self._ends[block]].as_py()
+        return place(self._blocks[block].source, self._numbers[block][position - self._ends[block]].as_py())
 
     def _block(self, position: int) -> int:
         return bisect.bisect_right(self._ends, position) - 1

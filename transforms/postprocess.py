@@ -17,6 +17,7 @@ from transforms.block import ROW, Block, Fault, reject_rows
 from transforms.contract import Strict
 from transforms.infer import OUTPUT
 from transforms.model import Tensor
+from transforms.sources import places
 from transforms.tensors import not_finite, numpy_dtype, output_type, to_numpy
 
 
@@ -175,8 +176,8 @@ def postprocess(block: Block, plan: OutputPlan) -> Block:
     rows = block.rows
     columns = {f.name: rows[f.name] for f in plan.keep}
     if plan.position:
-        columns["source"] = pa.repeat(pa.scalar(block.source, pa.string()), rows.num_rows)
-        columns["row"] = rows[ROW]
+        columns["source"], numbers = places(block.source, rows[ROW].to_numpy())
+        columns["row"] = pa.array(numbers)
     for name, how in plan.outputs.items():
         columns |= interpret(name, rows[OUTPUT + name], plan.tensors[name], how)
     made = pa.RecordBatch.from_pydict({f.name: _as(columns[f.name], f.type) for f in plan.schema}, plan.schema)

@@ -35,6 +35,8 @@ from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged, check_unless_asked_for
 from transforms.object_reads import Ahead, StoreFails
 from transforms.payload import Origin
+from transforms.small_files import Together
+from transforms.sources import Source
 from transforms.splits import FileRange, Split
 
 if TYPE_CHECKING:
@@ -157,29 +159,35 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     range is begun, and before the total is given, without which nothing of a split counts. StoreFails where a store
     does not give an object: that is no fault of its rows.
     """
-    module = format_module(settings.format)
     seq = total = 0
     started = time.time()
-    source = split.ranges[0].path if split.ranges else ""
     empty = empty_rows(settings)
     begun: dict[str, str | None] = {}
-    with Ahead(split.ranges) as ahead:
-        for range_ in split.ranges:
-            source = range_.path
-            began = time.perf_counter()
-            ahead.turn_of(range_)
-            for chunk in _chunks(module, range_, settings, begun):
-                from_ = chunk.source or source
-                block = Block(split.id, attempt, seq, from_, chunk.rows, chunk.rejected, chunk.origin, began=started)
-                yield block.with_tally(read_s=time.perf_counter() - began)
-                if STOP.is_set():
-                    raise Stopped("the run is stopping")
-                seq, total = seq + 1, total + block.count
-                empty = chunk.rows.slice(0, 0)
-                began = time.perf_counter()
+    began = time.perf_counter()
+    for source, chunk in _pieces(split, settings, begun):
+        block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
+        yield block.with_tally(read_s=time.perf_counter() - began)
+        if STOP.is_set():
+            raise Stopped("the run is stopping")
+        seq, total = seq + 1, total + block.count
+        empty = chunk.rows.slice(0, 0)
+        began = time.perf_counter()
     for path, version in begun.items():
         check_unless_asked_for(path, version)
-    yield Block(split.id, attempt, seq, source, empty, total=total, began=started)
+    last = split.ranges[-1].path if split.ranges else ""
+    yield Block(split.id, attempt, seq, last, empty, total=total, began=started)
+
+
+def _pieces(split: Split, settings: ReadSettings, begun: dict[str, str | None]) -> Iterator[tuple[Source, Chunk]]:
+    """The chunks of all ranges, in order, those of small files joined, with where their rows are from."""
+    module, together = format_module(settings.format), Together(settings)
+    with Ahead(split.ranges) as ahead:
+        for range_ in split.ranges:
+            ahead.turn_of(range_)
+            yield from together.of(range_.path, _chunks(module, range_, settings, begun))
+            if STOP.is_set():
+                raise Stopped("the run is stopping")
+        yield from together.rest()
 
 
 def _chunks(

@@ -22,6 +22,7 @@ from transforms.receipt import Receipt, new_file_counts
 from transforms.receipts import put
 from transforms.redact import without_values
 from transforms.run_folder import RunFolder
+from transforms.sources import Files, place
 from transforms.tally import add_tally
 
 _EXAMPLES = 3
@@ -144,7 +145,8 @@ def _example(block: Block, reason: str) -> str:
     number = pc.index(block.rejected["reason"], reason).as_py()
     letter = block.rejected.select(["row", "column", "message"]).slice(number, 1).to_pylist()[0]
     column = "" if letter["column"] is None else f", column {letter['column']!r}"
-    return f"{reason}: {block.source} row {letter['row']}{column}: {without_values(letter['message'])}"
+    file, row = place(block.source, letter["row"])
+    return f"{reason}: {file} row {row}{column}: {without_values(letter['message'])}"
 
 
 _REJECTS = _RejectCount()
@@ -196,17 +198,30 @@ class _Attempt:
         self._next += 1
         self._rows += read
         self._tally = add_tally(self._tally, block.tally)
-        if predicted or block.rejected.num_rows:
-            file = self._files.setdefault(block.source, new_file_counts())
-            file["read"] += read
-            file["predicted"] += predicted
-            file["rejected"] = add_tally(file["rejected"], rejected)
-            file["stretches"] = add_tally(file["stretches"], stretches)
+        if isinstance(block.source, Files):
+            self._count_files(block.source, block.rejected)
+        elif predicted or block.rejected.num_rows:
+            self._count_file(block.source, predicted, rejected, stretches)
         if predicted:
             self._predictions.add(block.rows)
         if block.rejected.num_rows:
             self._rejected.add(dead_letter_rows(block.rejected, block.source, self._folder.run))
         self._write_s += time.perf_counter() - began
+
+    def _count_file(self, path: str, predicted: int, rejected: Mapping[str, int], stretches: Mapping[str, int]) -> None:
+        file = self._files.setdefault(path, new_file_counts())
+        file["read"] += predicted + sum(rejected.values())
+        file["predicted"] += predicted
+        file["rejected"] = add_tally(file["rejected"], rejected)
+        file["stretches"] = add_tally(file["stretches"], stretches)
+
+    def _count_files(self, files: Files, letters: pa.RecordBatch) -> None:
+        """Of a block that holds whole files: what is not refused is predicted; `finish` compares the sums."""
+        refused, _ = files.of(letters["row"].to_numpy())
+        by_file = {at: letters.filter(pa.array(refused == at)) for at in np.unique(refused).tolist()}
+        for at, (path, rows) in enumerate(zip(files.paths, files.rows, strict=True)):
+            rejected = reason_counts(by_file[at])[0] if at in by_file else {}
+            self._count_file(path, rows - sum(rejected.values()), rejected, {})
 
     def finish(self, total: int) -> None:
         """Closes the parts and gives the receipt; where another attempt was first, drops its own."""
