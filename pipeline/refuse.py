@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from pipeline.begin import describe, new_run
@@ -39,8 +39,8 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     storage.replace(output / name, content)
     part = {"path": name, "kind": "rejected", "rows": len(letters), "bytes": len(content), "crc32c": checksum(content)}
     header = describe(prepared, print_, standing) | {"run": run, "engine": None}
-    failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings([]))
-    storage.replace(output / FAILED, json.dumps(failed, indent=1).encode())
+    failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
+    storage.replace(output / FAILED, orjson.dumps(failed, option=orjson.OPT_INDENT_2))
     if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
         # What an earlier refusal left; a run that was scored still needs its own.
         for file in standing.failed["files"]:

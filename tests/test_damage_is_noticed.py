@@ -1,6 +1,5 @@
 """Files of the protocol that are not what was written are passed over or told of, never believed."""
 
-import contextlib
 import json
 import shutil
 
@@ -38,8 +37,8 @@ def test_what_is_sealed_is_opened_as_it_was_or_not_at_all():
     for at in range(len(sealed)):
         spoilt = bytearray(sealed)
         spoilt[at] ^= 1
-        with contextlib.suppress(Damaged):
-            assert unseal(bytes(spoilt)) == unseal(sealed)  # white space between what counts
+        with pytest.raises(Damaged, match="damaged"):
+            unseal(bytes(spoilt))
     for content in (b"", b"{}", b"[]", b"null", b"\xff", sealed[:-1], b'{"a": 1}'):
         with pytest.raises(Damaged, match="damaged"):
             unseal(content)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from transforms import storage
-from transforms.receipt import Counts, Receipt, new_file_counts
+from transforms.receipt import Counts, new_file_counts
 from transforms.run_folder import STAGING, RunFolder
 from transforms.sealed import Damaged, seal, unseal
 from transforms.spans import busy_seconds
@@ -44,7 +45,7 @@ def _read(path: storage.Place) -> dict[str, Any] | None:
 def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
     """A manifest. Raises Unreadable."""
     try:
-        found = json.loads(content)
+        found = orjson.loads(content)
         if {"run", "fingerprint", "files", "counts"} <= found.keys():
             return found
     except (ValueError, AttributeError):
@@ -102,12 +103,16 @@ def _named(tally: Mapping[str, float], prefix: str) -> dict[str, int]:
     return {name.removeprefix(prefix): int(n) for name, n in sorted(tally.items()) if name.startswith(prefix)}
 
 
-def timings(receipts: Sequence[Receipt]) -> dict[str, Any]:
-    """Seconds by stage, summed over all workers; and the clock from the first split read on."""
-    counts = Counts.of(receipts)
-    seconds = max((r.ended for r in receipts), default=0) - min((r.began for r in receipts), default=0)
+def timings(counts: Counts, spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Seconds by stage, summed over all workers; and the clock from the first split read on.
+
+    Args:
+      counts: of all splits.
+      spans: of each split, (began, ended).
+    """
+    seconds = max((ended for _, ended in spans), default=0) - min((began for began, _ in spans), default=0)
     seconds = max(seconds, 0)  # a clock may have been set back meanwhile
-    busy = busy_seconds([(r.began, r.ended) for r in receipts])
+    busy = busy_seconds(spans)
     return {
         "first_read_to_last_receipt_s": round(seconds, 3),
         "rows_per_s": round(counts.read / busy) if busy > 0 else None,

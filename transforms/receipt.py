@@ -17,7 +17,7 @@ def new_file_counts() -> dict[str, Any]:
     return {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Part:
     """A file of predictions or dead letters.
 
@@ -87,10 +87,14 @@ class Counts:
     def of(cls, receipts: Iterable[Receipt]) -> Counts:
         total = cls()
         for receipt in receipts:
-            total.tally = add_tally(total.tally, receipt.tally)
-            for source, file in receipt.files.items():
-                total.add(source, file)
+            total.take(receipt)
         return total
+
+    def take(self, receipt: Receipt) -> None:
+        """Adds a receipt."""
+        self.tally = add_tally(self.tally, receipt.tally)
+        for source, file in receipt.files.items():
+            self.add(source, file)
 
     def add(self, source: str, file: Mapping[str, Any]) -> None:
         """Adds what one receipt says of one file."""

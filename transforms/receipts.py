@@ -8,11 +8,14 @@ version that counts, so all say the same.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from transforms import storage
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
+
+_READ_AT_ONCE = 4096
 
 
 def standing(folder: RunFolder, split: int) -> Receipt | None:
@@ -65,6 +68,10 @@ def put(folder: RunFolder, receipt: Receipt) -> bool:
     return True
 
 
-def collect(folder: RunFolder, splits: int) -> list[Receipt | None]:
-    """The receipts that count, in the order of the splits; None for those still to be done."""
-    return storage.each(lambda split: standing(folder, split), range(splits))
+def collect(folder: RunFolder, splits: int) -> Iterator[Receipt | None]:
+    """The receipts that count, in the order of the splits; None for those still to be done.
+
+    They come some thousands at a time: one takes 2 kB, and who adds them up need not hold them all."""
+    for at in range(0, splits, _READ_AT_ONCE):
+        several = range(at, min(at + _READ_AT_ONCE, splits))
+        yield from storage.each(lambda split: standing(folder, split), several)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import google_crc32c
+import orjson
 
 from transforms import storage
 
-_SEAL = "crc32c"
+_SEAL = b'{"crc32c":"%s",'
+_SEAL_BYTES = len(_SEAL % bytes(8))
 
 
 class Damaged(ValueError):
@@ -23,9 +24,9 @@ def checksum(content: bytes) -> str:
 
 
 def seal(fields: Mapping[str, Any]) -> bytes:
-    """Fields as JSON, with the checksum of them all."""
-    # Without indentation: that is written by Python, this by C, ten times as fast.
-    return json.dumps({_SEAL: checksum(json.dumps(fields).encode()), **fields}).encode()
+    """Fields, at least one, as JSON, the first being the checksum of all that follows it."""
+    rest = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)[1:]
+    return _SEAL % checksum(rest).encode() + rest
 
 
 def unseal(content: bytes, name: str = "") -> dict[str, Any]:
@@ -37,12 +38,11 @@ def unseal(content: bytes, name: str = "") -> dict[str, Any]:
     Raises:
       Damaged: not a byte of it is to be believed.
     """
-    try:
-        fields = json.loads(content)
-        if fields.pop(_SEAL) == checksum(json.dumps(fields).encode()):
-            return fields
-    except (ValueError, KeyError, AttributeError, TypeError):
-        pass
+    rest = content[_SEAL_BYTES:]
+    if content[:_SEAL_BYTES] == _SEAL % checksum(rest).encode():
+        fields = orjson.loads(content)
+        del fields["crc32c"]
+        return fields
     raise Damaged(f"{name}: damaged: its content does not fit its checksum")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from transforms import storage
@@ -24,7 +24,6 @@ from transforms.manifest import (
     current_run,
     parse,
     published,
-    read_manifest,
     record,
     timings,
 )
@@ -128,17 +127,15 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
 
 def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
     plan = read_plan(folder)
-    receipts = _all(collect(folder, plan["splits"]))
-    counts = Counts.of(receipts)
+    counts, parts, spans = _add_up(collect(folder, plan["splits"]))
     if counts.read != counts.predicted + counts.rejected:
         raise CommitError(
             f"{counts.read} rows read, {counts.predicted} predicted, {counts.rejected} rejected: nothing is published"
         )
-    for receipt in receipts:
-        _check_rows(receipt)
     broken = budget.broken(counts)
     decision = OVER_BUDGET if broken else PUBLISH
-    parts = [p for r in receipts for p in r.parts if not broken or p.kind == "rejected"]
+    if broken:
+        parts = [p for p in parts if p.kind == "rejected"]
     if not broken and not any(p.kind == "predictions" for p in parts):
         parts = [_empty_part(folder, plan["job"]["output"], schema), *parts]
     named = _final_names(folder, parts)
@@ -148,7 +145,7 @@ def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) ->
         broken,
         counts,
         [dataclasses.asdict(part) | {"path": path} for part, path in named],
-        timings(receipts) | {"start_up_s": plan["start_up_s"]},
+        timings(counts, spans) | {"start_up_s": plan["start_up_s"]},
     )
     return {
         "number": number,
@@ -159,14 +156,27 @@ def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) ->
     }
 
 
-def _all(receipts: Sequence[Receipt | None]) -> list[Receipt]:
-    """Raises CommitError where one is missing: whatever arrived, the plan says what must be there."""
-    if missing := [split for split, receipt in enumerate(receipts) if receipt is None]:
+def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], list[tuple[float, float]]]:
+    """The sums of the receipts of all splits, the parts, and when each split was at work. No receipt is kept: of very
+    many they would take most of the memory.
+
+    Raises CommitError where one is missing: whatever arrived, the plan says what must be there.
+    """
+    counts, parts, spans, missing = Counts(), [], [], []
+    for split, receipt in enumerate(receipts):
+        if receipt is None:
+            missing.append(split)
+            continue
+        _check_rows(receipt)
+        counts.take(receipt)
+        parts += receipt.parts
+        spans.append((receipt.began, receipt.ended))
+    if missing:
         raise CommitError(
-            f"{len(missing)} of {len(receipts)} splits have no receipt (first: {missing[:5]}): their rows are not "
-            "accounted for, so nothing is published; the same command again reads just these"
+            f"{len(missing)} of {len(missing) + len(spans)} splits have no receipt (first: {missing[:5]}): their rows "
+            "are not accounted for, so nothing is published; the same command again reads just these"
         )
-    return list(receipts)
+    return counts, parts, spans
 
 
 def _counts(verdict: Mapping[str, Any]) -> Counts:
@@ -213,13 +223,12 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
       Overtaken: another run is published here, or this one was discarded.
     """
     output, manifest = storage.at(folder.output), verdict["manifest"]
-    before = manifest["replaces"]
+    before, content = manifest["replaces"], orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
     try:
         for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
             storage.make_folder(output / kind)
             storage.each(lambda p: storage.publish(folder.parts / p[0], output / p[1]), _of_kind(verdict, kind))
             storage.sync_folder(output / kind)
-        content = json.dumps(manifest, indent=1).encode()
         if verdict["decision"] == PUBLISH:
             before = _settle(folder, manifest, content)
         elif storage.has_folders(output) or _is_begun(folder):
@@ -233,7 +242,10 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
         if not published(folder.output, folder.run):
             raise Overtaken(_DISCARDED.format(folder.run)) from None
     # Over budget staging stays: with a higher budget the same job publishes without scoring again.
-    standing = read_manifest(folder.output)
+    # Read, and not taken to be there; but a manifest of very many files is not made into Python twice.
+    there = storage.read(output / MANIFEST)
+    standing = manifest if there == content else None if there is None else parse(there, output / MANIFEST)
+    del there, content
     if standing is None or standing["run"] != folder.run:
         return manifest
     try:
