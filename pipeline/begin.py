@@ -169,7 +169,7 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
     """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
-    files = [vars(f) | {"predicted_before": 0} for f in prepared.files]
+    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # of very many no second list
     if prepared.parent is not None:
         files = prepared.parent.files_on_record()
     return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}

@@ -239,11 +239,13 @@ def replay(
 
     with shown() as show:
         outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced, parent)
-    accounted = accounting(parent, outcome.manifest)
     if as_json:
         print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
         print_summary(Console(), settings.output.path, outcome)
+    # After what was published: that stands whatever this finds.
+    accounted = accounting(parent, outcome.manifest)
+    if not as_json:
         Console().print(f"accounted    {accounted}", soft_wrap=True)
     raise typer.Exit(outcome.code)
 

@@ -41,6 +41,9 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     header = describe(prepared, print_, standing) | {"run": run, "engine": None}
     failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
     storage.replace(output / FAILED, orjson.dumps(failed, option=orjson.OPT_INDENT_2))
+    if storage.size(output / name) is None:
+        # A clean that looked between the two took them for leftovers; now that they are on record none does.
+        storage.replace(output / name, content)
     if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
         # What an earlier refusal left; a run that was scored still needs its own.
         for file in standing.failed["files"]:

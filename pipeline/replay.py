@@ -249,11 +249,12 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
     before, after = parent.record["counts"], manifest["counts"]
     by_path = {i["path"]: i for i in manifest["inputs"]}
     for file in parent.files:
-        refused, read = sum(file["rejected"].values()), by_path[file["path"]]["read"]
+        refused, read = sum(file["rejected"].values()), by_path.get(file["path"], {"read": 0})["read"]
         if read < refused or (read > refused and not file["stretches"]):
             raise CommitError(
                 f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
-                "the rows are not all accounted for"
+                f"the rows are not all accounted for; what run {manifest['run']} has written stands, and is not to be "
+                "relied on: please report it"
             )
     over = [who for who, of in (("the parent", parent.record), ("this replay", manifest)) if of["verdict"] != DONE]
     won = after["read"] - before["rejected"]

@@ -15,6 +15,8 @@ from transforms.objects import is_object
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
 _PIECE = 64 * 1024
+SMALL_BYTES = 64 << 10
+"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
 # zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
 # this many bytes give 4 MiB at the most.
 _ZSTD_PIECE = 128
@@ -52,6 +54,15 @@ def compression_of(path: str, version: str | None = None) -> str | None:
     if is_object(path) and version is not None:
         return _compression_of_object(path, version)
     return _compression_of(path, version)
+
+
+def is_compressed(path: str, size: int, split_bytes: int, version: str | None = None) -> bool:
+    """Whether a file that is to be cut is compressed. Of a small one, which is one range anyway, told by its name:
+    all that rests on it is how heavy its split is taken to be, and opening thousands of files once more takes longer
+    than reading them."""
+    if size <= min(SMALL_BYTES, split_bytes):
+        return _kind(b"", path) is not None
+    return compression_of(path, version) is not None
 
 
 @functools.lru_cache(1 << 16)  # at launch each file is looked at twice, and a request takes its time

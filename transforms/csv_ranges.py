@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from transforms import csv_records
-from transforms.compression import RawStream, compression_of, open_file, open_stream
+from transforms.compression import RawStream, is_compressed, open_file, open_stream
 from transforms.csv_header import header_of
 from transforms.objects import is_object
 from transforms.read import ReadSettings, UnusableFile
@@ -26,7 +26,7 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
     Every byte is looked at, since the number of a range's first row is that of the records before
     it; a file without quotes by several threads. Raises OSError.
     """
-    compressed = compression_of(path, version) is not None
+    compressed = is_compressed(path, size, split_bytes, version)
     whole = FileRange(path, size, bytes=size * 4 if compressed else size)
     if compressed or size <= split_bytes * 1.5:
         return [whole]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import stretch
-from transforms.compression import Damaged, compression_of, open_file, open_stream
+from transforms.compression import Damaged, is_compressed, open_file, open_stream
 from transforms.framing import line_end_positions, line_spans
 from transforms.json_rows import LineParser, too_large
 from transforms.payload import MAX_PAYLOAD_BYTES, Origin
@@ -52,7 +52,7 @@ def _refuse_utf16(head: bytes) -> None:
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes` that end at line ends; a compressed file is one range."""
-    compressed = compression_of(path, version) is not None
+    compressed = is_compressed(path, size, split_bytes, version)
     if compressed or size <= split_bytes * 1.5:
         return [FileRange(path, size, bytes=size * 4 if compressed else size)]
     starts = [0]

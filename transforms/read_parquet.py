@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
-from transforms.compression import open_file
+from transforms.compression import SMALL_BYTES, open_file
 from transforms.contract import Column
 from transforms.convert import carry, convert, faults_column, fits
 from transforms.names import near_miss
@@ -32,9 +32,6 @@ _HELD_BYTES = 64 << 20
 
 _READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""
-
-_SMALL_BYTES = 64 << 10
-"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 """What pyarrow raises on damaged files."""
@@ -54,7 +51,7 @@ def columns_of(path: str, settings: ReadSettings, version: str | None = None) ->
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of whole row groups, of about `split_bytes` of the used columns each."""
-    if size <= min(_SMALL_BYTES, split_bytes):
+    if size <= min(SMALL_BYTES, split_bytes):
         return [FileRange(path, size, bytes=size)]
     try:
         with _open(path, version) as (file, _):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ CURRENT = "current.json"
 """Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
 
 SHARD_SPLITS = 500
+
+_RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRange)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
     names = []
     for at in range(0, len(splits), SHARD_SPLITS):
         shard = splits[at : at + SHARD_SPLITS]
-        content = b"\n".join(orjson.dumps([s.id, [tuple(vars(r).values()) for r in s.ranges]]) for s in shard)
+        content = b"\n".join(orjson.dumps([s.id, [_RANGE(r) for r in s.ranges]]) for s in shard)
         # The name tells what is in it: two launches at once that plan the same write the same.
         names.append(f"{len(names):05d}-{checksum(content)}.jsonl")
         storage.create_if_absent(folder.shard(names[-1]), content)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PART = 4
 """A file is small where so many of its size fit into a block."""
 
+_MOST_FILES = 256
+"""In a block: their chunks are held until then, and one takes some 10 kB however few its rows are."""
+
 
 class Together:
     """Joins the chunks of small files that are read one after the other.
@@ -76,7 +79,8 @@ class Together:
     def _goes_with(self, chunk: Chunk) -> bool:
         before = self._held[-1][1]
         return (
-            self._rows + chunk.rows.num_rows <= self._most_rows
+            len(self._held) < _MOST_FILES
+            and self._rows + chunk.rows.num_rows <= self._most_rows
             and self._bytes + chunk.rows.nbytes <= self._most_bytes
             and chunk.rows.schema == before.rows.schema
             and _kind(chunk.origin) == _kind(before.origin)
