@@ -194,7 +194,7 @@ class TemplateLines:
                 skipped.append(bad.number - 1)
                 return "skip"
 
-            table = pacsv.read_csv(
+            reader = pacsv.open_csv(  # `read_csv` hands each text to another thread
                 pa.BufferReader(picked.data),
                 pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
                 pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
@@ -202,6 +202,7 @@ class TemplateLines:
                     column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
                 ),
             )
+            table = pa.Table.from_batches(reader, reader.schema)
             # Lines of only white space are rows here: without them the counts agree.
             if table.num_rows + len(skipped) == len(lines):
                 break
