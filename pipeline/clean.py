@@ -8,8 +8,10 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
+from pipeline.elsewhere import at_work
 from pipeline.mistakes import JobError
 from pipeline.standing import Standing
+from runners.elsewhere import Found as JobFound
 from transforms import storage
 from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
 from transforms.receipts import collect
@@ -59,17 +61,18 @@ class Found:
         return sum(leftover.bytes for leftover in self.leftovers)
 
 
-def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found:
+def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_jobs: bool = False) -> Found:
     """Removes leftovers.
 
     Args:
       dry_run: whether to only look.
       unfinished: whether to discard a run that is not finished, too, if nobody is at work on it.
+      lost_jobs: whether a job on an engine that does not answer is taken for ended.
 
     Raises:
       JobError: that is no output folder.
     """
-    with _looked(output, unfinished) as found:
+    with _looked(output, unfinished, lost_jobs) as found:
         if dry_run:
             return found
         # Before its folder: else a launch would plan it anew.
@@ -89,7 +92,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False) -> Found
 
 
 @contextlib.contextmanager
-def _looked(output: str, unfinished: bool) -> Iterator[Found]:
+def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
     """What there is; no run that was found at rest can be gone on with while the body runs."""
     root = storage.at(output)
     staging = root / STAGING
@@ -121,6 +124,9 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
                 found.kept.append(f"run {name} is at work")
             elif name in over or (name != current and current != ""):
                 found.add(folder.path, "staging of a run that is over")
+            elif jobs := [job for job in at_work(folder) if job.alive or not lost_jobs]:
+                live = True
+                found.kept += [_at_work(name, job) for job in jobs]
             elif unfinished:
                 found.over = current
                 found.add(folder.path, "staging of a run that is not finished")
@@ -137,6 +143,14 @@ def _looked(output: str, unfinished: bool) -> Iterator[Found]:
         if not live:
             _published(standing, final, found)
         yield found
+
+
+def _at_work(run: str, job: JobFound) -> str:
+    if job.alive:
+        return (
+            f"run {run} is at work: its launcher is gone, and {job}; it publishes by itself. To cancel it: {job.cancel}"
+        )
+    return f"run {run} may be at work: {job}; --lost-jobs takes it for ended"
 
 
 def _attempts(folder: RunFolder, found: Found) -> None:

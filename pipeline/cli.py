@@ -178,12 +178,15 @@ def clean(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Discard a run that is not finished, too, if nobody is at work on it.")
     ] = False,
+    lost_jobs: Annotated[
+        bool, typer.Option("--lost-jobs", help="Take a job for ended whose engine (Flink, Dataflow) does not answer.")
+    ] = False,
 ) -> None:
     """Takes away what dead attempts have left: nothing that is published, nothing of a run that lives."""
     from pipeline.clean import clean as clean_output
     from pipeline.summary import print_cleaned
 
-    print_cleaned(Console(), clean_output(output, dry_run, unfinished), dry_run)
+    print_cleaned(Console(), clean_output(output, dry_run, unfinished, lost_jobs), dry_run)
 
 
 @app.command(

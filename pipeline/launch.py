@@ -14,8 +14,9 @@ from contextlib import nullcontext
 import apache_beam as beam
 
 from pipeline import interrupts, logs
-from pipeline.begin import clock, new_run, pinned, plan_run
+from pipeline.begin import clock, is_read, new_run, pinned, plan_run
 from pipeline.build import Steps, build
+from pipeline.elsewhere import forget_if_over, note, others_at_work, problems_of_discarding, wait_for
 from pipeline.job import Job
 from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
@@ -69,9 +70,13 @@ def run(
     logs.name_run(new := new_run())
     output = job.output.path
     # Before the checks: what stands when the command is given is what it may put another in place of.
-    discards = Standing.of(output).allowing(replace, restart)
+    standing = Standing.of(output)
+    discards = standing.allowing(replace, restart)
     with clock(seconds, "check"):
-        prepared = prepare(job, parent, [*engine.problems(), *engine.place_problems(job.places)])
+        problems = [*engine.problems(), *engine.place_problems(job.places)]
+        if restart and standing.current is not None:
+            problems += problems_of_discarding(RunFolder(output, standing.current["run"]))
+        prepared = prepare(job, parent, problems)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()
@@ -90,6 +95,11 @@ def run(
 
     def score(folder: RunFolder) -> None:
         logs.name_run(folder.run)
+        if others := others_at_work(folder, engine.elsewhere(folder.run)):
+            with clock(seconds, "wait"), watch(folder, show_progress):
+                wait_for(others)
+            if is_read(folder):
+                return
         imported()  # not in a worker's thread, beside others: that takes twice as long
         steps = pinned(prepared, read_plan(folder))
         _launch(job, folder, steps, engine, show_progress, seconds, keep_replaced)
@@ -136,6 +146,9 @@ def _launch(
         engine.run(put, folder.run)
 
     cpu, running = time.process_time(), None
+    submitted = engine.elsewhere(folder.run)
+    if submitted is not None:
+        note(folder, submitted)
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, show_progress):
@@ -149,7 +162,11 @@ def _launch(
         # Beam's other workers go on after one has raised: none may outlive this call.
         if _workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
             STOP.clear()
+        if submitted is not None:
+            forget_if_over(folder, submitted)
         raise
+    if submitted is not None:
+        forget_if_over(folder, submitted)
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
     if DRAIN.is_set():
         DRAIN.clear()

@@ -6,10 +6,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from pipeline.elsewhere import at_work
+from runners.elsewhere import Found
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from transforms.receipt import Counts, Receipt
@@ -24,6 +27,7 @@ INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
 
 _AT_ONCE = 16
 _TRIES = 3
+_ASKS_EVERY_S = 10.0
 
 _RECEIPT = re.compile(r"(\d+)(?:\.(\d+))?\.json")
 
@@ -44,6 +48,7 @@ class Status:
       seconds_left: of a run that is running: by its bytes; None where nothing is known.
       last_receipt: when it was written, in seconds since the epoch.
       damaged: names of receipts that cannot be read; their splits count as not done.
+      jobs: where no launch is at work: jobs on an engine elsewhere that are, or of which nobody can tell.
     """
 
     output: str
@@ -59,6 +64,7 @@ class Status:
     seconds_left: float | None = None
     last_receipt: float | None = None
     damaged: tuple[str, ...] = ()
+    jobs: tuple[Found, ...] = ()
 
 
 def lives(folder: RunFolder) -> bool:
@@ -73,6 +79,7 @@ class Watcher:
         self._output = output
         self._run: _Run | None = None
         self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
+        self._asked: tuple[float, tuple[Found, ...]] | None = None
 
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
@@ -92,18 +99,26 @@ class Watcher:
         run = self._run
         # In this order: what a launch wrote before it ended is seen once it is found ended.
         alive = lives(folder)
+        jobs = () if alive else self._jobs(folder)
         run.read_receipts()
         manifest = self._record(MANIFEST)
         published = manifest and manifest["run"]
         if published == folder.run:
             return self._settled()
-        if alive:
+        if alive or any(job.alive for job in jobs):
             state = PUBLISHING if len(run.spans) == len(run.split_bytes) else RUNNING
         elif any(verdict["decision"] == OVER_BUDGET for verdict in verdicts(folder)[-1:]):
             state = OVER
         else:
             state = INTERRUPTED if run.spans else PLANNED
-        return self._of(run, state, published)
+        return dataclasses.replace(self._of(run, state, published), jobs=jobs)
+
+    def _jobs(self, folder: RunFolder) -> tuple[Found, ...]:
+        """What engines say of the jobs of a run, not asked more often than they like."""
+        now = time.monotonic()
+        if self._asked is None or now > self._asked[0] + _ASKS_EVERY_S:
+            self._asked = now, tuple(at_work(folder))
+        return self._asked[1]
 
     def _settled(self) -> Status:
         """Nothing is begun: what the last run has left."""

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
+from runners.elsewhere import Found
 from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
 
 STILL_RUNNING = 4
@@ -115,6 +116,17 @@ def as_dict(status: Status) -> dict[str, Any]:
         if at is None
         else f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
         "damaged_receipts": list(status.damaged),
+        "jobs": [
+            {
+                "runner": found.job.runner,
+                "name": found.job.name,
+                **found.job.place,
+                "id": found.id,
+                "state": found.state,
+                "why_not_known": found.why or None,
+            }
+            for found in status.jobs
+        ],
     }
 
 
@@ -130,6 +142,7 @@ def as_line(status: Status) -> str:
         said.append(f"{status.rows_per_s:,.0f} rows/s")
     if status.state == RUNNING:
         said.append(f"{time_left(status)} left")
+    said += [f"no launch is at work, {found}" for found in status.jobs]
     return ", ".join(said)
 
 
@@ -149,6 +162,8 @@ def as_table(status: Status, now: float) -> Table:
     if status.run is None:
         return table
     table.add_row("run", "", status.run)
+    for found in status.jobs:
+        table.add_row("job", "", escape(_of_job(found)))
     if status.published not in (None, status.run):
         table.add_row("", "", f"it replaces {status.published}, which stays published until then")
     if status.splits is not None:
@@ -177,6 +192,15 @@ def as_table(status: Status, now: float) -> Table:
         shown = escape(", ".join(status.damaged[:_NAMED]))
         table.add_row("damaged", f"{len(status.damaged):,}", f"receipts, counted as not done: {shown}{more}")
     return table
+
+
+def _of_job(found: Found) -> str:
+    if found.alive:
+        return (
+            f"the launcher is gone; {found}. It publishes by itself; the job's command waits for it. To cancel it: "
+            f"{found.cancel}"
+        )
+    return f"the launcher is gone; {found}"
 
 
 def time_left(status: Status) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
@@ -20,7 +20,9 @@ from apache_beam.runners.runner import PipelineResult
 from runners import beam_options, dataflow_cost
 from runners import dataflow_names as names
 from runners.dataflow_job import Job, always, submit
+from runners.dataflow_options import OPTIONS, PROCESSES, Options
 from runners.dataflow_settings import PROBLEMS
+from runners.elsewhere import Elsewhere
 from runners.ended import GoesOnElsewhere
 from runners.engine import Engine, Measured
 from runners.layout import Layout
@@ -30,41 +32,11 @@ log = logging.getLogger(__name__)
 
 _OURS = ("DataflowRunner",)
 
-_OPTIONS = {
-    "project": "project",
-    "region": "region",
-    "staging_location": "staging_location",
-    "temp_location": "temp_location",
-    "machine_type": "machine_type",
-    "num_workers": "num_workers",
-    "max_workers": "max_num_workers",
-    "disk_gb": "disk_size_gb",
-    "service_account": "service_account_email",
-    "network": "network",
-    "subnetwork": "subnetwork",
-    "image": "sdk_container_image",
-    "template_location": "template_location",
-}
-"""By setting, Beam's name for it, where the value is passed on as it is."""
-
 _NEEDED = {
     "project": "the id of the project that pays for the job",
     "region": "as europe-west4; take the one that the data is in",
     "temp_location": "a folder for what the job needs on its way, as gs://BUCKET/dataflow",
 }
-_RUN_LABEL = "beam-score-run"
-
-_ONE_PROCESS, _PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
-
-_EXPERIMENTS = (
-    "use_runner_v2",
-    # One process a VM, with threads: TensorFlow and Arrow release the GIL, and the model is there once.
-    _ONE_PROCESS,
-    # Beam would stage the output of `pip freeze`: the addresses in it may hold tokens, and the manifest has the
-    # versions that count.
-    "disable_logging_submission_environment",
-)
-
 _SECRETS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "azure_connection_string", "gbek")
 """Beam's options that may hold a secret. Options are part of a job, for all to read who may see the job."""
 
@@ -80,6 +52,7 @@ class Dataflow(Engine):
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
         self._settings, self._beam_args = settings, list(beam_args)
+        self._options = Options(settings, beam_args)
         self._job: Job | None = None
         self._submitting: str | None = None
         self._stopped = False
@@ -88,12 +61,12 @@ class Dataflow(Engine):
         found = beam_options.problems(self._beam_args, "dataflow", _OURS)
         if found:
             return found  # what is set could not be told from options that do not parse
-        settings, options = self._settings.dataflow, self._options("check")
+        settings, options = self._settings.dataflow, self._options.of("check")
         given = options.get_all_options()
         found += [f"engine.dataflow.{name} is missing: {what}" for name, what in _NEEDED.items() if not given[name]]
         # What the job file says has been judged when it was read.
         for setting, problem in PROBLEMS.items():
-            option = _OPTIONS.get(setting, setting)
+            option = OPTIONS.get(setting, setting)
             value = given[option]
             if setting != "job_name" and value == getattr(settings, setting):
                 continue
@@ -127,7 +100,7 @@ class Dataflow(Engine):
         Args:
           places: by key of the job file, the paths that it names.
         """
-        if self._is_rehearsal(self._options("check")):
+        if self._is_rehearsal(self._options.of("check")):
             return []
         return [
             f"{key}: {path} is not on Cloud Storage, and Dataflow's workers see nothing else: copy it to "
@@ -138,11 +111,11 @@ class Dataflow(Engine):
         ]
 
     def explain(self) -> list[str]:
-        options = self._options("run")
+        options = self._options.of("run")
         cloud, workers = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
         debug, setup = options.view_as(DebugOptions), options.view_as(SetupOptions).setup_file
         machine, threads = names.machine(workers.machine_type), debug.number_of_worker_harness_threads
-        if debug.lookup_experiment(_PROCESSES):
+        if debug.lookup_experiment(PROCESSES):
             each = f"{machine.vcpus} processes, each with {threads} threads and a copy of the model"
         else:
             each = str(Layout(1, threads, machine.vcpus))
@@ -152,11 +125,11 @@ class Dataflow(Engine):
             f"{machine.name} ({machine.vcpus} vCPUs, {machine.memory_gb:g} GB)",
             f"each VM: {each}",
             f"code: {' and '.join(filter(None, code))}",
-            *self._conflicts(),
+            *self._options.conflicts(),
         ]
 
     def estimate(self, measured: Callable[[], Measured]) -> list[str]:
-        options, settings = self._options("run"), self._settings.dataflow
+        options, settings = self._options.of("run"), self._settings.dataflow
         workers = options.view_as(WorkerOptions)
         threads = options.view_as(DebugOptions).number_of_worker_harness_threads
         machine, of = names.machine(workers.machine_type), measured()
@@ -167,6 +140,15 @@ class Dataflow(Engine):
         found = dataflow_cost.estimate(of, machine, threads, workers.max_num_workers, prices)
         region = options.view_as(GoogleCloudOptions).region
         return list(dataflow_cost.told(found, of, prices, region, len(own) == 2))
+
+    def elsewhere(self, name: str) -> Elsewhere | None:
+        cloud = self._options.of(name).view_as(GoogleCloudOptions)
+        if cloud.template_location:
+            return None
+        place = {"project": cloud.project, "region": cloud.region}
+        if cloud.dataflow_endpoint not in (None, GoogleCloudOptions.DATAFLOW_ENDPOINT):
+            place["endpoint"] = cloud.dataflow_endpoint
+        return Elsewhere("dataflow", cloud.job_name, place)
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "run") -> PipelineResult:
         """See `Engine.run`.
@@ -179,9 +161,9 @@ class Dataflow(Engine):
           GoesOnElsewhere: it is submitted, or a template is written, and there is nothing to wait for.
           JobFailed: the job has ended otherwise than well.
         """
-        for said in self._conflicts():
+        for said in self._options.conflicts():
             log.warning("%s", said)
-        options = self._options(name)
+        options = self._options.of(name)
         cloud = options.view_as(GoogleCloudOptions)
         self._submitting = cloud.job_name
         self._job = job = submit(build, options)
@@ -226,68 +208,6 @@ class Dataflow(Engine):
     def _is_rehearsal(self, options: PipelineOptions) -> bool:
         """Whether nothing of this can reach Google: then files may be local."""
         return "localhost" in (options.view_as(GoogleCloudOptions).dataflow_endpoint or "")
-
-    def _options(self, run: str) -> PipelineOptions:
-        theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
-        refused = {_other(e) for e in theirs.get("experiments") or ()}
-        experiments = [f"--experiments={e}" for e in _EXPERIMENTS if e not in refused]
-        name = names.job_name(self._settings.dataflow.job_name, run)
-        ours = [f"--job_name={name}", f"--labels={_RUN_LABEL}={run.lower()}", *self._flags(), *experiments]
-        # Of an option that is given twice the last counts; lists are put together.
-        options = PipelineOptions([*ours, *self._beam_args])
-        options.view_as(SetupOptions).save_main_session = theirs.get("save_main_session", False)
-        if "number_of_worker_harness_threads" not in theirs:
-            threads = self._threads(options.view_as(WorkerOptions).machine_type)
-            options.view_as(DebugOptions).number_of_worker_harness_threads = threads
-        return options
-
-    def _flags(self, only: Collection[str] | None = None) -> list[str]:
-        """Our settings as Beam's options, those that are set; of `only` some."""
-        settings = self._settings.dataflow
-        values = {option: getattr(settings, name) for name, option in _OPTIONS.items() if only is None or name in only}
-        flags = [f"--{option}={value}" for option, value in values.items() if value is not None]
-        if settings.setup_file is not None and (only is None or "setup_file" in only):
-            flags.append(f"--setup_file={os.path.abspath(settings.setup_file)}")
-        if settings.public_ips is not None and (only is None or "public_ips" in only):
-            flags.append("--use_public_ips" if settings.public_ips else "--no_use_public_ips")
-        if only is None:
-            flags += ["--runner=DataflowRunner", *(f"--labels={k}={v}" for k, v in settings.labels.items())]
-        return flags
-
-    def _threads(self, machine_type: str) -> int | None:
-        if isinstance(self._settings.workers, int):
-            return self._settings.workers
-        try:
-            return names.machine(machine_type).vcpus
-        except ValueError:
-            return None  # told by `problems`
-
-    def _conflicts(self) -> list[str]:
-        """Where Beam's options say other than the job file: a sentence each."""
-        theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
-        ours = PipelineOptions(self._flags(self._settings.dataflow.model_fields_set)).get_all_options(drop_default=True)
-        keys = {option: f"engine.dataflow.{name}" for name, option in _OPTIONS.items()}
-        keys |= {"setup_file": "engine.dataflow.setup_file", "use_public_ips": "engine.dataflow.public_ips"}
-        if isinstance(self._settings.workers, int):
-            ours["number_of_worker_harness_threads"] = self._settings.workers
-            keys["number_of_worker_harness_threads"] = "engine.workers"
-        found = [
-            f"--{name}={theirs[name]} after -- wins over {keys[name]} of the job file, which is {value}"
-            for name, value in ours.items()
-            if theirs.get(name, value) != value
-        ]
-        refused = {_other(e) for e in theirs.get("experiments") or ()}
-        found += [
-            f"--experiments={_other(e)} after -- wins over {e}, which beam-score sets"
-            for e in _EXPERIMENTS
-            if e in refused
-        ]
-        return found
-
-
-def _other(experiment: str) -> str:
-    """The experiment that says the contrary."""
-    return {_ONE_PROCESS: _PROCESSES, _PROCESSES: _ONE_PROCESS}.get(experiment, "")
 
 
 def _code_problems(options: PipelineOptions) -> list[str]:

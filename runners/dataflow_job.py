@@ -18,6 +18,7 @@ from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow
 
+from runners.dataflow_active import cancel_command
 from runners.ended import GOES_ON, JobFailed
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Job:
         self._client, self._result = runner.dataflow_client, result
         self.id, self.name = result.job_id(), cloud.job_name
         self.link = f"https://console.cloud.google.com/dataflow/jobs/{cloud.region}/{self.id}?project={cloud.project}"
-        self.cancel_command = f"gcloud dataflow jobs cancel {self.id} --region={cloud.region} --project={cloud.project}"
+        self.cancel_command = cancel_command(self.id, cloud.project, cloud.region)
         self._left = threading.Event()
         self._told: set[str] = set()
         self._last: datetime.datetime | None = None

@@ -9,6 +9,7 @@ from typing import Protocol
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
+from runners.elsewhere import Elsewhere
 from runners.settings import EngineSettings
 
 
@@ -65,6 +66,14 @@ class Engine(Protocol):
           measured: times the job's first rows, which takes a second.
         """
         return []
+
+    def elsewhere(self, name: str) -> Elsewhere | None:
+        """The job that `run` submits, where it goes on without this process; else None.
+
+        Args:
+          name: the run's id.
+        """
+        return None
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         """Runs a pipeline to its end, which may be elsewhere.

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -17,6 +18,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     FlinkRunnerOptions,
+    GoogleCloudOptions,
     JobServerOptions,
     PipelineOptions,
     PortableOptions,
@@ -26,6 +28,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.utils.subprocess_server import JavaJarServer
 
 from runners import beam_options, flink_cluster, job_service
+from runners.elsewhere import Elsewhere
 from runners.ended import EngineFailed
 from runners.engine import Engine
 from runners.flink_settings import EMBEDDED, host_and_port
@@ -38,6 +41,7 @@ JAR = "BEAM_SCORE_FLINK_JAR"
 """The environment variable that names a job server's jar."""
 
 _OURS = ("FlinkRunner", "PortableRunner")
+_LOGIN = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 _REACHED_WITHIN_S = 3
 _FETCHED = (
     "no engine.flink.job_server_jar is set, nor {JAR}: Beam fetches its own job server for Flink {version} "
@@ -72,7 +76,7 @@ class Flink(Engine):
         self._beam_args = beam_args
         self._stopping = threading.Event()
         self._program: Program | None = None
-        self._job_name = f"beam-score-{secrets.token_hex(6)}"
+        self._token, self._job_name = secrets.token_hex(4), ""
         self._flags, self._conflicts = job_service.with_ours(beam_args, self._ours())
 
     @property
@@ -150,11 +154,23 @@ class Flink(Engine):
             lines.append(self._fetch_told())
         return lines
 
+    def elsewhere(self, name: str) -> Elsewhere | None:
+        # Without its workers a job does nothing.
+        if self._embedded or self.in_one_process:
+            return None
+        return Elsewhere("flink", self._name(name), {"address": _LOGIN.sub("", self._master)})
+
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         for conflict in self._conflicts:
             log.warning(conflict)
+        self._job_name = self._name(name)
         with job_service.own_folder("flink") as folder, self._served(folder) as (endpoint, program):
-            flags = [*self._flags, *([] if endpoint is None else [f"--job_endpoint={endpoint}"])]
+            # Of an option that is given twice the last counts.
+            flags = [
+                *self._flags,
+                f"--job_name={self._job_name}",
+                *([] if endpoint is None else [f"--job_endpoint={endpoint}"]),
+            ]
             pipeline = beam.Pipeline(FlinkRunner(), PipelineOptions(flags))
             build(pipeline)
             return job_service.wait_for(pipeline.run(), program, self._stopping)
@@ -164,7 +180,7 @@ class Flink(Engine):
         self._stopping.set()
         if self._program is not None:
             self._program.end()
-        if not self._embedded:
+        if not self._embedded and self._job_name:
             try:
                 flink_cluster.cancel(self._master, self._job_name)
             except flink_cluster.Unreachable as error:
@@ -246,7 +262,6 @@ class Flink(Engine):
             "flink_master": (flink.master, key("master")),
             "parallelism": (workers, "engine.workers" if "workers" in set_ else None),
             "environment_type": (flink.environment_type, key("environment")),
-            "job_name": (self._job_name, None),
         }
         if flink.worker_pool is not None:
             ours["environment_config"] = (flink.worker_pool, key("worker_pool"))
@@ -255,6 +270,11 @@ class Flink(Engine):
         if flink.job_server is not None:
             ours["job_endpoint"] = (flink.job_server, key("job_server"))
         return ours
+
+    def _name(self, run: str) -> str:
+        """Of the job: another one for each launch, so that each cancels its own."""
+        given = self._options().view_as(GoogleCloudOptions).job_name
+        return "-".join(filter(None, [given or "beam-score", run, self._token]))
 
     def _options(self) -> PipelineOptions:
         return PipelineOptions(self._flags)

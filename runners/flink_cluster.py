@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from runners.elsewhere import Elsewhere, Found
+
 _ANSWERS_WITHIN_S = 3
 _CANCELLED_WITHIN_S = 10
 _OVER = ("FINISHED", "FAILED", "CANCELED")
@@ -60,10 +62,26 @@ def cancel(address: str, name: str) -> None:
         time.sleep(0.1)
 
 
+def find(job: Elsewhere) -> Found:
+    """See `runners.elsewhere.find`."""
+    address = job.place["address"]
+    try:
+        named = [found for found in ask(address, "/jobs/overview")["jobs"] if found["name"] == job.name]
+    except Unreachable as error:
+        return Found(job, alive=None, why=f"no Flink cluster answers there: {error}")
+    except (KeyError, TypeError):
+        return Found(job, alive=None, why="what answers is no Flink REST service")
+    # It is asked for once by each launch; one that has ended may be forgotten after a while.
+    for found in named:
+        if found["state"] not in _OVER:
+            cancel = f"curl -X PATCH '{_base(address)}/jobs/{found['jid']}?mode=cancel'"
+            return Found(job, found["jid"], found["state"], True, cancel=cancel)
+    return Found(job, named[0]["jid"], named[0]["state"]) if named else Found(job)
+
+
 def ask(address: str, path: str, method: str = "GET") -> Any:
     """What the REST service answers. Raises Unreachable."""
-    base = address if "://" in address else f"http://{address}"
-    request = urllib.request.Request(base.rstrip("/") + path, method=method)
+    request = urllib.request.Request(_base(address) + path, method=method)
     try:
         with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:
             return json.loads(answer.read() or b"{}")
@@ -72,3 +90,7 @@ def ask(address: str, path: str, method: str = "GET") -> Any:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(getattr(reason, "strerror", None) or str(reason) or type(error).__name__) from None
+
+
+def _base(address: str) -> str:
+    return (address if "://" in address else f"http://{address}").rstrip("/")

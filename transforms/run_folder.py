@@ -20,6 +20,9 @@ STAGING = "_staging"
 CURRENT = "current.json"
 """Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
 
+JOB = "job-"
+"""What the names of files begin with that tell of a job on an engine elsewhere."""
+
 SHARD_SPLITS = 500
 
 _RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRange)))
@@ -63,6 +66,10 @@ class RunFolder:
 
     def verdict(self, number: int) -> Place:
         return self.path / f"commit-{number}.json"
+
+    def job(self, name: str) -> Place:
+        """What a launch notes of a job that it submits, and that goes on without it."""
+        return self.path / f"{JOB}{name}.json"
 
     def shard(self, name: str) -> Place:
         return self.path / "plan" / name

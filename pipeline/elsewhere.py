@@ -1,0 +1,95 @@
+"""Jobs that a launch has submitted to an engine elsewhere, and that go on without it: noted in the run's folder, asked
+for by those who find no launch at work."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+
+from runners.elsewhere import Elsewhere, Found, find
+from transforms import storage
+from transforms.run_folder import JOB, RunFolder
+from transforms.sealed import Damaged, read_sealed, seal
+
+log = logging.getLogger(__name__)
+
+_LOOKS_EVERY_S = {"flink": 1.0}
+_ELSE_EVERY_S = 15.0
+"""A service counts the requests."""
+
+
+def note(folder: RunFolder, job: Elsewhere) -> None:
+    """Notes a job before it is submitted, so that there is none that nobody knows of.
+
+    Raises FileNotFoundError where the run has been cleaned up.
+    """
+    storage.create_if_absent(folder.job(job.name), seal(dataclasses.asdict(job)))
+
+
+def forget_if_over(folder: RunFolder, job: Elsewhere) -> None:
+    """Takes the note away where the engine says that the job is over: later there may be no engine to ask."""
+    with contextlib.suppress(OSError):
+        if storage.exists(folder.job(job.name)) and find(job).alive is False:
+            storage.remove(folder.job(job.name))
+
+
+def noted(folder: RunFolder) -> list[Elsewhere]:
+    """The jobs of a run whose end nobody has seen, as far as they can be read."""
+    jobs = []
+    for name in storage.names(folder.path):
+        if name.startswith(JOB):
+            with contextlib.suppress(Damaged, TypeError, FileNotFoundError):
+                if (fields := read_sealed(folder.path / name)) is not None:
+                    jobs.append(Elsewhere(**fields))
+    return jobs
+
+
+def at_work(folder: RunFolder) -> list[Found]:
+    """Those that are at work, or of which nobody can tell."""
+    return [found for job in noted(folder) if (found := find(job)).alive is not False]
+
+
+def others_at_work(folder: RunFolder, own: Elsewhere | None) -> list[Found]:
+    """Jobs of other launches that are at work on a run, each of them told in the log; also those of which nobody can
+    tell.
+
+    Args:
+      own: the job that this launch would submit, and that its engine takes up by itself where it is at work.
+    """
+    found = [found for found in at_work(folder) if found.job != own]
+    for unknown in found:
+        if not unknown.alive:
+            log.warning("%s: going on beside it, which may do work again, and harms nothing", unknown)
+    return [one for one in found if one.alive]
+
+
+def wait_for(others: Sequence[Found]) -> None:
+    """Waits until jobs have ended, or do not answer any more. They publish by themselves; a second job would do the
+    same work, or wait for what the first one has of a cluster."""
+    for other in others:
+        log.warning("%s, for another launch of this run: waiting for it. To cancel it: %s", other, other.cancel)
+    living = [other.job for other in others]
+    try:
+        while living:
+            time.sleep(max(_LOOKS_EVERY_S.get(job.runner, _ELSE_EVERY_S) for job in living))
+            living = [job for job in living if find(job).alive]
+    except BaseException:
+        log.warning("what was waited for goes on without this command, and publishes by itself")
+        raise
+
+
+def problems_of_discarding(folder: RunFolder) -> Sequence[str]:
+    """What speaks against --restart: jobs that are at work on the run, a sentence each."""
+    found = at_work(folder)
+    for unknown in found:
+        if unknown.alive is None:
+            log.warning("%s: should it, it ends without a result, as its run is discarded", unknown)
+    return [
+        f"--restart would discard run {folder.run}, and {living}: cancel it first ({living.cancel}), or leave "
+        "--restart away, and the same command waits for it"
+        for living in found
+        if living.alive
+    ]
