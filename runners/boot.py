@@ -28,6 +28,8 @@ def main() -> None:
         info = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel).GetProvisionInfo(
             beam_provision_api_pb2.GetProvisionInfoRequest(), metadata=[("worker_id", arguments.id)], timeout=60
         )
+    # A pool (Beam 2.77) never reads what its workers print: one that has printed 64 KB would stand still.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.environ["WORKER_ID"] = arguments.id
     os.environ["CONTROL_API_SERVICE_DESCRIPTOR"] = text_format.MessageToString(info.info.control_endpoint)
     os.environ["LOGGING_API_SERVICE_DESCRIPTOR"] = text_format.MessageToString(info.info.logging_endpoint)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
-import os
 import re
 import secrets
-import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,34 +18,28 @@ from apache_beam.options.pipeline_options import (
     DebugOptions,
     FlinkRunnerOptions,
     GoogleCloudOptions,
-    JobServerOptions,
     PipelineOptions,
     PortableOptions,
 )
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.runner import PipelineResult
-from apache_beam.utils.subprocess_server import JavaJarServer
 
 from runners import beam_options, flink_cluster, job_service
 from runners.elsewhere import Elsewhere
 from runners.ended import EngineFailed
 from runners.engine import Engine
+from runners.flink_job_server import JobServer
 from runners.flink_settings import EMBEDDED, host_and_port
 from runners.job_service import Program
 from runners.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
-JAR = "BEAM_SCORE_FLINK_JAR"
-"""The environment variable that names a job server's jar."""
-
 _OURS = ("FlinkRunner", "PortableRunner")
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+_NOT_STARTED = re.compile(r"Process died with exit code|error=\d+, ")
 _LOGIN = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 _REACHED_WITHIN_S = 3
-_FETCHED = (
-    "no engine.flink.job_server_jar is set, nor {JAR}: Beam fetches its own job server for Flink {version} "
-    "from the network, or takes it from its cache"
-)
 
 # Options of Flink's own runner (`FlinkPipelineOptions.java`), which Beam's Python does not know.
 _JAVA_OPTIONS = [
@@ -79,6 +72,16 @@ class Flink(Engine):
         self._token, self._job_name = secrets.token_hex(4), ""
         self._flags, self._conflicts = job_service.with_ours(beam_args, self._ours())
 
+    @functools.cached_property
+    def _server(self) -> JobServer | None:
+        """The job server that is to be started, if none is given."""
+        given = job_service.given_names(self._beam_args)
+        if self._flink.job_server is not None or "job_endpoint" in given:
+            return None
+        options = self._options()
+        version = options.view_as(FlinkRunnerOptions).flink_version if "flink_version" in given else None
+        return JobServer(self._flink, options, None if self._embedded else self._master, version)
+
     @property
     def in_one_process(self) -> bool:
         options = self._options()
@@ -102,18 +105,15 @@ class Flink(Engine):
         if found:
             return found
         options = self._options()
-        if self._flink.job_server is None and "job_endpoint" not in job_service.given_names(self._beam_args):
-            java = options.view_as(JobServerOptions).job_server_java_launcher
-            if shutil.which(java) is None:
-                found.append(
-                    f"engine.runner is flink, and there is no {java!r} on this machine: install Java 11 or later, or "
-                    "name a job server that runs in engine.flink.job_server"
-                )
-            jar = self._jar()
-            if jar is not None and "://" not in jar and not os.path.isfile(jar):
-                found.append(f"engine.flink.job_server_jar: there is no file {jar}")
+        if self._server is not None:
+            found += self._server.problems()
         else:
             found += _reach("engine.flink.job_server", options.view_as(PortableOptions).job_endpoint)
+        if self._flink.restarts is not None and not (self._embedded and self._server is not None):
+            found.append(
+                "engine.flink.restarts is for the cluster that a launch starts for itself: how often one that runs "
+                "starts a job again is told by restart-strategy in its own configuration, and by nothing in a job"
+            )
         if not self._embedded:
             found += self._cluster_problems()
         return found + self._pool_problems(options)
@@ -146,13 +146,33 @@ class Flink(Engine):
         else:
             try:
                 cluster = flink_cluster.overview(self._master)
-                has = f"{cluster.task_managers} TaskManagers, {cluster.free} of {cluster.slots} slots free"
+                managers = "1 TaskManager" if cluster.task_managers == 1 else f"{cluster.task_managers} TaskManagers"
+                has = f"{managers}, {cluster.free} of {cluster.slots} slots free"
             except flink_cluster.Unreachable as error:
                 has = str(error)
             lines = [f"flink: the cluster at {self._master} ({has}); {kind}: {layout}"]
-        if self._fetches():
-            lines.append(self._fetch_told())
+            lines += self._shared_pool()
+        if self._server is not None and self._server.jar is None:
+            lines.append(self._server.fetched())
         return lines
+
+    def _shared_pool(self) -> list[str]:
+        """Whether several TaskManagers would ask one pool for workers: a sentence."""
+        portable = self._options().view_as(PortableOptions)
+        if portable.environment_type != "EXTERNAL" or self._embedded:
+            return []
+        try:
+            pool, hosts = host_and_port(portable.environment_config)[0], flink_cluster.hosts(self._master)
+        except (flink_cluster.Unreachable, ValueError, TypeError):
+            return []
+        if len(hosts) == (len(set(hosts)) if pool in _LOCAL else 1):
+            return []
+        # The pool knows workers by numbers that each TaskManager counts for itself (`worker_pool_main.py`, 2.77).
+        return [
+            f"{len(hosts)} TaskManagers share the worker pool at {portable.environment_config}, and a pool takes the "
+            "workers of one for those of another: they are ended in the midst of their work. Give each TaskManager a "
+            "pool of its own, or let them start workers themselves (engine.flink.worker_command)"
+        ]
 
     def elsewhere(self, name: str) -> Elsewhere | None:
         # Without its workers a job does nothing.
@@ -163,17 +183,25 @@ class Flink(Engine):
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         for conflict in self._conflicts:
             log.warning(conflict)
+        for shared in self._shared_pool():
+            log.warning(shared)
         self._job_name = self._name(name)
-        with job_service.own_folder("flink") as folder, self._served(folder) as (endpoint, program):
+        with job_service.own_folder("flink") as folder, self._served(folder) as program:
             # Of an option that is given twice the last counts.
-            flags = [
-                *self._flags,
-                f"--job_name={self._job_name}",
-                *([] if endpoint is None else [f"--job_endpoint={endpoint}"]),
-            ]
+            flags = [*self._flags, f"--job_name={self._job_name}"]
+            if program is not None:
+                flags.append(f"--job_endpoint={program.endpoint}")
             pipeline = beam.Pipeline(FlinkRunner(), PipelineOptions(flags))
             build(pipeline)
-            return job_service.wait_for(pipeline.run(), program, self._stopping)
+            try:
+                return job_service.wait_for(pipeline.run(), program, self._stopping)
+            except EngineFailed as error:
+                if self._flink.worker_command is not None and _NOT_STARTED.search(str(error)):
+                    raise EngineFailed(
+                        f"{error}. TaskManagers start {self._flink.worker_command} (engine.flink.worker_command) as a "
+                        "worker, and what it prints goes nowhere: try it with --help on a machine of theirs"
+                    ) from None
+                raise
 
     def stop(self) -> None:
         """Ends the job server, if it is ours; cancels the job on a cluster."""
@@ -187,67 +215,17 @@ class Flink(Engine):
                 log.warning("the job may still run on %s, which does not answer: %s", self._master, error)
 
     @contextlib.contextmanager
-    def _served(self, folder: Path) -> Iterator[tuple[str | None, Program | None]]:
-        """(where the job service is, if it has to be told; the program, if it is ours)."""
-        if self._flink.job_server is not None or "job_endpoint" in job_service.given_names(self._beam_args):
-            yield None, None
+    def _served(self, folder: Path) -> Iterator[Program | None]:
+        """The job server, ready, if it is ours."""
+        if self._server is None:
+            yield None
             return
-        self._program = self._start(folder)
+        self._program = self._server.start(folder)
         try:
             self._program.wait_until_ready()
-            yield self._program.endpoint, self._program
+            yield self._program
         finally:
             self._program.end()
-
-    def _start(self, folder: Path) -> Program:
-        options = self._options().view_as(JobServerOptions)
-        jar = self._jar()
-        if jar is None:
-            log.info(self._fetch_told())
-            jar = JavaJarServer.path_to_beam_jar(f":runners:flink:{self._version()}:job-server:shadowJar")
-        try:
-            jar = os.path.abspath(JavaJarServer.local_jar(jar, options.jar_cache_dir))
-        except (RuntimeError, OSError):
-            raise EngineFailed(
-                f"Beam could not fetch a job server for Flink {self._version()} from the network: take one from Beam's "
-                f"releases on a machine that can, and name it in engine.flink.job_server_jar or {JAR}"
-            ) from None
-        configuration = folder / "conf"
-        configuration.mkdir()
-        (configuration / "config.yaml").write_text(self._configuration(folder))
-        port = options.job_port or job_service.free_port()
-        command = [
-            options.job_server_java_launcher,
-            f"-Djava.io.tmpdir={folder}",
-            # It moves a few descriptors and no row: to compile it well would take longer than the job server works.
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-            *options.job_server_jvm_properties,
-            "-jar",
-            jar,
-            f"--flink-master={self._master}",
-            f"--flink-conf-dir={configuration}",
-            f"--artifacts-dir={options.artifacts_dir or folder / 'artifacts'}",
-            f"--job-port={port}",
-            f"--artifact-port={options.artifact_port}",
-            "--expansion-port=-1",
-        ]
-        environment = {**os.environ, "TMPDIR": str(folder)}
-        return Program("the Flink job server", command, f"localhost:{port}", environment, folder)
-
-    def _configuration(self, folder: Path) -> str:
-        """Of jobs; of the embedded cluster too."""
-        lines = [f"io.tmp.dirs: {folder}"]
-        restarts = self._flink.restarts
-        if restarts is None and self._embedded:
-            restarts = 0
-        if restarts is not None:
-            lines += [
-                f"restart-strategy.type: {'fixed-delay' if restarts else 'none'}",
-                f"restart-strategy.fixed-delay.attempts: {max(restarts, 1)}",
-                "restart-strategy.fixed-delay.delay: 1 s",
-            ]
-        return "".join(f"{line}\n" for line in lines)
 
     def _ours(self) -> dict[str, tuple[object, str | None]]:
         """Our options, as `runners.job_service.with_ours` has them."""
@@ -279,28 +257,6 @@ class Flink(Engine):
     def _options(self) -> PipelineOptions:
         return PipelineOptions(self._flags)
 
-    def _jar(self) -> str | None:
-        return (
-            self._options().view_as(FlinkRunnerOptions).flink_job_server_jar
-            or self._flink.job_server_jar
-            or os.environ.get(JAR)
-        )
-
-    def _fetches(self) -> bool:
-        return self._jar() is None and self._flink.job_server is None
-
-    def _fetch_told(self) -> str:
-        return _FETCHED.format(JAR=JAR, version=self._version())
-
-    def _version(self) -> str:
-        """Of Flink: that of the cluster, since a job server of another one is refused."""
-        if "flink_version" not in job_service.given_names(self._beam_args) and not self._embedded:
-            with contextlib.suppress(flink_cluster.Unreachable):
-                version = flink_cluster.overview(self._master).version
-                if version in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS:
-                    return version
-        return self._options().view_as(FlinkRunnerOptions).flink_version
-
 
 def _reach(key: str, address: str) -> list[str]:
     try:
@@ -313,9 +269,8 @@ def _reach(key: str, address: str) -> list[str]:
 
 def _is_here(master: str, address: str) -> bool:
     """Whether an address means the same from here as from a TaskManager: `localhost` may be another machine there."""
-    local = ("localhost", "127.0.0.1", "::1")
     try:
         host = host_and_port(address)[0]
-        return host not in local or master in (EMBEDDED, "[auto]") or host_and_port(master)[0] in local
+        return host not in _LOCAL or master in (EMBEDDED, "[auto]") or host_and_port(master)[0] in _LOCAL
     except ValueError:
         return False

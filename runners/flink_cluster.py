@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from runners.elsewhere import Elsewhere, Found
 
 _ANSWERS_WITHIN_S = 3
 _CANCELLED_WITHIN_S = 10
+_HOST = re.compile(r"@([^/]+):\d+/")
 _OVER = ("FINISHED", "FAILED", "CANCELED")
 
 
@@ -42,6 +44,14 @@ def overview(address: str) -> Overview:
         version = ".".join(found["flink-version"].split(".")[:2])
         return Overview(version, found["taskmanagers"], found["slots-total"], found["slots-available"])
     except (KeyError, TypeError, AttributeError):
+        raise Unreachable("what answers is no Flink REST service") from None
+
+
+def hosts(address: str) -> list[str]:
+    """Where the TaskManagers are, a name each. Raises Unreachable."""
+    try:
+        return [_HOST.search(manager["path"])[1] for manager in ask(address, "/taskmanagers")["taskmanagers"]]
+    except (KeyError, TypeError):
         raise Unreachable("what answers is no Flink REST service") from None
 
 

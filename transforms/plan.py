@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 
 from transforms.file_versions import check_unchanged, check_unless_asked_for
+from transforms.manifest import published
 from transforms.many import each
 from transforms.object_reads import StoreFails
 from transforms.objects import is_object
@@ -124,4 +125,9 @@ class PlannedSplits(beam.PTransform):
 
 def _splits_of(shard: str, folder: RunFolder, share: tuple[int, int]) -> Iterator[Split]:
     first, of = share
-    return (split for split in read_shard(folder, shard) if split.id % of == first)
+    try:
+        yield from (split for split in read_shard(folder, shard) if split.id % of == first)
+    except FileNotFoundError:
+        # An engine that starts a job again, for a step that failed once it had published, has nothing left to do.
+        if not published(folder.output, folder.run):
+            raise

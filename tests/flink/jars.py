@@ -66,7 +66,11 @@ def fetched() -> Path:
             names = " ".join(f"lib/{jar.name}" for jar in sorted((fresh / "lib").glob("*.jar")))
             _write_jar(fresh / "job-server.jar", [f"Main-Class: {_MAIN}", f"Class-Path: {names}"])
             subprocess.run(["javac", "-d", str(fresh), str(START)], check=True, timeout=_COMPILED_WITHIN_S)
-            _write_jar(fresh / "job-server-for-cluster.jar", ["Main-Class: Start"], fresh / "Start.class")
+            _write_jar(
+                fresh / "job-server-for-cluster.jar",
+                ["Main-Class: Start", "Launcher-Agent-Class: Start"],
+                fresh / "Start.class",
+            )
             fresh.rename(folder)
     return folder
 
