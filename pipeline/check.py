@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.job import Job
+from pipeline.memory import check_fits, process_bytes
 from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared, check_room, prepare
 from pipeline.rate import measure
@@ -19,7 +19,6 @@ from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.trial import choose_batch, load, try_rows
 from runners.engine import Engine, engine_of
-from transforms.model_versions import model_files
 
 _SHOWN_FILES = 10
 
@@ -36,6 +35,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     began = time.perf_counter()
     engine = engine_of(job.engine, beam_args)
     prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
+    check_fits(job, prepared, engine)
     standing = Standing.of(job.output.path)
     if standing.manifest is None and standing.current is None:
         check_room(prepared)
@@ -71,8 +71,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
 
 
 def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console) -> None:
-    model_bytes = sum(os.path.getsize(file) for file in model_files(prepared.model.path))
-    memory = job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
+    memory = process_bytes(job, prepared)
     lines = [
         *engine.explain(),
         f"{prepared.steps.call.intra_op_threads} intra-op threads; memory about {memory / 1e9:.1f} GB a process, "

@@ -18,6 +18,7 @@ from pipeline.begin import clock, is_read, new_run, pinned, plan_run
 from pipeline.build import Steps, build
 from pipeline.elsewhere import forget_if_over, note, others_at_work, problems_of_discarding, wait_for
 from pipeline.job import Job
+from pipeline.memory import check_fits
 from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
@@ -77,6 +78,7 @@ def run(
         if restart and standing.current is not None:
             problems += problems_of_discarding(RunFolder(output, standing.current["run"]))
         prepared = prepare(job, parent, problems)
+        check_fits(job, prepared, engine)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()

@@ -115,7 +115,7 @@ class Dataflow(Engine):
         cloud, workers = options.view_as(GoogleCloudOptions), options.view_as(WorkerOptions)
         debug, setup = options.view_as(DebugOptions), options.view_as(SetupOptions).setup_file
         machine, threads = names.machine(workers.machine_type), debug.number_of_worker_harness_threads
-        if debug.lookup_experiment(PROCESSES):
+        if self._processes(options) > 1:
             each = f"{machine.vcpus} processes, each with {threads} threads and a copy of the model"
         else:
             each = str(Layout(1, threads, machine.vcpus))
@@ -126,6 +126,18 @@ class Dataflow(Engine):
             f"each VM: {each}",
             f"code: {' and '.join(filter(None, code))}",
             *self._options.conflicts(),
+        ]
+
+    def memory_problems(self, process_bytes: int) -> list[str]:
+        options = self._options.of("run")
+        machine, processes = names.machine(options.view_as(WorkerOptions).machine_type), self._processes(options)
+        if processes * process_bytes <= machine.memory_gb * (1 << 30):
+            return []
+        they = "a worker process takes" if processes == 1 else f"{processes} worker processes take"
+        return [
+            f"engine.dataflow.machine_type: {they} about {processes * process_bytes / (1 << 30):.1f} GB (libraries, "
+            f"the model as it is on disk, blocks in flight), and a VM of {machine.name} has {machine.memory_gb:g} GB: "
+            "take one with more memory (highmem), or lower engine.workers or engine.block_bytes"
         ]
 
     def estimate(self, measured: Callable[[], Measured]) -> list[str]:
@@ -204,6 +216,13 @@ class Dataflow(Engine):
                 f"job {job.id} goes on without this command, and publishes by itself; the same command waits for it "
                 f"again. To cancel it: {job.cancel_command}"
             )
+
+    @staticmethod
+    def _processes(options: PipelineOptions) -> int:
+        """Worker processes of a VM."""
+        if options.view_as(DebugOptions).lookup_experiment(PROCESSES):
+            return names.machine(options.view_as(WorkerOptions).machine_type).vcpus
+        return 1
 
     def _is_rehearsal(self, options: PipelineOptions) -> bool:
         """Whether nothing of this can reach Google: then files may be local."""

@@ -59,6 +59,14 @@ class Engine(Protocol):
         """
         return []
 
+    def memory_problems(self, process_bytes: int) -> list[str]:
+        """Where the machines that it starts have too little memory, a sentence each.
+
+        Args:
+          process_bytes: what a worker process takes, roughly.
+        """
+        return []
+
     def estimate(self, measured: Callable[[], Measured]) -> list[str]:
         """For `check`: the time and the money that a job would take, where an engine costs any; a line each.
 

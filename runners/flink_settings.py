@@ -27,8 +27,8 @@ class FlinkSettings(Strict):
       worker_pool: of EXTERNAL, HOST:PORT as TaskManagers see it.
       worker_command: of PROCESS, path of the program on the machines of the TaskManagers.
       task_managers: how many a job is spread over; each has one worker process.
-      restarts: how often a job is started again after a failure before it is given up; None for what the cluster
-        has in its configuration.
+      restarts: of `[local]`: how often a job is started again after a failure before it is given up. A cluster has
+        this in its own configuration.
     """
 
     master: str = EMBEDDED

@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from google.cloud import dataflow
@@ -32,6 +33,25 @@ _BY_IMPORTANCE = [
     f"JOB_MESSAGE_{name}" for name in ("IMPORTANCE_UNKNOWN", "DEBUG", "DETAILED", "BASIC", "WARNING", "ERROR")
 ]
 """The numbers of the enum are in another order."""
+
+
+def section(temp: str, **settings: Any) -> dict[str, Any]:
+    """`engine` of a job that runs on it, with `temp_location`, and what else is to be set of `engine.dataflow`."""
+    return {
+        "runner": "dataflow",
+        "workers": "auto",
+        "split_bytes": "8KiB",
+        "block_bytes": "1KiB",
+        "xla": "off",
+        "dataflow": {
+            "project": "my-project",
+            "region": "europe-west4",
+            "temp_location": temp,
+            "image": "europe-docker.pkg.dev/my-project/images/beam-score:1",
+            "max_workers": 2,
+            **settings,
+        },
+    }
 
 
 @dataclasses.dataclass(frozen=True)

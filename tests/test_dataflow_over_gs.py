@@ -1,4 +1,5 @@
-"""A whole run on Dataflow with everything on Cloud Storage: an emulator of the store, and a service of our own."""
+"""A whole run on Dataflow with everything on Cloud Storage, and its replay: an emulator of the store, and a service of
+our own."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 from pathlib import Path
 
 import jobs
-from dataflow_service import serving
+from dataflow_service import section, serving
 
 from transforms.objects import ObjectPath, store_of
 
@@ -18,31 +19,21 @@ def upload(gcs, folder: Path, to: str) -> None:
             store_of("gs").write(key, [path.read_bytes()])
 
 
-def test_a_job_reads_and_writes_cloud_storage_alone(tmp_path, model, gcs, forks):
+def test_a_job_and_its_replay_read_and_write_cloud_storage_alone(tmp_path, model, gcs, forks):
     bad = jobs.write_people(tmp_path / "data", files=2, rows=500, bad_every=100)
     upload(gcs, tmp_path / "data", "in")
     upload(gcs, Path(model("dense")), "model")
-    engine = {
-        "runner": "dataflow",
-        "split_bytes": "8KiB",
-        "block_bytes": "1KiB",
-        "xla": "off",
-        "dataflow": {
-            "project": "my-project",
-            "region": "europe-west4",
-            "temp_location": gcs.url("temp"),
-            "image": "europe-docker.pkg.dev/my-project/images/beam-score:1",
-            "max_workers": 2,
-        },
-    }
     job = jobs.write_job(
         tmp_path,
         gcs.url("model"),
         input={"files": gcs.url("in/*.csv")},
         output={"path": gcs.url("out")},
-        engine=engine,
+        engine=section(gcs.url("temp")),
         rejects={"budget": "50%"},
     )
+    checked = forks.run("check", job, "--set", "engine.runner=local", **gcs.environment)
+    assert checked.code == 0, checked.said
+    assert f"model   {gcs.url('model')}" in checked.said and "ready in" in checked.said
     with serving() as (service, endpoint):
         beam = ("--", f"--dataflow_endpoint={endpoint}", "--no_auth")
         run = forks.run("run", job, *beam, **gcs.environment)
@@ -60,3 +51,8 @@ def test_a_job_reads_and_writes_cloud_storage_alone(tmp_path, model, gcs, forks)
     assert manifest["counts"]["rejected"] == bad
     listed = {file["path"] for file in manifest["files"]}
     assert out == {*listed, "manifest.json"}
+    replay = forks.run("replay", gcs.url("out"), "--set", "engine.runner=local", **gcs.environment)
+    assert replay.code == 0, replay.said
+    replayed = json.loads(store_of("gs").read(ObjectPath.parse(gcs.url("out-replay/manifest.json"))))
+    assert replayed["parent"] == {"run": manifest["run"], "output": gcs.url("out"), "from": "auto"}
+    assert replayed["counts"]["read"] == replayed["counts"]["rejected"] == bad

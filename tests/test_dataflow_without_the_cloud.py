@@ -19,7 +19,7 @@ import dataflow_golden
 import jobs
 import pytest
 import typer
-from dataflow_service import Fate, serving, staged
+from dataflow_service import Fate, section, serving, staged
 from forks import Forks, Running
 from google.cloud.dataflow_v1beta3 import TemplateMetadata
 from google.protobuf import json_format
@@ -49,29 +49,15 @@ def service():
         yield service
 
 
-def dataflow(tmp_path: Path, **settings) -> dict:
-    """The engine's section of a job file."""
+def staging(tmp_path: Path) -> str:
+    """A folder in place of one on Cloud Storage."""
     (tmp_path / "staging").mkdir(exist_ok=True)
-    return {
-        "runner": "dataflow",
-        "workers": "auto",
-        "split_bytes": "8KiB",
-        "block_bytes": "1KiB",
-        "xla": "off",
-        "dataflow": {
-            "project": "my-project",
-            "region": "europe-west4",
-            "temp_location": str(tmp_path / "staging"),
-            "image": "europe-docker.pkg.dev/my-project/images/beam-score:1",
-            "max_workers": 2,
-            **settings,
-        },
-    }
+    return str(tmp_path / "staging")
 
 
 def job_file(tmp_path: Path, saved_model: str, **settings) -> str:
     jobs.write_people(tmp_path / "data", files=2, rows=500, bad_every=100)
-    engine = dataflow(tmp_path, **settings)
+    engine = section(staging(tmp_path), **settings)
     return jobs.write_job(tmp_path, saved_model, engine=engine, rejects={"budget": "50%"})
 
 
@@ -214,7 +200,7 @@ def test_an_option_that_holds_a_secret_is_refused():
 
 def test_a_job_of_100_000_splits_is_as_small_as_one_of_500(planned, tmp_path, service):
     budget, sizes = planned.job.rejects.as_budget(), {}
-    job = jobs.parse_job({**planned.job.as_json(), "engine": dataflow(tmp_path, wait=False)})
+    job = jobs.parse_job({**planned.job.as_json(), "engine": section(staging(tmp_path), wait=False)})
     for splits in (500, 100_000):
         shards = [f"shard-{number:05}.jsonl" for number in range(splits // 500)]
         build_it = functools.partial(build, steps=planned.steps, write=planned.write, shards=shards, budget=budget)
@@ -366,7 +352,44 @@ def test_a_template_is_written_and_nothing_is_submitted(tmp_path, model, service
     assert service.requests == []
 
 
+def test_a_job_whose_launcher_was_killed_is_known_to_live(tmp_path, model, service, forks):
+    service.fate = Fate(hangs=True)
+    command, out = ("run", job_file(tmp_path, model("dense")), *service.beam), str(tmp_path / "out")
+    killed = waiting(forks, *command)
+    killed.signal(signal.SIGKILL)
+    killed.wait()
+    (job_id,) = service.jobs
+    at_work = f"job {job_id} on my-project, europe-west4, http://localhost"
+    status = forks.run("status", out)
+    assert status.code == 4 and at_work in " ".join(status.said.split())
+    kept = forks.run("clean", out, "--unfinished")
+    assert at_work in kept.said and "Nothing to clean" in kept.said
+    assert f"gcloud dataflow jobs cancel {job_id}" in forks.run("run", *command[1:2], "--restart", *command[2:]).said
+    service.fate = Fate(forbidden=["GET jobs"])
+    unknown = forks.run("status", out, "--json")
+    assert unknown.code == 1 and "permission" in json.loads(unknown.said)["jobs"][0]["why_not_known"]
+    assert "--lost-jobs takes it for ended" in forks.run("clean", out, "--unfinished").said
+    service.fate = Fate()
+    service.end(job_id, "JOB_STATE_FAILED")
+    ended = forks.run("status", out, "--json")
+    assert ended.code == 1 and json.loads(ended.said)["jobs"] == []
+    assert "not finished" in forks.run("clean", out, "--unfinished").said
+    assert not (tmp_path / "out" / "_staging").exists()
+
+
 # --- what it would cost ---
+
+
+def test_a_machine_with_too_little_memory_is_refused_before_anything_is_sent(tmp_path, model, service, forks):
+    path = job_file(tmp_path, model("dense"), machine_type="n1-highcpu-2")
+    for command, beam in (("check", service.beam), ("run", service.beam)):
+        refused = forks.run(command, path, "--set", "engine.block_bytes=16MiB", *beam)
+        assert refused.code == 2
+        assert "and a VM of n1-highcpu-2 has 1.8 GB: take one with more memory" in refused.said
+    assert service.requests == []
+    many = engine(dataflow_golden.SETTINGS, "--experiments=use_multiple_sdk_containers")
+    assert many.memory_problems(1 << 30) == []
+    assert "8 worker processes take about 48.0 GB" in many.memory_problems(6 << 30)[0]
 
 
 def test_check_tells_the_layout_and_an_estimate_with_all_that_it_assumes(tmp_path, model, service, forks):

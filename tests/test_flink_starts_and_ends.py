@@ -88,13 +88,20 @@ def test_all_that_is_not_there_is_told_at_once(model, data, tmp_path):
             "master": f"localhost:{one.getsockname()[1]}",
             "worker_pool": f"localhost:{other.getsockname()[1]}",
             "job_server_jar": str(tmp_path / "none.jar"),
+            "restarts": 3,
         }
         job = settings(data, model, tmp_path / "out", flink)
         job["input"]["files"] = str(tmp_path / "none-*.csv")
         with pytest.raises(JobError) as wrong:
             run(parse_job(job))
     told = "\n".join(wrong.value.problems)
-    for problem in ("no Flink cluster answers", "worker_pool: nothing answers", "there is no file", "none-*.csv"):
+    for problem in (
+        "no Flink cluster answers",
+        "worker_pool: nothing answers",
+        "there is no file",
+        "none-*.csv",
+        "restarts is for",
+    ):
         assert problem in told
 
 

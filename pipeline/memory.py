@@ -1,0 +1,23 @@
+"""The memory that a worker process takes, held against what there is where it will run."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.job import Job
+from pipeline.mistakes import JobError
+from pipeline.preflight import Prepared
+from runners.engine import Engine
+from transforms.model_versions import model_files
+
+
+def process_bytes(job: Job, prepared: Prepared) -> int:
+    """What a worker process takes, roughly; see `runners.layout.Layout.memory_bytes`."""
+    model_bytes = sum(os.path.getsize(file) for file in model_files(prepared.model.path))
+    return job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
+
+
+def check_fits(job: Job, prepared: Prepared, engine: Engine) -> None:
+    """Raises JobError where the machines that are asked for have too little memory."""
+    if problems := engine.memory_problems(process_bytes(job, prepared)):
+        raise JobError(problems)

@@ -1,0 +1,106 @@
+"""A job on a Flink cluster whose launcher was killed goes on, and publishes; and everyone who asks is told that it is
+at work, or that nobody can tell."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+
+import dirty
+import faults
+import jobs
+import pytest
+from dirty import Published
+
+from pipeline.clean import clean
+from pipeline.elsewhere import note
+from pipeline.job import parse_job
+from pipeline.launch import run
+from pipeline.mistakes import JobError
+from pipeline.status import Watcher
+from pipeline.status_view import as_dict, exit_code
+from runners.elsewhere import Elsewhere
+from runners.engine import engine_of
+from transforms.run_folder import RunFolder
+
+
+def on(flink_cluster, flink_jars) -> dict:
+    jar = str(flink_jars / "job-server-for-cluster.jar")
+    return {"master": flink_cluster.master, "worker_pool": flink_cluster.pool, "job_server_jar": jar}
+
+
+def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(model, flink_jars, flink_cluster, tmp_path):
+    data, out, folder = tmp_path / "data", tmp_path / "out", flink_cluster.folder.parent
+    data.mkdir()
+    dirty.write_plenty(data)
+    engine = dirty.PLENTY | {"runner": "flink", "workers": 2, "flink": on(flink_cluster, flink_jars)}
+    settings = dirty.job(data, "csv", model("echo_and_multiply"), out, preprocess="faults:trip", engine=engine)
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(settings))
+    faults.order(folder, "hold", out)
+    killed = jobs.start("run", str(path))
+    faults.wait_until(lambda: (folder / "held").exists() or killed.poll() is not None)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    job = flink_cluster.jobs()[-1]
+    at_work = f"job {job['jid']} on {flink_cluster.master} is still RUNNING"
+
+    status = jobs.cli("status", str(out))
+    assert status.returncode == 4
+    assert f"the launcher is gone; {at_work}" in " ".join(status.stdout.split())
+    for unfinished in (False, True):
+        found = clean(str(out), unfinished=unfinished)
+        assert found.leftovers == [] and at_work in found.kept[0]
+    with pytest.raises(JobError, match=rf"--restart would discard run .* {at_work}: cancel it first \(curl -X PATCH"):
+        run(parse_job(settings), restart=True)
+
+    # On whatever engine the command is given again, it waits.
+    again = jobs.start("run", str(path), "--set", "engine.runner=local")
+    said = ""
+    while "waiting for it" not in said:
+        line = again.stderr.readline()
+        assert line, said
+        said += line
+    assert at_work in said
+    (folder / "go on").touch()
+    stdout, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
+    assert "Done by another launch of this job" in stdout
+    assert Watcher(str(out)).look().state == "done"
+
+    local = settings | {"engine": dirty.PLENTY, "output": settings["output"] | {"path": str(tmp_path / "whole")}}
+    run(parse_job(local))
+    dirty.assert_same(out, Published.of(tmp_path / "whole"))
+
+
+@pytest.fixture
+def begun(model, tmp_path) -> RunFolder:
+    """A run that is planned, and no more."""
+    jobs.write_people(tmp_path / "data", files=1, rows=10)
+    return jobs.plan(jobs.job(tmp_path, model("dense"))).folder
+
+
+def test_where_no_engine_answers_that_is_said_and_nothing_is_taken_away(begun):
+    (begun.parts / "predictions-000000-dead-0").write_bytes(b"what an attempt has left")
+    with socket.socket() as silent:  # bound, and nobody listens
+        silent.bind(("localhost", 0))
+        note(begun, Elsewhere("flink", "beam-score-lost", {"address": f"localhost:{silent.getsockname()[1]}"}))
+        status = Watcher(begun.output).look()
+        assert (status.state, exit_code(status)) == ("planned", 1)
+        (told,) = as_dict(status)["jobs"]
+        assert (told["name"], told["id"], told["state"]) == ("beam-score-lost", None, None)
+        assert "no Flink cluster answers there" in told["why_not_known"]
+        for unfinished in (False, True):
+            found = clean(begun.output, unfinished=unfinished)
+            assert found.leftovers == [] and "--lost-jobs takes it for ended" in found.kept[0]
+        assert [left.why for left in clean(begun.output, lost_jobs=True).leftovers] == ["part of an attempt that died"]
+        clean(begun.output, unfinished=True, lost_jobs=True)
+    assert not begun.path.exists()
+
+
+def test_a_login_is_not_noted(tmp_path):
+    section = {"master": "flink:1", "worker_command": "/opt/worker"}
+    settings = jobs.settings(tmp_path, "model", engine={"runner": "flink", "workers": 2, "flink": section})
+    engine = engine_of(parse_job(settings).engine, ["--flink_master=https://me:secret@flink.example:8081"])
+    assert engine.elsewhere("RUN").place == {"address": "https://flink.example:8081"}
