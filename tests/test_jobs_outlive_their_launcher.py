@@ -6,23 +6,26 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 
 import dirty
 import faults
 import jobs
 import pytest
-from dirty import Published
 
+from pipeline.build import build
 from pipeline.clean import clean
 from pipeline.elsewhere import note
 from pipeline.job import parse_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.status import Watcher
-from pipeline.status_view import as_dict, exit_code
+from pipeline.status_view import as_dict, as_line, exit_code
 from runners.elsewhere import Elsewhere
 from runners.engine import engine_of
-from transforms.run_folder import RunFolder
+from transforms.run_folder import RunFolder, read_plan
+
+_WITHIN_S = 120
 
 
 def on(flink_cluster, flink_jars) -> dict:
@@ -30,7 +33,7 @@ def on(flink_cluster, flink_jars) -> dict:
     return {"master": flink_cluster.master, "worker_pool": flink_cluster.pool, "job_server_jar": jar}
 
 
-def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(model, flink_jars, flink_cluster, tmp_path):
+def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(caplog, model, flink_jars, flink_cluster, tmp_path):
     data, out, folder = tmp_path / "data", tmp_path / "out", flink_cluster.folder.parent
     data.mkdir()
     dirty.write_plenty(data)
@@ -46,9 +49,9 @@ def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(model, flink_jars
     job = flink_cluster.jobs()[-1]
     at_work = f"job {job['jid']} on {flink_cluster.master} is still RUNNING"
 
-    status = jobs.cli("status", str(out))
-    assert status.returncode == 4
-    assert f"the launcher is gone; {at_work}" in " ".join(status.stdout.split())
+    status = Watcher(str(out)).look()
+    assert (status.state, exit_code(status)) == ("running", 4)
+    assert as_line(status).endswith(f"no launch is at work, {at_work}")
     for unfinished in (False, True):
         found = clean(str(out), unfinished=unfinished)
         assert found.leftovers == [] and at_work in found.kept[0]
@@ -56,22 +59,19 @@ def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(model, flink_jars
         run(parse_job(settings), restart=True)
 
     # On whatever engine the command is given again, it waits.
-    again = jobs.start("run", str(path), "--set", "engine.runner=local")
-    said = ""
-    while "waiting for it" not in said:
-        line = again.stderr.readline()
-        assert line, said
-        said += line
-    assert at_work in said
+    outcomes = []
+    local = parse_job(settings | {"engine": dirty.PLENTY})
+    again = threading.Thread(target=lambda: outcomes.append(run(local)))
+    again.start()
+    faults.wait_until(lambda: "waiting for it" in caplog.text or not again.is_alive())
+    assert at_work in caplog.text
     (folder / "go on").touch()
-    stdout, stderr = again.communicate(timeout=120)
-    assert again.returncode == 0, stderr
-    assert "Done by another launch of this job" in stdout
+    again.join(_WITHIN_S)
+    assert [(outcome.code, outcome.by_another) for outcome in outcomes] == [(0, True)]
+    counts = jobs.manifest(out)["counts"]
+    rows = dirty.PLENTY_FILES * dirty.PLENTY_ROWS
+    assert (counts["read"], counts["rejected"]) == (rows, rows / 1000)
     assert Watcher(str(out)).look().state == "done"
-
-    local = settings | {"engine": dirty.PLENTY, "output": settings["output"] | {"path": str(tmp_path / "whole")}}
-    run(parse_job(local))
-    dirty.assert_same(out, Published.of(tmp_path / "whole"))
 
 
 @pytest.fixture
@@ -104,3 +104,23 @@ def test_a_login_is_not_noted(tmp_path):
     settings = jobs.settings(tmp_path, "model", engine={"runner": "flink", "workers": 2, "flink": section})
     engine = engine_of(parse_job(settings).engine, ["--flink_master=https://me:secret@flink.example:8081"])
     assert engine.elsewhere("RUN").place == {"address": "https://flink.example:8081"}
+
+
+def test_a_job_that_is_started_again_once_it_has_published_ends_well(model, tmp_path):
+    """A step that fails after the commit makes an engine start the whole job again."""
+    jobs.write_people(tmp_path / "data", files=1, rows=10)
+    planned = jobs.plan(job := jobs.job(tmp_path, model("dense")))
+    shards = read_plan(planned.folder)["shards"]
+    for _ in range(2):
+        jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
+        assert jobs.manifest(tmp_path / "out")["counts"]["predicted"] == 10
+    assert not planned.folder.path.exists()
+
+
+def test_a_job_whose_run_was_discarded_fails(model, tmp_path):
+    jobs.write_people(tmp_path / "data", files=1, rows=10)
+    planned = jobs.plan(job := jobs.job(tmp_path, model("dense")))
+    shards = read_plan(planned.folder)["shards"]
+    clean(planned.folder.output, unfinished=True)
+    with pytest.raises(Exception, match="there is no such file"):
+        jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
