@@ -59,9 +59,9 @@ def others_at_work(folder: RunFolder, own: Elsewhere | None) -> list[Found]:
     Args:
       own: the job that this launch would submit, and that its engine takes up by itself where it is at work.
     """
-    found = [found for found in at_work(folder) if found.job != own]
+    found = [find(job) for job in noted(folder) if job != own]
     for unknown in found:
-        if not unknown.alive:
+        if unknown.alive is None:
             log.warning("%s: going on beside it, which may do work again, and harms nothing", unknown)
     return [one for one in found if one.alive]
 

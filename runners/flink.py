@@ -176,7 +176,7 @@ class Flink(Engine):
 
     def elsewhere(self, name: str) -> Elsewhere | None:
         # Without its workers a job does nothing.
-        if self._embedded or self.in_one_process:
+        if self._embedded or self._options().view_as(PortableOptions).environment_type == "LOOPBACK":
             return None
         return Elsewhere("flink", self._name(name), {"address": _LOGIN.sub("", self._master)})
 
