@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 _OURS = ("FlinkRunner", "PortableRunner")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_NOT_STARTED = re.compile(r"Process died with exit code|error=\d+, ")
 _LOGIN = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 _REACHED_WITHIN_S = 3
 
@@ -196,10 +195,12 @@ class Flink(Engine):
             try:
                 return job_service.wait_for(pipeline.run(), program, self._stopping)
             except EngineFailed as error:
-                if self._flink.worker_command is not None and _NOT_STARTED.search(str(error)):
+                # Flink says it in many ways: no such file, a process that died, a class that could not be initialized.
+                if self._flink.worker_command is not None and "failed in state FAILED" in str(error):
                     raise EngineFailed(
-                        f"{error}. TaskManagers start {self._flink.worker_command} (engine.flink.worker_command) as a "
-                        "worker, and what it prints goes nowhere: try it with --help on a machine of theirs"
+                        f"{error}. Should it be that TaskManagers cannot start {self._flink.worker_command} "
+                        "(engine.flink.worker_command): try it with --help on a machine of theirs, since what it "
+                        "prints goes nowhere"
                     ) from None
                 raise
 
