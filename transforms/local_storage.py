@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
 from transforms.disk import disk
@@ -73,6 +73,10 @@ def has_folders(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     return path.is_dir()
+
+
+def sizes(folder: Path) -> Callable[[str], int | None]:
+    return lambda name: size(folder / name)
 
 
 def size_below(path: Path) -> int:
@@ -210,7 +214,11 @@ def _inode(path: Path) -> int | None:
         return None
 
 
-def publish(source: Path, target: Path) -> None:
+def publish(names: Sequence[tuple[Path, Path]]) -> None:
+    disk().each(lambda name: _publish(*name), names)
+
+
+def _publish(source: Path, target: Path) -> None:
     try:
         disk().link(source, target)
     except FileExistsError:
@@ -225,6 +233,10 @@ def publish(source: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         disk().unlink(path)
+
+
+def remove_all(paths: Sequence[Path]) -> None:
+    disk().each(remove, paths)
 
 
 def remove_folder(path: Path) -> None:

@@ -8,6 +8,7 @@ version that counts, so all say the same.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from transforms import storage
 from transforms.receipt import Receipt
@@ -26,13 +27,22 @@ def standing(folder: RunFolder, split: int) -> Receipt | None:
 
 
 def _believed(folder: RunFolder, split: int, content: bytes) -> Receipt | None:
+    receipt = _whole(split, content)
+    return receipt if receipt and _stands(receipt, lambda name: storage.size(folder.parts / name)) else None
+
+
+def _whole(split: int, content: bytes) -> Receipt | None:
+    """A receipt as it was written; None where it is damaged."""
     try:
         receipt = Receipt.from_json(content)
     except (Damaged, TypeError):
         return None
-    if receipt.split != split or any(storage.size(folder.parts / p.name) != p.bytes for p in receipt.parts):
-        return None
-    return receipt
+    return receipt if receipt.split == split else None
+
+
+def _stands(receipt: Receipt, size: Callable[[str], int | None]) -> bool:
+    """Whether all parts of a receipt stand, by their sizes."""
+    return all(size(part.name) == part.bytes for part in receipt.parts)
 
 
 def is_done(folder: RunFolder, split: int) -> bool:
@@ -67,4 +77,29 @@ def put(folder: RunFolder, receipt: Receipt) -> bool:
 
 def collect(folder: RunFolder, splits: int) -> list[Receipt | None]:
     """The receipts that count, in the order of the splits; None for those still to be done."""
-    return storage.each(lambda split: standing(folder, split), range(splits))
+    names = set(storage.names(folder.receipts))
+    there = [split for split in range(splits) if folder.receipt(split).name in names]
+    # The receipts before the sizes of parts: those that they tell of were written before them.
+    first = dict(zip(there, storage.each(lambda split: _first(folder, split), there), strict=True))
+    size = storage.sizes(folder.parts)
+
+    def counting(split: int) -> Receipt | None:
+        receipt = first.get(split)
+        if receipt is not None and _stands(receipt, size):
+            return receipt
+        return standing(folder, split) if split in first else None
+
+    return storage.each(counting, range(splits))
+
+
+def _first(folder: RunFolder, split: int) -> Receipt | None:
+    """The first receipt of a split, if it is whole."""
+    content = storage.read(folder.receipt(split))
+    return None if content is None else _whole(split, content)
+
+
+def all_done(folder: RunFolder, splits: int) -> bool:
+    """Whether every split has a receipt that counts."""
+    if len(storage.names(folder.receipts)) < splits:
+        return False
+    return None not in collect(folder, splits)

@@ -8,7 +8,7 @@ one file that is created if absent, or swapped for a known content. How a local 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -52,6 +52,12 @@ def exists(path: Place) -> bool:
 def size(path: Place) -> int | None:
     """The size of a file in bytes; None where there is none."""
     return _where(path).size(path)
+
+
+def sizes(folder: Place) -> Callable[[str], int | None]:
+    """Gives what `size` says of the files right in a folder, by name; or what it said just now, of all at once, where
+    a look at each would be a request."""
+    return _where(folder).sizes(folder)
 
 
 def has_folders(path: Place) -> bool:
@@ -133,18 +139,28 @@ def swap(path: Place, known: bytes | None, content: bytes | None, scratch: Place
     return _where(path).swap(path, known, content, scratch)
 
 
-def publish(source: Place, target: Place) -> None:
-    """Gives a file a second, final name. Done again, also by another process, it changes nothing.
+def publish(names: Sequence[tuple[Place, Place]]) -> None:
+    """Gives files second, final names. Done again, also by another process, it changes nothing.
+
+    Args:
+      names: (file, final name) of each: the files in one folder, the final names in another.
 
     Raises:
-      FileNotFoundError: the file or the final name's folder is gone.
+      FileNotFoundError: a file or the final names' folder is gone.
     """
-    _where(source).publish(source, target)
+    if names:
+        _where(names[0][0]).publish(names)
 
 
 def remove(path: Place) -> None:
     """Removes a file, if it is there."""
     _where(path).remove(path)
+
+
+def remove_all(paths: Sequence[Place]) -> None:
+    """Removes files of one file system or bucket, those that are there."""
+    if paths:
+        _where(paths[0]).remove_all(paths)
 
 
 def remove_folder(path: Place) -> None:
