@@ -10,7 +10,6 @@ import pathlib
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -99,11 +98,11 @@ def far_away(port: int, delay_s: float) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def emulator(data: pathlib.Path | None = None, delay_s: float | None = None) -> Iterator[tuple[str, int]]:
-    """fake-gcs-server with `BUCKET`, all in memory, and the environment that leads there.
+def emulator(folder: pathlib.Path | None = None, delay_s: float | None = None) -> Iterator[tuple[str, int]]:
+    """fake-gcs-server with an empty `BUCKET`, and the environment that leads there.
 
     Args:
-      data: a folder with a folder `BUCKET` of what is in it from the start.
+      folder: where it keeps the objects, under a folder `BUCKET`; None: in memory.
       delay_s: for which each request is held up, and counted: `requests_so_far`. None: there is no relay before it.
 
     Yields:
@@ -119,32 +118,22 @@ def emulator(data: pathlib.Path | None = None, delay_s: float | None = None) -> 
     with contextlib.nullcontext(own) if delay_s is None else far_away(own, delay_s) as port:
         url = f"http://127.0.0.1:{port}"
         where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(own), "-external-url", url]
-        names = ["-public-host", f"127.0.0.1:{port}", "-backend", "memory", *(["-data", str(data)] if data else [])]
-        with subprocess.Popen([binary, *where, *names], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        kept = ["-backend", "filesystem", "-filesystem-root", str(folder)] if folder else ["-backend", "memory"]
+        command = [binary, *where, "-public-host", f"127.0.0.1:{port}", *kept]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             try:
                 os.environ |= {"STORAGE_EMULATOR_HOST": url, "GOOGLE_CLOUD_PROJECT": "none"}
-                _wait(own)
-                if data is None:
-                    _make_bucket(url)
+                _make_bucket(url)
                 yield url, server.pid
             finally:
                 server.terminate()
-
-
-def _wait(port: int) -> None:
-    """Until the server listens."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise SystemExit("fake-gcs-server does not start")
 
 
 def _make_bucket(url: str) -> None:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
+    # Tried again until the server answers.
     storage.Client("none", AnonymousCredentials(), client_options={"api_endpoint": url}).create_bucket(BUCKET)
 
 

@@ -21,7 +21,7 @@ SCHEMES = ("gs", "s3")
 ABSENT = ""
 """The version of what is not there."""
 
-AT_ONCE = 32
+AT_ONCE = 64
 """How many connections to a store a process keeps."""
 
 _RETRY_S = 60.0

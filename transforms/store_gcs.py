@@ -43,6 +43,7 @@ _TIMEOUT_S = (10, 60)  # to connect; without a byte
 _FIELDS = "items(name,size,generation,crc32c,updated),prefixes,nextPageToken"
 _NO_BUCKET = "bucket does not exist"
 _BATCHES_AT_ONCE = 8
+_PAGE: int | None = None  # objects in one answer of a list: as many as the store gives
 
 _CLOCK = StoreClock()
 
@@ -94,6 +95,7 @@ class GoogleStore:
                     prefix=f"{folder.key}/" if folder.key else None,
                     delimiter=None if recursive else "/",
                     fields=_FIELDS,
+                    page_size=_PAGE,
                     **_patience(),
                 )
                 .pages
