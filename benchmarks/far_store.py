@@ -9,7 +9,7 @@ import os
 import pathlib
 import socket
 import subprocess
-import threading
+import sys
 import urllib.request
 from collections.abc import Iterator
 
@@ -72,29 +72,21 @@ class _Relay:
 
 @contextlib.contextmanager
 def far_away(port: int, delay_s: float) -> Iterator[int]:
-    """A port that leads to that of a server on this machine, each request delayed, while the body runs.
+    """A port that leads to that of a server on this machine, each request delayed, while the body runs; by a process
+    of its own."""
+    command = [sys.executable, __file__, str(port), str(delay_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as relay:
+        try:
+            yield int(relay.stdout.readline())
+        finally:
+            relay.terminate()
 
-    The relay works in a thread of this process: what is to be measured belongs in another.
-    """
-    loop, ready, found = asyncio.new_event_loop(), threading.Event(), []
 
-    async def serve() -> None:
-        server = await asyncio.start_server(_Relay(port, delay_s).connected, "127.0.0.1", 0, limit=_PIECE, backlog=256)
-        found.append(server.sockets[0].getsockname()[1])
-        ready.set()
-
-    def work() -> None:
-        loop.create_task(serve())
-        loop.run_forever()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    ready.wait()
-    try:
-        yield found[0]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+async def _serve(port: int, delay_s: float) -> None:
+    relay = _Relay(port, delay_s)
+    server = await asyncio.start_server(relay.connected, "127.0.0.1", 0, limit=_PIECE, backlog=256)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
 
 
 @contextlib.contextmanager
@@ -141,3 +133,7 @@ def requests_so_far(url: str) -> int:
     """How many requests have come by a relay, from any process."""
     with urllib.request.urlopen(url + _COUNT, timeout=10) as answer:
         return int(answer.read())
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2])))
