@@ -6,8 +6,8 @@
     python benchmarks/store_reads.py bench-data/csv-20000000 bench-data/model --pairs 7 --writes --delay-ms 20
 
 Starts fake-gcs-server, copies the files into its memory, and runs the job in interleaved pairs; the output is on local
-disk, or with --writes where the input is. Prints JSON: rows/s from the first split read to the last receipt, CPU microseconds a row of the job, and of the
-emulator beside: that one runs on the same cores, which a store does not.
+disk, or with --writes where the input is. Prints JSON: rows/s from the first split read to the last receipt, CPU
+microseconds a row of the job, and of the emulator beside: that one runs on the same cores, which a store does not.
 """
 
 from __future__ import annotations
