@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transforms.disk import disk
@@ -263,6 +263,10 @@ def _remove_tree(path: Path) -> None:
 def remove_if_empty(path: Path) -> None:
     with contextlib.suppress(OSError):
         disk().rmdir(path)
+
+
+def each(function: Callable, items: Iterable) -> list:
+    return disk().each(function, items)
 
 
 @contextlib.contextmanager

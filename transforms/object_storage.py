@@ -14,11 +14,12 @@ import functools
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import google_crc32c
 
-from transforms.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch, missing, store_of
+from transforms import many
+from transforms.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing, store_of
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,10 @@ def remove_folder(path: ObjectPath) -> None:
     store = store_of(path)
     store.remove(path / PLAN)
     store.remove_all([found.path for found in store.list(path)])
+
+
+def each(function: Callable, items: Iterable) -> list:
+    return many.each(function, items, AT_ONCE)
 
 
 @contextlib.contextmanager

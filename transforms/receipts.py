@@ -80,7 +80,7 @@ def collect(folder: RunFolder, splits: int) -> list[Receipt | None]:
     names = set(storage.names(folder.receipts))
     there = [split for split in range(splits) if folder.receipt(split).name in names]
     # The receipts before the sizes of parts: those that they tell of were written before them.
-    first = dict(zip(there, storage.each(lambda split: _first(folder, split), there), strict=True))
+    first = dict(zip(there, storage.each(folder.path, lambda split: _first(folder, split), there), strict=True))
     size = storage.sizes(folder.parts)
 
     def counting(split: int) -> Receipt | None:
@@ -89,7 +89,7 @@ def collect(folder: RunFolder, splits: int) -> list[Receipt | None]:
             return receipt
         return standing(folder, split) if split in first else None
 
-    return storage.each(counting, range(splits))
+    return storage.each(folder.path, counting, range(splits))
 
 
 def _first(folder: RunFolder, split: int) -> Receipt | None:

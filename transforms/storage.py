@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 from transforms import local_storage, object_storage
-from transforms.disk import disk
 from transforms.objects import ObjectPath, is_object
 
 TEMPORARY = local_storage.TEMPORARY
@@ -202,6 +201,6 @@ def still_alone(path: Place) -> bool:
     return _where(path).still_alone(path)
 
 
-def each(function: Callable, items: Iterable) -> list:
-    """Calls a function on many items, several at once; their results, in order."""
-    return disk().each(function, items)
+def each(folder: Place, function: Callable, items: Iterable) -> list:
+    """Calls a function on many items, as many at once as pays where a folder is; their results, in order."""
+    return _where(folder).each(function, items)
