@@ -17,7 +17,7 @@ import requests
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry
 from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import storage as gcs
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
@@ -49,14 +49,19 @@ _CLOCK = StoreClock()
 
 
 @functools.cache
-def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
-    """One a process: sockets must not be shared over a fork."""
+def _credentials(endpoint: str | None, without: bool) -> tuple[Credentials, str | None]:
+    """Those found, and the project that they are of."""
     if endpoint or without:
         # Asking for credentials that are not there takes some 20 s: the client looks for a machine of the cloud.
-        client = gcs.Client(project="none", credentials=AnonymousCredentials())
-    else:
-        credentials, project = google.auth.default(scopes=gcs.Client.SCOPE)
-        client = gcs.Client(project=project or "none", credentials=credentials)
+        return AnonymousCredentials(), None
+    return google.auth.default(scopes=gcs.Client.SCOPE)
+
+
+@functools.cache
+def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
+    """One a process: sockets must not be shared over a fork."""
+    credentials, project = _credentials(endpoint, without)
+    client = gcs.Client(project=project or "none", credentials=credentials)
     adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=AT_ONCE)
     client._http.mount("https://", adapter)
     client._http.mount("http://", adapter)
@@ -67,9 +72,10 @@ def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
 
 
 @functools.cache
-def _requests(client: gcs.Client) -> Requests:
-    """What its library is too slow for."""
-    return Requests(client.api_endpoint, client._credentials, _CLOCK)
+def _requests(process: int, endpoint: str | None, without: bool) -> Requests:
+    """What the client is too slow for."""
+    base = _client(process, endpoint, without).api_endpoint
+    return Requests(base, _credentials(endpoint, without)[0], _CLOCK)
 
 
 class GoogleStore:
@@ -110,7 +116,7 @@ class GoogleStore:
             return b""
         with _told(path):
             try:
-                return _trying(lambda: _requests(self._clients()).read(path.bucket, path.key, start, end, version))
+                return _trying(lambda: self._requests().read(path.bucket, path.key, start, end, version))
             except api.RequestRangeNotSatisfiable:
                 return b""
 
@@ -184,7 +190,7 @@ class GoogleStore:
             left, wrong = list(items[at : at + BATCH]), []
 
             def once() -> None:
-                answers = _requests(self._clients()).many([call(item) for item in left])
+                answers = self._requests().many([call(item) for item in left])
                 asked, left[:], again = left[:], [], None
                 for item, (status, content) in zip(asked, answers, strict=True):
                     try:
@@ -214,6 +220,9 @@ class GoogleStore:
 
     def _clients(self) -> gcs.Client:
         return _client(os.getpid(), os.environ.get(_EMULATOR), anonymous())
+
+    def _requests(self) -> Requests:
+        return _requests(os.getpid(), os.environ.get(_EMULATOR), anonymous())
 
     def _blob(self, path: ObjectPath) -> gcs.Blob:
         return self._clients().bucket(path.bucket).blob(path.key)

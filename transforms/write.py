@@ -264,7 +264,8 @@ class _Attempt:
             self._drop()
 
     def _drop(self) -> None:
-        for kind in (self._predictions, self._rejected):
+        kinds = (self._predictions, self._rejected)
+        for kind in kinds:
             with contextlib.suppress(OSError):
                 kind.wait()  # what is written later than it is removed would stay
-            storage.remove_all([self._folder.parts / part.name for part in kind.written])
+        storage.remove_all([self._folder.parts / part.name for kind in kinds for part in kind.written])
