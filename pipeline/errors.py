@@ -15,7 +15,7 @@ from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
-from transforms.object_reads import StoreFails
+from transforms.object_fetch import StoreFails
 from transforms.objects import NoSuchPlace
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost

@@ -41,7 +41,7 @@ from transforms.read import ReadSettings, UnusableFile, format_module
 from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
-_CHECKED_AT_ONCE, _OBJECTS_CHECKED_AT_ONCE = 16, 32
+_CHECKED_AT_ONCE, _OBJECTS_CHECKED_AT_ONCE = 16, 64
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 

@@ -25,7 +25,7 @@ from transforms.verdict import verdicts
 NOTHING, PLANNED, RUNNING, PUBLISHING = "nothing", "planned", "running", "publishing"
 INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
 
-_AT_ONCE = 16
+_AT_ONCE = 32
 _TRIES = 3
 _ASKS_EVERY_S = 10.0
 

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
+from batched import asked_within, fail_within
+
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
 
@@ -26,12 +28,13 @@ class Fault:
     Attributes:
       kind: `status` (answered so, and not passed on), `delay` (passed on later), `reset` (the connection breaks before
         it is passed on), `lost` (it breaks after the request was carried out), `truncate` (half of the answer's body),
+        `within` (of a request for many things those that match are answered with `status`, and not carried out),
         `before` and `after` (nothing is wrong with it; `call` is called before or after it is carried out).
       method, target: regular expressions for them, in full and anywhere.
       nth: which of the requests that match, from 1.
       times: how many of them in a row.
       each: whether the first of each request is failed instead, however many come between.
-      status: for `status`; seconds: for `delay`.
+      status: for `status` and `within`; seconds: for `delay`.
       seen: how many have matched; done: how many were failed; known: which have matched.
     """
 
@@ -164,7 +167,15 @@ class Proxy:
                 return _answer(handler, status, [], f"injected {status}".encode())
             if kind == "before":
                 fault.call()
-            status, headers, content = self._pass_on(method, target, dict(handler.headers.items()), body)
+            if kind == "within":
+                partly = fail_within(target, body, lambda item: re.search(fault.target, item), fault.status)
+                status, headers, content = 200, partly.headers, partly.content
+                if partly.body is not None:
+                    passed = dict(handler.headers.items())
+                    status, headers, content = self._pass_on(method, target, passed, partly.body)
+                content = partly.answer(content)
+            else:
+                status, headers, content = self._pass_on(method, target, dict(handler.headers.items()), body)
             if kind == "after":
                 fault.call()
             if kind == "lost":
@@ -212,7 +223,10 @@ class Proxy:
 
 
 def _named_within(target: str, body: bytes) -> str:
-    """The name of what is uploaded to Google Cloud Storage, which is not in the target, as a fragment."""
+    """What is asked about, as a fragment, where the target does not tell: the name of what is uploaded to Google Cloud
+    Storage, all that a request for many things is about."""
+    if many := asked_within(target, body):
+        return f"#{' '.join(many)}"
     if "uploadType=multipart" not in target:
         return ""
     found = re.search(rb'"name": ?"([^"]*)"', body[:10_000])

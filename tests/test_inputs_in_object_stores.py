@@ -23,12 +23,13 @@ from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.replay import load_replay
 from pipeline.standing import Changed
-from transforms import object_reads
+from transforms import object_held, object_reads
 from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
-from transforms.object_reads import ObjectFile, StoreFails
+from transforms.object_fetch import StoreFails
+from transforms.object_reads import ObjectFile
 from transforms.objects import ObjectPath, store_of
 from transforms.plan import split_files
 from transforms.read import ReadSettings, format_module, read_split
@@ -58,7 +59,7 @@ def settings(format_: str, **options) -> ReadSettings:
 def small_pieces(monkeypatch):
     """All that is done for large objects is done for small ones."""
     monkeypatch.setattr(object_reads, "HEAD_BYTES", 512)
-    monkeypatch.setattr(object_reads, "WHOLE_BYTES", 1024)
+    monkeypatch.setattr(object_held, "WHOLE_BYTES", 1024)
     monkeypatch.setattr(object_reads, "PIECE_BYTES", 4096)
     monkeypatch.setattr(object_reads, "FIRST_PIECE_BYTES", 700)
     monkeypatch.setattr("transforms.parquet_spans._HELD_BYTES", 20_000)
@@ -304,7 +305,7 @@ def test_a_small_file_costs_one_request_at_launch_and_one_to_read(tmp_path, stor
 
 
 def test_row_groups_are_read_by_few_large_requests(tmp_path, store, monkeypatch):
-    monkeypatch.setattr(object_reads, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(object_held, "WHOLE_BYTES", 0)
     put(store, {"data/0.parquet": parquet(tmp_path, group=100)})
     files, _ = list_files([store.url("data")])
     options = settings("parquet")

@@ -19,7 +19,7 @@ from pipeline.launch import run
 from transforms.loading import ModelChanged, load_once
 from transforms.model_copies import hashed_model, local_model
 from transforms.model_versions import find_version, hash_model
-from transforms.object_reads import StoreFails
+from transforms.object_fetch import StoreFails
 from transforms.objects import ObjectPath, store_of
 from transforms.saved_model import ModelError
 

@@ -132,10 +132,95 @@ def test_a_folder_is_listed_in_order_with_or_without_what_is_below(client, at):
     assert [isinstance(f, ObjectInfo) for f in flat] == [True, False, True, False]
 
 
-def test_a_folder_of_thousands_is_listed_by_pages(client, at, store):
+def test_a_folder_of_thousands_is_listed_by_pages(client, at, store, monkeypatch):
+    monkeypatch.setattr("transforms.store_gcs._PAGE", 1000)  # else the emulator gives all at once
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: client.write(at / f"{n:04d}", [b"x"]), range(1_010)))
+    store.proxy.reset()
     assert [f.path.name for f in client.list(at)] == [f"{n:04d}" for n in range(1_010)]
+    assert len(store.proxy.requests) == 2
+
+
+# Many at once.
+
+
+@pytest.fixture
+def many(client, at) -> list[ObjectPath]:
+    """More objects than one request takes on Google Cloud Storage."""
+    paths = [at / "ü + 100% of [a]?&=#", *(at / f"{n:04d}" for n in range(220))]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda path: client.write(path, [path.name.encode()]), paths))
+    return paths
+
+
+def test_many_are_copied_and_removed(client, many, at, store):
+    target = at.parent / "copies"
+    client.write(target / "0007", [b"in the way"])
+    client.copy_all([(path, target / path.name) for path in many])
+    assert {f.path.name: f.crc32c or f.version for f in client.list(target)} == {
+        f.path.name: f.crc32c or f.version for f in client.list(at)
+    }
+    assert client.read(target / "0007") == b"0007"
+    store.proxy.reset()
+    client.remove_all([*many, at / "never there"])
+    assert list(client.list(at)) == []
+    removals = [r for r in store.proxy.requests if r.method != "GET"]
+    assert len(removals) == {"gs": 3, "s3": 1}[store.scheme]
+    client.remove_all([])
+    client.copy_all([])
+
+
+def test_what_is_not_there_cannot_be_copied_with_the_others(client, many, at):
+    with pytest.raises(FileNotFoundError) as raised:
+        client.copy_all([(path, at.parent / path.name) for path in [*many[:3], at / "none"]])
+    assert raised.value.filename == str(at / "none")
+
+
+@pytest.mark.parametrize("kind", ["status", "reset", "lost", "truncate"])
+def test_many_that_fail_once_are_tried_again(client, many, at, store, kind):
+    for call in (
+        lambda: client.copy_all([(path, at.parent / "copies" / path.name) for path in many]),
+        lambda: client.remove_all(many),
+    ):
+        with store.proxy.failing(fault := Fault(kind)):
+            call()
+        assert fault.done == 1
+    assert [f.path.name for f in client.list(at.parent / "copies")] == sorted(path.name for path in many)
+    assert list(client.list(at)) == []
+
+
+def test_of_many_those_that_fail_are_tried_again_by_themselves(client, many, at, store):
+    with store.proxy.failing(fault := Fault("within", target="000[37]( |$)", times=2)):
+        client.remove_all(many[:10])
+    assert fault.done == 2
+    assert [len(asked(r)) for r in store.proxy.requests if r.fault == "within"] == [10, 2]
+    assert sorted(f.path.name for f in client.list(at)) == sorted(path.name for path in many[10:])
+
+
+def asked(request) -> list[str]:
+    """What a request for many is about."""
+    return request.target.partition("#")[2].split("/o/" if "batch" in request.target else "a/folder/")[1:]
+
+
+def test_of_many_one_that_is_denied_is_named_and_the_others_are_removed(client, many, at, store):
+    with (
+        store.proxy.failing(fault := Fault("within", target="0003( |$)", status=403, times=100)),
+        pytest.raises(PermissionError, match="denied") as raised,
+    ):
+        client.remove_all(many[1:9])
+    assert raised.value.filename == str(at / "0003")
+    assert fault.done == 1
+    assert [f.path.name for f in client.list(at)][:2] == ["0003", "0008"]
+
+
+def test_many_that_fail_for_ever_are_given_up_in_time(client, many, at, store, monkeypatch):
+    monkeypatch.setenv("BEAM_SCORE_STORE_RETRY_S", "2")
+    with (
+        store.proxy.failing(Fault("within", target="0003( |$)", times=1000)),
+        pytest.raises(OSError, match="gave up after 2 s") as raised,
+    ):
+        client.remove_all(many[1:9])
+    assert raised.value.filename == str(at / "0003")
 
 
 @pytest.mark.parametrize("kind", ["status", "reset", "lost", "truncate"])

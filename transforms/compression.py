@@ -65,7 +65,7 @@ def is_compressed(path: str, size: int, split_bytes: int, version: str | None = 
     return compression_of(path, version) is not None
 
 
-@functools.lru_cache(1 << 16)  # at launch each file is looked at twice, and a request takes its time
+@functools.lru_cache(1 << 18)  # at launch each file is looked at twice, and a request takes its time
 def _compression_of_object(path: str, version: str) -> str | None:
     return _compression_of(path, version)
 
@@ -98,7 +98,9 @@ class RawStream:
     def __init__(self, path: str, start: int = 0, end: int = -1, version: str | None = None, ahead: bool = False):
         self._path, self._version = path, version
         self._file = open_file(path, version)
-        self.compression = _kind(self._file.read(4), path)
+        # Of an object by the first bytes, too, which are then held for who reads on.
+        asked = version is not None and is_object(path)
+        self.compression = compression_of(path, version) if asked else _kind(self._file.read(4), path)
         if ahead and isinstance(self._file, ObjectFile):
             to_the_end = end < 0 or self.compression
             self._file.stream(0 if self.compression else start, self._file.size if to_the_end else end)

@@ -139,8 +139,7 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     # After staging, from which someone slow could still give them their names.
     if (failed := read_failed(output)) is not None and failed["run"] in over:
         storage.remove(root / FAILED)
-    for path in files_of_runs(output, set(manifest["replaces"]) - set(kept)):
-        storage.remove(path)
+    storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
     storage.remove_temporaries(staging)
     storage.remove_if_empty(staging)
 

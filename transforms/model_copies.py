@@ -21,7 +21,7 @@ from pathlib import Path
 import google_crc32c
 
 from transforms.model_versions import hash_model, listed_model
-from transforms.object_reads import ask_store
+from transforms.object_fetch import ask_store
 from transforms.objects import ObjectInfo, VersionMismatch, is_object, store_of
 from transforms.saved_model import ModelError
 

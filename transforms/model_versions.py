@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transforms.names import near_miss
-from transforms.object_reads import ask_store
+from transforms.object_fetch import ask_store
 from transforms.objects import ObjectInfo, ObjectPath, is_object, store_of
 from transforms.saved_model import ModelError
 

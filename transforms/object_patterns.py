@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from transforms.names import near_miss
-from transforms.object_reads import ask_store
+from transforms.object_fetch import ask_store
 from transforms.objects import ObjectInfo, ObjectPath, store_of
 from transforms.patterns import MAGIC, NoFiles, fits, is_hidden
 

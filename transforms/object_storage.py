@@ -14,12 +14,12 @@ import functools
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import google_crc32c
 
-from transforms.disk import disk
-from transforms.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch, missing, store_of
+from transforms import many
+from transforms.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing, store_of
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,11 @@ def exists(path: ObjectPath) -> bool:
 def size(path: ObjectPath) -> int | None:
     found = store_of(path).info(path)
     return None if found is None else found.size
+
+
+def sizes(folder: ObjectPath) -> Callable[[str], int | None]:
+    found = {name: listed.size for name, listed in _listed(folder).items()}
+    return found.get
 
 
 def size_below(path: ObjectPath) -> int:
@@ -147,14 +152,23 @@ def swap(path: ObjectPath, known: bytes | None, content: bytes | None, scratch: 
     return store.remove(path, only=found.version) or not exists(path)
 
 
-def publish(source: ObjectPath, target: ObjectPath) -> None:
-    store = store_of(source)
-    there = store.info(target)
-    if there is not None:
-        staged = store.info(source)
-        if staged is None or _same(staged, there):
-            return  # published before; where its source is gone, that was cleaned up since
-    store.copy(source, target)
+def publish(names: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
+    store = store_of(names[0][0])
+    # Two lists for all, in place of two questions for each.
+    there = _listed(names[0][1].parent)
+    staged = _listed(names[0][0].parent) if any(target.name in there for _, target in names) else {}
+    copies = []
+    for source, target in names:
+        found = there.get(target.name)
+        if found is not None and (source.name not in staged or _same(staged[source.name], found)):
+            continue  # published before; where its source is gone, that was cleaned up since
+        copies.append((source, target))
+    store.copy_all(copies)
+
+
+def _listed(folder: ObjectPath) -> dict[str, ObjectInfo]:
+    """The objects right in a folder, by name."""
+    return {f.path.name: f for f in store_of(folder).list(folder, recursive=False) if isinstance(f, ObjectInfo)}
 
 
 def _same(a: ObjectInfo, b: ObjectInfo) -> bool:
@@ -167,12 +181,20 @@ def remove(path: ObjectPath) -> None:
     store_of(path).remove(path)
 
 
+def remove_all(paths: Sequence[ObjectPath]) -> None:
+    store_of(paths[0]).remove_all(paths)
+
+
 def remove_folder(path: ObjectPath) -> None:
     """The plan goes first: from then on nobody goes on with the run, and what is written after the rest was listed is
     taken away by who has written it."""
     store = store_of(path)
     store.remove(path / PLAN)
-    disk().each(store.remove, [found.path for found in store.list(path)])
+    store.remove_all([found.path for found in store.list(path)])
+
+
+def each(function: Callable, items: Iterable) -> list:
+    return many.each(function, items, AT_ONCE)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ SCHEMES = ("gs", "s3")
 ABSENT = ""
 """The version of what is not there."""
 
-AT_ONCE = 32
+AT_ONCE = 64
 """How many connections to a store a process keeps."""
 
 _RETRY_S = 60.0
@@ -150,12 +150,26 @@ class ObjectStore(Protocol):
         """Copies within the store, no byte coming by here; over what may be there. Raises FileNotFoundError where
         the source is not there."""
 
+    def copy_all(self, copies: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
+        """Copies each source to its target, as `copy` does, in as few requests as the store allows.
+
+        Raises:
+          OSError: one could not be copied; others may have been.
+        """
+
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
         """Removes an object, if it is there (at version `only`).
 
         Returns:
           False where it was to be of a version that is not there; where the call had to be tried again, an earlier
           try may have removed it.
+        """
+
+    def remove_all(self, paths: Sequence[ObjectPath]) -> None:
+        """Removes objects, those that are there, in as few requests as the store allows.
+
+        Raises:
+          OSError: one could not be removed; others may have been.
         """
 
     def clock(self) -> float:

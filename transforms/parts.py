@@ -22,6 +22,19 @@ MAX_PART_BYTES = 128 << 20
 
 _DISTINCT_SAMPLE = 10_000
 
+Write = Callable[[storage.Place, Sequence[bytes | memoryview]], Callable[[], None]]
+"""Writes a file, or begins to; what it gives waits until that is done, and raises what went wrong."""
+
+
+def write_at_once(path: storage.Place, pieces: Sequence[bytes | memoryview]) -> Callable[[], None]:
+    """A `Write` that there is nothing to wait for any more."""
+    storage.write_new(path, *pieces)
+    return _nothing
+
+
+def _nothing() -> None:
+    pass
+
 
 class Parts:
     """Rows of one kind of one split, into one part file or several.
@@ -31,13 +44,23 @@ class Parts:
       kind: `predictions` or `rejected`.
       stem: begins the names of the parts; no other attempt has it.
       encoder: see `ParquetEncoder` and `LinesEncoder`.
+      write: how a part is written; each is waited for before the next, so that memory stays bounded.
 
     Attributes:
       written: the parts so far.
+      wait: until the last of them is durable.
     """
 
-    def __init__(self, folder: storage.Place, kind: str, stem: str, encoder: ParquetEncoder | LinesEncoder):
-        self._folder, self._kind, self._stem, self._encoder = folder, kind, stem, encoder
+    def __init__(
+        self,
+        folder: storage.Place,
+        kind: str,
+        stem: str,
+        encoder: ParquetEncoder | LinesEncoder,
+        write: Write = write_at_once,
+    ):
+        self._folder, self._kind, self._stem, self._encoder, self._write = folder, kind, stem, encoder, write
+        self.wait = _nothing
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = self._rows = 0
         self.written: list[Part] = []
@@ -51,7 +74,7 @@ class Parts:
             self._encode()
 
     def close(self) -> list[Part]:
-        """Writes what is left. Returns the parts, none for no rows."""
+        """Writes what is left, or begins to. Returns the parts, none for no rows."""
         self._encode()
         if self._rows:
             self._end_part()
@@ -74,7 +97,8 @@ class Parts:
     def _end_part(self) -> None:
         pieces = self._encoder.end()
         name = f"{self._stem}-{len(self.written)}.{self._encoder.suffix}"
-        storage.write_new(self._folder / name, *pieces)
+        self.wait()
+        self.wait = self._write(self._folder / name, pieces)
         crc = 0
         for piece in pieces:
             crc = google_crc32c.extend(crc, piece)

@@ -12,7 +12,7 @@ import apache_beam as beam
 from transforms.file_versions import check_unchanged, check_unless_asked_for
 from transforms.manifest import published
 from transforms.many import each
-from transforms.object_reads import StoreFails
+from transforms.object_fetch import StoreFails
 from transforms.objects import is_object
 from transforms.read import ReadSettings, format_module
 from transforms.run_folder import RunFolder, read_shard

@@ -33,7 +33,8 @@ import pyarrow as pa
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged, check_unless_asked_for
-from transforms.object_reads import Ahead, StoreFails
+from transforms.object_fetch import StoreFails
+from transforms.object_held import Ahead
 from transforms.payload import Origin
 from transforms.small_files import Together
 from transforms.sources import Source

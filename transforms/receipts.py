@@ -8,7 +8,7 @@ version that counts, so all say the same.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from transforms import storage
 from transforms.receipt import Receipt
@@ -29,13 +29,22 @@ def standing(folder: RunFolder, split: int) -> Receipt | None:
 
 
 def _believed(folder: RunFolder, split: int, content: bytes) -> Receipt | None:
+    receipt = _whole(split, content)
+    return receipt if receipt and _stands(receipt, lambda name: storage.size(folder.parts / name)) else None
+
+
+def _whole(split: int, content: bytes) -> Receipt | None:
+    """A receipt as it was written; None where it is damaged."""
     try:
         receipt = Receipt.from_json(content)
     except (Damaged, TypeError):
         return None
-    if receipt.split != split or any(storage.size(folder.parts / p.name) != p.bytes for p in receipt.parts):
-        return None
-    return receipt
+    return receipt if receipt.split == split else None
+
+
+def _stands(receipt: Receipt, size: Callable[[str], int | None]) -> bool:
+    """Whether all parts of a receipt stand, by their sizes."""
+    return all(size(part.name) == part.bytes for part in receipt.parts)
 
 
 def is_done(folder: RunFolder, split: int) -> bool:
@@ -72,6 +81,28 @@ def collect(folder: RunFolder, splits: int) -> Iterator[Receipt | None]:
     """The receipts that count, in the order of the splits; None for those still to be done.
 
     They come some thousands at a time: one takes 2 kB, and who adds them up need not hold them all."""
+    names = set(storage.names(folder.receipts))
+    # After the names: the parts of a receipt that is there were written before it.
+    size = storage.sizes(folder.parts)
+
+    def counting(split: int) -> Receipt | None:
+        if folder.receipt(split).name not in names:
+            return None
+        receipt = _first(folder, split)
+        return receipt if receipt is not None and _stands(receipt, size) else standing(folder, split)
+
     for at in range(0, splits, _READ_AT_ONCE):
-        several = range(at, min(at + _READ_AT_ONCE, splits))
-        yield from storage.each(lambda split: standing(folder, split), several)
+        yield from storage.each(folder.path, counting, range(at, min(at + _READ_AT_ONCE, splits)))
+
+
+def _first(folder: RunFolder, split: int) -> Receipt | None:
+    """The first receipt of a split, if it is whole."""
+    content = storage.read(folder.receipt(split))
+    return None if content is None else _whole(split, content)
+
+
+def all_done(folder: RunFolder, splits: int) -> bool:
+    """Whether every split has a receipt that counts."""
+    if len(storage.names(folder.receipts)) < splits:
+        return False
+    return None not in collect(folder, splits)

@@ -1,30 +1,22 @@
 """The few file-system operations that the protocol of plan, parts, receipts and verdict rests on.
 
 What each guarantees is in its docstring. Files are written whole under a name of their own; what decides something is
-one file that is created if absent, or swapped for a known content. Here is how a local disk does it; given an
-`ObjectPath`, each does the same over the objects of a store, as `transforms.object_storage` has it.
+one file that is created if absent, or swapped for a known content. How a local disk does it is in
+`transforms.local_storage`; how it is done over the objects of a store, in `transforms.object_storage`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
-import os
-import secrets
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
-from transforms import object_storage
-from transforms.disk import disk
+from transforms import local_storage, object_storage
 from transforms.objects import ObjectPath, is_object
 
-TEMPORARY = ".tmp"
+TEMPORARY = local_storage.TEMPORARY
 """The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
-
-_LOOKS = 3
-_LOOK_AGAIN_S = 0.002
 
 Place = Path | ObjectPath
 """Where a file of the protocol is."""
@@ -36,145 +28,83 @@ def at(text: str) -> Place:
     return ObjectPath.parse(text) if is_object(text) else Path(text)
 
 
-@functools.singledispatch
-def make_folder(path: Path) -> None:
+def _where(path: Place) -> ModuleType:
+    return object_storage if isinstance(path, ObjectPath) else local_storage
+
+
+def make_folder(path: Place) -> None:
     """Makes a folder, and parents that are missing, and makes its name durable, whoever made it. Only a launch
     calls this."""
-    if not exists(path.parent):
-        make_folder(path.parent)
-    with contextlib.suppress(FileExistsError):
-        disk().mkdir(path)
-    with contextlib.suppress(PermissionError):  # a folder that may be passed through, and not listed
-        sync_folder(path.parent)
+    _where(path).make_folder(path)
 
 
-@functools.singledispatch
-def sync_folder(path: Path) -> None:
+def sync_folder(path: Place) -> None:
     """Makes the names in a folder durable."""
-    with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        disk().fsync(descriptor)
+    _where(path).sync_folder(path)
 
 
-@contextlib.contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    with _named(path):
-        descriptor = disk().open(path, flags)
-        try:
-            yield descriptor
-        finally:
-            disk().close(descriptor)
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Gives the path to what is raised on an open file: the system says only that something is wrong."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-@functools.singledispatch
-def exists(path: Path) -> bool:
+def exists(path: Place) -> bool:
     """Whether there is a file or folder of that name."""
-    return size(path) is not None
+    return _where(path).exists(path)
 
 
-@functools.singledispatch
-def size(path: Path) -> int | None:
+def size(path: Place) -> int | None:
     """The size of a file in bytes; None where there is none."""
-    try:
-        return disk().stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return _where(path).size(path)
 
 
-@functools.singledispatch
-def has_folders(path: Path) -> bool:
+def sizes(folder: Place) -> Callable[[str], int | None]:
+    """Gives what `size` says of the files right in a folder, by name; or what it said just now, of all at once, where
+    a look at each would be a request."""
+    return _where(folder).sizes(folder)
+
+
+def has_folders(path: Place) -> bool:
     """Whether there are folders, so that who writes in one that is gone fails."""
-    return True
+    return _where(path).has_folders(path)
 
 
-@functools.singledispatch
-def is_folder(path: Path) -> bool:
+def is_folder(path: Place) -> bool:
     """Whether there is a folder of that name."""
-    return path.is_dir()
+    return _where(path).is_folder(path)
 
 
-@functools.singledispatch
-def size_below(path: Path) -> int:
+def size_below(path: Place) -> int:
     """The bytes of a file, or of all files in a folder and below."""
-    if not path.is_dir():
-        return size(path) or 0
-    return sum(size(Path(folder, name)) or 0 for folder, _, files in os.walk(path) for name in files)
+    return _where(path).size_below(path)
 
 
-@functools.singledispatch
-def version(path: Path) -> Hashable | None:
+def version(path: Place) -> Hashable | None:
     """What is another once a file is another, or has another content; None where there is none."""
-    try:
-        stat = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+    return _where(path).version(path)
 
 
-@functools.singledispatch
-def read_stamped(path: Path) -> tuple[bytes, float]:
+def read_stamped(path: Place) -> tuple[bytes, float]:
     """The content of a file, and when it was written: seconds since the epoch, by the clock of where it is. Raises
     FileNotFoundError."""
-    with open(path, "rb") as file:
-        return file.read(), os.fstat(file.fileno()).st_mtime
+    return _where(path).read_stamped(path)
 
 
-@functools.singledispatch
-def read(path: Path) -> bytes | None:
+def read(path: Place) -> bytes | None:
     """The content of a file; None where there is none."""
-    try:
-        with _opened(path, os.O_RDONLY) as descriptor:
-            return _content(descriptor)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return _where(path).read(path)
 
 
-def _content(descriptor: int) -> bytes:
-    return b"".join(iter(lambda: disk().read(descriptor), b""))
-
-
-@functools.singledispatch
-def names(path: Path) -> list[str]:
+def names(path: Place) -> list[str]:
     """The names in a folder, sorted; none where there is no folder."""
-    try:
-        return sorted(disk().names(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return _where(path).names(path)
 
 
-@functools.singledispatch
-def write_new(path: Path, *pieces: bytes | memoryview) -> None:
+def write_new(path: Place, *pieces: bytes | memoryview) -> None:
     """Writes a file under a name that nobody else uses, and makes its content durable.
 
     Raises:
       FileNotFoundError: the folder is gone: the run was cleaned up, and a zombie must not revive it.
     """
-    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
-        try:
-            for piece in pieces:
-                left = memoryview(piece)
-                while left:
-                    left = left[disk().write(descriptor, left) :]
-            disk().fsync(descriptor)
-        except OSError:
-            # A part of a file is no use to anyone, and on a full disk it is in the way.
-            with contextlib.suppress(OSError):
-                disk().unlink(path)
-            raise
+    _where(path).write_new(path, *pieces)
 
 
-@functools.singledispatch
-def create_if_absent(path: Path, content: bytes, scratch: Path | None = None) -> bool:
+def create_if_absent(path: Place, content: bytes, scratch: Place | None = None) -> bool:
     """Creates a file with its whole content, or nothing; of many callers at once, one succeeds.
 
     Args:
@@ -186,42 +116,15 @@ def create_if_absent(path: Path, content: bytes, scratch: Path | None = None) ->
     Raises:
       FileNotFoundError: a folder is gone.
     """
-    with _written(path, content, scratch) as temporary:
-        try:
-            disk().link(temporary, path)
-            created = True
-        except FileExistsError:
-            created = False
-    sync_folder(path.parent)
-    return created
+    return _where(path).create_if_absent(path, content, scratch)
 
 
-@functools.singledispatch
-def replace(path: Path, content: bytes, scratch: Path | None = None) -> None:
+def replace(path: Place, content: bytes, scratch: Place | None = None) -> None:
     """Creates a file with its whole content, in place of one that may be there, in one step."""
-    with _written(path, content, scratch) as temporary:
-        disk().rename(temporary, path)
-    sync_folder(path.parent)
+    _where(path).replace(path, content, scratch)
 
 
-@contextlib.contextmanager
-def _written(path: Path, content: bytes, scratch: Path | None) -> Iterator[Path]:
-    """Content in a file under a temporary name, which is gone in the end."""
-    temporary = _temporary(path, scratch)
-    write_new(temporary, content)
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(OSError):
-            disk().unlink(temporary)
-
-
-def _temporary(path: Path, folder: Path | None = None) -> Path:
-    return (folder or path.parent) / f".{path.name}.{secrets.token_hex(6)}{TEMPORARY}"
-
-
-@functools.singledispatch
-def swap(path: Path, known: bytes | None, content: bytes | None, scratch: Path | None = None) -> bool:
+def swap(path: Place, known: bytes | None, content: bytes | None, scratch: Place | None = None) -> bool:
     """Puts a content in a file's place if it still holds the one known; None stands for no file.
 
     Of many callers who know the same, one succeeds; on return it is durable.
@@ -232,199 +135,72 @@ def swap(path: Path, known: bytes | None, content: bytes | None, scratch: Path |
     Returns:
       whether this call did it.
     """
-    if known is None:
-        return create_if_absent(path, content, scratch) if content is not None else not exists(path)
-    with _locked(path) as found:
-        if found != known:
-            return False
-        if content is None:
-            disk().unlink(path)
-            sync_folder(path.parent)
-        else:
-            replace(path, content, scratch)
-        return True
+    return _where(path).swap(path, known, content, scratch)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[bytes | None]:
-    """The content of a file that nobody else may swap meanwhile; None where there is none.
+def publish(names: Sequence[tuple[Place, Place]]) -> None:
+    """Gives files second, final names. Done again, also by another process, it changes nothing.
 
-    The lock is on the file that is swapped out, not on its name: who waited for it looks again.
-    """
-    while True:
-        try:
-            descriptor = disk().open(path, os.O_RDWR)
-        except FileNotFoundError:
-            yield None
-            return
-        try:
-            with _named(path):
-                disk().lock(descriptor, fcntl.LOCK_EX)
-                found = _content(descriptor) if _inode(path) == disk().inode(descriptor) else None
-            if found is not None:
-                yield found
-                return
-        finally:
-            _close(descriptor, path)
-
-
-def _close(descriptor: int, path: Path) -> None:
-    with _named(path):
-        disk().close(descriptor)
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return disk().stat(path).st_ino
-    except FileNotFoundError:
-        return None
-
-
-@functools.singledispatch
-def publish(source: Path, target: Path) -> None:
-    """Gives a file a second, final name. Done again, also by another process, it changes nothing.
+    Args:
+      names: (file, final name) of each: the files in one folder, the final names in another.
 
     Raises:
-      FileNotFoundError: the file or the final name's folder is gone.
+      FileNotFoundError: a file or the final names' folder is gone.
     """
-    try:
-        disk().link(source, target)
-    except FileExistsError:
-        if _inode(target) == disk().stat(source).st_ino:
-            return
-        # Left by a verdict that was damaged later: no manifest lists it yet.
-        temporary = _temporary(source)
-        disk().link(source, temporary)
-        disk().rename(temporary, target)
+    if names:
+        _where(names[0][0]).publish(names)
 
 
-@functools.singledispatch
-def remove(path: Path) -> None:
+def remove(path: Place) -> None:
     """Removes a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        disk().unlink(path)
+    _where(path).remove(path)
 
 
-@functools.singledispatch
-def remove_folder(path: Path) -> None:
+def remove_all(paths: Sequence[Place]) -> None:
+    """Removes files of one file system or bucket, those that are there."""
+    if paths:
+        _where(paths[0]).remove_all(paths)
+
+
+def remove_folder(path: Place) -> None:
     """Removes a folder with all that is in it, if it is there; others may do so at once.
 
     It goes from its name in one step first: nobody sees a half of it.
     """
-    doomed = _temporary(path)
-    with contextlib.suppress(FileNotFoundError):
-        disk().rename(path, doomed)
-        _remove_tree(doomed)
+    _where(path).remove_folder(path)
 
 
-@functools.singledispatch
-def remove_temporaries(path: Path) -> None:
+def remove_temporaries(path: Place) -> None:
     """Removes what those who died have left in a folder half written, or half removed."""
-    for name in names(path):
-        if name.startswith(".") and name.endswith(TEMPORARY):
-            _remove_tree(path / name)
+    _where(path).remove_temporaries(path)
 
 
-def _remove_tree(path: Path) -> None:
-    try:
-        remove(path)
-    except (IsADirectoryError, PermissionError):
-        each(_remove_tree, [path / name for name in names(path)])
-        remove_if_empty(path)
-
-
-@functools.singledispatch
-def remove_if_empty(path: Path) -> None:
+def remove_if_empty(path: Place) -> None:
     """Removes a folder if it is there and empty."""
-    with contextlib.suppress(OSError):
-        disk().rmdir(path)
+    _where(path).remove_if_empty(path)
 
 
-@functools.singledispatch
-@contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Place) -> contextlib.AbstractContextManager[None]:
     """Shows to `alone`, as long as the body runs, that this process is at work on what the file stands
     for; however the process ends. Several may hold at once; waits for one that is alone."""
-    descriptor = disk().open(path, os.O_RDONLY)
-    try:
-        with _named(path):
-            disk().lock(descriptor, fcntl.LOCK_SH)
-        yield
-    finally:
-        _close(descriptor, path)
+    return _where(path).hold(path)
 
 
-@functools.singledispatch
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def alone(path: Place) -> contextlib.AbstractContextManager[bool]:
     """Whether nobody holds the file; if so, nobody can while the body runs."""
-    try:
-        descriptor = disk().open(path, os.O_RDWR)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        try:
-            with _named(path):
-                disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        yield free
-    finally:
-        _close(descriptor, path)
+    return _where(path).alone(path)
 
 
-@functools.singledispatch
-def is_held(path: Path) -> bool:
+def is_held(path: Place) -> bool:
     """Whether somebody holds the file; changes nothing. False where there is none, and where nobody can tell."""
-    for _ in range(_LOOKS):
-        try:
-            with _opened(path, os.O_RDONLY) as descriptor:
-                disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            time.sleep(_LOOK_AGAIN_S)  # it may be another who looks
-        except OSError:
-            return False
-    return True
+    return _where(path).is_held(path)
 
 
-@functools.singledispatch
-def still_alone(path: Path) -> bool:
+def still_alone(path: Place) -> bool:
     """Inside `alone`: whether nobody has come meanwhile."""
-    return True
+    return _where(path).still_alone(path)
 
 
-def each(function: Callable, items: Iterable) -> list:
-    """Calls a function on many items, several at once; their results, in order."""
-    return disk().each(function, items)
-
-
-for _function in (
-    make_folder,
-    sync_folder,
-    exists,
-    size,
-    has_folders,
-    is_folder,
-    size_below,
-    version,
-    read,
-    read_stamped,
-    names,
-    write_new,
-    create_if_absent,
-    replace,
-    swap,
-    publish,
-    remove,
-    remove_folder,
-    remove_temporaries,
-    remove_if_empty,
-    hold,
-    alone,
-    still_alone,
-    is_held,
-):
-    _function.register(ObjectPath, getattr(object_storage, _function.__name__))
+def each(folder: Place, function: Callable, items: Iterable) -> list:
+    """Calls a function on many items, as many at once as pays where a folder is; their results, in order."""
+    return _where(folder).each(function, items)

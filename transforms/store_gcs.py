@@ -6,8 +6,10 @@ import base64
 import contextlib
 import functools
 import io
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import google.auth
 import google_crc32c
@@ -15,11 +17,13 @@ import requests
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry
 from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials
+from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import storage as gcs
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
+from transforms.gcs_requests import BATCH, LOST, Requests, object_path
+from transforms.many import each
 from transforms.objects import (
     ABSENT,
     AT_ONCE,
@@ -38,25 +42,26 @@ _EMULATOR = "STORAGE_EMULATOR_HOST"
 _TIMEOUT_S = (10, 60)  # to connect; without a byte
 _FIELDS = "items(name,size,generation,crc32c,updated),prefixes,nextPageToken"
 _NO_BUCKET = "bucket does not exist"
+_BATCHES_AT_ONCE = 8
+_PAGE: int | None = None  # objects in one answer of a list: as many as the store gives
 
 _CLOCK = StoreClock()
 
-with contextlib.suppress(ImportError):  # where other versions have it
-    from google.cloud.storage._media.requests import _request_helpers
 
-    # The library takes in what it downloads 8 KiB at a time, and the interpreter's lock each time: 2.5 times the CPU.
-    _request_helpers._SINGLE_GET_CHUNK_SIZE = 1 << 20
+@functools.cache
+def _credentials(endpoint: str | None, without: bool) -> tuple[Credentials, str | None]:
+    """Those found, and the project that they are of."""
+    if endpoint or without:
+        # Asking for credentials that are not there takes some 20 s: the client looks for a machine of the cloud.
+        return AnonymousCredentials(), None
+    return google.auth.default(scopes=gcs.Client.SCOPE)
 
 
 @functools.cache
 def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
     """One a process: sockets must not be shared over a fork."""
-    if endpoint or without:
-        # Asking for credentials that are not there takes some 20 s: the client looks for a machine of the cloud.
-        client = gcs.Client(project="none", credentials=AnonymousCredentials())
-    else:
-        credentials, project = google.auth.default(scopes=gcs.Client.SCOPE)
-        client = gcs.Client(project=project or "none", credentials=credentials)
+    credentials, project = _credentials(endpoint, without)
+    client = gcs.Client(project=project or "none", credentials=credentials)
     adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=AT_ONCE)
     client._http.mount("https://", adapter)
     client._http.mount("http://", adapter)
@@ -64,6 +69,13 @@ def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
     # Else a thread asks for the bucket's own metadata, for traces: a right that few need to have.
     client._bucket_metadata_cache = None
     return client
+
+
+@functools.cache
+def _requests(process: int, endpoint: str | None, without: bool) -> Requests:
+    """What the client is too slow for."""
+    base = _client(process, endpoint, without).api_endpoint
+    return Requests(base, _credentials(endpoint, without)[0], _CLOCK)
 
 
 class GoogleStore:
@@ -89,6 +101,7 @@ class GoogleStore:
                     prefix=f"{folder.key}/" if folder.key else None,
                     delimiter=None if recursive else "/",
                     fields=_FIELDS,
+                    page_size=_PAGE,
                     **_patience(),
                 )
                 .pages
@@ -102,21 +115,10 @@ class GoogleStore:
         if end is not None and end <= start:
             return b""
         with _told(path):
-            blob, whole = self._blob(path), start == 0 and end is None
             try:
-                content = blob.download_as_bytes(
-                    start=None if whole else start,
-                    end=None if end is None else end - 1,
-                    raw_download=True,
-                    if_generation_match=None if version is None else int(version),
-                    **_patience(),
-                )
+                return _trying(lambda: self._requests().read(path.bucket, path.key, start, end, version))
             except api.RequestRangeNotSatisfiable:
                 return b""
-            # Not every emulator knows the condition; what came says itself which one it is.
-            if version is not None and blob.generation is not None and str(blob.generation) != version:
-                raise mismatch(path)
-            return content
 
     def write(self, path: ObjectPath, pieces: Sequence[bytes | memoryview], only_over: str | None = None) -> ObjectInfo:
         content = b"".join(pieces)
@@ -143,6 +145,19 @@ class GoogleStore:
                 if token is None:
                     return
 
+    def copy_all(self, copies: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
+        def call(copy: tuple[ObjectPath, ObjectPath]) -> tuple[str, str]:
+            source, target = (object_path(path.bucket, path.key) for path in copy)
+            return "POST", f"{source}/rewriteTo{target.removeprefix('/storage/v1')}"
+
+        def judge(copy: tuple[ObjectPath, ObjectPath], status: int, content: str) -> None:
+            if status >= 300:
+                raise api.from_http_status(status, content)
+            if not json.loads(content)["done"]:
+                self.copy(*copy)
+
+        self._all(copies, call, judge)
+
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
         with _told(path):
             try:
@@ -153,11 +168,61 @@ class GoogleStore:
                 return only is None
             return True
 
+    def remove_all(self, paths: Sequence[ObjectPath]) -> None:
+        def call(path: ObjectPath) -> tuple[str, str]:
+            return "DELETE", object_path(path.bucket, path.key)
+
+        def judge(path: ObjectPath, status: int, content: str) -> None:
+            if status >= 300 and (status != 404 or _NO_BUCKET in content):
+                raise api.from_http_status(status, content)
+
+        self._all(paths, call, judge)
+
+    def _all(self, items: Sequence[Any], call: Callable, judge: Callable) -> None:
+        """Makes a call for each item, many by one request; those that fail and may be tried again are, the others not.
+
+        Args:
+          call: gives (method, path) of an item.
+          judge: told an item, status and content of its answer, raises what is wrong with it.
+        """
+
+        def batch(at: int) -> None:
+            left, wrong = list(items[at : at + BATCH]), []
+
+            def once() -> None:
+                answers = self._requests().many([call(item) for item in left])
+                asked, left[:], again = left[:], [], None
+                for item, (status, content) in zip(asked, answers, strict=True):
+                    try:
+                        judge(item, status, content)
+                    except api.GoogleAPICallError as error:
+                        if _may_help(error):
+                            left.append(item)
+                            again = error
+                        else:
+                            wrong.append((item, error))
+                if again is not None:
+                    raise again
+
+            try:
+                _trying(once)
+            except Exception:
+                with _told(_first(left[0])):
+                    raise
+            if wrong:
+                with _told(_first(wrong[0][0])):
+                    raise wrong[0][1]
+
+        each(batch, range(0, len(items), BATCH), _BATCHES_AT_ONCE)
+
     def clock(self) -> float:
         return _CLOCK.now()
 
     def _clients(self) -> gcs.Client:
         return _client(os.getpid(), os.environ.get(_EMULATOR), anonymous())
+
+    def _requests(self) -> Requests:
+        return _requests(os.getpid(), os.environ.get(_EMULATOR), anonymous())
 
     def _blob(self, path: ObjectPath) -> gcs.Blob:
         return self._clients().bucket(path.bucket).blob(path.key)
@@ -166,14 +231,27 @@ class GoogleStore:
 STORE = GoogleStore()
 
 
+def _first(item: ObjectPath | tuple[ObjectPath, ObjectPath]) -> ObjectPath:
+    """What an item of many is told by: of a copy, its source."""
+    return item[0] if isinstance(item, tuple) else item
+
+
 def _patience() -> dict:
-    retry = Retry(predicate=_may_help, initial=0.1, maximum=10.0, multiplier=2.0, timeout=retry_s())
-    return {"retry": retry, "timeout": _TIMEOUT_S}
+    return {"retry": _retry(), "timeout": _TIMEOUT_S}
+
+
+def _retry() -> Retry:
+    return Retry(predicate=_may_help, initial=0.1, maximum=10.0, multiplier=2.0, timeout=retry_s())
+
+
+def _trying(call: Callable[[], Any]) -> Any:
+    """What a call gives, made again and again where that may help."""
+    return _retry()(call)()
 
 
 def _may_help(error: Exception) -> bool:
     """Whether a call that failed so is worth trying again: what the library thinks, and an answer that was cut."""
-    return DEFAULT_RETRY._predicate(error) or isinstance(error, DataCorruption)
+    return DEFAULT_RETRY._predicate(error) or isinstance(error, (DataCorruption, LOST))
 
 
 def _info(path: ObjectPath, blob: gcs.Blob) -> ObjectInfo:
@@ -195,7 +273,7 @@ def _told(path: ObjectPath) -> Iterator[None]:
         ) from None
     except (auth.RefreshError, auth.TransportError) as error:
         raise denied(path, f"the Google Cloud credentials do not work: {_first_line(error)}") from error
-    except (api.GoogleAPIError, InvalidResponse, DataCorruption, requests.RequestException) as error:
+    except (api.GoogleAPIError, InvalidResponse, DataCorruption, requests.RequestException, LOST) as error:
         raise _of(path, error) from error
 
 

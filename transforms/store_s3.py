@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import google_crc32c
 from google.api_core.exceptions import RetryError
 from google.api_core.retry import Retry
 
+from transforms.many import each
 from transforms.objects import (
     AT_ONCE,
     ObjectInfo,
@@ -41,6 +43,9 @@ except ImportError as error:
 _CONNECT_S, _READ_S = 10, 60
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 _TRY_AGAIN = (408, 409, 429)  # 409: another conditional write of the object is under way
+_BATCH, _BATCHES_AT_ONCE = 1000, 4
+_GONE = ("NoSuchKey",)
+_ITEMS_TRIED_AGAIN = ("InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown")
 _LOST = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError)
 
 
@@ -49,6 +54,10 @@ _CLOCK = StoreClock()
 
 class _Damaged(Exception):
     """What was read does not fit the checksum that the store has of it."""
+
+
+class _SomeFailed(Exception):
+    """Of many objects in one request some have to be tried again."""
 
 
 @functools.cache
@@ -140,6 +149,9 @@ class AmazonStore:
         with _told(source):
             _call("copy_object", target, CopySource={"Bucket": source.bucket, "Key": source.key})
 
+    def copy_all(self, copies: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
+        each(lambda copy: self.copy(*copy), copies, AT_ONCE)
+
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
         with _told(path):
             try:
@@ -150,11 +162,42 @@ class AmazonStore:
                 raise
             return True
 
+    def remove_all(self, paths: Sequence[ObjectPath]) -> None:
+        batches = [paths[at : at + _BATCH] for at in range(0, len(paths), _BATCH)]
+        each(_remove_batch, batches, _BATCHES_AT_ONCE)
+
     def clock(self) -> float:
         return _CLOCK.now()
 
 
 STORE = AmazonStore()
+
+
+def _remove_batch(paths: Sequence[ObjectPath]) -> None:
+    """Removes objects of one bucket by one request; those of them that fail and may be tried again are."""
+    left = [{"Key": path.key} for path in paths]
+    wrong: list[tuple[str, boto.ClientError]] = []
+
+    def judge(answer: dict) -> None:
+        told = [(e["Key"], e) for e in answer.get("Errors", ()) if e["Code"] not in _GONE]
+        left[:] = [{"Key": key} for key, error in told if error["Code"] in _ITEMS_TRIED_AGAIN]
+        wrong.extend((key, _item_error(error)) for key, error in told if error["Code"] not in _ITEMS_TRIED_AGAIN)
+        if left:
+            raise _SomeFailed(f"{len(left)} objects were not removed: {next(e['Code'] for _, e in told)}")
+
+    try:
+        _call("delete_objects", paths[0], then=judge, key=False, Delete={"Objects": left, "Quiet": True})
+    except Exception:
+        with _told(dataclasses.replace(paths[0], key=left[0]["Key"])):
+            raise
+    for key, error in wrong[:1]:
+        raise _of(dataclasses.replace(paths[0], key=key), error)
+
+
+def _item_error(told: dict) -> boto.ClientError:
+    """As if it was the answer to a request of its own."""
+    status = 403 if told["Code"] == "AccessDenied" else 400
+    return boto.ClientError({"Error": told, "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
 
 
 def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None, key: bool = True, **arguments) -> Any:
@@ -179,7 +222,7 @@ def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None
 def _may_help(error: Exception) -> bool:
     if isinstance(error, boto.ClientError):
         return _status(error) in _TRY_AGAIN or (_status(error) >= 500 and _status(error) != 501)
-    return isinstance(error, (*_LOST, _Damaged))
+    return isinstance(error, (*_LOST, _Damaged, _SomeFailed))
 
 
 def _content(answer: dict) -> bytes:

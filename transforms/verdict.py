@@ -227,7 +227,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     try:
         for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
             storage.make_folder(output / kind)
-            storage.each(lambda p: storage.publish(folder.parts / p[0], output / p[1]), _of_kind(verdict, kind))
+            storage.publish([(folder.parts / part, output / name) for part, name in _of_kind(verdict, kind)])
             storage.sync_folder(output / kind)
         if verdict["decision"] == PUBLISH:
             before = _settle(folder, manifest, content)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -13,17 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms import storage
 from transforms.block import Block
 from transforms.dead_letters import dead_letter_rows
-from transforms.parts import Parts, PredictionFormat, dead_letter_encoder
-from transforms.receipt import Receipt, new_file_counts
+from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder, write_at_once
+from transforms.receipt import Part, Receipt, new_file_counts
 from transforms.receipts import put
 from transforms.redact import without_values
 from transforms.run_folder import RunFolder
 from transforms.sources import Files, place
 from transforms.tally import add_tally
+from transforms.write_behind import Behind
 
 _EXAMPLES = 3
 
@@ -81,18 +84,24 @@ class _WriteFn(beam.DoFn):
     def start_bundle(self):
         # What an attempt left open in another bundle can never be finished here.
         self._open: dict[str, _Attempt] = {}
+        self._behind = None if storage.has_folders(self.settings.folder.path) else Behind()
 
     def process(self, block: Block):
         attempt = self._open.get(block.attempt)
         if attempt is None:
-            attempt = self._open[block.attempt] = _Attempt(block, self.settings)
+            write = self._behind.write if self._behind else write_at_once
+            attempt = self._open[block.attempt] = _Attempt(block, self.settings, write)
         rejected, stretches = reason_counts(block.rejected)
         attempt.add(block, rejected, stretches)
         self._count(block, rejected)
         if block.total is not None:
             del self._open[block.attempt]
-            attempt.finish(block.total)
-            yield block.split
+            settle = attempt.close(block.total)
+            if self._behind is None:
+                settle()
+                yield block.split
+            else:
+                yield from self._behind.settle(block.split, settle)
 
     def finish_bundle(self):
         if self._open:
@@ -101,6 +110,7 @@ class _WriteFn(beam.DoFn):
                 "their blocks went to several workers; the steps from Read to WriteParts must be fused "
                 "(no resource hints, no Reshuffle between them)"
             )
+        return [GlobalWindows.windowed_value(split) for split in (self._behind.close() if self._behind else ())]
 
     def _count(self, block: Block, rejected: Mapping[str, int]) -> None:
         self._predicted.inc(block.rows.num_rows)
@@ -170,7 +180,7 @@ def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, i
 class _Attempt:
     """One attempt at one split, being written."""
 
-    def __init__(self, first: Block, settings: WriteSettings):
+    def __init__(self, first: Block, settings: WriteSettings, write: Write):
         self.split, self.attempt = first.split, first.attempt
         self._folder = settings.folder
         self._began = first.began
@@ -181,7 +191,7 @@ class _Attempt:
         self._write_s = 0.0
         predictions = PredictionFormat(settings.format, settings.not_finite).encoder()
         self._predictions, self._rejected = (
-            Parts(self._folder.parts, kind, f"{kind}-{self.split:06d}-{self.attempt}", encoder)
+            Parts(self._folder.parts, kind, f"{kind}-{self.split:06d}-{self.attempt}", encoder, write)
             for kind, encoder in (("predictions", predictions), ("rejected", dead_letter_encoder()))
         )
 
@@ -216,15 +226,19 @@ class _Attempt:
         file["stretches"] = add_tally(file["stretches"], stretches)
 
     def _count_files(self, files: Files, letters: pa.RecordBatch) -> None:
-        """Of a block that holds whole files: what is not refused is predicted; `finish` compares the sums."""
+        """Of a block that holds whole files: what is not refused is predicted; `close` compares the sums."""
         refused, _ = files.of(letters["row"].to_numpy())
         by_file = {at: letters.filter(pa.array(refused == at)) for at in np.unique(refused).tolist()}
         for at, (path, rows) in enumerate(zip(files.paths, files.rows, strict=True)):
             rejected = reason_counts(by_file[at])[0] if at in by_file else {}
             self._count_file(path, rows - sum(rejected.values()), rejected, {})
 
-    def finish(self, total: int) -> None:
-        """Closes the parts and gives the receipt; where another attempt was first, drops its own."""
+    def close(self, total: int) -> Callable[[], None]:
+        """Closes the parts, all of them written or under way.
+
+        Returns:
+          what waits for them and gives the receipt; where another attempt was first, drops its own.
+        """
         if self._rows != total:
             raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} came to the writer")
         began = time.perf_counter()
@@ -232,6 +246,17 @@ class _Attempt:
             parts = self._predictions.close() + self._rejected.close()
         except OSError:
             self._drop()  # on a full disk they are in the way
+            raise
+        self._write_s += time.perf_counter() - began
+        return lambda: self._settle(parts)
+
+    def _settle(self, parts: Sequence[Part]) -> None:
+        began = time.perf_counter()
+        try:
+            self._predictions.wait()
+            self._rejected.wait()
+        except OSError:
+            self._drop()
             raise
         if parts:
             storage.sync_folder(self._folder.parts)
@@ -254,5 +279,8 @@ class _Attempt:
             self._drop()
 
     def _drop(self) -> None:
-        for part in (*self._predictions.written, *self._rejected.written):
-            storage.remove(self._folder.parts / part.name)
+        kinds = (self._predictions, self._rejected)
+        for kind in kinds:
+            with contextlib.suppress(OSError):
+                kind.wait()  # what is written later than it is removed would stay
+        storage.remove_all([self._folder.parts / part.name for kind in kinds for part in kind.written])
