@@ -65,7 +65,10 @@ def parse(lines, options, ways, before=()):
 
 def read_file(path, options, **range_):
     size = path.stat().st_size
-    return outcomes(read_jsonl.read(FileRange(str(path), size, **range_), options))
+    found = outcomes(read_jsonl.read(FileRange(str(path), size, **range_), options))
+    if "end" not in range_:  # a small file goes to the judge; told to be larger, it goes the fast ways first.
+        assert outcomes(read_jsonl.read(FileRange(str(path), size + (1 << 20), **range_), options)) == found
+    return found
 
 
 CASES = [
