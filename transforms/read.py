@@ -258,8 +258,7 @@ class _ReadFn(beam.DoFn):
     def process(self, split: Split):
         if STOP.is_set():
             raise Stopped("the run is stopping")
-        if DRAIN.is_set() or (self.done is not None and self.done(split.id)):
-            return
-        for block in read_split(split, self.settings, new_attempt()):
-            self.rows_read.inc(block.count)
-            yield block
+        if not (DRAIN.is_set() or (self.done is not None and self.done(split.id))):
+            for block in read_split(split, self.settings, new_attempt()):
+                self.rows_read.inc(block.count)
+                yield block
