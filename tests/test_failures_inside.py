@@ -128,7 +128,7 @@ def is_clear(said):
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_process_that_dies_is_told_with_what_was_in_hand_and_gone_on_from(tmp_path, model, sign):
-    job, output = slow_job(tmp_path, model("multiply"), batch_rows=16, rows=GROUPS), tmp_path / "out"
+    job, output = slow_job(tmp_path, model("multiply"), batch_rows=128, rows=GROUPS, block_bytes="16KiB"), tmp_path / "out"
     process = jobs.start("run", job)
     until(lambda: jobs.staged(output), process)
     ((child, _),) = processes_of(process.pid)
@@ -287,7 +287,7 @@ def test_a_deadline_does_not_make_another_job(tmp_path, model):
 
 
 def test_the_first_interrupt_finishes_what_is_in_hand(tmp_path, model):
-    job, output = slow_job(tmp_path, model("multiply"), batch_rows=16, rows=GROUPS), tmp_path / "out"
+    job, output = slow_job(tmp_path, model("multiply"), batch_rows=128, rows=GROUPS, block_bytes="16KiB"), tmp_path / "out"
     process = jobs.start("run", job)
     until(lambda: jobs.staged(output), process)
     process.send_signal(signal.SIGINT)
