@@ -27,7 +27,7 @@ from pipeline.replay import Parent
 from pipeline.standing import Standing
 from pipeline.trial import load
 from runners.engine import Engine, engine_of
-from transforms import deadline, object_fetch, storage
+from transforms import deadline, object_fetch, object_storage, storage
 from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP
 from transforms.receipt import Counts
@@ -216,8 +216,9 @@ def _workers_ended(running: Future[None] | None, wait_s: float) -> bool:
 
 
 def _others() -> set[int]:
-    """All threads but this one, and those that only make calls for others, which may never return, or not soon."""
-    names = (deadline.THREAD, object_fetch.THREAD)
+    """All threads but this one, those that only make calls for others, which may never return, or not soon, and the one
+    that tells that this launch is at work."""
+    names = (deadline.THREAD, object_fetch.THREAD, object_storage.THREAD)
     callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
     return sys._current_frames().keys() - callers - {threading.get_ident()}
 

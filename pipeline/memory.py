@@ -8,12 +8,14 @@ from pipeline.job import Job
 from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared
 from runners.engine import Engine
+from transforms.model_copies import local_model
 from transforms.model_versions import model_files
 
 
 def process_bytes(job: Job, prepared: Prepared) -> int:
     """What a worker process takes, roughly; see `runners.layout.Layout.memory_bytes`."""
-    model_bytes = sum(os.path.getsize(file) for file in model_files(prepared.model.path))
+    folder = local_model(prepared.model.path, prepared.model_hash)
+    model_bytes = sum(os.path.getsize(file) for file in model_files(folder))
     return job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
 
 

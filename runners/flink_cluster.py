@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 import re
 import time
@@ -91,12 +92,14 @@ def find(job: Elsewhere) -> Found:
 
 def ask(address: str, path: str, method: str = "GET") -> Any:
     """What the REST service answers. Raises Unreachable."""
-    request = urllib.request.Request(_base(address) + path, method=method)
     try:
+        request = urllib.request.Request(_base(address) + path, method=method)
         with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:
             return json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as error:
         raise Unreachable(f"it answers {error.code} to {path}") from None
+    except http.client.HTTPException:
+        raise Unreachable("what answers there does not speak HTTP, or the address is none") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(getattr(reason, "strerror", None) or str(reason) or type(error).__name__) from None

@@ -15,13 +15,13 @@ import pytest
 
 from pipeline.build import build
 from pipeline.clean import clean
-from pipeline.elsewhere import note
+from pipeline.elsewhere import note, noted
 from pipeline.job import parse_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.status import Watcher
 from pipeline.status_view import as_dict, as_line, exit_code
-from runners.elsewhere import Elsewhere
+from runners.elsewhere import Elsewhere, find
 from runners.engine import engine_of
 from transforms.run_folder import RunFolder, read_plan
 
@@ -97,6 +97,34 @@ def test_where_no_engine_answers_that_is_said_and_nothing_is_taken_away(begun):
         assert [left.why for left in clean(begun.output, lost_jobs=True).leftovers] == ["part of an attempt that died"]
         clean(begun.output, unfinished=True, lost_jobs=True)
     assert not begun.path.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"\x00\x00\x12 no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n[]"],
+)
+def test_what_answers_and_is_no_cluster_is_told_in_a_sentence(begun, answer):
+    def serve():
+        other, _ = server.accept()
+        with other:
+            other.recv(1000)
+            other.sendall(answer)
+
+    with socket.create_server(("localhost", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        note(begun, Elsewhere("flink", "beam-score-lost", {"address": f"localhost:{server.getsockname()[1]}"}))
+        (told,) = Watcher(begun.output).look().jobs
+    assert told.alive is None and told.why
+
+
+def test_an_address_that_is_none_is_told_in_a_sentence():
+    for address in ("localhost:port", "http://[x:1", "a b:1"):
+        assert find(Elsewhere("flink", "job", {"address": address})).alive is None
+
+
+def test_a_job_of_any_name_is_noted(begun):
+    note(begun, job := Elsewhere("flink", "nightly/scores é", {"address": "flink:8081"}))
+    assert noted(begun) == [job]
 
 
 def test_a_login_is_not_noted(tmp_path):

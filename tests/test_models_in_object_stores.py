@@ -16,6 +16,8 @@ from pipeline.draft import draft_job
 from pipeline.errors import FAILED, WRONG, explain
 from pipeline.inspect import inspect_model
 from pipeline.launch import run
+from pipeline.memory import process_bytes
+from pipeline.preflight import prepare
 from transforms.loading import ModelChanged, load_once
 from transforms.model_copies import hashed_model, local_model
 from transforms.model_versions import find_version, hash_model
@@ -209,3 +211,13 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, store, model, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert local_model(url).startswith(str(tmp_path / f"beam-score-{os.getuid()}"))
+
+
+def test_the_memory_that_a_model_takes_is_reckoned_wherever_it_lies(store, model, tmp_path):
+    jobs.write_people(tmp_path / "data", files=1, rows=10)
+    takes = []
+    for path in (model("dense"), upload(store, model("dense"), "models/1")):
+        job = jobs.job(tmp_path, path)
+        takes.append(process_bytes(job, prepare(job)))
+    least = jobs.job(tmp_path, path).engine
+    assert takes[0] == takes[1] > least.layout.memory_bytes(0, least.block_bytes)

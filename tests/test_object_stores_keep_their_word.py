@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -174,6 +175,25 @@ def test_what_is_not_there_cannot_be_copied_with_the_others(client, many, at):
     with pytest.raises(FileNotFoundError) as raised:
         client.copy_all([(path, at.parent / path.name) for path in [*many[:3], at / "none"]])
     assert raised.value.filename == str(at / "none")
+
+
+def test_a_large_one_that_cannot_be_copied_with_the_others_is_named():
+    """Of a large one the store copies a piece a call, and the rest is asked for by itself."""
+    from transforms.store_gcs import GoogleStore
+
+    class Piecewise(GoogleStore):
+        def _requests(self):
+            return self
+
+        def many(self, calls):
+            return [(200, '{"done": false}')] * len(calls)
+
+        def copy(self, source, target):
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(source))
+
+    with pytest.raises(FileNotFoundError) as raised:
+        Piecewise().copy_all([(ObjectPath("gs", "bucket", "a"), ObjectPath("gs", "bucket", "b"))])
+    assert raised.value.filename == "gs://bucket/a"
 
 
 @pytest.mark.parametrize("kind", ["status", "reset", "lost", "truncate"])

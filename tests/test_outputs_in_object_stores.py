@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from faulty_proxy import Fault
 from store_jobs import ENOUGH, StoreJob, assert_result
 
 from pipeline.clean import clean
+from pipeline.launch import _LONGEST_WAIT_S
 from pipeline.mistakes import JobError
 from pipeline.standing import Changed
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, RUNNING, Watcher
@@ -111,6 +113,15 @@ def test_what_is_wrong_with_an_output_is_told_before_anything_is_done(store, sta
         ended = stage.forks.run(*stage.command("job", store.url("out")), **store.environment)
     assert ended.code == 2 and "access is denied" in ended.said, ended.said
     assert store_jobs.names(store.url()) == []
+
+
+def test_a_run_that_fails_says_so_without_delay(store, stage):
+    """The thread that tells that the launch lives is none that a step is still at work in."""
+    began = time.monotonic()
+    with store.proxy.failing(Fault("status", target="parts", method="PUT|POST", status=403, times=1000)):
+        ended = stage.forks.run(*stage.command("job", store.url("out")), **store.environment)
+    assert ended.code == 1 and "access is denied" in ended.said, ended.said
+    assert time.monotonic() - began < _LONGEST_WAIT_S
 
 
 # The protocol by itself.

@@ -85,6 +85,17 @@ def test_a_row_refused_later_shows_the_record_of_its_own_file(format_, tmp_path)
     assert all(letter["payload"] for letter in joined)
 
 
+def test_records_that_are_wide_for_what_is_read_of_them_do_not_make_a_block_of_many_times_its_size(tmp_path):
+    ranges = []
+    for number in range(40):
+        (path := tmp_path / f"{number}.csv").write_text("x,unused\n" + f"{number},{'u' * 10_000}\n" * 3)
+        ranges.append(FileRange(str(path), path.stat().st_size))
+    contract = Contract(columns={"x": Column(dtype="int64")})
+    blocks = list(read_split(Split(0, tuple(ranges)), ReadSettings("csv", contract, max_block_bytes=200_000), "a"))
+    sizes = [block.origin.data.size for block in blocks if block.origin is not None]
+    assert len(sizes) < 10 and max(sizes) <= 201_000 and sum(block.count for block in blocks) == 120
+
+
 def test_a_joined_block_is_encoded_and_decoded_as_it_is(tmp_path):
     block = read(write(tmp_path, "csv"), "csv")[0]
     again = BlockCoder().decode(BlockCoder().encode(block))

@@ -29,6 +29,9 @@ PLAN = "plan.json"
 ALIVE = "alive"
 """The folder, beside a plan, of objects that those who are at work on it renew."""
 
+THREAD = "alive"
+"""The name of a thread that does so, as long as it is at work."""
+
 BEAT_S = 20
 SILENT_S = 120
 """Who has not renewed its object for so long is taken for dead, by `status` and `clean`; by nothing else."""
@@ -210,7 +213,7 @@ def hold(path: ObjectPath) -> Iterator[None]:
         while not over.wait(BEAT_S) and _beat(path, own):
             pass
 
-    thread = threading.Thread(target=beat, name="alive", daemon=True)
+    thread = threading.Thread(target=beat, name=THREAD, daemon=True)
     thread.start()
     try:
         yield

@@ -8,6 +8,7 @@ import errno
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -68,8 +69,9 @@ class RunFolder:
         return self.path / f"commit-{number}.json"
 
     def job(self, name: str) -> Place:
-        """What a launch notes of a job that it submits, and that goes on without it."""
-        return self.path / f"{JOB}{name}.json"
+        """What a launch notes of a job that it submits, and that goes on without it. On Flink a name may hold any
+        character."""
+        return self.path / f"{JOB}{quote(name, safe='')}.json"
 
     def shard(self, name: str) -> Place:
         return self.path / "plan" / name

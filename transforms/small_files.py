@@ -48,7 +48,7 @@ class Together:
                 yield from self.rest()
             self._held.append((path, first))
             self._rows += first.rows.num_rows
-            self._bytes += first.rows.nbytes
+            self._bytes += _bytes(first)
             return
         yield from self.rest()
         yield first.source or path, first
@@ -69,7 +69,7 @@ class Together:
         rows, origin = chunk.rows, chunk.origin
         return (
             0 < rows.num_rows * _PART <= self._most_rows
-            and rows.nbytes * _PART <= self._most_bytes
+            and _bytes(chunk) * _PART <= self._most_bytes
             and not chunk.rejected.num_rows
             and chunk.source is None
             and rows[ROW][0].as_py() == 0
@@ -81,10 +81,16 @@ class Together:
         return (
             len(self._held) < _MOST_FILES
             and self._rows + chunk.rows.num_rows <= self._most_rows
-            and self._bytes + chunk.rows.nbytes <= self._most_bytes
+            and self._bytes + _bytes(chunk) <= self._most_bytes
             and chunk.rows.schema == before.rows.schema
             and _kind(chunk.origin) == _kind(before.origin)
         )
+
+
+def _bytes(chunk: Chunk) -> int:
+    """What a chunk holds: of wide files of which few columns are used, most of it is what they were parsed from."""
+    data = None if chunk.origin is None else chunk.origin.data
+    return max(chunk.rows.nbytes, 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
 
 
 def _kind(origin: Origin | None) -> tuple | None:

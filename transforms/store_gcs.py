@@ -207,7 +207,8 @@ class GoogleStore:
             try:
                 _trying(once)
             except Exception:
-                with _told(_first(left[0])):
+                # None is left where one of them has told itself what is wrong.
+                with _told(_first(left[0] if left else items[at])):
                     raise
             if wrong:
                 with _told(_first(wrong[0][0])):
