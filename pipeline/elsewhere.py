@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from runners.elsewhere import Elsewhere, Found, find
 from transforms import storage
 from transforms.run_folder import JOB, RunFolder
-from transforms.sealed import Damaged, read_sealed, seal
+from transforms.sealed import Damaged, checksum, read_sealed, seal
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,21 @@ def note(folder: RunFolder, job: Elsewhere) -> None:
 
     Raises FileNotFoundError where the run has been cleaned up.
     """
-    storage.create_if_absent(folder.job(job.name), seal(dataclasses.asdict(job)))
+    storage.create_if_absent(_place(folder, job), seal(dataclasses.asdict(job)))
 
 
 def forget_if_over(folder: RunFolder, job: Elsewhere) -> None:
-    """Takes the note away where the engine says that the job is over: later there may be no engine to ask."""
+    """Takes the note away where the engine says how the job ended: later there may be no engine to ask. One that it
+    does not know of may be too new to be listed."""
     with contextlib.suppress(OSError):
-        if storage.exists(folder.job(job.name)) and find(job).alive is False:
-            storage.remove(folder.job(job.name))
+        place = _place(folder, job)
+        if storage.exists(place) and (found := find(job)).alive is False and found.state is not None:
+            storage.remove(place)
+
+
+def _place(folder: RunFolder, job: Elsewhere) -> storage.Place:
+    """On one service all jobs of a run have one name: that of a note tells where, too."""
+    return folder.job(f"{job.name}-{checksum(job.where.encode())}")
 
 
 def noted(folder: RunFolder) -> list[Elsewhere]:

@@ -14,12 +14,15 @@ from transforms.model_versions import model_files
 
 def process_bytes(job: Job, prepared: Prepared) -> int:
     """What a worker process takes, roughly; see `runners.layout.Layout.memory_bytes`."""
+    return job.engine.layout.memory_bytes(_model_bytes(prepared), job.engine.block_bytes)
+
+
+def _model_bytes(prepared: Prepared) -> int:
     folder = local_model(prepared.model.path, prepared.model_hash)
-    model_bytes = sum(os.path.getsize(file) for file in model_files(folder))
-    return job.engine.layout.memory_bytes(model_bytes, job.engine.block_bytes)
+    return sum(os.path.getsize(file) for file in model_files(folder))
 
 
 def check_fits(job: Job, prepared: Prepared, engine: Engine) -> None:
     """Raises JobError where the machines that are asked for have too little memory."""
-    if problems := engine.memory_problems(process_bytes(job, prepared)):
+    if problems := engine.memory_problems(_model_bytes(prepared)):
         raise JobError(problems)

@@ -79,7 +79,7 @@ class Watcher:
         self._output = output
         self._run: _Run | None = None
         self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
-        self._asked: tuple[float, tuple[Found, ...]] | None = None
+        self._asked: tuple[str, float, tuple[Found, ...]] | None = None
 
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
@@ -116,9 +116,9 @@ class Watcher:
     def _jobs(self, folder: RunFolder) -> tuple[Found, ...]:
         """What engines say of the jobs of a run, not asked more often than they like."""
         now = time.monotonic()
-        if self._asked is None or now > self._asked[0] + _ASKS_EVERY_S:
-            self._asked = now, tuple(at_work(folder))
-        return self._asked[1]
+        if self._asked is None or self._asked[0] != folder.run or now > self._asked[1] + _ASKS_EVERY_S:
+            self._asked = folder.run, now, tuple(at_work(folder))
+        return self._asked[2]
 
     def _settled(self) -> Status:
         """Nothing is begun: what the last run has left."""

@@ -128,9 +128,11 @@ class Dataflow(Engine):
             *self._options.conflicts(),
         ]
 
-    def memory_problems(self, process_bytes: int) -> list[str]:
+    def memory_problems(self, model_bytes: int) -> list[str]:
         options = self._options.of("run")
         machine, processes = names.machine(options.view_as(WorkerOptions).machine_type), self._processes(options)
+        threads = options.view_as(DebugOptions).number_of_worker_harness_threads
+        process_bytes = Layout(1, threads, machine.vcpus).memory_bytes(model_bytes, self._settings.block_bytes)
         if processes * process_bytes <= machine.memory_gb * (1 << 30):
             return []
         they = "a worker process takes" if processes == 1 else f"{processes} worker processes take"

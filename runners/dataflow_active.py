@@ -12,23 +12,31 @@ from runners.elsewhere import Elsewhere, Found
 
 _ANSWERS_WITHIN_S = 20
 
+_ENDED = {dataflow.JobState[f"JOB_STATE_{name}"] for name in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")}
+
 
 def find(job: Elsewhere) -> Found:
     """See `runners.elsewhere.find`."""
     project, region = job.place["project"], job.place["region"]
     try:
         client = _client(job.place.get("endpoint"))
-        # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending.
+        # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending. All
+        # of the name are asked for, those that run first: whether one that is queued is "active" is not documented.
         request = dataflow.ListJobsRequest(
-            project_id=project, location=region, filter=dataflow.ListJobsRequest.Filter.ACTIVE
+            project_id=project, location=region, name=job.name, filter=dataflow.ListJobsRequest.Filter.ALL
         )
+        ended = None
         for found in client.list_jobs(request, timeout=_ANSWERS_WITHIN_S):
-            if found.name == job.name:
-                state = dataflow.JobState(found.current_state).name.removeprefix("JOB_STATE_").lower()
-                return Found(job, found.id, state, True, cancel=cancel_command(found.id, project, region))
+            if found.name != job.name:
+                continue
+            state = dataflow.JobState(found.current_state)
+            word = state.name.removeprefix("JOB_STATE_").lower()
+            if state not in _ENDED:
+                return Found(job, found.id, word, True, cancel=cancel_command(found.id, project, region))
+            ended = ended or Found(job, found.id, word)
     except (GoogleAPICallError, GoogleAuthError, OSError) as error:
         return Found(job, alive=None, why=" ".join(str(error).split()) or type(error).__name__)
-    return Found(job)
+    return ended or Found(job)
 
 
 def cancel_command(id_: str, project: str, region: str) -> str:

@@ -59,11 +59,11 @@ class Engine(Protocol):
         """
         return []
 
-    def memory_problems(self, process_bytes: int) -> list[str]:
+    def memory_problems(self, model_bytes: int) -> list[str]:
         """Where the machines that it starts have too little memory, a sentence each.
 
         Args:
-          process_bytes: what a worker process takes, roughly.
+          model_bytes: of the SavedModel on disk.
         """
         return []
 

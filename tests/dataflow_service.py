@@ -162,8 +162,15 @@ class Service:
             found = [m for m in found if m.time >= since]
         return dataflow.ListJobMessagesResponse(job_messages=found)
 
-    def listed(self) -> dataflow.ListJobsResponse:
-        return dataflow.ListJobsResponse(jobs=[j for j in self.jobs.values() if j.current_state not in _ENDED])
+    def listed(self, query: dict[str, list[str]]) -> dataflow.ListJobsResponse:
+        asked = dataflow.ListJobsRequest.Filter
+        given = query.get("filter", ["0"])[0]  # a name or a number, as any enum in JSON
+        found = list(self.jobs.values())
+        if (asked(int(given)) if given.isdigit() else asked[given]) == asked.ACTIVE:
+            found = [job for job in found if job.current_state not in _ENDED]
+        if name := query.get("name"):
+            found = [job for job in found if job.name == name[0]]
+        return dataflow.ListJobsResponse(jobs=found)
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -187,7 +194,7 @@ class Service:
             if method == "POST" and id_ is None:
                 return self.created(found["project"], found["region"], body)
             if method == "GET" and id_ is None:
-                return self.listed()
+                return self.listed(parse_qs(url.query))
             if method == "PUT" and of is None:
                 return self.updated(id_, body)
             if method == "GET" and of is None:

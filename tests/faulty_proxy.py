@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import email.utils
+import functools
 import http.client
 import http.server
 import json
@@ -157,14 +158,16 @@ class Proxy:
         with self._lock:
             fault = next((f for f in self._faults if f.takes(method, asked)), None)
         kind, status = fault and fault.kind, None
+        answer = functools.partial(_break, handler)
         try:
             if kind == "delay":
                 time.sleep(fault.seconds)
             if kind == "reset":
-                return _break(handler)
+                return
             if kind == "status":
                 status = fault.status
-                return _answer(handler, status, [], f"injected {status}".encode())
+                answer = functools.partial(_answer, handler, status, [], f"injected {status}".encode())
+                return
             if kind == "before":
                 fault.call()
             if kind == "within":
@@ -178,12 +181,12 @@ class Proxy:
                 status, headers, content = self._pass_on(method, target, dict(handler.headers.items()), body)
             if kind == "after":
                 fault.call()
-            if kind == "lost":
-                return _break(handler)
-            _answer(handler, status, headers, content, half=kind == "truncate")
+            if kind != "lost":
+                answer = functools.partial(_answer, handler, status, headers, content, half=kind == "truncate")
         finally:
-            with self._lock:
+            with self._lock:  # who has an answer finds its request
                 self.requests.append(Request(method, asked, kind, status))
+            answer()
 
     def _pass_on(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, list, bytes]:
         if method in ("GET", "HEAD"):

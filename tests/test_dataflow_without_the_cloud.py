@@ -389,7 +389,14 @@ def test_a_machine_with_too_little_memory_is_refused_before_anything_is_sent(tmp
     assert service.requests == []
     many = engine(dataflow_golden.SETTINGS, "--experiments=use_multiple_sdk_containers")
     assert many.memory_problems(1 << 30) == []
-    assert "8 worker processes take about 48.0 GB" in many.memory_problems(6 << 30)[0]
+    assert "8 worker processes take about 56.5 GB" in many.memory_problems(6 << 30)[0]
+
+
+def test_memory_is_reckoned_for_the_machine_and_the_threads_that_beam_is_told():
+    large = {**dataflow_golden.SETTINGS, "machine_type": "n2-standard-32"}
+    assert engine(large, "--machine_type=n2-standard-4").memory_problems(14 << 30) == []
+    assert engine(large).memory_problems(14 << 30) == []
+    assert "take one with more" in engine(large, "--machine_type=n2-highcpu-4").memory_problems(14 << 30)[0]
 
 
 def test_check_tells_the_layout_and_an_estimate_with_all_that_it_assumes(tmp_path, model, service, forks):

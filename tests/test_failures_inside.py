@@ -85,6 +85,11 @@ def slow_job(tmp_path, saved_model, batch_rows=1, rows=40_000, **engine):
     return jobs.write_job(tmp_path, saved_model, model={"batch_rows": batch_rows}, engine=engine)
 
 
+def job_of_groups(tmp_path, saved_model):
+    """A job that takes some seconds, and whose splits end in several groups."""
+    return slow_job(tmp_path, saved_model, batch_rows=128, rows=GROUPS, block_bytes="16KiB")
+
+
 def start_marked(tmp_path, saved_model, **sections):
     """Starts a slow job of one split, and waits until its rows are in hand."""
     (tmp_path / "marks.py").write_text(
@@ -128,7 +133,7 @@ def is_clear(said):
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_process_that_dies_is_told_with_what_was_in_hand_and_gone_on_from(tmp_path, model, sign):
-    job, output = slow_job(tmp_path, model("multiply"), batch_rows=128, rows=GROUPS, block_bytes="16KiB"), tmp_path / "out"
+    job, output = job_of_groups(tmp_path, model("multiply")), tmp_path / "out"
     process = jobs.start("run", job)
     until(lambda: jobs.staged(output), process)
     ((child, _),) = processes_of(process.pid)
@@ -287,7 +292,7 @@ def test_a_deadline_does_not_make_another_job(tmp_path, model):
 
 
 def test_the_first_interrupt_finishes_what_is_in_hand(tmp_path, model):
-    job, output = slow_job(tmp_path, model("multiply"), batch_rows=128, rows=GROUPS, block_bytes="16KiB"), tmp_path / "out"
+    job, output = job_of_groups(tmp_path, model("multiply")), tmp_path / "out"
     process = jobs.start("run", job)
     until(lambda: jobs.staged(output), process)
     process.send_signal(signal.SIGINT)

@@ -171,6 +171,15 @@ def test_many_are_copied_and_removed(client, many, at, store):
     client.copy_all([])
 
 
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+@pytest.mark.parametrize("status", [400, 501])
+def test_a_store_that_knows_no_removal_of_many_is_asked_for_each(client, many, at, store, status):
+    with store.proxy.failing(fault := Fault("status", "POST", r"\?delete", status=status, times=100)):
+        client.remove_all(many)
+    assert fault.done == 1
+    assert list(client.list(at)) == []
+
+
 def test_what_is_not_there_cannot_be_copied_with_the_others(client, many, at):
     with pytest.raises(FileNotFoundError) as raised:
         client.copy_all([(path, at.parent / path.name) for path in [*many[:3], at / "none"]])

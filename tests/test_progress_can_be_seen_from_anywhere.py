@@ -177,6 +177,13 @@ def test_durations(seconds, text):
 
 
 WHOLE = receipt(1)
+
+
+def _other(part: bytes, by: bytes) -> bytes:
+    assert WHOLE.count(part) == 1
+    return WHOLE.replace(part, by)
+
+
 DAMAGED = {
     "empty": b"",
     "cut": WHOLE[: len(WHOLE) // 2],
@@ -184,8 +191,8 @@ DAMAGED = {
     "a list": b"[]",
     "of another split": receipt(2),
     "without counts": json.dumps(json.loads(WHOLE) | {"files": {"a": {}}}).encode(),
-    "with text for a number": WHOLE.replace(b'"read": 10', b'"read": "10"'),
-    "without a time": WHOLE.replace(b'"ended": 1.0', b'"ended": NaN'),
+    "with text for a number": _other(b'"read":10', b'"read":"10"'),
+    "without a time": _other(b'"ended":1.0', b'"ended":NaN'),
 }
 
 

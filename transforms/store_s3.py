@@ -44,6 +44,9 @@ _CONNECT_S, _READ_S = 10, 60
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 _TRY_AGAIN = (408, 409, 429)  # 409: another conditional write of the object is under way
 _BATCH, _BATCHES_AT_ONCE = 1000, 4
+_KNOWS_NO_BATCH = (400, 405, 411, 501)
+"""What stores that speak like S3 answer where they know no removal of many, or not the checksum that goes with it."""
+
 _GONE = ("NoSuchKey",)
 _ITEMS_TRIED_AGAIN = ("InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown")
 _LOST = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingError)
@@ -187,7 +190,10 @@ def _remove_batch(paths: Sequence[ObjectPath]) -> None:
 
     try:
         _call("delete_objects", paths[0], then=judge, key=False, Delete={"Objects": left, "Quiet": True})
-    except Exception:
+    except Exception as error:
+        if isinstance(error, boto.ClientError) and _status(error) in _KNOWS_NO_BATCH:
+            each(STORE.remove, [dataclasses.replace(paths[0], key=one["Key"]) for one in left], AT_ONCE)
+            return
         with _told(dataclasses.replace(paths[0], key=left[0]["Key"])):
             raise
     for key, error in wrong[:1]:
