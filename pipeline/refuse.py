@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from pipeline.begin import describe, new_run
@@ -16,7 +15,7 @@ from transforms.block import stretch
 from transforms.dead_letters import dead_letter_lines, dead_letter_rows
 from transforms.manifest import FAILED, OVER_BUDGET, record, timings
 from transforms.receipt import Counts, new_file_counts
-from transforms.sealed import checksum
+from transforms.sealed import checksum, to_json
 
 
 def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> Mapping[str, Any] | None:
@@ -40,7 +39,7 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     part = {"path": name, "kind": "rejected", "rows": len(letters), "bytes": len(content), "crc32c": checksum(content)}
     header = describe(prepared, print_, standing) | {"run": run, "engine": None}
     failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
-    storage.replace(output / FAILED, orjson.dumps(failed, option=orjson.OPT_INDENT_2))
+    storage.replace(output / FAILED, to_json(failed, indent=True))
     if storage.size(output / name) is None:
         # A clean that looked between the two took them for leftovers; now that they are on record none does.
         storage.replace(output / name, content)

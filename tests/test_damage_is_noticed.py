@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jobs
+import numpy as np
 import pytest
 import turns
 
@@ -29,6 +30,10 @@ def is_published(output):
     assert manifest["counts"]["read"] == 900 == len(jobs.predictions(output)) + len(jobs.dead_letters(output))
     assert not (output / "_staging").exists()
     return manifest
+
+
+def test_numbers_of_any_size_are_sealed():
+    assert unseal(seal({"range": [-(10**25), 1 << 63], "rows": np.int64(3)})) == {"range": [-1e25, 1 << 63], "rows": 3}
 
 
 def test_what_is_sealed_is_opened_as_it_was_or_not_at_all():

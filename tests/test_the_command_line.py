@@ -1,6 +1,7 @@
 """What a person meets: help, errors that say what to do, exit codes, logs without a value, progress."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -400,3 +401,10 @@ def test_the_manifest_has_every_documented_field_and_no_other(people, model):
     assert manifest["timings"]["rows_per_s"] > 0 and manifest["timings"]["start_up_s"]["check"] >= 0
     assert Standing.of(str(people / "out")).runs == [manifest["run"]]
     assert prepare(jobs.job(people, model("multiply"))).model_hash == manifest["model"]["sha256"]
+
+
+def test_a_file_whose_name_is_no_text_is_told(tmp_path, model):
+    jobs.write_people(tmp_path / "data", 2, 10)
+    (tmp_path / "data" / "people-0.csv").rename(tmp_path / "data" / os.fsdecode(b"people-\xff.csv"))
+    with pytest.raises(JobError, match=r"people-\\xff\.csv: the name is not UTF-8: give the file another"):
+        prepare(jobs.job(tmp_path, model("multiply")))

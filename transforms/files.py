@@ -82,7 +82,9 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
         except OSError as error:
             problems.append(f"input.files: {pattern}: {error.strerror}")
     for file in found.values():
-        if not is_object(file.path) and not os.access(file.path, os.R_OK):
+        if (shown := os.fsencode(file.path).decode(errors="backslashreplace")) != file.path:
+            problems.append(f"input.files: {shown}: the name is not UTF-8: give the file another")
+        elif not is_object(file.path) and not os.access(file.path, os.R_OK):
             problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
     return sorted(found.values(), key=lambda f: f.path), problems
 

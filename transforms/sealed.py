@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,9 +24,17 @@ def checksum(content: bytes) -> str:
     return f"{google_crc32c.value(content):08x}"
 
 
+def to_json(fields: Mapping[str, Any], indent: bool = False) -> bytes:
+    """JSON, of numpy's numbers too, for people where it is indented."""
+    try:
+        return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0))
+    except TypeError:  # it takes whole numbers of 64 bits at most; a range of the contract may have larger ones
+        return json.dumps(fields, indent=2 if indent else None, default=lambda number: number.item()).encode()
+
+
 def seal(fields: Mapping[str, Any]) -> bytes:
     """Fields, at least one, as JSON, the first being the checksum of all that follows it."""
-    rest = orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)[1:]
+    rest = to_json(fields)[1:]
     return _SEAL % checksum(rest).encode() + rest
 
 

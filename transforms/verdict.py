@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from transforms import storage
@@ -31,7 +30,7 @@ from transforms.parts import Parts, PredictionFormat
 from transforms.receipt import Counts, Part, Receipt
 from transforms.receipts import collect
 from transforms.run_folder import RunFolder, read_plan
-from transforms.sealed import Damaged, read_sealed, seal
+from transforms.sealed import Damaged, read_sealed, seal, to_json
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +222,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
       Overtaken: another run is published here, or this one was discarded.
     """
     output, manifest = storage.at(folder.output), verdict["manifest"]
-    before, content = manifest["replaces"], orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    before, content = manifest["replaces"], to_json(manifest, indent=True)
     try:
         for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
             storage.make_folder(output / kind)
