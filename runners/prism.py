@@ -26,6 +26,7 @@ _HOW = (
     f"releases, and name it in engine.prism.binary or {BINARY}, or put it on the path"
 )
 _FOR_EVER_S = 10_000_000
+_CHAINS_AT_ONCE = 8  # Prism's own limit (2.77)
 _NO_SPLITS = "--experiments=prism_disable_sdf_split"
 
 
@@ -55,7 +56,7 @@ class Prism(Engine):
     def chains(self) -> int:
         # Prism makes one bundle of all that waits for a stage, and one thread goes through it. It would split those
         # that seem to make no progress (its README, 2.77), by chance, and into up to 8: more than memory was reckoned
-        # for. Stages beside each other it runs at once, 8 at most.
+        # for. Stages beside each other it runs at once.
         return self._settings.layout.threads
 
     def problems(self) -> list[str]:
@@ -68,7 +69,10 @@ class Prism(Engine):
         return found
 
     def explain(self) -> list[str]:
-        return [f"prism: {self._binary()}; {self._settings.layout}"]
+        lines = [f"prism: {self._binary()}; {self._settings.layout}"]
+        if self.chains > _CHAINS_AT_ONCE:
+            lines.append(f"Prism works on {_CHAINS_AT_ONCE} splits at once and no more: lower engine.workers")
+        return lines
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         with job_service.own_folder("prism") as folder:
