@@ -271,6 +271,14 @@ def test_lists_of_a_fixed_size_with_nulls_keep_their_type(tmp_path):
     assert chunk.rows["k"][0].as_py() == chunk.rows["x"][0].as_py() == [1.0, 2.0]
 
 
+def test_views_of_text_and_bytes_are_read_and_shown_in_payloads(tmp_path):
+    columns = {"x": pa.array(["1", "é"], pa.string_view()), "k": pa.array([b"a", None], pa.binary_view())}
+    path = written(tmp_path / "a.parquet", columns)
+    (chunk,) = read(FileRange(path, 0), reading({"x": "string"}, keep=("k",)))
+    assert chunk.rows.to_pylist() == [{ROW: 0, "x": "1", "k": b"a"}, {ROW: 1, "x": "é", "k": None}]
+    assert [json.loads(p) for p in chunk.origin.payloads(np.array([1])).to_pylist()] == [{"x": "é", "k": None}]
+
+
 def test_names_with_dots_and_structs_do_not_meet(tmp_path):
     table = pa.table({"a.b": [1], "a": [{"b": 2}], "a.b.c": [3]})
     path = written(tmp_path / "a.parquet", table)

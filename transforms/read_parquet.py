@@ -81,7 +81,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         file, source = stack.enter_context(_open(range_.path, range_.version))
         names = _used_columns(file, settings)
         counts, _ = _groups(file, set(names))
-        schema = pa.schema([file.schema_arrow.field(name) for name in names])
+        schema = pa.schema([_without_view(file.schema_arrow.field(name)) for name in names])
         if any("fixed_size_list" in str(type_) for type_ in schema.types):
             file, source = stack.enter_context(_open(range_.path, range_.version, _without_arrow_types(file.metadata)))
         groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
@@ -138,6 +138,13 @@ def _without_arrow_types(metadata: pq.FileMetaData) -> pq.FileMetaData:
     footer = io.BytesIO()
     metadata.write_metadata_file(footer)
     return pq.read_metadata(io.BytesIO(footer.getvalue().replace(b"ARROW:schema", b"ARROW:unused")))
+
+
+def _without_view(field: pa.Field) -> pa.Field:
+    """pyarrow (25) cannot take some rows of an array of views, as the payloads of refused rows are."""
+    return field.with_type(
+        {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(field.type, field.type)
+    )
 
 
 def _raise_unless_damage(error: Exception) -> None:
