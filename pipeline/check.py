@@ -35,7 +35,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     began = time.perf_counter()
     engine = engine_of(job.engine, beam_args)
     prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
-    check_fits(job, prepared, engine)
+    check_fits(prepared, engine)
     standing = Standing.of(job.output.path)
     if standing.manifest is None and standing.current is None:
         check_room(prepared)

@@ -78,7 +78,7 @@ def run(
         if restart and standing.current is not None:
             problems += problems_of_discarding(RunFolder(output, standing.current["run"]))
         prepared = prepare(job, parent, problems)
-        check_fits(job, prepared, engine)
+        check_fits(prepared, engine)
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()

@@ -22,7 +22,7 @@ def _model_bytes(prepared: Prepared) -> int:
     return sum(os.path.getsize(file) for file in model_files(folder))
 
 
-def check_fits(job: Job, prepared: Prepared, engine: Engine) -> None:
+def check_fits(prepared: Prepared, engine: Engine) -> None:
     """Raises JobError where the machines that are asked for have too little memory."""
     if problems := engine.memory_problems(_model_bytes(prepared)):
         raise JobError(problems)

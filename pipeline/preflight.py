@@ -34,14 +34,14 @@ from transforms.model import (
     unsupported,
 )
 from transforms.model_copies import hashed_model, named
-from transforms.objects import ObjectPath, check_store, is_object
+from transforms.objects import AT_ONCE, ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
 from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
-_CHECKED_AT_ONCE, _OBJECTS_CHECKED_AT_ONCE = 16, 64
+_CHECKED_AT_ONCE = 16
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 
@@ -298,7 +298,7 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
         except OSError as error:
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
-    at_once = _OBJECTS_CHECKED_AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
+    at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
     return list(zip((f.path for f in files), each(check, files, at_once), strict=True))
 
 

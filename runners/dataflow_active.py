@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
@@ -19,24 +22,36 @@ def find(job: Elsewhere) -> Found:
     """See `runners.elsewhere.find`."""
     project, region = job.place["project"], job.place["region"]
     try:
-        client = _client(job.place.get("endpoint"))
-        # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending. All
-        # of the name are asked for, those that run first: whether one that is queued is "active" is not documented.
-        request = dataflow.ListJobsRequest(
-            project_id=project, location=region, name=job.name, filter=dataflow.ListJobsRequest.Filter.ALL
-        )
-        ended = None
-        for found in client.list_jobs(request, timeout=_ANSWERS_WITHIN_S):
-            if found.name != job.name:
-                continue
-            state = dataflow.JobState(found.current_state)
-            word = state.name.removeprefix("JOB_STATE_").lower()
-            if state not in _ENDED:
+        client, ended = _client(job.place.get("endpoint")), None
+        for found in named(client, project, region, job.name, timeout=_ANSWERS_WITHIN_S):
+            word = dataflow.JobState(found.current_state).name.removeprefix("JOB_STATE_").lower()
+            if not has_ended(found):
                 return Found(job, found.id, word, True, cancel=cancel_command(found.id, project, region))
             ended = ended or Found(job, found.id, word)
     except (GoogleAPICallError, GoogleAuthError, OSError) as error:
         return Found(job, alive=None, why=" ".join(str(error).split()) or type(error).__name__)
     return ended or Found(job)
+
+
+def named(
+    client: dataflow.JobsV1Beta3Client, project: str, region: str, name: str, **call: Any
+) -> Iterator[dataflow.Job]:
+    """The jobs of a name, ended or not, as the service tells them.
+
+    Args:
+      call: how the client is to ask.
+    """
+    # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending. All of
+    # the name are asked for, those that run first: whether one that is queued is "active" is not documented.
+    request = dataflow.ListJobsRequest(
+        project_id=project, location=region, name=name, filter=dataflow.ListJobsRequest.Filter.ALL
+    )
+    return (job for job in client.list_jobs(request, **call) if job.name == name)
+
+
+def has_ended(job: dataflow.Job) -> bool:
+    """Whether a job will do nothing more."""
+    return job.current_state in _ENDED
 
 
 def cancel_command(id_: str, project: str, region: str) -> str:

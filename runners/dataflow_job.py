@@ -18,7 +18,7 @@ from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow
 
-from runners.dataflow_active import cancel_command
+from runners.dataflow_active import cancel_command, has_ended, named
 from runners.ended import GOES_ON, JobFailed
 
 log = logging.getLogger(__name__)
@@ -73,12 +73,8 @@ def submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -
 
 def _at_work(runner: DataflowRunner, options: PipelineOptions) -> DataflowPipelineResult | None:
     cloud = options.view_as(GoogleCloudOptions)
-    request = dataflow.ListJobsRequest(
-        project_id=cloud.project, location=cloud.region, filter=dataflow.ListJobsRequest.Filter.ACTIVE
-    )
-    # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is still pending.
-    for job in runner.dataflow_client._jobs_client.list_jobs(request):
-        if job.name == cloud.job_name:
+    for job in named(runner.dataflow_client._jobs_client, cloud.project, cloud.region, cloud.job_name):
+        if not has_ended(job):
             return DataflowPipelineResult(job, runner, options)
     return None
 

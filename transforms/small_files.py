@@ -42,8 +42,9 @@ class Together:
         first = next(chunks, None)
         if first is None:
             return
-        second = next(chunks, None) if self._is_small(first) else None
-        if second is None and self._is_small(first):
+        small = self._is_small(first)
+        second = next(chunks, None) if small else None
+        if small and second is None:
             if self._held and not self._goes_with(first):
                 yield from self.rest()
             self._held.append((path, first))

@@ -19,14 +19,14 @@ from apache_beam.transforms.window import GlobalWindows
 from transforms import storage
 from transforms.block import Block
 from transforms.dead_letters import dead_letter_rows
-from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder, write_at_once
+from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder
 from transforms.receipt import Part, Receipt, new_file_counts
 from transforms.receipts import put
 from transforms.redact import without_values
 from transforms.run_folder import RunFolder
 from transforms.sources import Files, place
 from transforms.tally import add_tally
-from transforms.write_behind import Behind
+from transforms.write_behind import AtOnce, Behind
 
 _EXAMPLES = 3
 
@@ -84,24 +84,18 @@ class _WriteFn(beam.DoFn):
     def start_bundle(self):
         # What an attempt left open in another bundle can never be finished here.
         self._open: dict[str, _Attempt] = {}
-        self._behind = None if storage.has_folders(self.settings.folder.path) else Behind()
+        self._behind = AtOnce() if storage.has_folders(self.settings.folder.path) else Behind()
 
     def process(self, block: Block):
         attempt = self._open.get(block.attempt)
         if attempt is None:
-            write = self._behind.write if self._behind else write_at_once
-            attempt = self._open[block.attempt] = _Attempt(block, self.settings, write)
+            attempt = self._open[block.attempt] = _Attempt(block, self.settings, self._behind.write)
         rejected, stretches = reason_counts(block.rejected)
         attempt.add(block, rejected, stretches)
         self._count(block, rejected)
         if block.total is not None:
             del self._open[block.attempt]
-            settle = attempt.close(block.total)
-            if self._behind is None:
-                settle()
-                yield block.split
-            else:
-                yield from self._behind.settle(block.split, settle)
+            yield from self._behind.settle(block.split, attempt.close(block.total))
 
     def finish_bundle(self):
         if self._open:
@@ -110,7 +104,7 @@ class _WriteFn(beam.DoFn):
                 "their blocks went to several workers; the steps from Read to WriteParts must be fused "
                 "(no resource hints, no Reshuffle between them)"
             )
-        return [GlobalWindows.windowed_value(split) for split in (self._behind.close() if self._behind else ())]
+        return [GlobalWindows.windowed_value(split) for split in self._behind.close()]
 
     def _count(self, block: Block, rejected: Mapping[str, int]) -> None:
         self._predicted.inc(block.rows.num_rows)

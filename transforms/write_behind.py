@@ -8,12 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from transforms import storage
+from transforms.parts import write_at_once
 
 _AT_ONCE = 4
 """Two kinds of parts, and a receipt, of a split; more would wait for these."""
 
 _SPLITS = 1
 """So many are under way beside the one that is scored: each holds its parts in memory."""
+
+
+class AtOnce:
+    """`Behind`, for a disk: there is nothing to wait for."""
+
+    write = staticmethod(write_at_once)
+
+    def settle(self, split: int, settle: Callable[[], None]) -> Iterator[int]:
+        settle()
+        yield split
+
+    def close(self) -> list[int]:
+        return []
 
 
 class Behind:
