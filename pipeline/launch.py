@@ -133,7 +133,12 @@ def _launch(
     log.info("%d splits of %d files", plan["splits"], len(plan["inputs"]))
     budget = job.rejects.as_budget()
     write = WriteSettings(
-        folder, steps.outputs.schema, job.output.format, job.output.not_finite, job.rejects.stop_after
+        folder,
+        steps.outputs.schema,
+        job.output.format,
+        job.output.not_finite,
+        job.rejects.stop_after,
+        steps.call.bounds,
     )
     STOP.clear()
     DRAIN.clear()

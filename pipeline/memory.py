@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from pipeline.job import Job
 from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared
 from runners.engine import Engine
-from transforms.model_copies import local_model
-from transforms.model_versions import model_files
+from transforms.model_copies import model_bytes
 
 
 def process_bytes(job: Job, prepared: Prepared) -> int:
@@ -18,8 +15,7 @@ def process_bytes(job: Job, prepared: Prepared) -> int:
 
 
 def _model_bytes(prepared: Prepared) -> int:
-    folder = local_model(prepared.model.path, prepared.model_hash)
-    return sum(os.path.getsize(file) for file in model_files(folder))
+    return model_bytes(prepared.model.path, prepared.model_hash)
 
 
 def check_fits(prepared: Prepared, engine: Engine) -> None:

@@ -33,7 +33,7 @@ from transforms.model import (
     read_signatures,
     unsupported,
 )
-from transforms.model_copies import hashed_model, named
+from transforms.model_copies import hashed_model, model_bytes, named
 from transforms.objects import AT_ONCE, ObjectPath, check_store, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
@@ -156,6 +156,9 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
             raise JobError(
                 [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
             )
+    bounds = job.engine.bounds(model_bytes(version.path, model_hash))
+    read = dataclasses.replace(read, bounds=bounds, max_block_bytes=min(read.max_block_bytes, bounds.block_bytes))
+    call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
     unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
     return Prepared(job, files, version, model_hash, steps, unusable, headers, parent)

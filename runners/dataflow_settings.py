@@ -60,6 +60,11 @@ class DataflowSettings(Strict):
             raise ValueError("; ".join(found))
         return self
 
+    @property
+    def machine_bytes(self) -> int:
+        """The memory of a VM."""
+        return int(names.machine(self.machine_type).memory_gb * (1 << 30))
+
     def layout(self, workers: int | Literal["auto"]) -> Layout:
         """A process a VM, as many threads in it as it has vCPUs, unless another number is asked for; on as many
         VMs as there may be."""

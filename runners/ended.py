@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
+from runners.machine_memory import machine_bytes
 from transforms.in_hand import Rows
 
 GOES_ON = "what is done stays done, and the same command goes on from here"
@@ -37,7 +36,6 @@ class GoesOnElsewhere(Exception):
 
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
-_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHOWN = 8
 
 
@@ -58,21 +56,10 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
     if number == signal.SIGKILL:
         return (
             f"{who} was ended by {name}: most likely it was out of memory (this machine has "
-            f"{memory_bytes() / 1e9:.1f} GB), or someone killed it{_with(in_hand)}: lower engine.workers, "
-            f"engine.block_bytes or model.batch_rows, or take a larger machine; {GOES_ON}"
+            f"{machine_bytes() / 1e9:.1f} GB), or someone killed it{_with(in_hand)}: lower engine.memory, "
+            f"engine.workers or model.batch_rows, or take a larger machine; {GOES_ON}"
         )
     return f"{who} was ended by {name}, from outside or by itself{_with(in_hand)}; {GOES_ON}"
-
-
-def memory_bytes() -> int:
-    """The memory of this machine, or of this container where that is less."""
-    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _MEMORY_LIMITS:
-        try:
-            most = min(most, int(Path(path).read_text()))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-    return most
 
 
 def _with(in_hand: Sequence[Rows]) -> str:

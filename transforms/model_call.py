@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.saved_model import Signature
 
 WARM_UP_S = 300.0
@@ -28,6 +29,7 @@ class ModelCall:
         nothing. None: whatever is there.
       proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
       deadline_s: seconds that a call may take; None for any time.
+      bounds: of what a worker thread holds at once.
     """
 
     path: str
@@ -40,6 +42,7 @@ class ModelCall:
     sha256: str | None = None
     proven: bool = False
     deadline_s: float | None = None
+    bounds: Bounds = DEFAULT_BOUNDS
 
     @property
     def fixed_rows(self) -> int | None:

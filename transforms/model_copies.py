@@ -20,7 +20,7 @@ from pathlib import Path
 
 import google_crc32c
 
-from transforms.model_versions import hash_model, listed_model
+from transforms.model_versions import hash_model, listed_model, model_files
 from transforms.object_fetch import ask_store
 from transforms.objects import ObjectInfo, VersionMismatch, is_object, store_of
 from transforms.saved_model import ModelError
@@ -30,6 +30,11 @@ CACHE = "BEAM_SCORE_CACHE"
 
 _PIECE_BYTES = 8 << 20
 _AT_ONCE = 8
+
+
+def model_bytes(path: str, sha256: str | None = None) -> int:
+    """The size of a SavedModel on disk; arguments and errors as `local_model`."""
+    return sum(os.path.getsize(file) for file in model_files(local_model(path, sha256)))
 
 
 def local_model(path: str, sha256: str | None = None) -> str:

@@ -11,14 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import storage
+from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.dead_letters import dead_letter_lines
 from transforms.json_lines import to_json_lines
 from transforms.receipt import Part
 
 MAX_GROUP_ROWS = 1 << 20
-MAX_GROUP_BYTES = 64 << 20
-MAX_PART_BYTES = 128 << 20
-"""A split's rows go on in a further part from there on, so that memory stays bounded."""
 
 _DISTINCT_SAMPLE = 10_000
 
@@ -45,6 +43,7 @@ class Parts:
       stem: begins the names of the parts; no other attempt has it.
       encoder: see `ParquetEncoder` and `LinesEncoder`.
       write: how a part is written; each is waited for before the next, so that memory stays bounded.
+      bounds: `writer_bytes` of rows are encoded together; past `part_bytes` a further part is begun.
 
     Attributes:
       written: the parts so far.
@@ -58,9 +57,10 @@ class Parts:
         stem: str,
         encoder: ParquetEncoder | LinesEncoder,
         write: Write = write_at_once,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ):
         self._folder, self._kind, self._stem, self._encoder, self._write = folder, kind, stem, encoder, write
-        self.wait = _nothing
+        self._bounds, self.wait = bounds, _nothing
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = self._rows = 0
         self.written: list[Part] = []
@@ -70,7 +70,7 @@ class Parts:
         self._held.append(batch)
         self._held_rows += batch.num_rows
         self._held_bytes += batch.nbytes
-        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= MAX_GROUP_BYTES:
+        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= self._bounds.writer_bytes:
             self._encode()
 
     def close(self) -> list[Part]:
@@ -91,7 +91,7 @@ class Parts:
             table = pa.Table.from_batches(self._held)
             self._held, self._rows = [], self._rows + self._held_rows
             self._held_rows = self._held_bytes = 0
-            if self._encoder.add(table) >= MAX_PART_BYTES:
+            if self._encoder.add(table) >= self._bounds.part_bytes:
                 self._end_part()
 
     def _end_part(self) -> None:

@@ -31,6 +31,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
+from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged, check_unless_asked_for
 from transforms.object_fetch import StoreFails
@@ -86,6 +87,7 @@ class ReadSettings:
       max_row_bytes: a longer record is `too_large`.
       replay: of a replay: whose dead letters are read, and how; the other settings are those of the
         files that the rows were first read from.
+      bounds: of what a worker thread holds at once.
     """
 
     format: str
@@ -104,6 +106,7 @@ class ReadSettings:
     max_block_rows: int = 65536
     max_row_bytes: int = 16 << 20
     replay: Replay | None = None
+    bounds: Bounds = DEFAULT_BOUNDS
 
     @property
     def contract_columns(self) -> dict[str, Column]:

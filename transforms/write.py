@@ -18,6 +18,7 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms import storage
 from transforms.block import Block
+from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.dead_letters import dead_letter_rows
 from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder
 from transforms.receipt import Part, Receipt, new_file_counts
@@ -48,6 +49,7 @@ class WriteSettings:
     format: `parquet` or `jsonl`.
     not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
     stop_after: rejected rows, those of earlier launches and of this process, after which it stops; None for never.
+    bounds: of what a worker thread holds at once.
     """
 
     folder: RunFolder
@@ -55,6 +57,7 @@ class WriteSettings:
     format: str = "parquet"
     not_finite: str = "null"
     stop_after: int | None = None
+    bounds: Bounds = DEFAULT_BOUNDS
 
 
 class WriteParts(beam.PTransform):
@@ -185,7 +188,7 @@ class _Attempt:
         self._write_s = 0.0
         predictions = PredictionFormat(settings.format, settings.not_finite).encoder()
         self._predictions, self._rejected = (
-            Parts(self._folder.parts, kind, f"{kind}-{self.split:06d}-{self.attempt}", encoder, write)
+            Parts(self._folder.parts, kind, f"{kind}-{self.split:06d}-{self.attempt}", encoder, write, settings.bounds)
             for kind, encoder in (("predictions", predictions), ("rejected", dead_letter_encoder()))
         )
 
