@@ -12,6 +12,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A lock is installed as it stands. To resolve it again (without --no-deps) fails as soon as an index has newer versions:
+# pip 23.2 resolves the extras that a package asks for anew. `pip check` then proves that the lock is complete.
+# What is not compiled here is compiled at its first import, which is far less.
+INSTALL_LOCK := $(PIP) install --no-deps --no-compile --require-hashes -r
+UV := uv==0.13.9
 PYTHON ?=
 ROWS ?= 20000000
 PAIRS ?= 7
@@ -43,15 +48,23 @@ $(BIN)/python:
 	  "(python3 is $$(python3 --version 2>/dev/null || echo not there)). Try: make PYTHON=/path/to/python3.12 demo" >&2; \
 	exit 1
 
-$(VENV)/installed: requirements.lock pyproject.toml setup.py | $(BIN)/python
+$(VENV)/locked: requirements.lock | $(BIN)/python
 	@echo "Installing the locked versions (about 1.5 GB unpacked; a few minutes the first time)"
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(INSTALL_LOCK) requirements.lock
+	@$(PIP) check
+	@touch $@
+
+$(VENV)/installed: $(VENV)/locked pyproject.toml setup.py
 	@$(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-test: requirements-test.lock $(VENV)/installed
-	@echo "Installing what tests need"
-	@$(PIP) install --require-hashes -r requirements-test.lock
+$(VENV)/locked-test: requirements-test.lock $(VENV)/locked
+	@echo "Installing the packages that the tests need"
+	@$(INSTALL_LOCK) requirements-test.lock
+	@$(PIP) check
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/locked-test $(VENV)/installed
 	@touch $@
 
 # --- what a person runs ---
@@ -84,8 +97,8 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff format --check .
 
 lock: | $(BIN)/python
-	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
-	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --output-file requirements.lock
+	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet $(UV)
+	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --extra s3 --output-file requirements.lock
 	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --extra test --extra lint \
 	  --constraint requirements.lock --output-file requirements-test.lock
 

@@ -104,8 +104,9 @@ def airflow() -> Path:
     with open(folder.parent / "airflow.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of one run of the tests
         if not (folder / "installed").exists():
-            install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", REQUIREMENTS]
-            for command in ([sys.executable, "-m", "venv", "--clear", folder], install):
+            install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+            check = [folder / "bin/python", "-m", "pip", "check"]
+            for command in ([sys.executable, "-m", "venv", "--clear", folder], [*install, "-r", REQUIREMENTS], check):
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode and "CI" not in os.environ:
                     pytest.skip(f"Airflow cannot be installed here: {done.stderr[-300:]}")

@@ -53,7 +53,7 @@ def test_beam_and_python_are_those_that_are_locked():
 def test_all_that_is_installed_is_locked_by_hash_or_is_ours():
     installs = [line for line in of("RUN") if '"install"' in line]
     locked, ours = installs
-    assert '"--require-hashes"' in locked and "requirements.lock" in locked
+    assert '"--require-hashes"' in locked and '"--no-deps"' in locked and "requirements.lock" in locked
     assert '"--no-index"' in ours and '"--no-deps"' in ours and '"beam-score"' in ours
 
 
