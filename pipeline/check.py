@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.job import Job
@@ -17,6 +15,7 @@ from pipeline.preflight import Prepared, check_room, prepare
 from pipeline.rate import measure
 from pipeline.standing import Standing
 from pipeline.summary import print_rows
+from pipeline.terminal import Console, escape
 from pipeline.trial import choose_batch, load, try_rows
 from runners.engine import Engine, engine_of
 

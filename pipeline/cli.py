@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from pipeline import interrupts
 from pipeline.supervise import supervised
+from pipeline.terminal import Console, escape, put, say
 from runners.ended import GoesOnElsewhere
 
 app = typer.Typer(
@@ -56,7 +55,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         import importlib.metadata
 
-        print(importlib.metadata.version("beam-score"))
+        put(importlib.metadata.version("beam-score"))
         raise typer.Exit
 
 
@@ -91,7 +90,7 @@ def init(
         raise JobError([p.replace("input.files", "--data") for p in problems])
     text = draft_job(model, data, version)
     if output == "-":
-        print(text, end="")
+        put(text.removesuffix("\n"))
         return
     Path(output).write_text(text, encoding="utf-8")
     out = Console()
@@ -109,7 +108,7 @@ def inspect(
 
     found = inspect_model(model, version)
     if as_json:
-        print(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2))
     else:
         print_inspection(found, Console())
 
@@ -163,7 +162,7 @@ def run(
     with shown() as show:
         outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced)
     if as_json:
-        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+        put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
         print_summary(Console(), settings.output.path, outcome)
     raise typer.Exit(outcome.code)
@@ -243,13 +242,13 @@ def replay(
     with shown() as show:
         outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced, parent)
     if as_json:
-        print(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+        put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
         print_summary(Console(), settings.output.path, outcome)
     # After what was published: that stands whatever this finds.
     accounted = accounting(parent, outcome.manifest)
     if not as_json:
-        Console().print(f"accounted    {accounted}", soft_wrap=True)
+        Console().print(f"accounted    {escape(accounted)}", soft_wrap=True)
     raise typer.Exit(outcome.code)
 
 
@@ -275,7 +274,7 @@ def main() -> None:
     interrupts.catch()
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
-        code = supervised(_command, lambda problem: _say([problem])) if scores else _command()
+        code = supervised(_command, lambda problem: say([problem])) if scores else _command()
     except interrupts.Interrupted as interrupted:  # before the command began
         code = interrupted.code
     # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
@@ -294,7 +293,7 @@ def _command() -> int:
     except interrupts.Interrupted as interrupted:
         from pipeline.errors import INTERRUPTED_TEXT
 
-        _say([INTERRUPTED_TEXT if sys.argv[1] in _SCORE else "interrupted"])
+        say([INTERRUPTED_TEXT if sys.argv[1] in _SCORE else "interrupted"])
         code = interrupted.code
     except GoesOnElsewhere as elsewhere:
         Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
@@ -303,17 +302,11 @@ def _command() -> int:
         from pipeline.errors import explain
 
         code, problems = explain(error)
-        _say(problems)
+        say(problems)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     return code
-
-
-def _say(problems: list[str]) -> None:
-    console = Console(stderr=True, soft_wrap=True)
-    for problem in problems:
-        console.print(f"[bold red]error:[/] {escape(problem)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.terminal import Console, escape, printable
 from transforms.model import find_version, read_signatures, unsupported
 from transforms.model_copies import hashed_model, named
 from transforms.saved_model import DEFAULT_SIGNATURE, Tensor, tensorflow_version
@@ -59,23 +59,23 @@ def print_inspection(info: dict[str, Any], console: Console) -> None:
         facts["version"] = info["version"] + (f" (there is also {', '.join(others)})" if others else "")
     facts["written by"] = f"TensorFlow {info['tensorflow'] or '(it does not say which)'}"
     for fact, value in facts.items():
-        console.print(Text(f"{fact:<12}{value}"), soft_wrap=True)  # so that a path can be copied
+        console.print(Text(printable(f"{fact:<12}{value}")), soft_wrap=True)  # so that a path can be copied
     if not info["signatures"]:
         console.print("no signatures: export it with model.export(path), or tf.saved_model.save(..., signatures=...)")
     for name, signature in info["signatures"].items():
         note = " (used unless model.signature names another)" if name == DEFAULT_SIGNATURE else ""
         console.print()
-        console.print(Text(f"signature {name}{note}", style="bold"), soft_wrap=True)
+        console.print(Text(printable(f"signature {name}{note}"), style="bold"), soft_wrap=True)
         table = Table()
         for heading in ("", "name", "dtype", "shape"):
             table.add_column(heading, overflow="fold")
         for side in ("inputs", "outputs"):
             for key, tensor in signature[side].items():
-                table.add_row(side[:-1], Text(key), tensor["dtype"], _shape(tensor))
+                table.add_row(side[:-1], Text(printable(key)), escape(tensor["dtype"]), _shape(tensor))
             table.add_section()
         console.print(table)
         for problem in signature["problems"]:
-            console.print(Text(f"cannot be used: {problem}"), soft_wrap=True)
+            console.print(Text(printable(f"cannot be used: {problem}")), soft_wrap=True)
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 def _shape(tensor: dict[str, Any]) -> Text:
     if tensor["kind"] != "dense":
-        return Text(tensor["kind"])
+        return Text(printable(tensor["kind"]))
     if tensor["shape"] is None:
         return Text("unknown")
     return Text("[" + ", ".join("?" if d is None else str(d) for d in tensor["shape"]) + "]")

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from pipeline.mistakes import JobError
+from pipeline.terminal import cut, printable, printable_lines
 from transforms.names import near_miss
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -53,10 +54,19 @@ def set_up(level: str, form: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_run,
     ]
+    last = [structlog.processors.format_exc_info]
     if form == "json":
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        last.append(structlog.processors.JSONRenderer())  # escapes all that is not ASCII
     else:
-        last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, sort_keys=False)]
+        last.append(_escape)
+        last.append(
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -72,6 +82,14 @@ def set_up(level: str, form: str) -> None:
     # Below INFO they log what goes over the wire.
     for name in ("apache_beam", "tensorflow", "absl"):
         logging.getLogger(name).setLevel(others)
+
+
+def _escape(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Escapes what came from data; an event is one line, but for its traceback."""
+    escaped = {key: cut(printable(value)) for key, value in event.items() if isinstance(value, str)}
+    if isinstance(found := event.get("exception"), str):
+        escaped["exception"] = printable_lines(found)
+    return {**event, **escaped}
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:

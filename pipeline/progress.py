@@ -16,7 +16,7 @@ from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from pipeline.terminal import Console
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
 @contextlib.contextmanager
 def shown() -> Iterator[Show]:
     """A function to show progress with: a live bar on a terminal, else a line in the log now and then."""
-    from rich.console import Console
+    from pipeline.terminal import Console
 
     console = Console(stderr=True)
     if console.is_terminal:

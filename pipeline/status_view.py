@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
+from pipeline.terminal import Console, escape, printable, put
 from runners.elsewhere import Found
 from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
 
@@ -61,7 +60,7 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
     if not watch:
         status = next(looks)
         if as_json:
-            print(json.dumps(as_dict(status), indent=1))
+            put(json.dumps(as_dict(status), indent=1))
         else:
             console.print(as_table(status, time.time()))
     elif console.is_terminal and not as_json:
@@ -92,10 +91,10 @@ def _say_now_and_then(looks: Iterator[Status], text: Callable[[Status], str]) ->
     due = 0.0
     for last in looks:
         if said is None or last.state != said.state or (last != said and time.monotonic() >= due):
-            print(text(last), flush=True)
+            put(text(last), flush=True)
             said, due = last, time.monotonic() + _SAYS_EVERY_S
     if last != said:
-        print(text(last), flush=True)
+        put(text(last), flush=True)
     return last
 
 
@@ -133,7 +132,7 @@ def as_dict(status: Status) -> dict[str, Any]:
 def as_line(status: Status) -> str:
     """One line, for a log."""
     if status.run is None:
-        return f"{status.output}: {_MEANS[NOTHING]}"
+        return f"{printable(status.output)}: {_MEANS[NOTHING]}"
     said = [f"{status.run} {status.state}"]
     if status.splits is not None:
         said.append(f"{status.splits_done:,} of {status.splits:,} splits")
@@ -142,7 +141,7 @@ def as_line(status: Status) -> str:
         said.append(f"{status.rows_per_s:,.0f} rows/s")
     if status.state == RUNNING:
         said.append(f"{time_left(status)} left")
-    said += [f"no launch is at work, {found}" for found in status.jobs]
+    said += [f"no launch is at work, {printable(found)}" for found in status.jobs]
     return ", ".join(said)
 
 
@@ -161,11 +160,11 @@ def as_table(status: Status, now: float) -> Table:
     table.add_row("state", f"[{style}]{status.state}[/]", _MEANS.get(status.state, ""))
     if status.run is None:
         return table
-    table.add_row("run", "", status.run)
+    table.add_row("run", "", escape(status.run))
     for found in status.jobs:
         table.add_row("job", "", escape(_of_job(found)))
     if status.published not in (None, status.run):
-        table.add_row("", "", f"it replaces {status.published}, which stays published until then")
+        table.add_row("", "", f"it replaces {escape(status.published)}, which stays published until then")
     if status.splits is not None:
         table.add_row("splits done", f"{status.splits_done:,}", f"of {status.splits:,}")
         share = f", {status.bytes_done / status.bytes:.0%}" if status.bytes else ""
@@ -178,7 +177,7 @@ def as_table(status: Status, now: float) -> Table:
         f"{counts['rejected'] / counts['read']:.2%}" if counts["read"] else "",
     )
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
-        table.add_row(f"  {reason}", f"{rows:,}", "")
+        table.add_row(f"  {escape(reason)}", f"{rows:,}", "")
     if counts["stretches"]:
         table.add_row("cannot be read", f"{counts['stretches']:,}", "files or stretches of them")
     if status.rows_per_s is not None:

@@ -13,12 +13,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from pipeline.clean import Found
 from pipeline.protocol import Outcome
+from pipeline.terminal import Console, escape
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, files_of_runs
 
@@ -53,11 +52,11 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     )
     examples = _examples(output, manifest)
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
-        table.add_row(f"  {reason}", f"{rows:,}", escape(examples.get(reason, "")))
+        table.add_row(f"  {escape(reason)}", f"{rows:,}", escape(examples.get(reason, "")))
     if counts["stretches"]:
         table.add_row("unreadable", f"{counts['stretches']:,}", "files, or stretches of unknown length")
         for reason, times in counts["stretches_by_reason"].items():
-            table.add_row(f"  {reason}", f"{times:,}", escape(examples.get(reason, "")))
+            table.add_row(f"  {escape(reason)}", f"{times:,}", escape(examples.get(reason, "")))
     for name, rows in manifest["defaults_used"].items():
         table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
     for name, rows in manifest["not_finite_outputs"].items():
@@ -127,7 +126,13 @@ def _look(output: str, manifest: Mapping[str, Any]) -> str:
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
     # By its run: files of one that was replaced may be beside it.
     pattern = str(storage.at(output) / "predictions" / f"{manifest['run']}-*{PurePath(first).suffix}")
-    return f"{_python()} -c \"import polars; print(polars.{reader}('{pattern}').head().collect())\""
+    program = f"import polars; print(polars.{reader}({pattern!r}).head().collect())"
+    return f"{shlex.quote(_python())} -c {_double_quoted(program)}"
+
+
+def _double_quoted(text: str) -> str:
+    """A text as one word of a shell; in double quotes where nothing in it means something there."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:

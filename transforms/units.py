@@ -1,4 +1,4 @@
-"""Sizes, shares and durations as people write them."""
+"""Sizes, shares, durations and counts as people write them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,12 @@ def parse_seconds(value: Any) -> float | None:
     if isinstance(value, bool) or not 0 < seconds < float("inf"):
         raise ValueError(f"{value!r} is no duration: write 30s, 2m, 1h or a number of seconds above 0")
     return seconds
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: `1 file`, `2,000 files`.
+
+    Args:
+      plural: of the noun, where it is not the noun and an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,106 @@
+"""What a person reads on a terminal, in a log or in a pipe: the only module of this package that prints.
+
+File names, column names, values and a model's names come from data. Shown raw, they could move the cursor, change
+colours, reverse the order of characters, or look like further lines of a message.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+
+import rich.console
+import rich.markup
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+_CONTROL = (
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f"  # direction marks and overrides, line and paragraph separators
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # byte order mark, annotations, invisible tags
+    "\ud800-\udfff"  # surrogates: bytes of a file name that are not UTF-8
+)
+_UNPRINTABLE = re.compile(f"[{_CONTROL}]")
+_UNPRINTABLE_IN_LINES = re.compile(f"(?!\n)[{_CONTROL}]")
+
+LONGEST_MESSAGE = 4_000
+"""Characters of one message; the rest is cut."""
+
+MOST_MESSAGES = 100
+"""Messages of one error; the others are counted."""
+
+_UNBOUNDED = 1 << 16  # columns: off a terminal no line is wrapped or cut
+
+
+def printable(text: object) -> str:
+    """A text on one line, with control characters and the like escaped as in Python: `\\x1b`, `\\u202e`, `\\n`."""
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def printable_lines(text: str) -> str:
+    """The same, with line ends kept."""
+    return _UNPRINTABLE_IN_LINES.sub(_escaped, text)
+
+
+def escape(text: object) -> str:
+    """Text from data for use inside rich's markup."""
+    return rich.markup.escape(printable(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if found[0] in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[found[0]]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cut(text: str, most: int = LONGEST_MESSAGE) -> str:
+    """The beginning of a text that is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most:,} more characters)"
+
+
+class Console(rich.console.Console):
+    """A console of rich that escapes control characters in whatever it prints.
+
+    Off a terminal lines are neither wrapped nor cut. Line ends are kept: text that came from data goes through
+    `escape`, which escapes them, too.
+    """
+
+    def __init__(self, *, stderr: bool = False, **options: object):
+        super().__init__(stderr=stderr, **{"emoji": False, "highlight": False, **options})
+        if not self.is_terminal and "width" not in options:
+            self.width = _UNBOUNDED
+
+    def render_str(self, text: str, **options: object) -> Text:
+        """Render a string; the width of a cell is known only once its text is escaped."""
+        return super().render_str(printable_lines(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render anything; texts that are no strings come by here."""
+        for segment in super().render(renderable, options):
+            if segment.control or not _UNPRINTABLE_IN_LINES.search(segment.text):
+                yield segment
+            else:
+                yield Segment(printable_lines(segment.text), segment.style)
+
+
+def put(text: str, flush: bool = False) -> None:
+    """Write lines for programs to standard output: JSON, YAML, a line of status."""
+    print(printable_lines(text), flush=flush)
+
+
+def say(problems: Iterable[str]) -> None:
+    """Write errors to standard error, each on a line of its own, long ones cut."""
+    console = Console(stderr=True, soft_wrap=True)
+    problems = list(problems)
+    for problem in problems[:MOST_MESSAGES]:
+        console.print(f"[bold red]error:[/] {escape(cut(problem))}", highlight=False)
+    if len(problems) > MOST_MESSAGES:
+        console.print(f"[bold red]error:[/] {len(problems) - MOST_MESSAGES:,} more like these", highlight=False)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is one."""
+    return sys.stdout.isatty()
