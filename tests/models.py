@@ -327,6 +327,120 @@ def composite_outputs(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
 
 
+def dropout_left_on(folder: Path) -> Path:
+    """X float32[?, 3] -> y float32[?, 3]: half of the values are dropped, at random."""
+    tf = import_tensorflow()
+    return _save(folder, {"serving_default": (lambda x: {"y": tf.nn.dropout(x, 0.5)}, {"x": _spec([None, 3])})})
+
+
+def counts_calls(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; -> call int64[?]: how often the model was called before."""
+    tf = import_tensorflow()
+    calls = tf.Variable(0, dtype=tf.int64)
+
+    def call(x):
+        before = calls.read_value()
+        with tf.control_dependencies([before]):
+            return {"y": tf.identity(x), "call": tf.fill(tf.shape(x), before), "after": calls.assign_add(1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})}, [calls])
+
+
+def writes_a_file(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; writes a file that a call finds in the model's own folder."""
+    tf = import_tensorflow()
+
+    def call(x):
+        with tf.control_dependencies(
+            [tf.io.write_file(str(folder) + "-written", tf.strings.as_string(tf.shape(x)[0]))]
+        ):
+            return {"y": tf.identity(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def writes_at_load(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; a TensorFlow 1 model that writes a file when it is loaded."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        y = tf.identity(x)
+        init = tf.group(tf.io.write_file(str(folder) + "-written", "loaded"))
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, main_op=init)
+        builder.save()
+    return folder
+
+
+def reads_a_file(folder: Path) -> Path:
+    """X string[?] -> y string[?], what is in the file of that name."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.map_fn(tf.io.read_file, x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None], "string")})})
+
+
+def calls_python(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], by a function of the process that wrote it: no other can load it."""
+    tf = import_tensorflow()
+
+    def call(x):
+        (y,) = (tf.py_function(lambda v: v, [x], tf.float32),)
+        return {"y": tf.ensure_shape(y, [None])}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def random_in_a_branch(folder: Path) -> Path:
+    """X float32[?] -> y float32[?]: noise is added when any value is above POISON."""
+    tf = import_tensorflow()
+
+    def call(x):
+        noise = tf.cond(tf.reduce_any(x > POISON), lambda: tf.random.normal(tf.shape(x)), lambda: tf.zeros_like(x))
+        return {"y": x + noise}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def random_in_another_signature(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; the signature `noisy` adds noise."""
+    tf = import_tensorflow()
+    specs = {"x": _spec([None])}
+    noisy = (lambda x: {"y": x + tf.random.uniform(tf.shape(x))}, specs)
+    return _save(folder, {"serving_default": (lambda x: {"y": tf.identity(x)}, specs), "noisy": noisy})
+
+
+def shuffles_in_tf1(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], in another order: a TensorFlow 1 model, with an op that nothing asks for."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        y = v1.random_shuffle(x)
+        tf.io.write_file(str(folder) + "-written", "never")
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    return folder
+
+
+def looks_up(folder: Path) -> Path:
+    """Word string[?] -> number int64[?], from a table in the model: a is 1, b is 2, all others -1."""
+    tf = import_tensorflow()
+    words = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1, 2], tf.int64))
+    table = tf.lookup.StaticHashTable(words, -1)
+
+    def call(word):
+        return {"number": table.lookup(word)}
+
+    return _save(folder, {"serving_default": (call, {"word": _spec([None], "string")})}, [table])
+
+
 def _dense(folder: Path, widths: tuple[int, ...]) -> Path:
     tf = import_tensorflow()
     sizes = list(itertools.pairwise(widths))

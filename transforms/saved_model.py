@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import message
 
 from transforms.names import near_miss
+from transforms.proto_fields import message_class
 
 DEFAULT_SIGNATURE = "serving_default"
 SERVE = "serve"
@@ -167,8 +168,16 @@ def _tensor(name: str, info: message.Message) -> Tensor:
 
 _FIELDS = {
     "SavedModel": [("meta_graphs", 2, "*MetaGraphDef")],
-    "MetaGraphDef": [("meta_info_def", 1, "MetaInfoDef"), ("signature_def", 5, "%SignatureDef")],
-    "MetaInfoDef": [("tags", 4, "*string"), ("tensorflow_version", 5, "string")],
+    "MetaGraphDef": [
+        ("meta_info_def", 1, "MetaInfoDef"),
+        ("graph_def", 2, "bytes"),  # parsed by `transforms.model_ops`, which alone needs it
+        ("collection_def", 4, "%CollectionDef"),
+        ("signature_def", 5, "%SignatureDef"),
+        ("object_graph_def", 7, "bytes"),
+    ],
+    "MetaInfoDef": [("stripped_op_list", 2, "bytes"), ("tags", 4, "*string"), ("tensorflow_version", 5, "string")],
+    "CollectionDef": [("node_list", 1, "NodeList")],
+    "NodeList": [("value", 1, "*string")],
     "SignatureDef": [("inputs", 1, "%TensorInfo"), ("outputs", 2, "%TensorInfo"), ("method_name", 3, "string")],
     "TensorInfo": [
         ("name", 1, "|string"),
@@ -177,51 +186,18 @@ _FIELDS = {
         ("coo_sparse", 4, "|CooSparse"),
         ("composite_tensor", 5, "|CompositeTensor"),
     ],
-    "CooSparse": [("values_tensor_name", 1, "string")],
+    "CooSparse": [
+        ("values_tensor_name", 1, "string"),
+        ("indices_tensor_name", 2, "string"),
+        ("dense_shape_tensor_name", 3, "string"),
+    ],
     "CompositeTensor": [("type_spec", 1, "TypeSpecProto"), ("components", 2, "*TensorInfo")],
     "TypeSpecProto": [("type_spec_class", 1, "int32")],
     "TensorShapeProto": [("dim", 2, "*Dim"), ("unknown_rank", 3, "bool")],
     "Dim": [("size", 1, "int64")],
 }
-"""Message -> (field, number, type). `*` is repeated, `%` a map from string, `|` one of `encoding`.
-An enum reads as the int32 that it is on the wire."""
 
 
 @functools.cache
 def _message_class() -> type[message.Message]:
-    package = "beam_score.saved_model"
-    field_type = descriptor_pb2.FieldDescriptorProto
-    scalars = {
-        "string": field_type.TYPE_STRING,
-        "int32": field_type.TYPE_INT32,
-        "int64": field_type.TYPE_INT64,
-        "bool": field_type.TYPE_BOOL,
-    }
-    file = descriptor_pb2.FileDescriptorProto(name="beam_score/saved_model.proto", package=package, syntax="proto3")
-
-    def add(to, name: str, number: int, kind: str, path: str) -> None:
-        sign, bare = (kind[0], kind[1:]) if kind[0] in "*%|" else ("", kind)
-        field = to.field.add(name=name, number=number)
-        field.label = field.LABEL_REPEATED if sign in ("*", "%") else field.LABEL_OPTIONAL
-        if sign == "|":
-            field.oneof_index = 0
-        if sign == "%":
-            entry = to.nested_type.add(name="".join(w.title() for w in name.split("_")) + "Entry")
-            entry.options.map_entry = True
-            add(entry, "key", 1, "string", "")
-            add(entry, "value", 2, bare, "")
-            field.type, field.type_name = field.TYPE_MESSAGE, f".{package}.{path}.{entry.name}"
-        elif bare in scalars:
-            field.type = scalars[bare]
-        else:
-            field.type, field.type_name = field.TYPE_MESSAGE, f".{package}.{bare}"
-
-    for name, fields in _FIELDS.items():
-        to = file.message_type.add(name=name)
-        if any(kind.startswith("|") for _, _, kind in fields):
-            to.oneof_decl.add(name="encoding")
-        for field, number, kind in fields:
-            add(to, field, number, kind, name)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.SavedModel"))
+    return message_class("SavedModel", _FIELDS, "beam_score.saved_model")

@@ -1,0 +1,59 @@
+"""Protocol buffer messages described by a table of just the fields that are needed, for files whose own
+definitions would have to be imported with TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+Fields = Mapping[str, Sequence[tuple[str, int, str]]]
+"""Message -> (field, number, type). `*` before the type is repeated, `%` a map from string, `|` one of `encoding`.
+An enum reads as the int32 that it is on the wire."""
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {
+    "string": _FIELD.TYPE_STRING,
+    "bytes": _FIELD.TYPE_BYTES,
+    "int32": _FIELD.TYPE_INT32,
+    "int64": _FIELD.TYPE_INT64,
+    "bool": _FIELD.TYPE_BOOL,
+}
+
+
+def message_class(name: str, fields: Fields, package: str) -> type[message.Message]:
+    """The class of the message `name` of a table.
+
+    Args:
+      package: a name for the messages of this table, as `beam_score.saved_model`.
+    """
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"{package.replace('.', '/')}.proto", package=package, syntax="proto3"
+    )
+    for message_name, its_fields in fields.items():
+        to = file.message_type.add(name=message_name)
+        if any(kind.startswith("|") for _, _, kind in its_fields):
+            to.oneof_decl.add(name="encoding")
+        for field, number, kind in its_fields:
+            _add(to, field, number, kind, f".{package}.", message_name)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+
+
+def _add(to: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str, package: str, path: str) -> None:
+    sign, bare = (kind[0], kind[1:]) if kind[0] in "*%|" else ("", kind)
+    field = to.field.add(name=name, number=number)
+    field.label = field.LABEL_REPEATED if sign in ("*", "%") else field.LABEL_OPTIONAL
+    if sign == "|":
+        field.oneof_index = 0
+    if sign == "%":
+        entry = to.nested_type.add(name="".join(w.title() for w in name.split("_")) + "Entry")
+        entry.options.map_entry = True
+        _add(entry, "key", 1, "string", package, path)
+        _add(entry, "value", 2, bare, package, path)
+        field.type, field.type_name = field.TYPE_MESSAGE, f"{package}{path}.{entry.name}"
+    elif bare in _SCALARS:
+        field.type = _SCALARS[bare]
+    else:
+        field.type, field.type_name = field.TYPE_MESSAGE, f"{package}{bare}"
