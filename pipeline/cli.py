@@ -73,6 +73,17 @@ def init(
     model: ModelPath,
     data: Annotated[list[str], typer.Option("--data", help="Input files: a pattern, in quotes; may be repeated.")],
     version: Version = "latest",
+    signature: Annotated[
+        str | None, typer.Option("--signature", help="Of the model; by default serving_default, or the only one.")
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="csv|jsonl|parquet|tfrecord", help="Of the files; by default by the suffix."),
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether the first line of CSV holds names; by default a guess."),
+    ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", help="Where to write the job file; - for standard output.")
     ] = "job.yaml",
@@ -80,6 +91,7 @@ def init(
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
     from pipeline.draft import draft_job
+    from pipeline.first_rows import Known
     from pipeline.mistakes import JobError
     from transforms.files import list_files
 
@@ -88,13 +100,15 @@ def init(
     _, problems = list_files(data)
     if problems:
         raise JobError([p.replace("input.files", "--data") for p in problems])
-    text = draft_job(model, data, version)
+    text = draft_job(model, data, version, signature, Known(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))
         return
     Path(output).write_text(text, encoding="utf-8")
     out = Console()
-    out.print(f"Wrote [bold]{escape(output)}[/]. Read it, then:  beam-score check {escape(output)}")
+    todo = text.count("# TODO: ")
+    answer = f"Answer its {todo} TODO{'s' * (todo > 1)}" if todo else "Read it"
+    out.print(f"Wrote [bold]{escape(output)}[/]. {answer}, then:  beam-score check {escape(output)}", soft_wrap=True)
 
 
 @app.command(epilog="Example:  beam-score inspect models/people --json")

@@ -6,14 +6,18 @@ be guessed is a `TODO` with the candidates beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.first_rows import UNKNOWN, Known
 from pipeline.match import Match, match_columns, row_shape
 from pipeline.sample import Sample, look_at
 from pipeline.yaml_text import flow, quoted, scalar
 from transforms.model import (
+    FEEDABLE,
     ModelError,
     Signature,
+    Tensor,
     Version,
     choose_signature,
     find_version,
@@ -24,7 +28,11 @@ from transforms.model_copies import local_model, named
 
 
 def draft_job(
-    model_path: str, data_patterns: str | Sequence[str], version: str | int = "latest", signature: str | None = None
+    model_path: str,
+    data_patterns: str | Sequence[str],
+    version: str | int = "latest",
+    signature: str | None = None,
+    known: Known = UNKNOWN,
 ) -> str:
     """Drafts a commented job file, as YAML text.
 
@@ -33,9 +41,10 @@ def draft_job(
       data_patterns: of the input files; written as they are given.
       version: of the model; see `find_version`.
       signature: of the model; see `choose_signature`.
+      known: what of the files need not be guessed.
 
     Raises:
-      ModelError: there is no such model, or its signature cannot be fed.
+      ModelError: there is no such model, or its signature cannot be fed, or none of its outputs can be a prediction.
       JobError: there is no such data, or it cannot be looked at.
     """
     patterns = [data_patterns] if isinstance(data_patterns, str) else list(data_patterns)
@@ -43,9 +52,13 @@ def draft_job(
     local = local_model(found.path)
     with named(found.path, local):
         chosen = choose_signature(read_signatures(local), signature)
-    if problems := unsupported(chosen):
-        raise ModelError("\n".join(problems))
-    sample = look_at(patterns)
+    unusable = unsupported(dataclasses.replace(chosen, outputs={}))
+    why_not = {t.name: why for t in chosen.outputs.values() if (why := _why_not(t, chosen))}
+    if not unusable and len(why_not) == len(chosen.outputs):
+        unusable = [f"output {name!r} {why}" for name, why in why_not.items()]
+    if unusable:
+        raise ModelError("\n".join(unusable))
+    sample = look_at(patterns, dataclasses.replace(known, expected=tuple(chosen.inputs)))
     match = match_columns(chosen, sample)
     lines = [
         "# A job for beam-score. What was guessed says so; check it, then:",
@@ -61,7 +74,7 @@ def draft_job(
         "",
         *_model_input_lines(match, chosen),
         "",
-        *_output_lines(chosen, match.keep),
+        *_output_lines(chosen, why_not, match.keep),
         "",
         *_rest_lines(match, sample),
     ]
@@ -73,11 +86,20 @@ def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     yield f"  files: {scalar(patterns[0]) if len(patterns) == 1 else flow(patterns)}"
     found = f"{sample.files:,} file{'s' * (sample.files != 1)} now; the first {sample.rows:,} rows were looked at"
     yield f"  # {found}" + (f", and {sample.unreadable:,} that could not be parsed" if sample.unreadable else "")
+    yield from (f"  # {problem}" for problem in sample.problems)
     yield f"  format: {sample.format}"
     if sample.format == "csv":
-        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {str(sample.header).lower()}}}"
-        if not sample.header:
-            yield "  # guessed: the first row holds numbers, so it is no header; the names of columns are made up"
+        header = sample.header
+        shown = str(header.is_there).lower() if header.is_sure else "null"
+        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {shown}}}"
+        if not header.is_sure:
+            said = "true" if header.is_there else "false"
+            taken, other = ("a header", "--no-header") if header.is_there else ("a row", "--header")
+            yield f"  # TODO: is the first line a header? Not sure: {header.why}."
+            yield f"  # It is taken for {taken} here. If it is one: header: {said}. If not: init again with {other}."
+        elif not header.is_there:
+            why = f"guessed: {header.why}; the" if header.why else "the"
+            yield f"  # {why} names of columns are made up"
 
 
 def _model_lines(path: str, version: str | int, found: Version, chosen: Signature) -> Iterator[str]:
@@ -100,8 +122,8 @@ def _column_lines(match: Match, sample: Sample) -> Iterator[str]:
         yield "columns: {}"
         return
     yield "columns:"
-    for name, (rules, remark) in match.columns.items():
-        yield f"  {scalar(name)}: {{{rules}}}" + (f"  # {remark}" if remark else "")
+    for name, draft in match.columns.items():
+        yield f"  {scalar(name)}: {draft.rules()}" + (f"  # {draft.remark}" if draft.remark else "")
 
 
 def _model_input_lines(match: Match, signature: Signature) -> Iterator[str]:
@@ -121,15 +143,30 @@ def _model_input_lines(match: Match, signature: Signature) -> Iterator[str]:
 _MEANINGS = {"prob": "probabilities", "softmax": "probabilities", "sigmoid": "probabilities", "logit": "logits"}
 
 
-def _output_lines(signature: Signature, keep: Sequence[str]) -> Iterator[str]:
+def _why_not(tensor: Tensor, signature: Signature) -> str | None:
+    """Why an output cannot be a prediction; None if it can."""
+    if tensor.kind != "dense":
+        return f"is {tensor.kind}, and cannot be written"
+    if tensor.dtype not in FEEDABLE:
+        return f"has dtype {tensor.dtype}, and cannot be written"
+    if tensor.shape is None:
+        return "does not tell its shape, and cannot be a prediction"
+    if not tensor.shape:
+        return "has no row dimension, and cannot be a prediction"
+    rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
+    if tensor.shape[0] not in (None, rows):
+        return f"always has {tensor.shape[0]} rows, and cannot be a prediction"
+    return None
+
+
+def _output_lines(signature: Signature, why_not: Mapping[str, str], keep: Sequence[str]) -> Iterator[str]:
     yield "# What the outputs mean. Those that are not listed are left out of the predictions."
     yield "outputs:"
     for tensor in signature.outputs.values():
-        tail = row_shape(tensor)
-        if tensor.shape == () or tail is None:
-            what = "has no row dimension" if tensor.shape == () else "does not tell its shape"
-            yield f"  # {scalar(tensor.name)}: {tensor.describe()} {what}, and cannot be a prediction"
+        if tensor.name in why_not:
+            yield f"  # {scalar(tensor.name)}: {tensor.describe()} {why_not[tensor.name]}"
             continue
+        tail = row_shape(tensor) or ()
         rename = ""
         if tensor.name in keep:
             rename = f", as: {scalar('model_' + tensor.name)}"  # the name of a kept column is taken

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import json
 import re
+import shlex
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.csv_dialect import CERTAIN, Header, guess_delimiter, guess_header, odd_first_line, records
 from pipeline.mistakes import JobError
+from pipeline.yaml_text import quoted
 from transforms.compression import Damaged, RawStream, open_file
 from transforms.files import InputFile, format_of
 
@@ -20,7 +22,27 @@ ROWS = 1000
 """Rows looked at, of the first files."""
 
 _BYTES = 8 << 20  # of one file, decompressed, at most
-DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the files before they are looked at; None for what is to be guessed.
+
+    Attributes:
+      format: see `FirstRows`.
+      delimiter, header: of CSV.
+      names: of the columns of CSV without a header, in order.
+      expected: names that columns may have: those of the model's inputs.
+    """
+
+    format: str | None = None
+    delimiter: str | None = None
+    header: bool | None = None
+    names: tuple[str, ...] = ()
+    expected: tuple[str, ...] = ()
+
+
+UNKNOWN = Known()
 
 
 @dataclass(frozen=True)
@@ -29,24 +51,26 @@ class FirstRows:
 
     Attributes:
       rows: a dict by column; of JSON Lines any value.
+      names: of the columns, where the file tells them without rows.
       unreadable: how many more could not be parsed.
       delimiter, header: of CSV.
     """
 
     rows: list[Any]
+    names: tuple[str, ...] = ()
     unreadable: int = 0
     delimiter: str = ","
-    header: bool = True
+    header: Header = CERTAIN
 
 
-def first_rows(path: str, format: str) -> FirstRows:
+def first_rows(path: str, format: str, known: Known = UNKNOWN) -> FirstRows:
     """The first rows of a file.
 
     Raises:
       JobError: the file cannot be read as this format.
     """
     try:
-        return _FORMATS[format](path)
+        return _csv(path, known) if format == "csv" else _OTHERS[format](path)
     except JobError:
         raise
     except (OSError, Damaged, ValueError, csv.Error) as error:
@@ -88,49 +112,89 @@ def _head(path: str, size: int) -> tuple[bytes, bool]:
     return b"".join(parts), False
 
 
+_ARCHIVES = {
+    b"PK\x03\x04": "a ZIP archive or a workbook: unpack it, or save it as CSV",
+    b"\xfd7zXZ\0": "compressed by xz: write it anew with gzip or zstd",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"Obj\x01": "an Avro file",
+    b"ORC": "an ORC file",
+    b"PAR1": "a Parquet file: --format parquet",
+    b"SQLite format 3": "a SQLite database: export the table",
+}
+"""What a file is that begins with these bytes, and what to do."""
+
+
 def _text(path: str) -> tuple[str, bool]:
     data, whole = _head(path, _BYTES)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise JobError([f"{path} is UTF-16: write it as UTF-8"])
+    for magic, what in _ARCHIVES.items():
+        if data.startswith(magic):
+            raise JobError([f"{path} is {what}"])
+    if encoding := _wide_encoding(data[:4096]):
+        raise JobError([f"{path} is {encoding}: write it as UTF-8, for example: iconv -f {encoding} -t UTF-8"])
     return data.decode("utf-8-sig", errors="replace"), whole
 
 
-def _csv(path: str) -> FirstRows:
+def _wide_encoding(data: bytes) -> str | None:
+    """`UTF-16` or `UTF-32`, by the byte order mark, or by the zero bytes that most of its characters have."""
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "UTF-32"
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    if data.count(0) <= 0.4 * len(data):
+        return None
+    if data.count(0) > 0.7 * len(data):
+        return "UTF-32"
+    return "UTF-16LE" if data[1::2].count(0) > data[::2].count(0) else "UTF-16BE"
+
+
+def _csv(path: str, known: Known) -> FirstRows:
     text, whole = _text(path)
     csv.field_size_limit(_BYTES)
-    delimiters = ("\t",) if ".tsv" in path.lower() else (",", ";", "\t", "|")
-    parsed = {d: _records(text, whole, d) for d in delimiters}
-    # The comma, unless it finds one column and another finds more.
-    best = next((d for d in delimiters if parsed[d] and len(parsed[d][0]) > 1), delimiters[0])
-    records = parsed[best]
-    if not records:
-        return FirstRows([], 0, best)
-    header = not any(DECIMAL.fullmatch(field.strip(" \t")) for field in records[0])
-    names = records[0] if header else [f"column_{i}" for i in range(1, len(records[0]) + 1)]
-    body = records[1:] if header else records
+    delimiter = known.delimiter or guess_delimiter(text, whole, path)
+    found = records(text, whole, delimiter, ROWS + 2)
+    header = guess_header(found, known.expected)
+    if known.header is not None:
+        header = Header(known.header, True, "")
+    if not found:
+        return FirstRows([], delimiter=delimiter, header=header)
+    if (size := odd_first_line(found)) and not known.names:
+        raise JobError([_odd_first_line(path, found[0], size, delimiter)])
+    names = found[0] if header.is_there else known.names or [f"column_{i}" for i in range(1, len(found[0]) + 1)]
+    body = found[1:] if header.is_there else found
     rows = [{n: f or None for n, f in zip(names, r, strict=True)} for r in body if len(r) == len(names)]
-    return FirstRows(rows, len(body) - len(rows), best, header)
+    return FirstRows(rows, tuple(names), len(body) - len(rows), delimiter, header)
 
 
-def _records(text: str, whole: bool, delimiter: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    records = [r for r in itertools.islice(reader, ROWS + 2) if r]
-    # The last record of a text that was cut off may be half a one.
-    return records if whole or len(records) > ROWS + 1 else records[:-1]
+def _odd_first_line(path: str, first: list[str], size: int, delimiter: str) -> str:
+    shown = quoted(delimiter.join(first)[:60])
+    if first[0].startswith("#"):
+        what = "is a comment, and CSV has none: take it out, for example by: grep -v '^#'"
+    elif first[0].startswith("sep="):
+        what = "is one for Excel, and no header: take it out, for example by: tail -n +2"
+    else:
+        what = "is neither a header nor a row: take it out, or mend it"
+    return f"{path}: the first line, {shown}, has {len(first)} fields and the next lines have {size}; it {what}"
 
 
 def _jsonl(path: str) -> FirstRows:
     text, whole = _text(path)
     lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip(" \t")]
     rows, bad = [], 0
-    for line in itertools.islice(lines if whole else lines[:-1], ROWS):
+    for line in itertools.islice(lines if whole or len(lines) == 1 else lines[:-1], ROWS):
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError):
             bad += 1
-    if bad and not rows:
-        raise JobError([f"{path}: no line of it is a JSON text; expected JSON Lines, one object a line"])
-    return FirstRows(rows, bad)
+    if len(rows) == 1 and not bad and isinstance(rows[0], list) and any(isinstance(r, dict) for r in rows[0]):
+        raise JobError(
+            [f"{path} is one JSON array; JSON Lines has an object a line: jq -c '.[]' {shlex.quote(path)} > rows.jsonl"]
+        )
+    # A line that is an array alone may be a row; a bracket alone is never one.
+    if bad and (not rows or lines[0].strip() in ("[", "{", "[{")):
+        how = "'.[]'" if lines[0].lstrip().startswith("[") else "."
+        hint = f": jq -c {how} {shlex.quote(path)} > rows.jsonl" if lines[0].lstrip().startswith(("[", "{")) else ""
+        raise JobError([f"{path} is not JSON Lines, which has one object a line{hint}"])
+    return FirstRows(rows, unreadable=bad)
 
 
 def _parquet(path: str) -> FirstRows:
@@ -139,10 +203,11 @@ def _parquet(path: str) -> FirstRows:
 
     with open_file(path) as stream:
         try:
-            batch = next(pq.ParquetFile(stream).iter_batches(ROWS), None)
+            file = pq.ParquetFile(stream)
+            batch = next(file.iter_batches(ROWS), None)
         except pa.ArrowException as error:
-            raise JobError([f"{path} is no Parquet file: {error}"]) from error
-    return FirstRows([] if batch is None else batch.to_pylist())
+            raise JobError([f"{path} is not a Parquet file: {error}"]) from error
+    return FirstRows([] if batch is None else batch.to_pylist(), tuple(file.schema_arrow.names))
 
 
 def _tfrecord(path: str) -> FirstRows:
@@ -157,22 +222,30 @@ def _tfrecord(path: str) -> FirstRows:
             bad += 1
             continue
         lists = {name: found.column(i)[0].as_py() for i, name in enumerate(found.schema.names)}
-        rows.append({n: _unlisted([_decoded(x) for x in v]) for n, v in lists.items() if v is not None})
+        rows.append({n: v for n, v in lists.items() if v})
     if bad and not rows:
         raise JobError([f"{path}: no record of it is a tf.Example"])
-    return FirstRows(rows, bad)
+    lists, binary = set(), set()
+    for row in rows:
+        lists.update(n for n, values in row.items() if len(values) != 1)
+        binary.update(n for n, values in row.items() if n not in binary and not _is_text(values))
+    return FirstRows(
+        [{n: _example_value(v, n in lists, n in binary) for n, v in row.items()} for row in rows], unreadable=bad
+    )
 
 
-def _decoded(value: Any) -> Any:
-    """Text where bytes are UTF-8: a tf.Example does not tell them apart."""
+def _is_text(values: list[Any]) -> bool:
+    """Whether all are UTF-8, or no bytes at all: a tf.Example does not tell text and bytes apart."""
     try:
-        return value.decode() if isinstance(value, bytes) else value
+        return all(not isinstance(v, bytes) or v.decode() is not None for v in values)
     except UnicodeDecodeError:
-        return value
+        return False
 
 
-def _unlisted(values: list[Any]) -> Any:
-    return values[0] if len(values) == 1 else values or None
+def _example_value(values: list[Any], is_list: bool, is_binary: bool) -> Any:
+    """The value of a feature: a list if any row has more than one, text if the bytes of all rows are."""
+    values = [v.decode() if isinstance(v, bytes) and not is_binary else v for v in values]
+    return values if is_list else values[0]
 
 
 def _framed(data: bytes) -> Iterator[bytes]:
@@ -186,4 +259,5 @@ def _framed(data: bytes) -> Iterator[bytes]:
         at += 16 + size
 
 
-_FORMATS = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet, "tfrecord": _tfrecord}
+_OTHERS = {"jsonl": _jsonl, "parquet": _parquet, "tfrecord": _tfrecord}
+FORMATS = ("csv", *_OTHERS)

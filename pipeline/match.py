@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pipeline.column_drafts import ColumnDraft, candidate, fed, kept, number_seen, unused
 from pipeline.sample import Sample, Seen
 from pipeline.yaml_text import flow, scalar
 from transforms.model import Signature, Tensor
@@ -18,12 +19,12 @@ class Match:
     """Which columns feed which inputs, as the job file will say it.
 
     Attributes:
-      columns: the contract: name to (what goes between the braces, comment).
+      columns: the contract, by name.
       inputs: input name to (what goes after the colon, comment lines); only where one is needed.
-      keep: columns carried along, and why these.
+      keep: columns carried along.
     """
 
-    columns: dict[str, tuple[str, str]] = field(default_factory=dict)
+    columns: dict[str, ColumnDraft] = field(default_factory=dict)
     inputs: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     keep: list[str] = field(default_factory=list)
 
@@ -34,7 +35,7 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
     left = dict(sample.columns)
     waiting = []
     for tensor in signature.inputs.values():
-        seen = _column_for(tensor, sample, len(signature.inputs) == 1)
+        seen = _column_for(tensor, sample, signature)
         if seen is None:
             waiting.append(tensor)
         else:
@@ -43,36 +44,35 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
     left = {n: s for n, s in left.items() if n not in signature.inputs}
     ids = [s for s in sample.columns.values() if _is_id_by_name(s)]
     for tensor in waiting:
-        used = _guess(match, tensor, left, sample) if len(waiting) == 1 else None
+        used = _guess(match, tensor, signature, left, sample) if len(waiting) == 1 else None
         if used is None:
-            _leave_open(match, tensor, left, sample)
+            _leave_open(match, tensor, signature, left, sample)
         for name in used or ():
             left.pop(name)
     ids += [s for s in left.values() if s not in ids and _is_id_by_values(s)]
     match.keep = [s.name for s in sample.columns.values() if s in ids][:1]
     for name in match.keep:
-        if sample.format in ("jsonl", "tfrecord") and name not in match.columns:
-            seen = sample.columns[name]
-            match.columns[name] = (
-                f"dtype: {_own_dtype(seen)}",
-                "kept; declared, so that it is written with this dtype",
-            )
-    if not sample.header:
+        if name not in match.columns and (draft := kept(sample.columns[name], sample.format)):
+            match.columns[name] = draft
+    if not sample.header.is_there:
         # Without a header the columns are told by their order, so all of them have to be named.
         match.columns = {
-            n: match.columns.get(n) or (f"dtype: {_own_dtype(s)}", "not used; named for its place in the file")
+            n: match.columns.get(n) or (kept(s, sample.format) if n in match.keep else None) or unused(s, sample.format)
             for n, s in sample.columns.items()
         }
     return match
 
 
-def _column_for(tensor: Tensor, sample: Sample, only: bool) -> Seen | None:
+def _column_for(tensor: Tensor, sample: Sample, signature: Signature) -> Seen | None:
     """The column that has the input's name, or is all that there is; if its values can be it."""
-    seen = sample.columns.get(tensor.name)
-    if sample.bare and only:
+    if sample.bare and len(signature.inputs) == 1:
         return sample.columns[""]
+    if sample.format == "tfrecord" and is_examples(tensor, signature):
+        return None  # the record itself is
+    seen = sample.columns.get(tensor.name)
     if seen is None:
-        same = [s for n, s in sample.columns.items() if n.casefold() == tensor.name.casefold()]
+        wanted = tensor.name.strip().casefold()
+        same = [s for n, s in sample.columns.items() if n.strip().casefold() == wanted]
         seen = same[0] if len(same) == 1 else None
     if seen is not None and sample.format == "csv" and _size(tensor) not in (1, None):
         return None  # a field of CSV holds one value
@@ -97,19 +97,23 @@ def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
             steps.append(f"reshape: {flow(tail)}")
     if None in shape:
         notes.append("rows of one length a batch; pad: 0 would fill them up to the longest")
-    rules = f"dtype: {_dtype(tensor)}" + (f", shape: {flow(shape)}" if shape else "")
-    match.columns[name] = (rules, _remark(seen, tensor))
+    match.columns[name] = fed(seen, tensor, shape, sample.format)
     if steps or notes:
         match.inputs[tensor.name] = ("{" + ", ".join(steps) + "}", notes)
 
 
-def _guess(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) -> list[str] | None:
+def _guess(
+    match: Match, tensor: Tensor, signature: Signature, left: dict[str, Seen], sample: Sample
+) -> list[str] | None:
     """Feeds the one input that has no column of its name, if there is one way to; the columns used."""
     if tensor.dtype == "string":
-        if _is_examples(tensor):
+        if is_examples(tensor, signature):
             if sample.format != "tfrecord":
                 return None
-            match.inputs[tensor.name] = ("{record: true}", ["guessed from its name: the record as it is"])
+            match.inputs[tensor.name] = (
+                "{record: true}",
+                [f"guessed from {_why_examples(tensor)}: the record as it is"],
+            )
             return []
         texts = [s for s in left.values() if s.kind in ("string", "bytes") and not _is_id_by_name(s)]
         if len(texts) != 1 or row_shape(tensor) not in ((), (1,)):
@@ -125,7 +129,7 @@ def _guess(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) 
     ]
     if len(vectors) == 1:
         return _feed_guess(match, tensor, vectors[0], f"the one column with {size} numbers a row", sample)
-    numbers = [s for s in left.values() if s.is_number and not s.shape]
+    numbers = [s for s in map(number_seen, left.values()) if s.is_number and not s.shape]
     for is_id in (_is_id_by_values, lambda s: s.kind == "integer" and s.unique, lambda s: False):
         pick = [s for s in numbers if not _is_id_by_name(s) and not is_id(s)]
         if len(pick) == size:
@@ -133,7 +137,7 @@ def _guess(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) 
     else:
         return None
     if size == 1 and row_shape(tensor) == ():
-        return _feed_guess(match, tensor, pick[0], "the one column of numbers", sample)
+        return _feed_guess(match, tensor, left[pick[0].name], "the one column of numbers", sample)
     out = [s.name for s in numbers if s not in pick]
     notes = [
         f"guessed: the model takes {size} numbers a row, and the data has {size} columns of numbers"
@@ -142,7 +146,7 @@ def _guess(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) 
         "If it was trained on standardized values: standardize: {mean: [...], std: [...]}",
     ]
     for seen in pick:
-        match.columns[seen.name] = (f"dtype: {_dtype(tensor)}", _remark(seen, tensor))
+        match.columns[seen.name] = fed(left[seen.name], tensor, (), sample.format)
     reshape = "" if len(row_shape(tensor) or ()) == 1 else f", reshape: {flow(row_shape(tensor) or ())}"
     match.inputs[tensor.name] = (f"{{pack: {flow([s.name for s in pick])}{reshape}}}", notes)
     return [s.name for s in pick]
@@ -156,75 +160,55 @@ def _feed_guess(match: Match, tensor: Tensor, seen: Seen, why: str, sample: Samp
     return [seen.name]
 
 
-def _leave_open(match: Match, tensor: Tensor, left: dict[str, Seen], sample: Sample) -> None:
-    size = _size(tensor)
-    fits = [s for s in left.values() if (s.is_number if tensor.dtype not in ("string", "bool") else not s.is_number)]
+def _leave_open(match: Match, tensor: Tensor, signature: Signature, left: dict[str, Seen], sample: Sample) -> None:
+    size, examples = _size(tensor), is_examples(tensor, signature)
+    wants_number = tensor.dtype not in ("string", "bool")
+    fits = [s for s in left.values() if number_seen(s).is_number == wants_number]
     ids = [s for s in fits if _is_id_by_name(s)]
     names = [s.name for s in fits if s not in ids] or [s.name for s in fits]
     kind = "text" if tensor.dtype == "string" else "bool" if tensor.dtype == "bool" else "numbers"
     candidates = f"columns of {kind}: {flow(names)}" if names else f"the data has no more columns of {kind}"
-    if tensor.dtype == "string" and _is_examples(tensor):
-        candidates = "the features that the model parses; the signature does not tell them: " + flow(list(left))
+    if examples:
+        names = list(left)
+        candidates = "the features that the model parses; the signature does not tell them: " + flow(names)
         how, ask = "{serialize: []}", "the columns to encode as one tf.Example a row"
-    elif size in (1, None) or tensor.dtype in ("string", "bool"):
+    elif size in (1, None) or not wants_number:
         how, ask = "{column: null}", "the column"
     else:
         tail = row_shape(tensor) or ()
         how = "{pack: []}" if len(tail) == 1 else f"{{pack: [], reshape: {flow(tail)}}}"
         ask = f"{size} columns, in the order that the model was trained with"
     match.inputs[tensor.name] = (how, [f"{TODO} {ask}; {candidates}"])
-    dtype = None if _is_examples(tensor) else _dtype(tensor)
-    for name in list(left) if dtype is None else names:
-        seen = left[name]
-        match.columns.setdefault(
-            name, (f"dtype: {dtype or _own_dtype(seen)}", _remark(seen, tensor) + "; drop it if not chosen")
-        )
-
-
-def _remark(seen: Seen, tensor: Tensor) -> str:
-    """`seen: 18 .. 91 in 1,000 rows, 2 empty (...)`."""
-    if not seen.rows:
-        return "no rows seen"
-    parts = [
-        f"seen: {_range(seen)} in {seen.rows:,} rows"
-        if seen.low is not None
-        else f"seen: {seen.kind} in {seen.rows:,} rows"
-    ]
-    wants_number = tensor.dtype not in ("string", "bool")
-    if wants_number and not seen.is_number and seen.kind != "nothing":
-        parts.append(f"which is no {tensor.dtype}")
-    if seen.empty:
-        parts.append(f"{seen.empty:,} empty (rejected, unless there is a default)")
-    if seen.nulls:
-        parts.append(f"{seen.misfits:,} no numbers (to read some as missing: nulls: {flow(seen.nulls)})")
-    elif seen.misfits:
-        parts.append(f"{seen.misfits:,} not {'numbers' if seen.is_number else seen.kind} (rejected)")
-    if seen.not_finite:
-        parts.append(f"{seen.not_finite:,} not finite (rejected, unless finite: false)")
-    return ", ".join(parts)
-
-
-def _range(seen: Seen) -> str:
-    return f"{_number(seen.low)} .. {_number(seen.high)}"
-
-
-def _number(value: float | int | None) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+    dtype = None if examples else "float32" if tensor.dtype == "bfloat16" else tensor.dtype
+    for name in names:
+        match.columns.setdefault(name, candidate(left[name], dtype, sample.format))
 
 
 _ID_NAME = re.compile(r"(id|uuid|guid|key|pk|rowid|index|idx)|.*[_\-. ](id|uuid|guid|key)|.*[a-z](Id|ID|Key|UUID)")
 
 
 def _is_id_by_name(seen: Seen) -> bool:
-    return bool(_ID_NAME.fullmatch(seen.name) or _ID_NAME.fullmatch(seen.name.lower())) and seen.kind != "float"
+    return bool(_ID_NAME.fullmatch(seen.name) or _ID_NAME.fullmatch(seen.name.lower())) and (
+        seen.kind != "float" or not seen.fractions
+    )
 
 
 def _is_id_by_values(seen: Seen) -> bool:
     return seen.kind == "integer" and not seen.shape and seen.unique and seen.rising and seen.rows >= 10
 
 
-def _is_examples(tensor: Tensor) -> bool:
-    return tensor.dtype == "string" and bool(re.search("example|serialized", tensor.name.lower()))
+_ESTIMATOR = ("tensorflow/serving/classify", "tensorflow/serving/regress")
+
+
+def is_examples(tensor: Tensor, signature: Signature) -> bool:
+    """Whether an input takes serialized tf.Examples: by the signature's method, which says so, or by the name."""
+    if tensor.dtype != "string" or (tensor.shape is not None and len(tensor.shape) != 1):
+        return False
+    return signature.method_name in _ESTIMATOR or bool(re.search("example|serialized", tensor.name.lower()))
+
+
+def _why_examples(tensor: Tensor) -> str:
+    return "its name" if re.search("example|serialized", tensor.name.lower()) else "the signature's method"
 
 
 def row_shape(tensor: Tensor) -> tuple[int | None, ...] | None:
@@ -243,13 +227,3 @@ def _product(shape: Sequence[int | None]) -> int:
     for size in shape:
         product *= size or 0
     return product
-
-
-def _dtype(tensor: Tensor) -> str:
-    """The dtype of a column that feeds an input: bfloat16 is no dtype of data."""
-    return "float32" if tensor.dtype == "bfloat16" else tensor.dtype
-
-
-def _own_dtype(seen: Seen) -> str:
-    """The dtype for a column that feeds no input of known dtype."""
-    return {"integer": "int64", "float": "float32", "bool": "bool", "bytes": "bytes"}.get(seen.kind, "string")

@@ -1,12 +1,13 @@
 """A look at the first rows of some data: which columns there are, and what is in them.
 
-It serves `beam-score init` only: what it finds is written into comments and guesses that a person
-reads. The readers in `transforms` judge the rows of a run.
+It serves the guesses of `beam-score init`, and the hints of `beam-score check`, which a person reads. The readers in
+`transforms` judge the rows of a run.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import decimal
 import itertools
@@ -16,13 +17,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.first_rows import DECIMAL, ROWS, first_rows, tell_format
+from pipeline.csv_dialect import CERTAIN, DECIMAL, DECIMAL_COMMA, NULLS, Header
+from pipeline.first_rows import FORMATS, ROWS, UNKNOWN, Known, first_rows, tell_format
 from pipeline.mistakes import JobError
-from transforms.files import list_files
+from transforms.files import InputFile, list_files
 
 _REFUSED = ("#", "input/", "output/")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_NULLS = ("NULL", "NA", "N/A", "NONE", "NIL", "-", "?", "\\N")
+_MOST = 0.9  # of the values that are numbers: a few that are not are more likely bad values than text
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,15 @@ class Seen:
       low, high: the smallest and largest number; None where there is none.
       unique: whether no value came twice.
       rising: whether each number was larger than the one before.
+      fractions: how many numbers are not integers.
       nulls: texts such as NA that a number column holds.
+      longest: characters or bytes of the longest text.
+      spaced: whether all texts begin with a space.
+      zero_led: whether a text is an integer with zeros before it, as `007`: one more likely a code than a number.
+      number_texts: in a format that has numbers, how many of the values are texts of numbers.
+      number_kind: `integer` or `float` if nearly all values are texts of numbers.
+      decimal_commas: how many texts are numbers with a decimal comma.
+      not_utf8: how many texts of a text file are not UTF-8.
     """
 
     name: str
@@ -54,7 +64,15 @@ class Seen:
     high: float | int | None = None
     unique: bool = False
     rising: bool = False
+    fractions: int = 0
     nulls: tuple[str, ...] = ()
+    longest: int = 0
+    spaced: bool = False
+    zero_led: bool = False
+    number_texts: int = 0
+    number_kind: str | None = None
+    decimal_commas: int = 0
+    not_utf8: int = 0
 
     @property
     def is_number(self) -> bool:
@@ -72,7 +90,8 @@ class Sample:
       unreadable: how many more could not be parsed.
       columns: by name, in the order of the first file.
       delimiter, header: of CSV. Without a header, columns are called column_1 and so on.
-      bare: JSON Lines whose lines are no objects; the one column has an empty name.
+      bare: JSON Lines whose lines are not objects; the one column has an empty name.
+      problems: a sentence for each file that could not be looked at.
     """
 
     format: str
@@ -81,15 +100,17 @@ class Sample:
     unreadable: int
     columns: dict[str, Seen]
     delimiter: str = ","
-    header: bool = True
+    header: Header = CERTAIN
     bare: bool = False
+    problems: tuple[str, ...] = ()
 
 
-def look_at(patterns: Sequence[str]) -> Sample:
+def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
     """Looks at the first rows of the files that match.
 
     Args:
       patterns: see `transforms.files.list_files`.
+      known: what need not be guessed.
 
     Raises:
       JobError: nothing matches, or the first file is of no known format, or not to be read.
@@ -97,67 +118,100 @@ def look_at(patterns: Sequence[str]) -> Sample:
     files, problems = list_files(patterns)
     if problems:
         raise JobError(problems)
-    format_ = tell_format(files)
-    rows, unreadable, delimiter, header = [], 0, ",", True
+    return look_at_files(files, known)
+
+
+def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
+    """As `look_at`, of files that are listed already."""
+    if known.format not in (None, *FORMATS):
+        raise JobError([f"--format: found {known.format!r}, expected {', '.join(FORMATS)}"])
+    format_ = known.format or tell_format(files)
+    if known.header is not None and format_ != "csv":
+        raise JobError([f"--header and --no-header are for CSV, and the format is {format_}"])
+    rows: list[Any] = []
+    unreadable, dialect, problems = 0, None, []
+    known_names: dict[str, None] = {}
     for file in files:
         try:
-            found = first_rows(file.path, format_)
-        except JobError:
-            if not rows:
+            found = first_rows(file.path, format_, known)
+        except JobError as error:
+            if not rows and file is files[-1]:
                 raise
+            problems += error.problems
             continue
-        rows += found.rows
         unreadable += found.unreadable
-        delimiter, header = found.delimiter, found.header
+        known_names.update(dict.fromkeys(found.names))
+        if found.rows:
+            rows += found.rows
+            if dialect is None:  # one for all files, as in the job
+                dialect = found.delimiter, found.header
+                known = dataclasses.replace(known, delimiter=found.delimiter, header=found.header.is_there)
         if len(rows) >= ROWS:
             break
     rows = rows[:ROWS]
+    delimiter, header = dialect or (known.delimiter or ",", Header(known.header is not False, True, ""))
     bare = format_ == "jsonl" and bool(rows) and sum(isinstance(r, dict) for r in rows) * 2 < len(rows)
     if bare:
-        columns = {"": _seen("", [r for r in rows if not isinstance(r, dict)], False)}
+        columns = {"": _seen("", [r for r in rows if not isinstance(r, dict)], format_)}
     else:
         rows = [r for r in rows if isinstance(r, dict)]
         # A contract refuses such names: pandas calls the index that it writes "".
-        names = [n for n in dict.fromkeys(itertools.chain.from_iterable(rows)) if n and not n.startswith(_REFUSED)]
-        columns = {n: _seen(n, [r.get(n) for r in rows], format_ == "csv") for n in names}
-    return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare)
+        names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
+        names = [n for n in names if n and not n.startswith(_REFUSED)]
+        columns = {n: _seen(n, [r.get(n) for r in rows], format_) for n in names}
+    return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare, tuple(problems))
 
 
-def _seen(name: str, values: Sequence[Any], is_text: bool) -> Seen:
-    filled = [_from_text(v) if is_text else v for v in values if v is not None]
-    shapes = {_shape(v) for v in filled}
+def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
+    raw = [v for v in values if v is not None]
+    filled = [_from_text(v) for v in raw] if format_ == "csv" else raw
     flat = [list(_flatten(v)) for v in filled]
     kinds = [_kind(f) for f in flat]
     counts = collections.Counter("number" if k in ("integer", "float") else k for k in kinds)
+    empty_lists = counts.pop("", 0)
     kind = counts.most_common(1)[0][0] if counts else "nothing"
-    if counts["number"] >= 0.9 * len(filled) and counts["number"]:
-        kind = "number"  # a few that are not are more likely bad values than text
-    misfits = len(filled) - counts[kind] if counts else 0
+    if counts["number"] >= _MOST * (len(filled) - empty_lists) and counts["number"]:
+        kind = "number"
+    misfits = len(filled) - empty_lists - counts[kind] if counts else 0
     nulls: tuple[str, ...] = ()
-    not_finite = 0
     numbers: list[float | int] = []
     if kind == "number":
         kind = "float" if "float" in kinds else "integer"
         numbers = [x for f, k in zip(flat, kinds, strict=True) if k in ("integer", "float") for x in f]
-        not_finite = len(numbers)
-        numbers = [x for x in numbers if math.isfinite(x)]
-        not_finite -= len(numbers)
-        texts = {f[0] for f, k in zip(flat, kinds, strict=True) if k == "string" and len(f) == 1}
-        nulls = tuple(sorted(t for t in texts if t.strip().upper() in _NULLS))
+        odd = {f[0] for f, k in zip(flat, kinds, strict=True) if k == "string" and len(f) == 1}
+        nulls = tuple(sorted(t for t in odd if t.strip().upper() in NULLS))
+    finite = [x for x in numbers if math.isfinite(x)]
+    texts = [x for v in raw for x in _flatten(v) if isinstance(x, str)]
+    of_numbers = [] if format_ == "csv" else [x for t in texts if isinstance(x := _from_text(t), int | float)]
+    of_numbers = [x for x in of_numbers if not isinstance(x, bool)]
+    number_kind = None
+    if kind == "string" and len(of_numbers) >= _MOST * len(texts):
+        number_kind = "float" if any(isinstance(x, float) for x in of_numbers) else "integer"
     return Seen(
         name,
         kind,
-        _common(shapes),
+        _common({_shape(v) for v in filled}),
         len(values),
         len(values) - len(filled),
         misfits,
-        not_finite,
-        min(numbers, default=None),
-        max(numbers, default=None),
+        len(numbers) - len(finite),
+        min(finite, default=None),
+        max(finite, default=None),
         len(filled) > 1 and all(len(f) == 1 for f in flat) and len({f[0] for f in flat}) == len(filled),
-        len(numbers) > 1 and all(a < b for a, b in itertools.pairwise(numbers)),
+        len(finite) > 1 and all(a < b for a, b in itertools.pairwise(finite)),
+        sum(isinstance(x, float) and not x.is_integer() for x in finite),
         nulls,
+        max((len(x) for f in flat for x in f if isinstance(x, str | bytes)), default=0),
+        bool(texts) and all(t.startswith(" ") for t in texts),
+        any(_ZERO_LED.fullmatch(t.strip(" \t")) for t in texts),
+        len(of_numbers),
+        number_kind,
+        sum(bool(DECIMAL_COMMA.fullmatch(t.strip(" \t"))) for t in texts),
+        sum("\ufffd" in t for t in texts),
     )
+
+
+_ZERO_LED = re.compile(r"[+-]?0[0-9]+")
 
 
 def _from_text(text: str) -> Any:
@@ -201,6 +255,9 @@ def _flatten(value: Any) -> Iterator[Any]:
 
 
 def _kind(flat: Sequence[Any]) -> str:
+    """The kind of all values; "" if there is none."""
+    if not flat:
+        return ""
     kinds = {_ONE.get(type(v), "other") for v in flat}
     if kinds == {"integer", "float"}:
         return "float"

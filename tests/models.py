@@ -280,6 +280,47 @@ def examples(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"examples": _spec([None], "string")})})
 
 
+def odd_outputs(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], and vocabulary string[4], whatever the rows; signature `words` has only that."""
+    tf = import_tensorflow()
+    words = ["a", "b", "c", "d"]
+
+    def call(x):
+        return {"y": x + 1.0, "vocabulary": tf.constant(words)}
+
+    def only(x):
+        return {"vocabulary": tf.constant(words)}
+
+    specs = {"x": _spec([None])}
+    return _save(folder, {"serving_default": (call, specs), "words": (only, specs)})
+
+
+def estimator(folder: Path, method: str = "classify") -> Path:
+    """As an Estimator exports: inputs string[?], serialized tf.Examples with age int64 and income float ->
+    scores float32[?, 2] and classes string[?, 2] (method `classify`), or outputs float32[?, 1] (`regress`)."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        records = v1.placeholder(tf.string, [None], name="input_example_tensor")
+        features = {"age": tf.io.FixedLenFeature([], tf.int64), "income": tf.io.FixedLenFeature([], tf.float32)}
+        parsed = tf.io.parse_example(records, features)
+        weight = v1.get_variable("weight", initializer=0.1)
+        score = tf.sigmoid(weight * (tf.cast(parsed["age"], tf.float32) - parsed["income"]))
+        outputs = {"outputs": score[:, None]}
+        if method == "classify":
+            classes = tf.tile(tf.constant([["0", "1"]]), [tf.shape(score)[0], 1])
+            outputs = {"scores": tf.stack([1 - score, score], axis=1), "classes": classes}
+        session.run(v1.global_variables_initializer())
+        info = v1.saved_model.build_tensor_info
+        signature = v1.saved_model.build_signature_def(
+            {"inputs": info(records)}, {n: info(t) for n, t in outputs.items()}, f"tensorflow/serving/{method}"
+        )
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    return folder
+
+
 def two_signatures(folder: Path) -> Path:
     """Signatures `double` and `halve`, none the default: x float32[?] -> y float32[?]."""
 

@@ -15,11 +15,16 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import estimator
 from rich.console import Console
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from pipeline.check import check_job
+from pipeline.cli import app
+from pipeline.csv_dialect import guess_header
 from pipeline.draft import draft_job
+from pipeline.first_rows import Known
 from pipeline.job import parse_job
 from pipeline.mistakes import JobError
 from pipeline.yaml_text import flow, scalar
@@ -113,7 +118,8 @@ def test_columns_by_the_inputs_names_need_no_entry(model, tmp_path):
     text = draft_job(model("several_inputs"), [str(tmp_path / "people.csv")])
     job = settings_of(text)
     assert job["inputs"] == {}
-    assert list(job["columns"]) == ["age", "income", "score"]
+    assert list(job["columns"]) == ["age", "income", "score", "id"]
+    assert job["columns"]["id"] == {"dtype": "string", "required": False}
     assert "guessed: the model" not in text
     assert "200 predicted, 0 rejected" in tried(text, tmp_path)
 
@@ -125,10 +131,10 @@ def test_what_was_seen_is_told_and_enforced_nowhere(model, tmp_path):
     write_csv(tmp_path / "people.csv", rows)
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
     assert "# seen: 18 .. 87 in 200 rows, 2 empty (rejected, unless there is a default)" in entry(text, "age")
-    assert "income: {dtype: float32}  # seen: 0 .. 22294.5 in 200 rows, 2 no numbers" in entry(text, "income")
+    assert "income: {dtype: float32}  # seen: 0 .. 22294.5 in 200 rows, 2 not numbers" in entry(text, "income")
     assert 'nulls: ["-", n/a]' in entry(text, "income")
-    assert "1 not finite (rejected, unless finite: false)" in entry(text, "score")
-    assert all(set(column) == {"dtype"} for column in settings_of(text)["columns"].values())
+    assert "1 not finite (rejected, unless finite: false; nan: missing and a default fill NaN)" in entry(text, "score")
+    assert all(set(settings_of(text)["columns"][name]) == {"dtype"} for name in ("age", "income", "score"))
     assert "200 rows: 195 predicted, 5 rejected" in tried(text, tmp_path)
 
 
@@ -145,10 +151,10 @@ def test_a_file_without_a_header_has_all_its_columns_named_by_place(model, tmp_p
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
     job = settings_of(text)
     assert job["input"]["csv"]["header"] is False
-    assert "guessed: the first row holds numbers" in text
+    assert "guessed: the first line holds numbers" in text
     assert list(job["columns"]) == ["column_1", "column_2", "column_3", "column_4"]
     assert job["inputs"]["inputs"]["pack"] == ["column_2", "column_3", "column_4"]
-    assert job["columns"]["column_1"] == {"dtype": "string"}
+    assert job["columns"]["column_1"] == {"dtype": "bytes", "required": False}  # nothing is asked of it
     assert "200 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -256,7 +262,7 @@ def test_the_one_column_of_text_feeds_a_model_of_text(model, tmp_path):
     text = draft_job(model("strings"), str(tmp_path / "reviews.csv"))
     job = settings_of(text)
     assert job["inputs"] == {"text": {"column": "body"}}
-    assert job["columns"] == {"body": {"dtype": "string"}}
+    assert job["columns"] == {"body": {"dtype": "string"}, "review_id": {"dtype": "int64", "required": False}}
     assert "guessed: the data has no column text, and this is the one column of text" in entry(text, "text")
     assert "30 predicted, 0 rejected" in tried(text, tmp_path)
 
@@ -287,7 +293,7 @@ def test_a_name_in_another_case_is_a_guess(model, tmp_path):
 def test_a_column_of_the_wrong_kind_is_pointed_out(model, tmp_path):
     write_csv(tmp_path / "people.csv", [{"age": "old", "income": 2, "score": 0.5}] * 20)
     text = draft_job(model("several_inputs"), str(tmp_path / "people.csv"))
-    assert "which is no float32" in entry(text, "age")
+    assert "which is not float32" in entry(text, "age")
 
 
 def test_odd_names_are_quoted(model, tmp_path):
@@ -295,7 +301,8 @@ def test_odd_names_are_quoted(model, tmp_path):
     write_csv(tmp_path / "rows.csv", [{odd: 1.5, "2nd": 2, "#": 1, "": 9, "yes": i} for i in range(20)])
     text = draft_job(model("odd_names"), str(tmp_path / "rows.csv"))
     job = settings_of(text)
-    assert job["columns"] == {"2nd": {"dtype": "float32"}, odd: {"dtype": "float32"}}
+    assert job["columns"]["2nd"] == job["columns"][odd] == {"dtype": "float32"}
+    assert job["columns"]["yes"] == {"dtype": "int64", "required": False}
     assert job["outputs"] == {"out/1: %": {"meaning": "raw"}}
     assert job["output"]["keep"] == ["yes"]
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
@@ -372,8 +379,6 @@ def test_data_that_cannot_be_looked_at_is_an_error(model, tmp_path, pattern, sai
 
 def test_a_model_that_cannot_be_fed_is_an_error(model, tmp_path):
     write_csv(tmp_path / "people.csv", PEOPLE)
-    with pytest.raises(ModelError, match="sparse: not supported"):
-        draft_job(model("composite_outputs"), str(tmp_path / "people.csv"))
     with pytest.raises(ModelError, match="several signatures"):
         draft_job(model("two_signatures"), str(tmp_path / "people.csv"))
     job = settings_of(draft_job(model("two_signatures"), str(tmp_path / "people.csv"), signature="halve"))
@@ -394,3 +399,175 @@ def test_words_that_yaml_reads_as_something_else_are_quoted(word):
         yaml.version = version
         assert yaml.load(f"[{scalar(word)}]") == [word]
         assert list(yaml.load(f"{scalar(word)}: 1")) == [word]
+
+
+def test_bytes_that_are_not_text_are_declared_as_bytes(model, tmp_path):
+    png = b"\x89PNG\r\n\x1a\n"
+    pq.write_table(pa.table({"text": [png + bytes([i]) for i in range(20)]}), tmp_path / "a.parquet")
+    write_jsonl(tmp_path / "b.jsonl", [{"text": {"b64": "iVBORw0KGgo="}}] * 20)
+    tf = import_tensorflow()
+    with tf.io.TFRecordWriter(str(tmp_path / "c.tfrecord")) as writer:
+        for i in range(20):  # some happen to be UTF-8: they are no less bytes
+            value = png if i % 3 else b"GIF89a"
+            feature = {"text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    for name in ("a.parquet", "b.jsonl", "c.tfrecord"):
+        text = draft_job(model("strings"), str(tmp_path / name))
+        assert settings_of(text)["columns"] == {"text": {"dtype": "bytes"}}
+        assert "not" not in entry(text, "text")
+        text = text.replace("upper: {meaning: raw}", "")
+        assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_a_kept_id_may_be_missing_and_has_the_dtype_that_was_seen(model, tmp_path, format_):
+    rows = [row | {"id": None if i % 3 == 0 else 2**40 + i} for i, row in enumerate(PEOPLE[:60])]
+    WRITE[format_](tmp_path / f"people.{format_}", rows)
+    text = draft_job(model("multiply"), str(tmp_path / "people.*"))
+    job = settings_of(text)
+    assert job["output"]["keep"] == ["id"]
+    assert job["columns"]["id"] == {"dtype": "int64", "required": False}
+    assert "60 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype"),
+    [
+        (["007", "012"], "string"),  # a code: its zeros matter
+        (["7.0", "12.0"], "int64"),  # as pandas writes integers with gaps
+        ([str(2**63), "1"], "uint64"),
+        ([str(2**70), "1"], "string"),
+        (["7", "x9"], "string"),
+    ],
+)
+def test_a_kept_column_of_csv_keeps_its_values(model, tmp_path, ids, dtype):
+    write_csv(tmp_path / "people.csv", [r | {"id": ids[i % 2]} for i, r in enumerate(PEOPLE)])
+    assert settings_of(draft_job(model("multiply"), str(tmp_path / "people.csv")))["columns"]["id"]["dtype"] == dtype
+
+
+def test_a_column_to_be_chosen_keeps_its_shape(model, tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [{"a": [1.5, 2], "b": [3, 4.5], "k": f"k{i}"} for i in range(20)])
+    text = draft_job(model("vectors"), str(tmp_path / "rows.jsonl"))
+    columns = settings_of(text)["columns"]
+    assert columns["a"] == columns["b"] == {"dtype": "float32", "shape": [2]}
+    assert "20 predicted, 0 rejected" in tried(text.replace("pack: []", "pack: [a, b]"), tmp_path)
+
+
+def test_outputs_that_cannot_be_predictions_are_comments(model, tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
+    text = draft_job(model("odd_outputs"), str(tmp_path / "rows.csv"))
+    assert list(settings_of(text)["outputs"]) == ["y"]
+    assert "# vocabulary: string[4] always has 4 rows, and cannot be a prediction" in text
+    with pytest.raises(ModelError, match="output 'vocabulary' always has 4 rows"):
+        draft_job(model("odd_outputs"), str(tmp_path / "rows.csv"), signature="words")
+
+
+HEADERS = {
+    "counted": ("0,1,2", ["0.5,1.5,3", "2.5,1,7"], True, True),
+    "counted integers": ("0,1,2", ["5,1,3", "2,1,7"], True, False),
+    "years": ("id,2019,2020", ["p1,5,7", "p2,6,8"], True, False),
+    "names": ("a,b,c", ["1,2,3", "4,5,6"], True, True),
+    "numbers": ("4.5,1,2", ["1,2,3.5", "4,5,6"], False, True),
+    "texts": ("great film", ["I liked it", "bad", "never again"], True, False),
+    "a value of the column": ("spam,no", ["ham,yes", "spam,no way", "ham,x"] * 10, False, True),
+    "few values": ("kind", ["spam", "ham"] * 20, True, True),
+    "the input's name": ("x", ["great film", "bad"], True, True),
+    "bad value": ("a,5,7", ["1,2,3", "4,5,6"], False, False),
+    "one row": ("7,2,3", [], False, False),
+    "phrases": ("The film was great", ["I liked it", "bad", "never again"], True, False),
+    "twice": ("a,b,c", ["x,y,z", "a,b,c", "x,y,z"], True, False),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_a_header_is_told_or_asked_for(case):
+    first, body, is_there, is_sure = HEADERS[case]
+    found = guess_header([line.split(",") for line in (first, *body)], expected=["x"])
+    assert (found.is_there, found.is_sure) == (is_there, is_sure), found.why
+
+
+def test_a_header_that_is_not_sure_is_asked_for_and_check_waits(model, tmp_path):
+    (tmp_path / "texts.csv").write_text("great film\nI liked it\nbad\nnever again\n")
+    path = str(tmp_path / "texts.csv")
+    text = draft_job(model("strings"), path)
+    assert "# TODO: is the first line a header? Not sure: all columns hold text" in text
+    with pytest.raises(JobError, match=r"input\.csv\.header: found None, expected true or false"):
+        tried(text, tmp_path)
+    text = draft_job(model("strings"), path, known=Known(header=False))
+    assert "TODO" not in text
+    assert "4 rows: 4 predicted" in tried(text, tmp_path)
+    text = draft_job(model("strings"), path, known=Known(header=True))
+    assert "3 rows: 3 predicted" in tried(text, tmp_path)
+
+
+def test_a_header_that_counts_its_columns_is_no_row(model, tmp_path):
+    rows = [f"{i},{i / 7},{i / 9}" for i in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["0,1,2", *rows]) + "\n")
+    text = draft_job(model("multiply"), str(tmp_path / "rows.csv"))
+    assert settings_of(text)["input"]["csv"]["header"] is True
+    assert settings_of(text)["inputs"]["inputs"] == {"pack": ["0", "1", "2"]}
+    assert "40 rows: 40 predicted" in tried(text, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "a.csv",
+            b"# made on Monday\na,b,c\n1,2,3\n4,5,6\n",
+            r"first line, \"# made on Monday\", has 1 field.*comment",
+        ),
+        ("a.csv", b"sep=;\na;b;c\n1;2;3\n4;5;6\n", "one for Excel"),
+        (
+            "a.csv",
+            "a,b,c\n1,2,3\n".encode("utf-16-le"),
+            "is UTF-16LE: write it as UTF-8, for example: iconv -f UTF-16LE",
+        ),
+        ("a.jsonl", '{"x": 1}\n'.encode("utf-16-be"), "is UTF-16BE"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-32"), "is UTF-32"),
+        ("a.csv", b"PK\x03\x04 and so on", "ZIP archive"),
+        ("a.jsonl", b"\xfd7zXZ\0 and so on", "compressed by xz"),
+        ("a.json", b'[{"x": 1}, {"x": 2}]', r"is one JSON array; .*jq -c '\.\[\]'"),
+        ("a.json", b'[\n{"x": 1},\n{"x": 2}\n]\n', r"jq -c '\.\[\]'"),
+        ("a.json", b'{\n "x": 1\n}\n', r"jq -c \. "),
+        ("a.jsonl", b"x,y\n1,2\n", "not JSON Lines, which has one object a line"),
+    ],
+)
+def test_files_of_another_kind_say_what_to_do(model, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(JobError, match=said):
+        draft_job(model("multiply"), str(tmp_path / name))
+
+
+def test_a_file_that_cannot_be_looked_at_is_named_in_the_draft(model, tmp_path):
+    write_csv(tmp_path / "a.csv", PEOPLE)
+    (tmp_path / "b.csv").write_bytes("id,age\np1,2\n".encode("utf-16"))
+    assert "b.csv is UTF-16: write it as UTF-8" in draft_job(model("multiply"), str(tmp_path / "*.csv"))
+
+
+@pytest.mark.parametrize("method", ["classify", "regress"])
+def test_estimators_take_serialized_examples_by_their_method(tmp_path, method):
+    estimator(tmp_path / "model", method)
+    rows = [{"id": f"p{i}", "age": i, "income": i / 2} for i in range(20)]
+    write_tfrecord(tmp_path / "rows.tfrecord", rows)
+    text = draft_job(str(tmp_path / "model"), str(tmp_path / "rows.tfrecord"))
+    assert settings_of(text)["inputs"] == {"inputs": {"record": True}}
+    assert "guessed from the signature's method" in text
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+    write_csv(tmp_path / "rows.csv", rows)
+    text = draft_job(str(tmp_path / "model"), str(tmp_path / "rows.csv"))
+    assert settings_of(text)["inputs"] == {"inputs": {"serialize": []}}
+    chosen = text.replace("serialize: []", "serialize: [age, income]")
+    assert "20 predicted, 0 rejected" in tried(chosen, tmp_path)
+
+
+def test_unusual_formats_and_signatures_are_told_to_init(model, tmp_path, monkeypatch):
+    write_csv(tmp_path / "part-0", [{"x": i / 7} for i in range(20)])
+    out = tmp_path / "job.yaml"
+    told = ["init", model("two_signatures"), "--data", str(tmp_path / "part-0"), "-o", str(out)]
+    done = CliRunner().invoke(app, [*told, "--signature", "halve", "--format", "csv", "--header"])
+    assert done.exit_code == 0, done.output
+    job = settings_of(out.read_text())
+    assert (job["model"]["signature"], job["input"]["format"]) == ("halve", "csv")
+    done = CliRunner().invoke(app, [*told, "--force", "--signature", "halve", "--format", "cvs"])
+    assert "--format: found 'cvs', expected csv, jsonl" in str(done.exception)
