@@ -46,7 +46,7 @@ def build(
     write: WriteSettings,
     shards: Sequence[str],
     budget: Budget,
-    keep_replaced: bool = True,
+    keep_replaced: bool = False,
     chains: int = 1,
 ) -> beam.PCollection:
     """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only

@@ -38,12 +38,20 @@ Restart = Annotated[
     bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
-DropReplaced = Annotated[
+KeepReplaced = Annotated[
     bool,
     typer.Option(
-        "--drop-replaced",
-        help="With --replace: remove the old files at once; else they stay for those who still read them, until the "
-        "next --replace or clean.",
+        "--keep-replaced",
+        help="With --replace: leave the old files beside the new ones, for readers that go by the old manifest, until "
+        "the next launch without this option, or clean. Whoever reads the whole folder then counts rows twice.",
+    ),
+]
+ReplaceIfChanged = Annotated[
+    bool,
+    typer.Option(
+        "--replace-if-changed",
+        help="If the input, the model or the job file has changed since the run that stands here, replace it (or "
+        "discard it, if it is not finished); if not, do what the same command always does.",
     ),
 ]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
@@ -148,7 +156,8 @@ def check(
 
 @app.command(
     epilog="Example:  beam-score run job.yaml --set rejects.budget=5% -- --direct_num_workers=4\n\n"
-    "Exit codes: 0 done, 1 the job failed, 2 the job file or command line is wrong, 3 over the error budget."
+    "Exit codes: 0 done, 1 the job failed, 2 the job file or command line is wrong, 3 over the error budget, 5 the "
+    "input is not there (yet), 6 the input, the model or the job has changed since the run that stands in the output folder."
 )
 def run(
     job: JobFile,
@@ -158,7 +167,8 @@ def run(
     overrides: Overrides = None,
     restart: Restart = False,
     replace: Replace = False,
-    drop_replaced: DropReplaced = False,
+    keep_replaced: KeepReplaced = False,
+    replace_if_changed: ReplaceIfChanged = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -174,7 +184,7 @@ def run(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced)
+        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, replace_if_changed)
     if as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
@@ -238,7 +248,8 @@ def replay(
     ] = "auto",
     restart: Restart = False,
     replace: Replace = False,
-    drop_replaced: DropReplaced = False,
+    keep_replaced: KeepReplaced = False,
+    replace_if_changed: ReplaceIfChanged = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
@@ -254,7 +265,9 @@ def replay(
     from pipeline.summary import print_summary
 
     with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, not drop_replaced, parent)
+        outcome = launch(
+            settings, beam_options or (), replace, show, restart, keep_replaced, replace_if_changed, parent
+        )
     if as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:

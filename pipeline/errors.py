@@ -8,9 +8,11 @@ import traceback
 
 from pipeline.interrupts import Drained
 from pipeline.mistakes import JobError
+from pipeline.standing import Changed
 from runners.ended import EngineFailed, JobFailed, WorkerDied
 from transforms.deadline import ModelHangs
 from transforms.file_versions import InputChanged
+from transforms.files import NotThere
 from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
 from transforms.manifest import Unreadable
@@ -23,7 +25,9 @@ from transforms.sealed import Damaged
 from transforms.verdict import CommitError, Overtaken
 from transforms.write import LostBlocks, TooManyRejects
 
-FAILED, WRONG, OVER, INTERRUPTED = 1, 2, 3, 130
+FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
+"""Exit codes; 4 is of `status`, which says that a run is still going on."""
+
 INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 
 _CODES: dict[type[Exception], int] = {
@@ -37,12 +41,12 @@ _CODES: dict[type[Exception], int] = {
     Overtaken: FAILED,
     Damaged: FAILED,
     Unreadable: FAILED,
-    InputChanged: FAILED,
+    InputChanged: CHANGED,
     LettersLost: FAILED,
     StoreFails: FAILED,
     TooManyRejects: OVER,
     ModelHangs: FAILED,
-    ModelChanged: FAILED,
+    ModelChanged: CHANGED,
     WorkerDied: FAILED,
     EngineFailed: FAILED,
     Drained: INTERRUPTED,
@@ -63,7 +67,7 @@ def explain(error: Exception) -> tuple[int, list[str]]:
     """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
     raised, to be reported."""
     if isinstance(error, JobError):
-        return WRONG, error.problems
+        return _of_job_error(error), error.problems
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code, _sentences(error)
@@ -79,6 +83,13 @@ def explain(error: Exception) -> tuple[int, list[str]]:
         return FAILED, [error.text, *dict.fromkeys(error.reasons)]
     lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
     return FAILED, ["this should not have happened; please report it:", *lines]
+
+
+def _of_job_error(error: JobError) -> int:
+    """An input that is late is not a mistake, unless there is one beside it: a scheduler tries it again."""
+    if isinstance(error, Changed):
+        return CHANGED
+    return NOT_THERE if error.problems and all(isinstance(p, NotThere) for p in error.problems) else WRONG
 
 
 def _sentences(error: Exception) -> list[str]:

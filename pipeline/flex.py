@@ -22,7 +22,7 @@ KEYS = {
 }
 """Parameters that stand for a key of the job file."""
 
-FLAGS = ("replace", "restart", "drop_replaced")
+FLAGS = ("replace", "restart", "replace_if_changed", "keep_replaced")
 """Parameters that stand for an option of `run` without a value: `true`, or `false`."""
 
 _BETWEEN = ";"

@@ -19,6 +19,7 @@ from pipeline.build import Steps, build
 from pipeline.elsewhere import forget_if_over, note, others_at_work, problems_of_discarding, wait_for
 from pipeline.job import Job
 from pipeline.memory import check_fits
+from pipeline.mistakes import JobError
 from pipeline.preflight import check_room, fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
@@ -48,7 +49,8 @@ def run(
     replace: bool = False,
     show_progress: Callable | None = None,
     restart: bool = False,
-    keep_replaced: bool = True,
+    keep_replaced: bool = False,
+    replace_if_changed: bool = False,
     parent: Parent | None = None,
 ) -> Outcome:
     """Runs a job to its verdict.
@@ -59,6 +61,7 @@ def run(
       show_progress: see `pipeline.progress.watch`.
       restart: whether to discard a run that is begun and not finished.
       keep_replaced: see `transforms.verdict.roll_forward`.
+      replace_if_changed: whether to put this job in place of another version of it, finished or not.
       parent: of a replay, the run whose dead letters are its input.
 
     Raises:
@@ -82,6 +85,12 @@ def run(
         print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
         if parent is not None:
             print_["parent"] = parent.fingerprint()
+        if replace_if_changed:
+            discards = discards | standing.others(print_)
+            if standing.current is not None and standing.current["run"] in discards and not restart:
+                problems = problems_of_discarding(RunFolder(output, standing.current["run"]))
+                if problems:
+                    raise JobError(problems)
 
     def imported() -> None:
         if "import" not in seconds:

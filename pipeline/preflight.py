@@ -307,20 +307,24 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
 
 def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:
     """What makes this job this one, as hashes of its pieces: what a change of any is called by.
-    Budget, threads and runner are not among them: they change no result."""
+    Budget, threads and runner are not among them: they change no result. Settings left at their defaults are left
+    out, so that a setting that is new in a later version makes no other job."""
     rules: Contract = job.contract
     pieces: dict[str, Any] = {
         "input files": [tuple(vars(f).values()) for f in files],
-        "input settings": job.input.model_dump(mode="json", exclude={"files"}),
+        "input settings": job.input.model_dump(mode="json", exclude={"files"}, exclude_defaults=True),
         "model": [model_hash, signature],
-        "contract": [[n, c.model_dump(mode="json", exclude={"unit", "meaning"})] for n, c in rules.columns.items()],
+        "contract": [
+            [n, c.model_dump(mode="json", exclude={"unit", "meaning"}, exclude_defaults=True)]
+            for n, c in rules.columns.items()
+        ],
         "preprocessing": [
             job.preprocess and [job.preprocess, hash_code(job.preprocess)],
-            {n: i.model_dump(mode="json") for n, i in sorted(job.inputs.items())},
+            {n: i.model_dump(mode="json", exclude_defaults=True) for n, i in sorted(job.inputs.items())},
         ],
         "outputs": [
-            {n: o.model_dump(mode="json") for n, o in job.outputs.items()},
-            job.output.model_dump(mode="json", exclude={"path"}),
+            {n: o.model_dump(mode="json", exclude_defaults=True) for n, o in job.outputs.items()},
+            job.output.model_dump(mode="json", exclude={"path"}, exclude_defaults=True),
         ],
         "payload": job.rejects.payload,
     }

@@ -73,7 +73,7 @@ class Work:
     score: Callable[[RunFolder], None]
     budget: Budget
     schema: pa.Schema
-    keep_replaced: bool = True
+    keep_replaced: bool = False
     files: Sequence[InputFile] = ()
 
 

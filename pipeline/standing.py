@@ -65,6 +65,11 @@ class Standing:
         found = {self.manifest["run"]} if replace and self.manifest is not None else set()
         return found | ({self.current["run"]} if restart and self.current is not None else set())
 
+    def others(self, print_: Mapping[str, str]) -> Collection[str]:
+        """Return the runs here, finished or begun, that are of another job, or of this one before something changed."""
+        found = (s for s in (self.manifest, self.current) if s is not None)
+        return {s["run"] for s in found if _differences(s["fingerprint"], print_)}
+
     @property
     def runs(self) -> list[str]:
         """All that a new run replaces."""

@@ -211,7 +211,7 @@ def play(case: Case, stage: Stage, folder: Path) -> Played:
     output, count, kills = folder / "out", folder / "rows", 0
     if case.kind == "replace":
         shutil.copytree(stage.finished, output)
-        command, allowed = stage.command("other", output, "--replace", "--drop-replaced"), list(stage.expected.values())
+        command, allowed = stage.command("other", output, "--replace"), list(stage.expected.values())
     else:
         command, allowed = stage.command("job", output), [stage.expected["job"]]
     for number, kill in enumerate(case.kills):

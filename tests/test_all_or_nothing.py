@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jobs
 import polars as pl
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.begin import plan_run
+from pipeline.errors import explain
 from pipeline.job import load_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
@@ -186,24 +188,67 @@ def test_another_preprocessing_under_the_same_name_is_another_job(tmp_path, peop
     assert "Finished already" in jobs.cli("run", job, **path).stdout
     code.write_text("def same(rows):\n    return rows.slice(0)\n")
     again = jobs.cli("run", job, **path)
-    assert again.returncode == 2 and "(preprocessing changed)" in again.stderr
+    assert again.returncode == 6 and "(preprocessing changed)" in again.stderr
 
 
-def test_a_replacement_takes_the_old_files_away_where_that_is_asked_for(tmp_path, people, model):
+def test_a_replacement_takes_the_old_files_away(tmp_path, people, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
     old = run(job).manifest
     with open(tmp_path / "out" / "predictions" / "mine.txt", "w") as file:
         file.write("not ours to remove")
     other = jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"})
-    new = run(other, replace=True, keep_replaced=False).manifest
+    new = run(other, replace=True).manifest
     assert new["run"] != old["run"] and new["replaces"] == [old["run"]]
     (tmp_path / "out" / "predictions" / "mine.txt").unlink()
     assert is_whole(tmp_path / "out")["run"] == new["run"]
     # What a killed replacement left over is taken away by whoever comes next.
     stale = tmp_path / "out" / old["files"][0]["path"]
     stale.write_bytes(b"")
-    assert run(other, keep_replaced=False).already
+    assert run(other).already
     assert not stale.exists()
+
+
+def test_replaced_files_stay_only_where_that_is_asked_for(tmp_path, people, model):
+    """Readers of the whole folder would count the rows of both runs."""
+    few = {"rejects": {"budget": "10%"}}
+    old = run(jobs.job(tmp_path, model("multiply"), **few)).manifest
+    kept = run(jobs.job(tmp_path, model("dense"), **few), replace=True, keep_replaced=True).manifest
+    assert {f["path"] for f in old["files"] + kept["files"]} <= names_as_they_are(tmp_path / "out")
+    new = run(jobs.job(tmp_path, model("multiply"), **few), replace=True).manifest
+    assert names_as_they_are(tmp_path / "out") == {f["path"] for f in new["files"]} | {"manifest.json"}
+
+
+def names_as_they_are(output: Path) -> set[str]:
+    return {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+
+
+def test_what_has_changed_is_replaced_where_that_is_asked_for(tmp_path, people, model):
+    few = {"rejects": {"budget": "10%"}}
+    job = jobs.job(tmp_path, model("multiply"), **few)
+    old = run(job, replace_if_changed=True).manifest
+    assert run(job, replace_if_changed=True).already
+    jobs.write_people(tmp_path / "data", 1, 10)  # over the first file
+    with pytest.raises(Changed, match="input files changed") as refused:
+        run(job)
+    assert explain(refused.value)[0] == 6
+    new = run(job, replace_if_changed=True)
+    assert not new.already and new.manifest["replaces"] == [old["run"]]
+    # A run that was begun and is not finished: of the same job it is gone on with, of another it is discarded.
+    over = run(jobs.job(tmp_path, model("dense"), rejects={"budget": 0}), replace_if_changed=True)
+    assert over.code == 3
+    again = run(jobs.job(tmp_path, model("dense"), **few), replace_if_changed=True)
+    assert again.code == 0 and again.manifest["run"] == over.manifest["run"]
+
+
+def test_an_input_that_is_late_is_not_a_mistake(tmp_path, model):
+    """A scheduler tries one of them again: exit code 5, and 2 as soon as something else is wrong, too."""
+    late = {"input": {"files": [str(tmp_path / "data" / "*.csv")]}}
+    with pytest.raises(JobError) as error:
+        run(jobs.job(tmp_path, model("multiply"), **late))
+    assert explain(error.value)[0] == 5
+    with pytest.raises(JobError) as error:
+        run(jobs.job(tmp_path, tmp_path / "no-model", **late))
+    assert explain(error.value)[0] == 2
 
 
 def test_a_replacement_over_budget_leaves_what_stood_and_is_gone_on_with(tmp_path, people, model):
@@ -214,7 +259,7 @@ def test_a_replacement_over_budget_leaves_what_stood_and_is_gone_on_with(tmp_pat
     assert all((tmp_path / "out" / f["path"]).exists() for f in old["files"])
     receipts = [p.stat().st_mtime_ns for p in jobs.staged(tmp_path / "out")]
     assert receipts
-    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True, keep_replaced=False)
+    again = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True)
     assert again.code == 0 and again.manifest["run"] == over.manifest["run"]
     is_whole(tmp_path / "out")
 

@@ -49,7 +49,7 @@ def attempt(scene, name, output, disk=None, *settings):
     use(disk or Disk())
     try:
         job = load_job(scene.jobs[name], [f"output.path={output}", *settings])
-        return run(job, replace=name == "other", keep_replaced=False).code, ""
+        return run(job, replace=name == "other").code, ""
     except Exception as error:
         code, problems = explain(error)
         return code, "\n".join(f"error: {problem}" for problem in problems)

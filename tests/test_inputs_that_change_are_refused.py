@@ -368,7 +368,7 @@ def test_the_command_says_it_in_one_sentence(tmp_path, model):
     assert f"{path} has changed since the files were listed" in said and "1970-01-01 00:00:00Z" in said
     assert "(in step" not in said
     done = jobs.cli("run", job, cwd=tmp_path)
-    assert done.returncode == 2 and "input files changed" in done.stderr and str(path) in done.stderr
+    assert done.returncode == 6 and "input files changed" in done.stderr and str(path) in done.stderr
     # As it was, and left alone.
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     done = jobs.cli("run", job, cwd=tmp_path, LEAVE="1")

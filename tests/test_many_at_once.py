@@ -60,7 +60,7 @@ def test_one_of_them_killed_is_no_harm(round_, stage, tmp_path):
 def test_two_replacements_at_once_replace_once(round_, stage, tmp_path):
     rng, output = random.Random(f"{SEED} {round_}"), tmp_path / "out"
     assert stage.forks.run(*stage.command("job", output)).code == 0
-    running = start_staggered(stage, rng, *[stage.command("other", output, "--replace", "--drop-replaced")] * 2)
+    running = start_staggered(stage, rng, *[stage.command("other", output, "--replace")] * 2)
     ended = [process.wait() for process in running]
     assert_complete(output, stage.expected["other"])
     for process in ended:
@@ -87,7 +87,7 @@ def test_a_run_that_is_discarded_while_it_lives_says_so(stage, tmp_path):
     discarded = stage.forks.start(*stage.command("job", output), disk=stops)
     discarded.wait_stopped()
     stops = stopping_at("receipt.link", output, tmp_path / "second")
-    anew = stage.forks.start(*stage.command("job", output, "--restart", "--drop-replaced"), disk=stops)
+    anew = stage.forks.start(*stage.command("job", output, "--restart"), disk=stops)
     anew.wait_stopped()
     discarded.go_on()
     ended = discarded.wait()
@@ -102,7 +102,7 @@ def test_a_run_that_is_discarded_while_it_lives_says_so(stage, tmp_path):
 @pytest.mark.parametrize("round_", range(3))
 def test_a_restart_beside_a_run_that_lives_makes_one_output(round_, stage, tmp_path):
     rng, output = random.Random(f"{SEED} {round_}"), tmp_path / "out"
-    commands = [stage.command("job", output), stage.command("job", output, "--restart", "--drop-replaced")]
+    commands = [stage.command("job", output), stage.command("job", output, "--restart")]
     ended = [process.wait() for process in start_staggered(stage, rng, *commands)]
     for process in ended:
         assert_told(process.code, process.said)
@@ -125,7 +125,7 @@ def test_a_zombie_changes_nothing(name, replaced, stage, tmp_path):
     assert ended.code == 0, ended.said
     assert_complete(output, stage.expected["job"])
     if replaced:
-        assert stage.forks.run(*stage.command("other", output, "--replace", "--drop-replaced")).code == 0
+        assert stage.forks.run(*stage.command("other", output, "--replace")).code == 0
         assert_complete(output, stage.expected["other"])
     before = content(output)
     zombie.go_on()
@@ -146,7 +146,7 @@ def test_a_zombie_of_a_discarded_run_publishes_nothing(stage, tmp_path):
     zombie = stage.forks.start(*stage.command("job", output), disk=stops)
     zombie.wait_stopped()
     stops = stopping_at("part.open", output, tmp_path / "second")
-    anew = stage.forks.start(*stage.command("job", output, "--restart", "--drop-replaced"), disk=stops)
+    anew = stage.forks.start(*stage.command("job", output, "--restart"), disk=stops)
     anew.wait_stopped()
     zombie.go_on()
     ended = zombie.wait()
@@ -160,7 +160,7 @@ def test_a_zombie_of_a_discarded_run_publishes_nothing(stage, tmp_path):
 def test_who_waits_for_a_stopped_process_goes_on_once_it_is_dead(stage, tmp_path):
     output = tmp_path / "out"
     assert stage.forks.run(*stage.command("job", output)).code == 0
-    replacement = stage.command("other", output, "--replace", "--drop-replaced")
+    replacement = stage.command("other", output, "--replace")
     # While it swaps one manifest for the other it is the only one that may.
     holder = stage.forks.start(*replacement, disk=stopping_at("manifest.rename", output, tmp_path / "stopped"))
     holder.wait_stopped()
@@ -192,7 +192,7 @@ def test_a_reader_that_goes_by_the_manifest_always_finds_its_files(stage, tmp_pa
     reader.start()
     try:
         for name in ("job", "other", "job", "other"):
-            both = [stage.forks.start(*stage.command(name, output, "--replace", "--drop-replaced")) for _ in range(2)]
+            both = [stage.forks.start(*stage.command(name, output, "--replace")) for _ in range(2)]
             assert [process.wait().code for process in both] == [0, 0]
             assert_complete(output, stage.expected[name])
     finally:

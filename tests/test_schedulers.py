@@ -32,7 +32,11 @@ def place(tmp_path_factory, model):
     dies_once = f'#!/bin/bash\nrm {folder}/dies && exit 1\nexec {folder}/beam-score "$@"\n'
     (folder / "dies").touch()
     (folder / "dies-once").write_text(dies_once)
-    for name in ("beam-score", "dies-once"):
+    # The day's files arrive after the first try.
+    late = f'#!/bin/bash\n{folder}/beam-score "$@"\ncode=$?\n'
+    late += f"[ $code = 5 ] && cp -r {folder}/in/2026-11-20 {folder}/in/2026-11-18\nexit $code\n"
+    (folder / "late").write_text(late)
+    for name in ("beam-score", "dies-once", "late"):
         (folder / name).chmod(0o755)
     return folder
 
@@ -71,9 +75,10 @@ def test_cron_mails_where_the_dead_letters_are(place):
     assert len(jobs.dead_letters(place / "cron/2026-11-21")) == 50
 
 
-def test_cron_mails_what_is_wrong_with_the_job(place):
+def test_cron_mails_that_the_input_is_late(place):
     done = score_daily(place, "2026-11-19")
-    assert done.returncode == 2 and "2026-11-19 does not exist" in done.stderr
+    assert done.returncode == 5 and "2026-11-19 does not exist" in done.stderr
+    assert "the input is not there (yet)" in done.stderr
 
 
 def test_the_script_is_called_with_too_little():
@@ -118,7 +123,7 @@ def airflow() -> Path:
 @pytest.fixture(scope="module")
 def dag_runs(airflow, place):
     """What comes of the DAG on: a day on whose first try the machine dies; the same day again; a day over the error
-    budget; one without input."""
+    budget; a job file that is not there; a day whose input comes after the first try."""
     home = place / "airflow"
     environment = {
         "PATH": f"{place}:/usr/bin:/bin",
@@ -143,7 +148,18 @@ def dag_runs(airflow, place):
 
     call(airflow / "airflow", "db", "migrate")
     dies = {"AIRFLOW_VAR_BEAM_SCORE_COMMAND": str(place / "dies-once")}
-    days = [("2026-11-20", dies), ("2026-11-20", {}), ("2026-11-21", {}), ("2026-11-19", {})]
+    late = {
+        "AIRFLOW_VAR_BEAM_SCORE_COMMAND": str(place / "late"),
+        "AIRFLOW_VAR_BEAM_SCORE_JOB": str(place / "job.yaml"),
+    }
+    wrong = {"AIRFLOW_VAR_BEAM_SCORE_JOB": str(place / "nowhere.yaml")}
+    days = [
+        ("2026-11-20", dies),
+        ("2026-11-20", {}),
+        ("2026-11-21", {}),
+        ("2026-11-20", wrong),
+        ("2026-11-18", late),
+    ]
     told = json.dumps([{"day": day, "environment": more} for day, more in days])
     ended = call(airflow / "python", jobs.ROOT / "tests/run_dag.py", AIRFLOW_DAG, given=told)
     return json.loads(ended.splitlines()[-1])
@@ -173,3 +189,8 @@ def test_a_day_over_the_error_budget_is_not_tried_again(dag_runs, place):
 
 def test_a_wrong_job_is_not_tried_again(dag_runs):
     assert dag_runs[3] == {"state": "failed", "tries": 1, "returned": None}
+
+
+def test_a_late_input_is_tried_again(dag_runs):
+    assert (dag_runs[4]["state"], dag_runs[4]["tries"]) == ("success", 2)
+    assert dag_runs[4]["returned"]["counts"]["predicted"] == 200

@@ -59,9 +59,7 @@ def test_these_are_all_the_steps_of_a_run(stage, tmp_path):
     output = tmp_path / "out"
     first = steps_of(stage, output, tmp_path / "first", *stage.command("job", output))
     assert first == kills.STEPS["first"]
-    replacement = steps_of(
-        stage, output, tmp_path / "second", *stage.command("other", output, "--replace", "--drop-replaced")
-    )
+    replacement = steps_of(stage, output, tmp_path / "second", *stage.command("other", output, "--replace"))
     assert set(replacement) - set(first) <= set(kills.STEPS["replace"]) <= set(replacement)
     assert {step: replacement[step] for step in kills.STEPS["replace"]} == kills.STEPS["replace"]
 

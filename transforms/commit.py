@@ -23,7 +23,7 @@ class Commit(beam.PTransform):
       keep_replaced: see `transforms.verdict.roll_forward`.
     """
 
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = True):
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):
         super().__init__()
         self._commit = _CommitFn(folder, budget, schema, keep_replaced)
 

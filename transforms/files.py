@@ -78,7 +78,7 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
                 # Two spellings of one path are one file: no row is scored twice.
                 found.setdefault(real(path), InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
         except NoFiles as error:
-            problems.append(f"input.files: {error}")
+            problems.append(NotThere(f"input.files: {error}"))
         except OSError as error:
             problems.append(f"input.files: {pattern}: {error.strerror}")
     for file in found.values():
@@ -87,6 +87,10 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
         elif not is_object(file.path) and not os.access(file.path, os.R_OK):
             problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
     return sorted(found.values(), key=lambda f: f.path), problems
+
+
+class NotThere(str):
+    """A problem that goes away by itself once files arrive: nothing matches a pattern (yet)."""
 
 
 class _RealPaths:

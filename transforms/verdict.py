@@ -208,7 +208,7 @@ def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema)
     return parts.write_empty(schema)
 
 
-def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = True) -> dict[str, Any]:
+def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
     """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
 
     Args:

@@ -25,7 +25,7 @@ import subprocess
 from airflow.sdk import Variable, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-WRONG_JOB, OVER_BUDGET = 2, 3
+WRONG_JOB, OVER_BUDGET, NOT_THERE, CHANGED = 2, 3, 5, 6
 
 
 @dag(
@@ -54,6 +54,13 @@ def score_daily():
                 raise AirflowFailException("rejects.stop_after was reached: the log above has examples; no retry")
             why = "; ".join(json.loads(done.stdout)["over_budget"])
             raise AirflowFailException(f"{why}: no retry; see {output}/failed.json and the dead letters in rejected/")
+        if done.returncode == CHANGED:
+            raise AirflowFailException(
+                "the input, the model or the job has changed since this day was scored: no retry; add "
+                "--replace-if-changed to the command to have the day scored again"
+            )
+        if done.returncode == NOT_THERE:
+            raise AirflowException(f"nothing matches {files} (yet): a retry looks again")
         if done.returncode != 0:
             raise AirflowException(f"exit code {done.returncode}: a retry goes on from the splits that are done")
         manifest = json.loads(done.stdout)
