@@ -157,7 +157,7 @@ def check(
 @app.command(
     epilog="Example:  beam-score run job.yaml --set rejects.budget=5% -- --direct_num_workers=4\n\n"
     "Exit codes: 0 done, 1 the job failed, 2 the job file or command line is wrong, 3 over the error budget, 5 the "
-    "input is not there (yet), 6 the input, the model or the job has changed since the run that stands in the output folder."
+    "input is not there (yet), 6 the input, the model or the job has changed since the run in the output folder."
 )
 def run(
     job: JobFile,

@@ -277,7 +277,7 @@ def test_a_run_whose_input_changes_fails_with_what_changed_and_publishes_nothing
     with pytest.raises(Exception, match="since the files were listed") as error:
         run(job)
     code, (said,) = explain(error.value)
-    assert code == 1 and said.endswith(REMEDY) and re.search(CHANGES[kind][1], said), said
+    assert code == 6 and said.endswith(REMEDY) and re.search(CHANGES[kind][1], said), said
     assert said.startswith(str(tmp_path / "data" / "people-"))
     assert not jobs.staged(tmp_path / "out")  # the split that was being read has none either
     assert not any((tmp_path / "out" / name).exists() for name in ("manifest.json", "failed.json", "predictions"))
@@ -290,7 +290,7 @@ def test_a_worker_that_begins_after_the_change_refuses(tmp_path, job):
     with pytest.raises(Exception, match="since the files were listed") as error:
         jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
-    assert code == 1 and "people-2.csv has changed" in said
+    assert code == 6 and "people-2.csv has changed" in said
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -363,7 +363,7 @@ def test_the_command_says_it_in_one_sentence(tmp_path, model):
     job = jobs.write_job(tmp_path, model("multiply"), preprocess="changing:touch")
     stat = path.stat()
     done = jobs.cli("run", job, cwd=tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 6 and "Traceback" not in done.stderr
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert f"{path} has changed since the files were listed" in said and "1970-01-01 00:00:00Z" in said
     assert "(in step" not in said
