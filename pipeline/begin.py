@@ -23,7 +23,7 @@ from transforms.model import Servable
 from transforms.plan import split_files
 from transforms.receipts import all_done
 from transforms.run_folder import RunFolder, read_plan, write_plan
-from transforms.sealed import seal
+from transforms.sealed import Damaged, seal
 from transforms.splits import Split
 from transforms.verdict import PUBLISH, verdicts
 
@@ -113,7 +113,7 @@ def freeze(
     with contextlib.suppress(FileNotFoundError):
         write_plan(folder, splits, header)
     if _current(folder) != folder.run:
-        storage.remove_folder(folder.path)
+        folder.remove()
         raise Overrun
     return folder
 
@@ -138,7 +138,7 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
         storage.remove_if_empty(staging)
         raise Overrun
     if standing.current is not None and standing.current["run"]:
-        storage.remove_folder(RunFolder(folder.output, standing.current["run"]).path)
+        RunFolder(folder.output, standing.current["run"]).remove()
 
 
 def _current(folder: RunFolder) -> str | None:
@@ -178,6 +178,8 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
 def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     """The steps, with the choices of the launch that made the plan."""
     engine = plan["engine"]
+    if engine is None:
+        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
     call = dataclasses.replace(
         prepared.steps.call,
         batch_rows=engine["batch_rows"],

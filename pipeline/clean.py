@@ -5,22 +5,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.elsewhere import at_work
 from pipeline.mistakes import JobError
-from pipeline.standing import Standing
+from pipeline.standing import Standing, refuse_links
 from runners.elsewhere import Found as JobFound
 from transforms import storage
 from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
 from transforms.receipts import collect
 from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan
+from transforms.run_names import (
+    FOLDERS,
+    PUBLISHED,
+    is_in_run,
+    is_in_staging,
+    is_temporary_of_output,
+    temporary_of,
+)
 from transforms.sealed import Damaged
 from transforms.storage import Place
 from transforms.verdict import verdicts
-
-_OF_A_RUN = re.compile(r"(\d{8}T\d{6}-[0-9a-f]{6})-\d{5,}\.(?:parquet|jsonl)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +90,18 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_job
         if found.over is not None and not drop_current(output, [found.over or None], publishing=found.is_over):
             raise JobError([f"run {found.over} in {output} is being published: the same job finishes it"])
         for leftover in found.leftovers:
-            if leftover.is_folder:
-                storage.remove_folder(leftover.path)
+            if leftover.is_folder and not temporary_of(leftover.path.name):
+                storage.remove_folder(leftover.path, is_in_run)
         storage.remove_all([leftover.path for leftover in found.leftovers if not leftover.is_folder])
-        storage.remove_if_empty(storage.at(output) / STAGING)
+        staging = storage.at(output) / STAGING
+        storage.remove_temporaries(staging, is_in_staging, is_in_run)
+        storage.remove_if_empty(staging)
+        found.leftovers = [x for x in found.leftovers if not (x.is_folder and storage.is_folder(x.path))]
+        found.kept += [
+            f"{staging / name} holds files that are not of a run"
+            for name in storage.names(staging)
+            if temporary_of(name) and storage.is_folder(staging / name)
+        ]
     if found.over is not None:
         # Now that nobody can publish it any more, what it has under final names is on no record.
         with contextlib.suppress(JobError):
@@ -103,14 +116,17 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
     staging = root / STAGING
     if not storage.is_folder(root):
         raise JobError([f"{output}: there is no such folder; expected the output.path of a job"])
+    refuse_links(output)
     # Listed before it is read what is begun and what is published: names stand before a record tells of them, but
     # for a run's folder, which is made only once it is said to be begun.
     staged = storage.names(staging)
     final = [root / kind / name for kind in KINDS for name in storage.names(root / kind)]
     final += [root / name for name in storage.names(root)]
     standing = Standing.of(output)
-    if not staged and standing.manifest is None and standing.failed is None:
-        raise JobError([f"{output} holds no {MANIFEST}, {FAILED} or {STAGING}: expected the output.path of a job"])
+    if not _is_output(standing, staged):
+        raise JobError(
+            [f"{output} holds no {MANIFEST}, {FAILED} or {STAGING} of a run: expected the output.path of a job"]
+        )
     over = set() if standing.manifest is None else {standing.manifest["run"], *standing.manifest["replaces"]}
     current = None if standing.current is None else standing.current["run"]
     found = Found(over=current if current in over or (unfinished and current not in staged) else None)
@@ -118,13 +134,18 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
     live = False
     with contextlib.ExitStack() as held:
         for name in staged:
-            folder = RunFolder(output, name)
             if name == CURRENT:
                 continue
-            planned = storage.exists(folder.plan)
-            if name.startswith("."):
+            if not is_in_staging(name) or storage.is_link(staging / name):
+                found.kept.append(f"{staging / name} is not of a run")
+                continue
+            if temporary_of(name) is not None:
                 found.add(staging / name, "half written or half removed")
-            elif planned and not held.enter_context(storage.alone(folder.plan)):
+                continue
+            folder = RunFolder(output, name)
+            refuse_links(output, folder)
+            planned = storage.exists(folder.plan)
+            if planned and not held.enter_context(storage.alone(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
             elif name in over or (name != current and current != ""):
@@ -150,6 +171,14 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
         yield found
 
 
+def _is_output(standing: Standing, staged: Sequence[str]) -> bool:
+    """Whether a folder is the output of a job: by a record that can be read, or by a staging folder that holds nothing
+    but what runs put there."""
+    if standing.manifest is not None or standing.failed is not None or (standing.current or {}).get("run"):
+        return True
+    return bool(staged) and all(is_in_staging(name) for name in staged)
+
+
 def _at_work(run: str, job: JobFound) -> str:
     if job.alive:
         return (
@@ -173,11 +202,13 @@ def _attempts(folder: RunFolder, found: Found) -> None:
     if not storage.still_alone(folder.plan):
         found.kept.append(f"run {folder.run} is at work")
         return
-    found.add_files(folder.parts, [name for name in parts if name not in needed], "part of an attempt that died")
-    for place in (folder.path, folder.receipts, folder.path / "plan"):
-        for name in storage.names(place):
-            if name.startswith("."):
-                found.add(place / name, "half written")
+    over = [name for name in parts if name not in needed and is_in_run(f"parts/{name}")]
+    found.add_files(folder.parts, over, "part of an attempt that died")
+    for within in ("", *FOLDERS):
+        place = folder.path / within if within else folder.path
+        names = [n for n in storage.names(place) if temporary_of(n) and is_in_run(f"{within}/{n}" if within else n)]
+        if within != "parts":
+            found.add_files(place, names, "half written")
 
 
 def _published(standing: Standing, final: Sequence[Place], found: Found) -> None:
@@ -187,11 +218,14 @@ def _published(standing: Standing, final: Sequence[Place], found: Found) -> None
     if standing.current is not None:  # it may be published while this looks
         runs.add(standing.current["run"])
     over: dict[Place, list[str]] = {}
+    over_written: dict[Place, list[str]] = {}
     for path in final:
-        named = _OF_A_RUN.fullmatch(path.name)
+        named = PUBLISHED.fullmatch(path.name)
         if named and named[1] not in runs:
             over.setdefault(path.parent, []).append(path.name)
-        elif path.name.startswith(".") and path.name.endswith(storage.TEMPORARY):
-            found.add(path, "half written")
+        elif is_temporary_of_output(path.name):
+            over_written.setdefault(path.parent, []).append(path.name)
     for folder, names in over.items():
         found.add_files(folder, names, "of a run that was replaced or discarded")
+    for folder, names in over_written.items():
+        found.add_files(folder, names, "half written")

@@ -8,9 +8,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from runners.elsewhere import Elsewhere, Found, find
+from runners.elsewhere import Elsewhere, Found, find, place_problem
 from transforms import storage
+from transforms.record_shapes import NOTE, Misfit, fit
 from transforms.run_folder import JOB, RunFolder
 from transforms.sealed import Damaged, checksum, read_sealed, seal
 
@@ -48,10 +50,22 @@ def noted(folder: RunFolder) -> list[Elsewhere]:
     jobs = []
     for name in storage.names(folder.path):
         if name.startswith(JOB):
-            with contextlib.suppress(Damaged, TypeError, FileNotFoundError):
+            with contextlib.suppress(Damaged, FileNotFoundError):
                 if (fields := read_sealed(folder.path / name)) is not None:
-                    jobs.append(Elsewhere(**fields))
+                    jobs.append(_job(fields))
     return jobs
+
+
+def _job(fields: dict[str, Any]) -> Elsewhere:
+    """What a note says, where it is of a form that may be asked for and shown. Raises Damaged."""
+    try:
+        fit(fields, NOTE)
+        job = Elsewhere(fields["runner"], fields["name"], fields["place"])
+    except Misfit as error:
+        raise Damaged(str(error)) from None
+    if problem := place_problem(job):
+        raise Damaged(problem)
+    return job
 
 
 def at_work(folder: RunFolder) -> list[Found]:

@@ -9,9 +9,10 @@ from typing import Any
 from pipeline.mistakes import JobError
 from transforms import storage
 from transforms.files import InputFile, differing
-from transforms.manifest import is_publishing, read_failed, read_manifest
-from transforms.run_folder import RunFolder, read_plan
-from transforms.sealed import Damaged, unseal
+from transforms.manifest import KINDS, is_publishing, read_failed, read_manifest
+from transforms.run_folder import STAGING, RunFolder, parse_current, read_plan
+from transforms.run_names import FOLDERS
+from transforms.sealed import Damaged
 
 
 class Changed(JobError):
@@ -47,12 +48,15 @@ class Standing:
 
     @classmethod
     def of(cls, output: str, discards: Collection[str] = (), files: Sequence[InputFile] = ()) -> Standing:
+        refuse_links(output)
         known, current = storage.read(RunFolder(output, "").current), None
         if known is not None:
             try:
-                current = unseal(known)
+                current = parse_current(known)
             except Damaged:
                 current = {"run": "", "fingerprint": {}}
+        if current is not None and current["run"]:
+            refuse_links(output, RunFolder(output, current["run"]))
         return cls(output, read_manifest(output), read_failed(output), current, known, discards, files)
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
@@ -116,7 +120,7 @@ class Standing:
                 return None  # nothing was done for it
             if not changed:
                 if storage.exists(folder.plan):
-                    read_plan(folder)
+                    read_plan(folder, whole=True)
                 return folder
             found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
         except FileNotFoundError:
@@ -134,6 +138,26 @@ class Standing:
         """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
         found = differing(before["inputs"], self.files) if self.files else ""
         return f"; {found}" if found else ""
+
+
+def refuse_links(output: str, run: RunFolder | None = None) -> None:
+    """Make sure that what is written and removed in an output folder is in that folder.
+
+    Args:
+      run: to look at its folders instead.
+
+    Raises:
+      JobError: a folder of the protocol is a link; what it leads to may be anybody's.
+    """
+    root = storage.at(output)
+    if run is None:
+        folders = [root / name for name in (STAGING, *KINDS)]
+    else:
+        folders = [run.path, *(run.path / name for name in FOLDERS)]
+    links = [folder for folder in folders if storage.is_link(folder)]
+    if links:
+        what = "is a link, expected a folder of this output: remove the link, or move its target here"
+        raise JobError([f"{link} {what}" for link in links])
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:

@@ -16,8 +16,8 @@ from runners.elsewhere import Found
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from transforms.receipt import Counts, Receipt
-from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan, read_shard
-from transforms.sealed import Damaged, unseal
+from transforms.run_folder import CURRENT, STAGING, RunFolder, parse_current, read_plan, read_shard
+from transforms.sealed import Damaged
 from transforms.spans import busy_seconds
 from transforms.tally import add_tally
 from transforms.verdict import verdicts
@@ -84,7 +84,7 @@ class Watcher:
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
         for _ in range(_TRIES):
-            current = self._parsed(storage.at(self._output) / STAGING / CURRENT, unseal)
+            current = self._parsed(storage.at(self._output) / STAGING / CURRENT, parse_current)
             if current is None:
                 break
             try:

@@ -16,6 +16,8 @@ from runners.elsewhere import Elsewhere, Found
 _ANSWERS_WITHIN_S = 3
 _CANCELLED_WITHIN_S = 10
 _HOST = re.compile(r"@([^/]+):\d+/")
+_ID = re.compile("[0-9a-f]{1,64}")
+_STATE = re.compile("[A-Z_]{1,40}")
 _OVER = ("FINISHED", "FAILED", "CANCELED")
 
 
@@ -78,10 +80,12 @@ def find(job: Elsewhere) -> Found:
     address = job.place["address"]
     try:
         named = [found for found in ask(address, "/jobs/overview")["jobs"] if found["name"] == job.name]
+        if not all(_ID.fullmatch(found["jid"]) and _STATE.fullmatch(found["state"]) for found in named):
+            raise TypeError  # both are shown, the id in a command
     except Unreachable as error:
         return Found(job, alive=None, why=f"no Flink cluster answers there: {error}")
     except (KeyError, TypeError):
-        return Found(job, alive=None, why="what answers is no Flink REST service")
+        return Found(job, alive=None, why="what answers is not a Flink REST service")
     # It is asked for once by each launch; one that has ended may be forgotten after a while.
     for found in named:
         if found["state"] not in _OVER:

@@ -74,7 +74,8 @@ class StoreJob:
             splits = [Split(n, (FileRange(f"{self.name}{n}", 10),)) for n in range(self.splits)]
             header = {
                 "fingerprint": print_, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
-                "job": {"output": {"format": "jsonl", "not_finite": "null"}}, "model": {},
+                "job": {"output": {"format": "jsonl", "not_finite": "null"}},
+                "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
                 "headers": [], "parent": None,
             }  # fmt: skip
             return freeze(standing, print_, splits, header, run)

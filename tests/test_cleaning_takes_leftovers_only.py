@@ -44,9 +44,9 @@ def everything(output) -> set[str]:
 LEFTOVERS = {
     "parts/predictions-000001-aaaaaaaaaaaa-0.parquet": "part of an attempt that died",
     "parts/rejected-000000-bbbbbbbbbbbb-0.jsonl": "part of an attempt that died",
-    "receipts/.000001.json.cccccc.tmp": "half written",
-    "plan/.00000-12345678.jsonl.dddddd.tmp": "half written",
-    ".plan.json.eeeeee.tmp": "half written",
+    "receipts/.000001.json.cccccccccccc.tmp": "half written",
+    "plan/.00000-12345678.jsonl.dddddddddddd.tmp": "half written",
+    ".plan.json.eeeeeeeeeeee.tmp": "half written",
 }
 
 

@@ -227,7 +227,7 @@ def test_cutting_a_file_that_was_cut_short_ends(tmp_path, row):
 def test_a_plan_holds_the_version_of_every_range(tmp_path):
     _, listed = write(tmp_path, "csv")
     splits = split_files([(listed.path, listed.size, listed.version)], settings("csv"), 4096)
-    folder = RunFolder(str(tmp_path / "out"), "run")
+    folder = RunFolder(str(tmp_path / "out"), "20260101T000000-abcdef")
     write_plan(folder, splits, {})
     (shard,) = read_plan(folder)["shards"]
     found = list(read_shard(folder, shard))

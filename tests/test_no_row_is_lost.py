@@ -254,7 +254,7 @@ def block(seq, total=None, rows=2, attempt="a", split=0):
 
 def write(folder, blocks):
     schema = pa.schema([("x", pa.int64())])
-    folder = RunFolder(str(folder), "run")
+    folder = RunFolder(str(folder), "20260101T000000-abcdef")
     for path in (folder.parts, folder.receipts):
         storage.make_folder(path)
     with beam.Pipeline("FnApiRunner") as p:

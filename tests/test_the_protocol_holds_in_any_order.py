@@ -68,7 +68,8 @@ class SmallJob:
             splits = [Split(n, (FileRange(f"{self.name}{n}", 10),)) for n in range(self.splits)]
             header = {
                 "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
-                "job": {"output": {"format": "jsonl", "not_finite": "null"}}, "model": {},
+                "job": {"output": {"format": "jsonl", "not_finite": "null"}},
+                "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
                 "headers": [], "parent": None,
             }  # fmt: skip
             return freeze(standing, self.fingerprint, splits, header, run)

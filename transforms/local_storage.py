@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transforms.disk import disk
+from transforms.run_names import temporary_of
 
 TEMPORARY = ".tmp"
 
@@ -73,6 +74,10 @@ def has_folders(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     return path.is_dir()
+
+
+def is_link(path: Path) -> bool:
+    return path.is_symlink()
 
 
 def sizes(folder: Path) -> Callable[[str], int | None]:
@@ -239,25 +244,37 @@ def remove_all(paths: Sequence[Path]) -> None:
     disk().each(remove, paths)
 
 
-def remove_folder(path: Path) -> None:
+def remove_folder(path: Path, is_ours: Callable[[str], bool]) -> None:
     doomed = _temporary(path)
-    with contextlib.suppress(FileNotFoundError):
-        disk().rename(path, doomed)
-        _remove_tree(doomed)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if path.is_dir() and not path.is_symlink():
+            disk().rename(path, doomed)
+            _remove_ours(doomed, is_ours)
 
 
-def remove_temporaries(path: Path) -> None:
+def remove_temporaries(path: Path, is_ours: Callable[[str], bool], is_ours_below: Callable[[str], bool]) -> None:
     for name in names(path):
-        if name.startswith(".") and name.endswith(TEMPORARY):
-            _remove_tree(path / name)
+        to_be = temporary_of(name)
+        if to_be is not None and is_ours(to_be):
+            if is_link(path / name) or not is_folder(path / name):
+                remove(path / name)
+            else:
+                _remove_ours(path / name, is_ours_below)
 
 
-def _remove_tree(path: Path) -> None:
-    try:
-        remove(path)
-    except (IsADirectoryError, PermissionError):
-        disk().each(_remove_tree, [path / name for name in names(path)])
-        remove_if_empty(path)
+def _remove_ours(path: Path, is_ours: Callable[[str], bool], within: str = "") -> None:
+    """Removes a folder, and its folders, once there is nothing in them but what is ours."""
+
+    def remove_one(name: str) -> None:
+        inner = path / name
+        if not within and is_folder(inner) and not is_link(inner):
+            _remove_ours(inner, is_ours, f"{name}/")
+        elif is_ours(within + name):
+            with contextlib.suppress(IsADirectoryError, PermissionError):  # a folder with the name of a file of ours
+                remove(inner)
+
+    disk().each(remove_one, names(path))
+    remove_if_empty(path)
 
 
 def remove_if_empty(path: Path) -> None:

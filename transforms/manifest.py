@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,11 @@ import orjson
 
 from transforms import storage
 from transforms.receipt import Counts, new_file_counts
-from transforms.run_folder import STAGING, RunFolder
-from transforms.sealed import Damaged, seal, unseal
+from transforms.record_shapes import MANIFEST as MANIFEST_SHAPE
+from transforms.record_shapes import Misfit, fit
+from transforms.run_folder import STAGING, RunFolder, parse_current
+from transforms.run_names import PUBLISHED, PUBLISHED_PATH, is_in_run, is_in_staging
+from transforms.sealed import Damaged, seal
 from transforms.spans import busy_seconds
 
 MANIFEST = "manifest.json"
@@ -46,14 +48,23 @@ def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
     """A manifest. Raises Unreadable."""
     try:
         found = orjson.loads(content)
-        if {"run", "fingerprint", "files", "counts"} <= found.keys():
-            return found
-    except (ValueError, AttributeError):
-        pass
-    raise Unreadable(
-        f"{path} is no manifest of beam-score, or is damaged: put it back as it was, or move it away "
-        "(the files that it listed stay where they are)"
-    )
+        fit(found, MANIFEST_SHAPE)
+        check_own_files(found)
+    except ValueError as error:
+        why = str(error) if isinstance(error, Misfit) else "it is not JSON"
+        raise Unreadable(
+            f"{path} is not a manifest of beam-score, or is damaged ({why}): put it back as it was, or move it away "
+            "(the files that it listed stay where they are)"
+        ) from None
+    return found
+
+
+def check_own_files(manifest: Mapping[str, Any]) -> None:
+    """Raises Misfit where a manifest, which has its shape, lists files of another run, or in the wrong folder."""
+    for file in manifest["files"]:
+        kind, run = PUBLISHED_PATH.fullmatch(file["path"]).groups()
+        if (kind, run) != (file["kind"], manifest["run"]):
+            raise Misfit(f"files: {file['path']} is not a file of {file['kind']} of run {manifest['run']}")
 
 
 def published(output: str, run: str) -> bool:
@@ -135,12 +146,12 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     # In this order: a launch that finds the run begun must not find it without a plan, and plan it anew.
     drop_current(output, over)
     for run in over:
-        storage.remove_folder(RunFolder(output, run).path)
+        RunFolder(output, run).remove()
     # After staging, from which someone slow could still give them their names.
     if (failed := read_failed(output)) is not None and failed["run"] in over:
         storage.remove(root / FAILED)
     storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
-    storage.remove_temporaries(staging)
+    storage.remove_temporaries(staging, is_in_staging, is_in_run)
     storage.remove_if_empty(staging)
 
 
@@ -164,9 +175,10 @@ def drop_current(output: str, runs: Collection[str], publishing: bool = True) ->
 def is_publishing(content: bytes) -> bool:
     """Whether `current.json` says that its run is being published, so that nobody may discard it any more. It does
     so only where there are no folders, which would stop the one who publishes."""
-    with contextlib.suppress(Damaged):
-        return PUBLISHING in unseal(content)
-    return False
+    try:
+        return PUBLISHING in parse_current(content)
+    except Damaged:
+        return False
 
 
 def claim_publication(folder: RunFolder) -> bool:
@@ -178,7 +190,7 @@ def claim_publication(folder: RunFolder) -> bool:
     if storage.has_folders(folder.path):
         return True
     while (known := storage.read(folder.current)) is not None and current_run(known) == folder.run:
-        if is_publishing(known) or storage.swap(folder.current, known, seal(unseal(known) | {PUBLISHING: True})):
+        if is_publishing(known) or storage.swap(folder.current, known, seal(parse_current(known) | {PUBLISHING: True})):
             return True
     return False
 
@@ -186,7 +198,7 @@ def claim_publication(folder: RunFolder) -> bool:
 def current_run(content: bytes) -> str | None:
     """The run that `current.json` names; None where it is damaged."""
     try:
-        return unseal(content)["run"]
+        return parse_current(content)["run"]
     except Damaged:
         return None
 
@@ -196,4 +208,4 @@ def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
     if not runs:
         return []
     folders = [storage.at(output) / kind for kind in KINDS]
-    return [f / name for f in folders for name in storage.names(f) if name.rpartition("-")[0] in runs]
+    return [f / n for f in folders for n in storage.names(f) if (named := PUBLISHED.fullmatch(n)) and named[1] in runs]

@@ -49,8 +49,12 @@ def remove_if_empty(path: ObjectPath) -> None:
     """Nothing: see `make_folder`."""
 
 
-def remove_temporaries(path: ObjectPath) -> None:
+def remove_temporaries(path: ObjectPath, is_ours: Callable, is_ours_below: Callable) -> None:
     """Nothing: an object is written whole, and a folder that is half removed has no name of its own."""
+
+
+def is_link(path: ObjectPath) -> bool:
+    return False
 
 
 def has_folders(path: ObjectPath) -> bool:
@@ -188,12 +192,13 @@ def remove_all(paths: Sequence[ObjectPath]) -> None:
     store_of(paths[0]).remove_all(paths)
 
 
-def remove_folder(path: ObjectPath) -> None:
+def remove_folder(path: ObjectPath, is_ours: Callable[[str], bool]) -> None:
     """The plan goes first: from then on nobody goes on with the run, and what is written after the rest was listed is
     taken away by who has written it."""
     store = store_of(path)
     store.remove(path / PLAN)
-    store.remove_all([found.path for found in store.list(path)])
+    below = f"{path.key}/"
+    store.remove_all([found.path for found in store.list(path) if is_ours(found.path.key.removeprefix(below))])
 
 
 def each(function: Callable, items: Iterable) -> list:

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transforms.sealed import seal, unseal
+from transforms.record_shapes import RECEIPT, Misfit, fit
+from transforms.sealed import Damaged, seal, unseal
 from transforms.tally import add_tally
 
 
@@ -61,6 +62,10 @@ class Receipt:
     def from_json(cls, content: bytes) -> Receipt:
         """Raises transforms.sealed.Damaged."""
         fields = unseal(content, "receipt")
+        try:
+            fit(fields, RECEIPT)
+        except Misfit as error:
+            raise Damaged(f"receipt: damaged: {error}") from None
         return cls(**fields | {"parts": tuple(Part(**p) for p in fields["parts"])})
 
 

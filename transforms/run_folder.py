@@ -13,7 +13,10 @@ from urllib.parse import quote
 import orjson
 
 from transforms import storage
-from transforms.sealed import Damaged, checksum, read_sealed, seal
+from transforms.record_shapes import CURRENT as CURRENT_SHAPE
+from transforms.record_shapes import PLAN, WHOLE_PLAN, Misfit, fit
+from transforms.run_names import is_in_run, is_run
+from transforms.sealed import Damaged, checksum, read_sealed, seal, unseal
 from transforms.splits import FileRange, Split
 from transforms.storage import Place
 
@@ -35,11 +38,18 @@ class RunFolder:
 
     Attributes:
       output: the job's output folder.
-      run: id of the run.
+      run: id of the run; empty where only the place of `current.json` is wanted.
+
+    Raises:
+      Damaged: that is not the id of a run, so it must not become a path.
     """
 
     output: str
     run: str
+
+    def __post_init__(self) -> None:
+        if self.run and not is_run(self.run):
+            raise Damaged(f"{self.output}: {self.run!r} is not the id of a run")
 
     @property
     def path(self) -> Place:
@@ -76,6 +86,20 @@ class RunFolder:
     def shard(self, name: str) -> Place:
         return self.path / "plan" / name
 
+    def remove(self) -> None:
+        """Removes the folder with all that a run writes in it; files of other names stay."""
+        storage.remove_folder(self.path, is_in_run)
+
+
+def parse_current(content: bytes) -> dict[str, Any]:
+    """What `current.json` says: `run`, `fingerprint`, and whether it is being published. Raises Damaged."""
+    found = unseal(content, CURRENT)
+    try:
+        fit(found, CURRENT_SHAPE)
+    except Misfit as error:
+        raise Damaged(f"{CURRENT}: damaged: {error}") from None
+    return found
+
 
 def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> None:
     """Writes the plan's shards, then its header, which makes the plan complete, unless there is one already.
@@ -96,9 +120,12 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
     storage.create_if_absent(folder.plan, seal(header))
 
 
-def read_plan(folder: RunFolder) -> dict[str, Any]:
+def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
     """The plan's header: among other things `splits`, how many there are, and `shards`, the names of the files
     that list them.
+
+    Args:
+      whole: whether all that it takes to go on with the run must be there.
 
     Raises:
       FileNotFoundError: there is no plan.
@@ -107,6 +134,12 @@ def read_plan(folder: RunFolder) -> dict[str, Any]:
     header = read_sealed(folder.plan)
     if header is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.plan))
+    try:
+        fit(header, WHOLE_PLAN if whole else PLAN)
+    except Misfit as error:
+        raise Damaged(f"{folder.plan}: damaged: {error}") from None
+    if header["run"] != folder.run:
+        raise Damaged(f"{folder.plan}: damaged: it is the plan of run {header['run']}")
     return header
 
 
@@ -120,5 +153,20 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
             f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"
         )
     for line in content.splitlines():
-        id_, ranges = orjson.loads(line)
-        yield Split(id_, tuple(FileRange(*r) for r in ranges))
+        try:
+            yield _split(*orjson.loads(line))
+        except (TypeError, ValueError):
+            raise Damaged(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins anew") from None
+
+
+def _split(id_: Any, ranges: Any) -> Split:
+    """Raises ValueError or TypeError for what no plan holds."""
+    if not isinstance(id_, int) or isinstance(id_, bool) or id_ < 0:
+        raise ValueError
+    found = tuple(FileRange(*r) for r in ranges)
+    for r in found:
+        if not isinstance(r.path, str) or not isinstance(r.version, str | None):
+            raise TypeError
+        if any(type(n) is not int for n in (r.size, r.start, r.end, r.first_row, r.index, r.bytes)):
+            raise TypeError
+    return Split(id_, found)

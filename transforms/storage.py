@@ -162,17 +162,32 @@ def remove_all(paths: Sequence[Place]) -> None:
         _where(paths[0]).remove_all(paths)
 
 
-def remove_folder(path: Place) -> None:
-    """Removes a folder with all that is in it, if it is there; others may do so at once.
+def remove_folder(path: Place, is_ours: Callable[[str], bool]) -> None:
+    """Removes a folder with the files in it, and in folders right in it, that are ours, if it is there; others may do
+    so at once.
 
-    It goes from its name in one step first: nobody sees a half of it.
+    It goes from its name in one step first: nobody sees a half of it. With files that are not ours it stays, under
+    the name of a temporary.
+
+    Args:
+      is_ours: told a path relative to the folder, as `parts/NAME`.
     """
-    _where(path).remove_folder(path)
+    _where(path).remove_folder(path, is_ours)
 
 
-def remove_temporaries(path: Place) -> None:
-    """Removes what those who died have left in a folder half written, or half removed."""
-    _where(path).remove_temporaries(path)
+def remove_temporaries(path: Place, is_ours: Callable[[str], bool], is_ours_below: Callable[[str], bool]) -> None:
+    """Removes what those who died have left in a folder half written, or half removed.
+
+    Args:
+      is_ours: told the name that a temporary was to get, or that a folder had.
+      is_ours_below: of a folder that was being removed, as of `remove_folder`.
+    """
+    _where(path).remove_temporaries(path, is_ours, is_ours_below)
+
+
+def is_link(path: Place) -> bool:
+    """Whether a name stands for a file or folder elsewhere."""
+    return _where(path).is_link(path)
 
 
 def remove_if_empty(path: Place) -> None:

@@ -18,6 +18,7 @@ from transforms.manifest import (
     FAILED,
     MANIFEST,
     OVER_BUDGET,
+    check_own_files,
     claim_publication,
     clean_up,
     current_run,
@@ -29,7 +30,9 @@ from transforms.manifest import (
 from transforms.parts import Parts, PredictionFormat
 from transforms.receipt import Counts, Part, Receipt
 from transforms.receipts import collect
+from transforms.record_shapes import VERDICT, Misfit, fit
 from transforms.run_folder import RunFolder, read_plan
+from transforms.run_names import PART, PUBLISHED_PATH
 from transforms.sealed import Damaged, read_sealed, seal, to_json
 
 log = logging.getLogger(__name__)
@@ -84,12 +87,35 @@ def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
     found = []
     for number in range(1, 1 + _next_number(folder)):
         try:
-            verdict = read_sealed(folder.verdict(number))
+            verdict = _read(folder, number)
         except Damaged:
             continue
         if verdict is not None:
             found.append(verdict)
     return found
+
+
+def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
+    """A verdict; None where there is none. Raises Damaged."""
+    verdict = read_sealed(folder.verdict(number))
+    if verdict is None:
+        return None
+    try:
+        fit(verdict, VERDICT)
+        check_own_files(verdict["manifest"])
+        if verdict["decision"] not in (PUBLISH, OVER_BUDGET) or verdict["manifest"]["run"] != folder.run:
+            raise Misfit("it is not a verdict on this run")
+        final = [file["path"] for file in verdict["manifest"]["files"]]
+        if not all(_is_part(*part) for part in verdict["parts"]) or [path for _, path in verdict["parts"]] != final:
+            raise Misfit("its parts are not those of its manifest")
+    except (Misfit, TypeError) as error:
+        raise Damaged(f"{folder.verdict(number)}: damaged: {error}") from None
+    return verdict
+
+
+def _is_part(name: Any, path: Any) -> bool:
+    """Whether these are the name of a staged file and its final name."""
+    return all(isinstance(n, str) and p.fullmatch(n) for n, p in ((name, PART), (path, PUBLISHED_PATH)))
 
 
 def _next_number(folder: RunFolder) -> int:
@@ -120,7 +146,7 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
             return found[-1]
         number = _next_number(folder)
         if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
-            return read_sealed(folder.verdict(number))
+            return _read(folder, number)
         # Another was first; theirs counts.
 
 
