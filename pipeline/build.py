@@ -67,7 +67,8 @@ def build(
             | f"{name}Plan" >> PlannedSplits(folder, shards, (i, chains))
             | f"{name}Read" >> Read(steps.read, functools.partial(is_done, folder))
             | f"{name}Validate" >> Validate(contract, steps.read.payload)
-            | f"{name}Preprocess" >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function)
+            | f"{name}Preprocess"
+            >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function, write.stop_after)
             | f"{name}Infer" >> Infer(steps.call)
             | f"{name}Postprocess" >> Postprocess(steps.outputs)
             | f"{name}WriteParts" >> WriteParts(write)

@@ -21,9 +21,10 @@ from transforms.object_fetch import StoreFails
 from transforms.objects import NoSuchPlace
 from transforms.preprocess import PreprocessError
 from transforms.read_dead_letters import LettersLost
+from transforms.reject_count import TooManyRejects
 from transforms.sealed import Damaged
 from transforms.verdict import CommitError, Overtaken
-from transforms.write import LostBlocks, TooManyRejects
+from transforms.write import LostBlocks
 
 FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
 """Exit codes; 4 is of `status`, which says that a run is still going on."""

@@ -33,8 +33,9 @@ from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP
 from transforms.receipt import Counts
 from transforms.receipts import collect
+from transforms.reject_count import reset_reject_count
 from transforms.run_folder import RunFolder, read_plan
-from transforms.write import WriteSettings, reset_reject_count
+from transforms.write import WriteSettings
 
 log = logging.getLogger(__name__)
 

@@ -94,8 +94,9 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
     predictions = pa.RecordBatch.from_pylist([], steps.outputs.schema) if not done else concat([b.rows for b in done])
     rejected = concat([b.rejected for b in done]) if done else pa.RecordBatch.from_pylist([], REJECTED_SCHEMA)
     filled = [b for b in scored if b.rows.num_rows]
-    by_shape = [f for _, f in groups(filled, steps.call.signature.inputs, steps.call.pads)] if filled else [{}]
-    feeds = max(by_shape, key=lambda f: len(next(iter(f.values()), ())))
+    by_shape = list(groups(filled, steps.call.signature.inputs, steps.call.pads)) if filled else []
+    largest = max(by_shape, key=len, default=None)
+    feeds = {} if largest is None else largest.feeds(0, len(largest))
     return Trial(predictions, rejected, sum(b.count for b in blocks), row_bytes, feeds)
 
 

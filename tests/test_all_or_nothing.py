@@ -301,16 +301,27 @@ def test_stop_after_ends_a_hopeless_run_and_leaves_it_resumable(tmp_path, people
     is_whole(tmp_path / "out")
 
 
-def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, people, model):
-    job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 50}, engine={"workers": 1})
+def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, model):
+    # Each file is more than a group: the first is scored and written when the bad rows at the end of the second come.
+    (tmp_path / "data").mkdir()
+    text = "id,age,income,score\n" + "r,1,2,0.5\n" * 140_000 + "r,n/a,2,0.5\n" * 40
+    for file in range(2):
+        (tmp_path / "data" / f"people-{file}.csv").write_text(text)
+    sections = {
+        "model": {"batch_rows": 8192},
+        "engine": {"workers": 1, "split_bytes": "64MB", "block_bytes": "64KiB"},
+    }
+    job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 50}, **sections)
     done = []
     for _ in range(2):
-        with pytest.raises(Exception, match=r"5\d rows are rejected already .*people-\d.csv row \d+, column 'age'"):
+        with pytest.raises(Exception, match=r"80 rows are rejected already .*people-\d.csv row \d+, column 'age'"):
             run(job)
         done.append(jobs.staged(tmp_path / "out"))
-    assert done[0] and done[1] == done[0]  # the second has finished no further split
-    assert run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 120})).code == 0
-    is_whole(tmp_path / "out")
+    assert len(done[0]) == 1 and done[1] == done[0]  # the second has finished no further split
+    outcome = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 80}, **sections))
+    assert outcome.code == 0
+    counts = jobs.manifest(tmp_path / "out")["counts"]
+    assert (counts["read"], counts["predicted"], counts["rejected"]) == (280_080, 280_000, 80)
 
 
 def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import ClassVar
 
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
 import pydantic
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from runners.machine_memory import machine_bytes
 from runners.settings import EngineSettings
+from transforms.block import ROW, Block, Fault, reject_rows
 from transforms.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
+from transforms.contract import Contract
+from transforms.grouping import Weight, pieces
+from transforms.infer import ServableHandler
+from transforms.model_call import ModelCall
+from transforms.output_sizes import OutputSizes
+from transforms.payload import Origin
+from transforms.preprocess import Preprocess
+from transforms.reject_count import reset_reject_count
+from transforms.saved_model import Signature, Tensor
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -75,3 +90,99 @@ def test_bounds_follow_from_memory_and_workers():
 def test_the_model_and_the_libraries_are_part_of_the_memory():
     engine = EngineSettings(memory="4GB", workers=2)
     assert engine.bounds(model_bytes=2_000_000_000) == bounds_of(1_200_000_000, 2)
+
+
+# --- groups before the model ---
+
+
+def call_of(outputs: dict[str, Tensor], rows: int = 8192, bounds: Bounds = DEFAULT_BOUNDS) -> ModelCall:
+    signature = Signature("serving_default", {"x": Tensor("x", "float32", (None,))}, outputs)
+    return ModelCall(f"fake/{sorted(outputs)}", signature, tuple(outputs), batch_rows=rows, bounds=bounds)
+
+
+def block_of(rows: int, **fields) -> Block:
+    columns = {ROW: np.arange(rows), "x": np.zeros(rows, np.float32), "input/x": np.arange(rows, dtype=np.float32)}
+    return Block(
+        **{"split": 0, "attempt": "a", "seq": 0, "source": "f", "rows": pa.RecordBatch.from_pydict(columns)} | fields
+    )
+
+
+def refused(rows: int, payload: bytes = b"x;y;z") -> Block:
+    """A block of which no row is good."""
+    data = b"\n".join([payload] * rows)
+    block = block_of(rows, origin=Origin("csv", 0, pa.py_buffer(data)))
+    return reject_rows(block, [Fault(np.arange(rows), None, "malformed", "not a row")], "read")
+
+
+@pytest.mark.parametrize("payload", [b"1", b"y" * 2000])
+def test_dead_letters_do_not_pile_up_before_the_model(payload):
+    call = call_of({"y": Tensor("y", "float32", (None,))}, bounds=bounds_of(1 << 30, 2))
+    block = refused(8000, payload)
+    weight = Weight(call)
+    together = weight.of_group // weight(block) * block.bytes
+    assert together <= call.bounds.group_bytes
+    assert weight(refused(0)) >= 1
+
+
+def test_wide_outputs_are_cut_into_pieces_and_weighed():
+    wide = call_of({"y": Tensor("y", "float32", (None, 1 << 18))}, bounds=bounds_of(1 << 30, 1))  # 1 MiB a row
+    whole = dataclasses.replace(refused(10), rows=block_of(1000).rows, total=1010, tally={"read_s": 1.0})
+    cut = list(pieces(whole, wide, OutputSizes(wide)))
+    weight = Weight(wide)
+    assert len(cut) == 63  # 16 MiB each
+    assert sum(b.rows.num_rows for b in cut[:4]) << 20 <= wide.bounds.group_bytes
+    assert 4 * weight(cut[1]) <= weight.of_group * 1.1 < 5 * weight(cut[1])
+    assert [n for b in cut for n in b.rows[ROW].to_pylist()] == list(range(1000))
+    assert [b.rejected.num_rows for b in cut] == [10] + [0] * 62
+    assert [b.total for b in cut] == [None] * 62 + [1010]
+    assert [(b.piece, b.more) for b in cut] == [(n, n < 62) for n in range(63)]
+    assert sum(b.tally.get("read_s", 0) for b in cut) == 1
+    narrow = call_of({"y": Tensor("y", "float32", (None,))})
+    assert list(pieces(whole, narrow, OutputSizes(narrow))) == [whole]
+
+
+class Wide:
+    """A row of output of open shape: 64 KiB each."""
+
+    outputs: ClassVar = {"y": Tensor("y", "float32", (None, None))}
+
+    def __init__(self):
+        self.rows = []
+
+    def call(self, feeds):
+        self.rows.append(len(feeds["x"]))
+        return {"y": np.tile(feeds["x"][:, None], (1, 1 << 14))}
+
+
+def test_the_size_of_open_outputs_is_learned_from_the_first_calls():
+    call = call_of(Wide.outputs, bounds=bounds_of(128 << 20, 1))  # 8 MiB a group, and a call
+    model, sizes, handler = Wide(), OutputSizes(call), ServableHandler(call)
+    seen = []
+    for piece in pieces(block_of(5000), call, sizes):
+        (scored,) = handler.run_inference([piece], model)
+        assert scored.rows.num_rows << 16 <= call.bounds.group_bytes // 2
+        seen += scored.rows[ROW].to_pylist()
+    assert seen == list(range(5000))
+    assert max(model.rows) * (1 << 16) <= call.bounds.call_bytes
+
+
+def test_a_call_keeps_to_its_bytes_whatever_batch_rows_says():
+    tensors = {"y": Tensor("y", "float32", (None, 1 << 14))}
+    call = call_of(tensors, rows=100_000, bounds=bounds_of(128 << 20, 1))
+    model = Wide()
+    (scored,) = ServableHandler(call).run_inference([block_of(400)], model)
+    assert scored.rows.num_rows == 400
+    assert max(model.rows) * (1 << 16) <= call.bounds.call_bytes
+
+
+# --- rows that are rejected ---
+
+
+def test_stop_after_counts_before_rows_wait_for_the_model():
+    reset_reject_count({})
+    step = Preprocess({}, {"x": Tensor("x", "float32", (None,))}, Contract(columns={}), None, stop_after=1000)
+    pipeline = beam.Pipeline(FnApiRunner())
+    _ = pipeline | beam.Create([refused(500)] * 3 + [block_of(1)] * 100) | step
+    with pytest.raises(Exception, match=r"1,500 rows are rejected already .* rejects.stop_after is 1,000"):
+        pipeline.run()
+    reset_reject_count({})

@@ -67,6 +67,8 @@ REJECTED_SCHEMA = pa.schema(
         ("payload_kind", pa.string()),  # text, binary, or json: made of columns, not the record itself
     ]
 )
+_SMALL_BATCH_BYTES = 2 << 20
+
 NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
 
 
@@ -84,6 +86,8 @@ class Block:
       rejected: the rows refused so far, in `REJECTED_SCHEMA`.
       origin: the bytes that the rows were parsed from, for payloads; None where not kept.
       total: on the last block of its split, how many rows the split held; else None.
+      piece: 0, 1, 2 ... of a block that was cut before the model; dead letters so far are with the first.
+      more: whether another piece of the same block follows.
       tally: additive measurements of the work done on this block (seconds by stage, counts of
         defaults and the like). The writer sums them into the split's receipt.
       began: when the attempt began, in seconds since the epoch.
@@ -97,6 +101,8 @@ class Block:
     rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
     origin: Origin | None = None
     total: int | None = None
+    piece: int = 0
+    more: bool = False
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
     began: float = 0.0
 
@@ -104,6 +110,13 @@ class Block:
     def count(self) -> int:
         """Rows good + rows rejected; a stretch of unknown length counts nothing here."""
         return self.rows.num_rows + known_rows(self.rejected)
+
+    @property
+    def bytes(self) -> int:
+        """What the block holds: rows, dead letters, and what both were parsed from."""
+        data = None if self.origin is None else self.origin.data
+        read = 0 if data is None else data.size if isinstance(data, pa.Buffer) else batch_bytes(data)
+        return batch_bytes(self.rows) + batch_bytes(self.rejected) + read
 
     def __reduce__(self):
         # Else pickle writes the whole parent of a slice.
@@ -277,6 +290,13 @@ def stretch(
     )
 
 
+def batch_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of a batch; of a slice, of its own rows."""
+    size = batch.get_total_buffer_size()
+    # `nbytes` takes 4 microseconds a column, and matters only where the batch may be a slice of something large.
+    return size if size <= _SMALL_BATCH_BYTES else batch.nbytes
+
+
 def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """One batch of several that share a schema; a single non-empty one is returned as it is."""
     filled = [b for b in batches if b.num_rows] or list(batches[:1])
@@ -294,6 +314,8 @@ class BlockCoder(beam.coders.Coder):
             "seq": block.seq,
             "source": block.source if isinstance(block.source, str) else [block.source.paths, block.source.rows],
             "total": block.total,
+            "piece": block.piece,
+            "more": block.more,
             "tally": dict(block.tally),
             "began": block.began,
             "origin": None if block.origin is None else block.origin.meta(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -18,24 +18,26 @@ from transforms import in_hand
 from transforms.batch_log import log_batch
 from transforms.block import Block, Fault, reject_rows
 from transforms.deadline import ModelHangs, within
-from transforms.feeds import Feeds, groups
+from transforms.feeds import Feeds, Group, groups
+from transforms.grouping import FIRST_ROWS, Cut, Weight
 from transforms.halving import Attempts, halve
 from transforms.in_hand import Rows
 from transforms.loading import load_once
 from transforms.model import Servable, Tensor, import_tensorflow
 from transforms.model_call import WARM_UP_S, ModelCall
+from transforms.output_sizes import OutputSizes, input_bytes
+from transforms.own_lengths import Axis, cut_back, followed, open_axes
 from transforms.places import Places
 from transforms.read import STOP, Stopped
 from transforms.redact import told
-from transforms.tensors import numpy_dtype, output_type, to_arrow
+from transforms.tensors import numpy_dtype, output_type
 
 OUTPUT = "output/"
 """Prefix of the columns of `Block.rows` that hold the model's outputs."""
 
-MIN_GROUP_ROWS = 1 << 17
-"""Some blocks together, so that the small batch left over at the end of a group weighs little: a call
-costs about 0.16 ms however few rows it has, of 0.55 for 8,192 rows of a small dense model. Against one
-block a group, 4% less CPU for the whole job."""
+_TEXTS_MEASURED = 100
+_TEXT_BYTES = 40
+"""Of a text as a Python object, beside its characters."""
 
 SMALL_PART = 8
 """A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
@@ -54,12 +56,14 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
     """
 
     def __init__(self, call: ModelCall):
-        group = max(MIN_GROUP_ROWS, 4 * call.batch_rows)
+        weight = Weight(call)
         # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
-        super().__init__(min_batch_size=group, max_batch_size=group, element_size_fn=_weight)
+        super().__init__(min_batch_size=weight.of_group, max_batch_size=weight.of_group, element_size_fn=weight)
         self.call = call
         self._attempts = Attempts(succeeded=call.proven)
-        self._limit = call.fixed_rows or call.batch_rows
+        self._limit = call.most_rows
+        self._call_sizes = OutputSizes(call, tuple(call.signature.outputs))
+        self._follows: dict[Axis, Axis] | None = None
         self._warm: set[Any] = set()  # what has been traced, or compiled by shape
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
@@ -132,19 +136,17 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return "beam_score"
 
     def _score(self, batch: Sequence[Block], model: Servable, meter: _Meter) -> list[Block]:
-        places = Places(batch)
+        places, sizes = Places(batch), OutputSizes(self.call)
         filled = [b for b in batch if b.rows.num_rows]
         done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
-        for index, feeds in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
-            for begin, end in self._slices(len(index)):
+        for group in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
+            for begin, end in self._slices(group):
                 if STOP.is_set():
                     raise Stopped("the run is stopping")
-                rows = index[begin:end]
-                part = {name: feed[begin:end] for name, feed in feeds.items()}
-                good, failed = self._score_slice(model, part, meter, places, rows)
-                bad += [(rows[row], text) for row, text in failed]
+                good, failed = self._score_slice(model, group, begin, end, meter, places)
+                bad += [(group.index[begin + row], text) for row, text in failed]
                 for start, stop, columns in good:
-                    done.append(rows[start:stop])
+                    done.append(group.index[begin + start : begin + stop])
                     for name, column in columns.items():
                         outputs[name].append(column)
         columns = {
@@ -152,52 +154,72 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             for name, parts in outputs.items()
         }
         order = np.concatenate(done) if done else np.array([], np.int64)
+        taken = sum(input_bytes(b, self.call.signature.inputs) for b in filled)
+        sizes.learn(len(order), taken, sum(column.nbytes for column in columns.values()))
         if (np.diff(order) < 0).any():  # rows were grouped by shape: back into their order
             back = np.argsort(order)
             order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
         at = np.searchsorted(order, places.borders)
-        blocks = []
-        for block, low, first, last in zip(batch, places.borders, at, at[1:], strict=False):
-            own = [(row - low, text) for row, text in bad if low <= row < low + block.rows.num_rows]
-            faults = [Fault(np.array([row]), None, "model_error", text) for row, text in own]
-            block = reject_rows(block, faults, "infer")
+        blocks, bad = [], sorted(bad)
+        failed = np.array([row for row, _ in bad], np.int64)
+        messages = pa.array([text for _, text in bad], pa.string())
+        of_block = np.searchsorted(failed, places.borders)
+        for number, (block, low, first, last) in enumerate(zip(batch, places.borders, at, at[1:], strict=False)):
+            own = slice(of_block[number], of_block[number + 1])
+            block = reject_rows(block, [Fault(failed[own] - low, None, "model_error", messages[own])], "infer")
             rows = block.rows
             for name, column in columns.items():
                 rows = rows.append_column(OUTPUT + name, column.slice(first, last - first))
             blocks.append(dataclasses.replace(block, rows=rows))
         return blocks
 
-    def _slices(self, size: int) -> Iterator[tuple[int, int]]:
+    def _slices(self, group: Group) -> Iterator[tuple[int, int]]:
         """Exact batches; what is left over in small ones where the model is compiled by shape. The
         limit may fall meanwhile."""
-        at = 0
+        at, size = 0, len(group)
         while at < size:
             rows = self._limit
             if size - at < rows and self.call.compiled and not self.call.fixed_rows:
                 rows = _small(rows)
             stop = min(at + rows, size)
+            if not (self.call.compiled or self.call.fixed_rows):
+                stop = at + self._rows_within_bounds(group, at, stop)
             yield at, stop
             at = stop
 
-    def _score_slice(self, model: Servable, feeds: Feeds, meter: _Meter, places: Places, rows: np.ndarray):
+    def _rows_within_bounds(self, group: Group, start: int, stop: int) -> int:
+        """How many rows a call may have whose inputs and outputs are to keep to `call_bytes`."""
+        most = self.call.bounds.call_bytes
+        outputs = self._call_sizes.of(stop - start, size := group.bytes(start, stop))
+        if outputs is None:
+            stop, outputs = min(stop, start + FIRST_ROWS), 0
+        if size + outputs <= most:
+            return stop - start
+        size = group.growing_bytes(start, stop)
+        outputs = self._call_sizes.of(np.arange(1, len(size) + 1), size)
+        return max(1, int(np.searchsorted(size if outputs is None else size + outputs, most, "right")))
+
+    def _score_slice(self, model: Servable, group: Group, begin: int, end: int, meter: _Meter, places: Places):
         """See `halve`. A batch that is too large for memory is halved like one with a bad row; what
         of it went through is remembered as the size to go on with."""
-        size = len(next(iter(feeds.values())))
+        size, rows, feeds = end - begin, group.index[begin:end], group.feeds(begin, end)
+        shapes = {name: of[begin:end] for name, of in group.shapes.items()}
         exhausted = False
 
         def call(start: int, stop: int) -> dict[str, pa.Array]:
             nonlocal exhausted
             part = {name: feed[start:stop] for name, feed in feeds.items()}
+            own = {name: of[start:stop] for name, of in shapes.items()}
             given = places.between(rows[start:stop])
             try:
                 if self.call.compiled and stop - start == size:
                     try:
-                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter, given)
+                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter, given, own)
                     except ModelHangs:
                         raise
                     except Exception:  # whether a row is at fault is for TensorFlow's own execution to say
                         pass
-                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter, given)
+                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter, given, own)
             except import_tensorflow().errors.ResourceExhaustedError:
                 exhausted = True
                 raise
@@ -217,9 +239,20 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return self._limit if rows > _small(self._limit) else _small(self._limit)
 
     def _call(
-        self, call: Callable[[Feeds], Feeds], feeds: Feeds, rows: int, meter: _Meter, given: Rows
+        self,
+        call: Callable[[Feeds], Feeds],
+        feeds: Feeds,
+        rows: int,
+        meter: _Meter,
+        given: Rows,
+        shapes: Mapping[str, np.ndarray],
     ) -> dict[str, pa.Array]:
-        """One call, filled up to `rows` rows with copies of the last; the surplus is dropped."""
+        """One call, filled up to `rows` rows with copies of the last; the surplus is dropped, and so is what outputs
+        have of the padding.
+
+        Args:
+          shapes: of each padded input the shapes of the rows.
+        """
         if given.count < rows:
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
         log_batch(feeds)
@@ -230,8 +263,33 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         finally:
             in_hand.clear(noted)
             meter.add(given.count, time.perf_counter() - began)
+        if not self._call_sizes.are_fixed:
+            self._call_sizes.learn(rows, _nbytes(feeds), _nbytes(outputs))
         tensors = self.call.signature.outputs
-        return {name: _column(tensors[name], outputs[name], rows, given.count) for name in self.call.outputs}
+        found = {n: _checked(tensors[n], outputs[n], rows)[: given.count] for n in self.call.outputs}
+        own = self._own_lengths(call, feeds, shapes)
+        return {name: cut_back(o, own.get(name, {}), output_type(tensors[name])) for name, o in found.items()}
+
+    def _own_lengths(
+        self, call: Callable[[Feeds], Feeds], feeds: Feeds, shapes: Mapping[str, np.ndarray]
+    ) -> dict[str, dict[int, np.ndarray]]:
+        """For each output, the dimensions that follow a padded input's, with the lengths of the rows."""
+        filled = any((of < feeds[name].shape[1:]).any() for name, of in shapes.items())
+        outputs = open_axes(self.call.signature.outputs, self.call.outputs) if filled else []
+        if not outputs:
+            return {}
+        if self._follows is None:
+            padded = open_axes(self.call.signature.inputs, tuple(shapes))
+            row = {name: feed[: self.call.fixed_rows or 1] for name, feed in feeds.items()}
+
+            def answer(longer: Feeds) -> Feeds:
+                return within(self._time_for(call, longer), functools.partial(call, longer), "a row, padded by one")
+
+            self._follows = followed(answer, row, padded, outputs, self.call.pads)
+        own: dict[str, dict[int, np.ndarray]] = {}
+        for (output, k), (name, at) in (self._follows or {}).items():
+            own.setdefault(output, {})[k] = shapes[name][:, at - 1]
+        return own
 
     def _time_for(self, call: Callable[[Feeds], Feeds], feeds: Feeds) -> float | None:
         """Seconds that a call may take: more where it is the first of its kind, and has to trace, or to
@@ -246,8 +304,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return self.call.deadline_s + WARM_UP_S
 
 
-def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Array:
-    """The first `wanted` rows of an output as a column, once it is found to be as declared."""
+def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
+    """An output that is found to be as declared. Raises WrongRows."""
     if not output.ndim or len(output) != rows:
         raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
     if output.ndim != len(tensor.shape) or any(
@@ -256,11 +314,17 @@ def _column(tensor: Tensor, output: np.ndarray, rows: int, wanted: int) -> pa.Ar
         raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
     if output.dtype != numpy_dtype(tensor):
         raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
-    return to_arrow(output[:wanted], output_type(tensor))
+    return output
 
 
-def _weight(block: Block) -> int:
-    return max(1, block.rows.num_rows)  # BatchElements' estimator divides by it
+def _nbytes(arrays: Feeds) -> float:
+    return sum(_text_bytes(array) if array.dtype == object else array.nbytes for array in arrays.values())
+
+
+def _text_bytes(array: np.ndarray) -> float:
+    """About, by some of the texts."""
+    some = array.reshape(-1)[:: max(1, array.size // _TEXTS_MEASURED)]
+    return array.size * (sum(map(len, some)) / max(1, len(some)) + _TEXT_BYTES)
 
 
 def _small(batch_rows: int) -> int:
@@ -295,4 +359,5 @@ class Infer(beam.PTransform):
     def expand(self, blocks):
         # RunInference says Any of what comes out; without the type the coder would be pickle. A
         # resource hint on the handler would cut the chain (see docs/design.md): none here.
-        return blocks | RunInference(ServableHandler(self.call)).with_output_types(Block)
+        whole = blocks | "Cut" >> Cut(self.call)
+        return whole | RunInference(ServableHandler(self.call)).with_output_types(Block)

@@ -8,6 +8,7 @@ from typing import Any
 
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.saved_model import Signature
+from transforms.tensors import fixed_bytes
 
 WARM_UP_S = 300.0
 """What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
@@ -49,3 +50,11 @@ class ModelCall:
         """The first dimension that the signature demands; None for an open one."""
         sizes = {t.shape[0] for t in self.signature.inputs.values() if t.shape}
         return next((s for s in sizes if s is not None), None)
+
+    @property
+    def most_rows(self) -> int:
+        """Rows a call: `batch_rows`, or fewer where inputs and outputs of that many rows, as far as the signature
+        tells, are more than a call may have."""
+        tensors = [*self.signature.inputs.values(), *self.signature.outputs.values()]
+        row_bytes = sum(fixed_bytes(tensor) or 0 for tensor in tensors)
+        return self.fixed_rows or max(1, min(self.batch_rows, self.bounds.call_bytes // max(1, row_bytes)))

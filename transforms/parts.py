@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import storage
+from transforms.block import batch_bytes
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.dead_letters import dead_letter_lines
 from transforms.json_lines import to_json_lines
@@ -69,7 +70,7 @@ class Parts:
         """Takes rows; writes a part once there is enough for one."""
         self._held.append(batch)
         self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
+        self._held_bytes += batch_bytes(batch)
         if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= self._bounds.writer_bytes:
             self._encode()
 

@@ -29,8 +29,8 @@ class Places:
         return self._blocks[block], position - self._ends[block]
 
     def between(self, positions: np.ndarray) -> Rows:
-        """The rows at some positions, ascending."""
-        first, last = int(positions[0]), int(positions[-1])
+        """The rows at some positions."""
+        first, last = int(positions.min()), int(positions.max())
         return Rows(len(positions), *self._row(first), *self._row(last))
 
     def _row(self, position: int) -> tuple[str, int]:

@@ -19,6 +19,7 @@ from transforms.contract import Contract
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
 from transforms.model import Tensor
+from transforms.reject_count import BEFORE_THE_MODEL, count_rejects
 from transforms.tensors import dimensions, not_finite, nulls, row_shapes
 
 INPUT = "input/"
@@ -201,6 +202,7 @@ class Preprocess(beam.PTransform):
       tensors: the signature's inputs.
       contract: of the columns.
       function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
+      stop_after: see `transforms.reject_count`.
     """
 
     def __init__(
@@ -209,12 +211,14 @@ class Preprocess(beam.PTransform):
         tensors: Mapping[str, Tensor],
         contract: Contract,
         function: str | None = None,
+        stop_after: int | None = None,
     ):
         super().__init__()
         self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
+        self._stop_after = stop_after
 
     def expand(self, blocks):
-        return blocks | beam.ParDo(_PreprocessFn(self._preparation)).with_output_types(Block)
+        return blocks | beam.ParDo(_PreprocessFn(self._preparation, self._stop_after)).with_output_types(Block)
 
 
 @dataclasses.dataclass
@@ -252,8 +256,8 @@ class Preparation:
 
 
 class _PreprocessFn(beam.DoFn):
-    def __init__(self, preparation: Preparation):
-        self.preparation = preparation
+    def __init__(self, preparation: Preparation, stop_after: int | None):
+        self.preparation, self.stop_after = preparation, stop_after
 
     def setup(self):
         self.preparation = dataclasses.replace(self.preparation, attempts=Attempts())
@@ -261,4 +265,5 @@ class _PreprocessFn(beam.DoFn):
     def process(self, block: Block):
         began = time.perf_counter()
         block = self.preparation(block)
+        count_rejects(block, self.stop_after, BEFORE_THE_MODEL)
         yield block.with_tally(preprocess_s=time.perf_counter() - began)

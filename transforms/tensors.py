@@ -6,6 +6,7 @@ Columns here hold no nulls: `nulls` finds the rows to refuse before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -138,9 +139,19 @@ def row_shapes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(shapes, axis=1) if shapes else np.zeros((count, 0), np.int64), ragged
 
 
-def padded(column: pa.Array, pad: float | str | bool) -> np.ndarray:
-    """Rows of different shapes, each dimension filled up with `pad` to the longest: [rows, ...]."""
-    size = list(row_shapes(column)[0].max(axis=0, initial=0))
+def padded(column: pa.Array, pad: float | str | bool, shapes: np.ndarray | None = None) -> np.ndarray:
+    """Rows of different shapes, each dimension filled up with `pad` to the longest: [rows, ...].
+
+    Args:
+      shapes: of the rows (`row_shapes`), where they are known.
+    """
+    shapes = row_shapes(column)[0] if shapes is None else shapes
+    size = list(shapes.max(axis=0, initial=0))
+    if len(size) == 1:  # by far the most frequent, and three times as fast as below
+        values = to_numpy(leaves(column), ())
+        out = np.full((len(column), size[0]), pad.encode() if isinstance(pad, str) else pad, values.dtype)
+        out[np.arange(size[0]) < shapes] = values
+        return out
     at, lists = [np.arange(len(column))], column
     while pa.types.is_nested(lists.type):
         parents = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
@@ -162,6 +173,13 @@ def output_type(tensor: Tensor) -> pa.DataType:
     for size in reversed(tensor.shape[1:]):
         type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
     return type_
+
+
+def fixed_bytes(tensor: Tensor) -> int | None:
+    """Bytes of one row of a tensor; None for text, and where a dimension is open."""
+    if tensor.dtype == "string" or tensor.shape is None or None in tensor.shape[1:]:
+        return None
+    return math.prod(tensor.shape[1:]) * numpy_dtype(tensor).itemsize
 
 
 def numpy_dtype(tensor: Tensor) -> np.dtype:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
@@ -23,22 +21,16 @@ from transforms.dead_letters import dead_letter_rows
 from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder
 from transforms.receipt import Part, Receipt, new_file_counts
 from transforms.receipts import put
-from transforms.redact import without_values
+from transforms.reject_count import AFTER, count_rejects, reason_counts
 from transforms.run_folder import RunFolder
-from transforms.sources import Files, place
+from transforms.sources import Files
 from transforms.tally import add_tally
 from transforms.write_behind import AtOnce, Behind
-
-_EXAMPLES = 3
 
 
 class LostBlocks(RuntimeError):
     """A split's blocks did not come to one writer, in order, to the end: the chain between Read and
     WriteParts was cut. Nothing of the split is committed."""
-
-
-class TooManyRejects(RuntimeError):
-    """`rejects.stop_after` was reached."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,63 +107,11 @@ class _WriteFn(beam.DoFn):
             Metrics.counter("beam_score", f"rows_rejected.{reason}").inc(rows)
         if used := block.tally.get("defaults_used"):
             Metrics.counter("beam_score", "defaults_used").inc(int(used))
-        if rejected and self.settings.stop_after is not None:
-            _REJECTS.add(rejected, block, self.settings.stop_after)
+        count_rejects(block, self.settings.stop_after, AFTER)
 
 
-class _RejectCount:
-    """Rejected rows by reason, with the first of each, of one run in this process."""
-
-    def __init__(self):
-        self._lock, self._reasons, self._examples = threading.Lock(), {}, {}
-
-    def reset(self, reasons: Mapping[str, int]) -> None:
-        """Begins anew with what was rejected before, by reason."""
-        self._reasons, self._examples = dict(reasons), {}
-
-    def add(self, rejected: Mapping[str, int], block: Block, stop_after: int) -> None:
-        """Counts the rejected rows of a block, by reason. Raises TooManyRejects."""
-        with self._lock:
-            self._reasons = add_tally(self._reasons, rejected)
-            for reason in rejected.keys() - self._examples.keys():
-                self._examples[reason] = _example(block, reason)
-            reasons = sorted(self._reasons.items(), key=lambda r: -r[1])
-        if (rows := sum(n for _, n in reasons)) > stop_after:
-            shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
-            known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
-            examples = "; ".join(known[:_EXAMPLES])
-            raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}; for example "
-                f"{examples}; mend the input or the contract (beam-score check shows more), or allow more; what is "
-                "done stays done"
-            )
-
-
-def _example(block: Block, reason: str) -> str:
-    """The first dead letter of a block with a reason, without a value of its row."""
-    number = pc.index(block.rejected["reason"], reason).as_py()
-    letter = block.rejected.select(["row", "column", "message"]).slice(number, 1).to_pylist()[0]
-    column = "" if letter["column"] is None else f", column {letter['column']!r}"
-    file, row = place(block.source, letter["row"])
-    return f"{reason}: {file} row {row}{column}: {without_values(letter['message'])}"
-
-
-_REJECTS = _RejectCount()
-reset_reject_count = _REJECTS.reset
-
-
-def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, int]]:
-    """(rows by reason, stretches of unknown length by reason)."""
-    if not rejected.num_rows:
-        return {}, {}
-    codes = rejected["reason"].dictionary_encode()
-    names, index = codes.dictionary.to_pylist(), codes.indices.to_numpy()
-    rows = rejected["rows"]
-    known = np.bincount(index, pc.fill_null(rows, 0).to_numpy(), len(names)).astype(int).tolist()
-    unknown = np.bincount(index[rows.is_null().to_numpy(zero_copy_only=False)], minlength=len(names)).tolist()
-    return {n: c for n, c in zip(names, known, strict=True) if c}, {
-        n: c for n, c in zip(names, unknown, strict=True) if c
-    }
+def _name(seq: int, piece: int) -> str:
+    return f"block {seq}" + (f" piece {piece}" if piece else "")
 
 
 class _Attempt:
@@ -181,7 +121,7 @@ class _Attempt:
         self.split, self.attempt = first.split, first.attempt
         self._folder = settings.folder
         self._began = first.began
-        self._next = 0
+        self._next = (0, 0)  # block, piece
         self._rows = 0
         self._tally: Mapping[str, float] = {}
         self._files: dict[str, dict[str, Any]] = {}
@@ -194,19 +134,19 @@ class _Attempt:
 
     def add(self, block: Block, rejected: Mapping[str, int], stretches: Mapping[str, int]) -> None:
         """Takes the next block; its dead letters counted by reason."""
-        if block.seq != self._next:
+        if (block.seq, block.piece) != self._next:
             raise LostBlocks(
-                f"split {self.split}: block {block.seq} came where block {self._next} was due: the chain between "
-                "Read and WriteParts was cut; those steps must be fused"
+                f"split {self.split}: {_name(block.seq, block.piece)} came where {_name(*self._next)} was due: the "
+                "chain between Read and WriteParts was cut; those steps must be fused"
             )
         began = time.perf_counter()
         predicted = block.rows.num_rows
         read = predicted + sum(rejected.values())
-        self._next += 1
+        self._next = (block.seq, block.piece + 1) if block.more else (block.seq + 1, 0)
         self._rows += read
         self._tally = add_tally(self._tally, block.tally)
         if isinstance(block.source, Files):
-            self._count_files(block.source, block.rejected)
+            self._count_files(block.source, block.rejected, block.piece == 0)
         elif predicted or block.rejected.num_rows:
             self._count_file(block.source, predicted, rejected, stretches)
         if predicted:
@@ -222,13 +162,17 @@ class _Attempt:
         file["rejected"] = add_tally(file["rejected"], rejected)
         file["stretches"] = add_tally(file["stretches"], stretches)
 
-    def _count_files(self, files: Files, letters: pa.RecordBatch) -> None:
-        """Of a block that holds whole files: what is not refused is predicted; `close` compares the sums."""
+    def _count_files(self, files: Files, letters: pa.RecordBatch, is_first: bool) -> None:
+        """Of a block that holds whole files: what is not refused is predicted; `close` compares the sums.
+
+        Args:
+          is_first: whether this is the first piece of the block, with which all its rows are counted.
+        """
         refused, _ = files.of(letters["row"].to_numpy())
         by_file = {at: letters.filter(pa.array(refused == at)) for at in np.unique(refused).tolist()}
         for at, (path, rows) in enumerate(zip(files.paths, files.rows, strict=True)):
             rejected = reason_counts(by_file[at])[0] if at in by_file else {}
-            self._count_file(path, rows - sum(rejected.values()), rejected, {})
+            self._count_file(path, (rows if is_first else 0) - sum(rejected.values()), rejected, {})
 
     def close(self, total: int) -> Callable[[], None]:
         """Closes the parts, all of them written or under way.
