@@ -15,6 +15,7 @@ from transforms.file_versions import InputChanged
 from transforms.files import NotThere
 from transforms.halving import EveryRowFails
 from transforms.loading import ModelChanged
+from transforms.local_files import ReadFails
 from transforms.manifest import Unreadable
 from transforms.model import ModelError
 from transforms.object_fetch import StoreFails
@@ -45,6 +46,7 @@ _CODES: dict[type[Exception], int] = {
     InputChanged: CHANGED,
     LettersLost: FAILED,
     StoreFails: FAILED,
+    ReadFails: FAILED,
     TooManyRejects: OVER,
     ModelHangs: FAILED,
     ModelChanged: CHANGED,
@@ -55,9 +57,11 @@ _CODES: dict[type[Exception], int] = {
     MemoryError: FAILED,
 }
 _OURS = {kind.__name__ for kind in _CODES if kind.__module__ != "builtins"}
-_BY_NAME = {kind.__name__: code for kind, code in _CODES.items()} | {
-    name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)
-}
+_BY_NAME = (
+    {kind.__name__: code for kind, code in _CODES.items()}
+    | {"ArrowMemoryError": FAILED}
+    | {name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)}
+)
 _STEP = re.compile(r" \[while running '[^']*'\]$")
 _LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
 

@@ -17,6 +17,7 @@ from pipeline.mistakes import JobError
 from pipeline.yaml_text import quoted
 from transforms.compression import Damaged, RawStream, open_file
 from transforms.files import InputFile, format_of
+from transforms.local_files import is_of_the_system
 
 ROWS = 1000
 """Rows looked at, of the first files."""
@@ -206,6 +207,8 @@ def _parquet(path: str) -> FirstRows:
             file = pq.ParquetFile(stream)
             batch = next(file.iter_batches(ROWS), None)
         except pa.ArrowException as error:
+            if is_of_the_system(error):
+                raise
             raise JobError([f"{path} is not a Parquet file: {error}"]) from error
     return FirstRows([] if batch is None else batch.to_pylist(), tuple(file.schema_arrow.names))
 

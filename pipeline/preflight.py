@@ -23,6 +23,7 @@ from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files
 from transforms.infer import ModelCall
 from transforms.json_lines import MARKER
+from transforms.local_files import is_of_the_system
 from transforms.many import each
 from transforms.model import (
     ModelError,
@@ -42,6 +43,7 @@ from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
 
 _CHECKED_AT_ONCE = 16
+_NAMED = 20  # files that cannot be read; the others are counted
 _ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 
@@ -220,7 +222,7 @@ def _resolve_keep(
     for file in files:
         try:
             found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
-        except (UnusableFile, OSError):
+        except (UnusableFile, OSError):  # see `_check_files`
             continue
         if found is None:
             continue
@@ -290,19 +292,28 @@ def _function_problems(job: Job) -> list[str]:
 
 
 def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile | str | None]]:
-    """(path, what is wrong with the file; else its header, if it has one)."""
+    """(path, what is wrong with the file; else its header, if it has one).
+
+    Raises:
+      JobError: files that may not be read, or are gone since they were listed.
+    """
     module = format_module(read.format)
 
-    def check(file: InputFile) -> UnusableFile | str | None:
+    def check(file: InputFile) -> UnusableFile | OSError | str | None:
         try:
             return module.check(file.path, read, file.version)
         except UnusableFile as error:
             return error
         except OSError as error:
+            if is_of_the_system(error):
+                return error
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
     at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
-    return list(zip((f.path for f in files), each(check, files, at_once), strict=True))
+    checked = list(zip((f.path for f in files), each(check, files, at_once), strict=True))
+    if failed := [f"input.files: {path}: {e.strerror}" for path, e in checked if isinstance(e, OSError)]:
+        raise JobError([*failed[:_NAMED], *([f"and {len(failed) - _NAMED:,} more files"] if failed[_NAMED:] else [])])
+    return checked
 
 
 def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:

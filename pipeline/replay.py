@@ -94,7 +94,7 @@ class Parent:
             elif read.format == "csv" and self.now[path] is not None:
                 try:
                     text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
-                except (UnusableFile, OSError):
+                except UnusableFile:
                     continue
                 if text is not None:
                     found[path] = text

@@ -19,10 +19,11 @@ from transforms.feeds import groups
 from transforms.halving import EveryRowFails
 from transforms.infer import ModelCall, ServableHandler
 from transforms.loading import load_once
+from transforms.local_files import is_of_the_system
 from transforms.model import Servable, import_tensorflow
 from transforms.postprocess import postprocess
 from transforms.preprocess import Preparation, PreprocessError
-from transforms.read import UnusableFile, format_module
+from transforms.read import UnusableFile, format_module, read_range
 from transforms.splits import FileRange
 from transforms.validate import validate
 
@@ -114,10 +115,11 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
     module = format_module(settings.format)
     for file in prepared.files:
         try:
-            for chunk in module.read(FileRange(file.path, file.size, version=file.version), settings):
+            for chunk in read_range(module, FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
-        except (UnusableFile, OSError):
-            continue
+        except (UnusableFile, OSError) as error:
+            if is_of_the_system(error):
+                raise
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipeline.standing import Changed
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
+from transforms.local_files import ReadFails
 from transforms.plan import split_files
 from transforms.read import ReadSettings, read_split
 from transforms.run_folder import RunFolder, read_plan, read_shard, write_plan
@@ -182,7 +183,7 @@ def test_a_file_cut_short_is_no_unreadable_stretch(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["a folder", "a loop of links"])
-def test_what_cannot_be_read_and_has_not_changed_is_an_unreadable_stretch(tmp_path, broken):
+def test_what_cannot_be_read_and_has_not_changed_fails_the_split(tmp_path, broken):
     path = tmp_path / "rows.csv"
     path.mkdir()
     stat = path.stat()
@@ -190,9 +191,9 @@ def test_what_cannot_be_read_and_has_not_changed_is_an_unreadable_stretch(tmp_pa
     if broken == "a loop of links":
         path.rmdir()
         path.symlink_to(path)  # it cannot even be looked at
-    *blocks, last = read_split(Split(0, (FileRange(str(path), 1, version=version),)), settings("csv"), "a")
-    (rejected,) = [r for b in blocks for r in b.rejected.to_pylist()]
-    assert rejected["reason"] == "unreadable" and rejected["rows"] is None and last.total == 0
+    said = {"a folder": "Is a directory", "a loop of links": "Too many levels of symbolic links"}[broken]
+    with pytest.raises(ReadFails, match=f"{path}: {said}"):
+        list(read_split(Split(0, (FileRange(str(path), 1, version=version),)), settings("csv"), "a"))
 
 
 @every_change

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import zstandard
 
+from transforms.local_files import LocalFile
 from transforms.object_reads import ObjectFile
 from transforms.objects import is_object
 
@@ -42,9 +43,9 @@ def open_file(path: str, version: str | None = None) -> BinaryIO:
 
     Raises:
       OSError: the file cannot be opened.
-      StoreFails: a store does not answer.
+      ReadFails, StoreFails: the system, or a store, does not give it. So do the reads of what is returned.
     """
-    return ObjectFile(path, version) if is_object(path) else open(path, "rb", buffering=0)
+    return ObjectFile(path, version) if is_object(path) else LocalFile(path)
 
 
 def compression_of(path: str, version: str | None = None) -> str | None:
@@ -116,7 +117,7 @@ class RawStream:
 
         Raises:
           Damaged: see there.
-          OSError: the file cannot be read.
+          ReadFails, StoreFails, MemoryError: nothing that the file is at fault for.
         """
         if self._members is not None:
             return self._read_members(n)
@@ -270,6 +271,8 @@ class _Members:
         try:
             data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
         except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
+            if _is_short_of_memory(error):
+                raise MemoryError(f"the {self._kind} decompressor: {error}") from error
             raise Damaged(f"the {self._kind} stream is damaged near byte {self.taken}: {error}", True) from error
         rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
         if rest:
@@ -279,3 +282,10 @@ class _Members:
         if member.eof:
             self._member = None
         return data
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether a decompressor says that the machine has too little memory, which is not damage. The zstd error for a
+    window over `_ZSTD_WINDOW` is another one."""
+    text = str(error)
+    return text.startswith("Error -4 ") or "Allocation error" in text

@@ -10,8 +10,8 @@ for it (`transforms.object_reads`), so what was read is of that version, and nob
 from __future__ import annotations
 
 import datetime
-import os
 
+from transforms.local_files import status_of
 from transforms.objects import ObjectPath, is_object, store_of
 
 READ_IT_ANEW = "put it back as it was and run the same command, or add --restart to read it as it is now"
@@ -43,7 +43,7 @@ def check_unchanged(path: str, version: str | None, remedy: str = READ_IT_ANEW) 
 
     Raises:
       InputChanged: it is another, or gone.
-      OSError: it cannot be looked at.
+      OSError, ReadFails: it cannot be looked at.
     """
     if version is None:
         return
@@ -57,7 +57,7 @@ def check_unchanged(path: str, version: str | None, remedy: str = READ_IT_ANEW) 
 
 def _file_now(path: str) -> str | None:
     try:
-        stat = os.stat(path)
+        stat = status_of(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return version_of(stat.st_size, stat.st_mtime_ns, stat.st_ino)

@@ -6,17 +6,17 @@ A pattern is of local files, or of objects in a store; the rules are the same (`
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transforms.file_versions import change, version_of
-from transforms.names import near_miss
-from transforms.object_patterns import matching_objects
+from transforms.local_files import status_of
+from transforms.local_patterns import Listing
+from transforms.object_patterns import is_matched, matching_objects, object_at
 from transforms.objects import is_object
-from transforms.patterns import MAGIC, NoFiles, is_hidden
+from transforms.patterns import NoFiles
 
 FORMAT_SUFFIXES = {
     ".csv": "csv",
@@ -56,31 +56,49 @@ class InputFile:
         return version_of(self.size, self.mtime_ns, self.inode, self.object_version)
 
 
-def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
+def list_files(
+    patterns: Sequence[str], outputs: Sequence[str] = (), folders: list[str] | None = None
+) -> tuple[list[InputFile], list[str]]:
     """The files that the patterns match, each once, in order of name; and what is wrong with the
     patterns, a sentence each. Names that begin with `_` or `.` are passed over unless named outright.
 
+    Args:
+      outputs: paths of files that the job is going to write, local ones with links resolved; a pattern that would
+        match one is a problem.
+      folders: gets the folders that match, which are passed over.
+
     Raises:
-      StoreFails: a store does not answer.
+      ReadFails, StoreFails: the system, or a store, does not answer.
     """
     found: dict[str, InputFile] = {}
     problems = []
-    real = _RealPaths()
+    folders = [] if folders is None else folders
     for pattern in patterns:
         try:
             if is_object(pattern):
-                for object_ in matching_objects(pattern):
-                    path = str(object_.path)
-                    found.setdefault(path, InputFile(path, object_.size, object_version=object_.version))
-                continue
-            for path in _matches(pattern):
-                stat = os.stat(path)
-                # Two spellings of one path are one file: no row is scored twice.
-                found.setdefault(real(path), InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                matched = [
+                    InputFile(str(o.path), o.size, object_version=o.version) for o in matching_objects(pattern, folders)
+                ]
+                found |= {file.path: file for file in matched if file.path not in found}
+                own = next((path for path in outputs if is_object(path) and is_matched(path, pattern)), None)
+            else:
+                listing = Listing(pattern, [path for path in outputs if not is_object(path)])
+                for file in listing.files:
+                    # Two spellings of one path are one file: no row is scored twice.
+                    stat = file.stat
+                    found.setdefault(file.real, InputFile(file.path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                problems += [f"input.files: {problem}" for problem in listing.problems]
+                folders += listing.folders
+                own = listing.own
+            if own is not None:
+                problems.append(
+                    f"input.files: {pattern} would match what this job itself writes ({own}), and a second run would "
+                    "read it: write elsewhere, or use a narrower pattern"
+                )
         except NoFiles as error:
             problems.append(NotThere(f"input.files: {error}"))
         except OSError as error:
-            problems.append(f"input.files: {pattern}: {error.strerror}")
+            problems.append(f"input.files: {error.filename or pattern}: {error.strerror}")
     for file in found.values():
         if (shown := os.fsencode(file.path).decode(errors="backslashreplace")) != file.path:
             problems.append(f"input.files: {shown}: the name is not UTF-8: give the file another")
@@ -89,23 +107,29 @@ def list_files(patterns: Sequence[str]) -> tuple[list[InputFile], list[str]]:
     return sorted(found.values(), key=lambda f: f.path), problems
 
 
+<<<<<<< HEAD
 class NotThere(str):
     """A problem that goes away by itself once files arrive: nothing matches a pattern (yet)."""
 
 
 class _RealPaths:
     """`os.path.realpath`, which looks at every folder on the way: of many files in one folder at these once."""
+=======
+def look_at_file(path: str) -> InputFile | None:
+    """A file, or an object, as it is now; None where there is none.
+>>>>>>> e60fbc8 (A failing read, stat or listing is tried again and then fails the run: it costs no row, and nothing that matches is left out)
 
-    def __init__(self):
-        self._folders: dict[str, str] = {}
-
-    def __call__(self, path: str) -> str:
-        if os.path.islink(path):
-            return os.path.realpath(path)
-        folder, name = os.path.split(path)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        return os.path.join(self._folders[folder], name)
+    Raises:
+      OSError, ReadFails, StoreFails: it cannot be looked at.
+    """
+    if is_object(path):
+        info = object_at(path)
+        return None if info is None else InputFile(path, info.size, object_version=info.version)
+    try:
+        stat = status_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return InputFile(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> str:
@@ -126,37 +150,6 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
             said.append(f"{path}: {change(old[path], new[path])}")
     more = [f"and {len(said) - _NAMED:,} more"] if len(said) > _NAMED else []
     return "; ".join(said[:_NAMED] + more)
-
-
-def _matches(pattern: str) -> list[str]:
-    if os.path.isfile(pattern):
-        return [pattern]  # also a name with * or [ in it, named outright
-    if os.path.isdir(pattern):
-        pattern = os.path.join(pattern, "*")
-    elif not MAGIC.search(pattern):
-        folder, name = os.path.split(pattern)
-        hint = (
-            near_miss(name, os.listdir(folder or "."))
-            if os.path.isdir(folder or ".")
-            else f"; there is no folder {folder!r}"
-        )
-        raise NoFiles(f"{pattern} does not exist{hint}")
-    fixed = len(_fixed_part(pattern))
-    paths = [
-        p
-        for p in glob.iglob(pattern, recursive=True)
-        if os.path.isfile(p) and not is_hidden(p[fixed:], pattern[fixed:])
-    ]
-    if not paths:
-        skipped = " (names that begin with _ or . are passed over)" if glob.glob(pattern) else ""
-        raise NoFiles(f"no file matches {pattern}{skipped}; relative patterns start at {os.getcwd()}")
-    return paths
-
-
-def _fixed_part(pattern: str) -> str:
-    """The folders before the first that is a pattern."""
-    before = pattern[: MAGIC.search(pattern).start()]
-    return before[: before.rfind(os.sep) + 1]
 
 
 def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:

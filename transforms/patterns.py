@@ -16,8 +16,12 @@ class NoFiles(ValueError):
 
 def is_hidden(path: str, pattern: str) -> bool:
     """Whether a part of the path begins with _ or . and the pattern does not say so itself."""
-    asked = [p for p in pattern.split("/") if p[:1] in "_."]
-    return any(part[:1] in ("_", ".") for part in path.split("/")) and not asked
+    return bool(hidden_parts(path)) and not hidden_parts(pattern)
+
+
+def hidden_parts(path: str) -> list[str]:
+    """The parts of a path, or of a pattern, that begin with _ or ."""
+    return [part for part in path.split("/") if part.startswith(("_", "."))]
 
 
 def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:

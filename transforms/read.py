@@ -10,7 +10,8 @@ A format is one module `read_FORMAT.py` with three functions:
                                         the ranges that can be read independently of each other,
                                         each with the number of its first row
     read(range, settings) -> Iterator[Chunk]
-                                        the rows of one range, in order, in bounded chunks
+                                        the rows of one range, in order, in bounded chunks; the same chunks
+                                        when it is called again (see `read_range`)
 
 A version is that of `transforms.file_versions`; of an object it is the one that is read.
 """
@@ -23,7 +24,7 @@ import importlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged, check_unless_asked_for
+from transforms.local_files import WAITS_S, ReadFails, fails, is_of_the_system, may_pass
 from transforms.object_fetch import StoreFails
 from transforms.object_held import Ahead
+from transforms.objects import is_object
 from transforms.payload import Origin
 from transforms.small_files import Together
 from transforms.sources import Source
@@ -160,8 +163,8 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     """Reads one split: its rows in blocks, then an empty block that holds the total.
 
     Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
-    range is begun, and before the total is given, without which nothing of a split counts. StoreFails where a store
-    does not give an object: that is no fault of its rows.
+    range is begun, and before the total is given, without which nothing of a split counts. StoreFails, ReadFails where
+    a store, or the system, does not give a file's bytes: that is no fault of its rows.
     """
     seq = total = 0
     started = time.time()
@@ -201,10 +204,10 @@ def _chunks(
     try:
         check_unless_asked_for(range_.path, range_.version)
         begun[range_.path] = range_.version
-        for chunk in module.read(range_, settings):
+        for chunk in read_range(module, range_, settings):
             yield chunk
-            first_row += chunk.rows.num_rows + known_rows(chunk.rejected)
-    except (InputChanged, StoreFails):
+            first_row += _count(chunk)
+    except (InputChanged, StoreFails, ReadFails):
         raise
     except Exception as error:
         # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
@@ -214,11 +217,50 @@ def _chunks(
             # One dead letter a file: the other ranges of it stay silent.
             if range_.index == 0:
                 yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError) and not is_of_the_system(error):
             message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
             yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+        elif isinstance(error, OSError):
+            raise fails(range_.path, error, 1) from error
         else:
             raise
+
+
+def read_range(
+    module: ModuleType, range_: FileRange, settings: ReadSettings, waits_s: Sequence[float] = WAITS_S
+) -> Iterator[Chunk]:
+    """The chunks of a range, as the format's reader gives them. After an error of the moment the range is read anew,
+    and the chunks that were given out already are passed over.
+
+    Args:
+      waits_s: seconds to wait before each further try.
+
+    Raises:
+      ReadFails: the error did not pass, or the file gave other rows when it was read anew.
+      Exception: as the reader.
+    """
+    given: list[int] = []
+    tries = 0
+    while True:
+        try:
+            for number, chunk in enumerate(module.read(range_, settings)):
+                if number >= len(given):
+                    given.append(_count(chunk))
+                    yield chunk
+                elif given[number] != _count(chunk):
+                    raise ReadFails(f"{range_.path}: it gave other rows when it was read anew after an error")
+            return
+        except (OSError, MemoryError) as error:
+            if not may_pass(error) or (isinstance(error, OSError) and is_object(range_.path)):
+                raise
+            if tries == len(waits_s):
+                raise fails(range_.path, error, tries + 1) from error
+        time.sleep(waits_s[tries])
+        tries += 1
+
+
+def _count(chunk: Chunk) -> int:
+    return chunk.rows.num_rows + known_rows(chunk.rejected)
 
 
 def empty_rows(settings: ReadSettings) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from typing import Any
 
 from transforms.compression import open_file
 from transforms.csv_header import header_of
-from transforms.files import InputFile, list_files
+from transforms.files import InputFile, look_at_file
 from transforms.letters import Letter, Replay, parse_letters, refused_again
 from transforms.manifest import read_failed, read_manifest
 from transforms.read import Chunk, ReadSettings, UnusableFile
@@ -97,9 +97,13 @@ def runs_on_record(output: str) -> list[dict[str, Any]]:
 
 
 def as_it_is(path: str) -> dict[str, Any] | None:
-    """What tells a file from a changed one, as `transforms.files.InputFile` has it; None where it is gone."""
-    found, _ = list_files([path])
-    return dataclasses.asdict(found[0]) if len(found) == 1 and found[0].path == path else None
+    """What tells a file from a changed one, as `transforms.files.InputFile` has it; None where it is gone.
+
+    Raises:
+      OSError, ReadFails, StoreFails: it cannot be looked at, so nobody knows.
+    """
+    found = look_at_file(path)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _replayed(
@@ -130,7 +134,7 @@ def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None,
     if file["header"] is None and now is not None and _is_same(file, now):
         try:
             found = header_of(source, settings, InputFile(**now).version)
-        except (UnusableFile, OSError):
+        except UnusableFile:
             return None
         return None if found is None else found.text
     return file["header"]

@@ -18,6 +18,7 @@ from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
 from transforms.compression import SMALL_BYTES, open_file
 from transforms.contract import Column
 from transforms.convert import carry, convert, faults_column, fits
+from transforms.local_files import is_of_the_system, retried
 from transforms.names import near_miss
 from transforms.object_reads import ObjectFile
 from transforms.objects import is_object
@@ -34,7 +35,7 @@ _READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""
 
 _DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-"""What pyarrow raises on damaged files."""
+"""What pyarrow raises on damaged files; see `_raise_unless_damage`."""
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
@@ -118,12 +119,15 @@ def _open(
     """A Parquet file, and the object that it is, where it is one; raises UnusableFile for a broken footer."""
     with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
-            file = pq.ParquetFile(
-                path if source is None else source,
-                metadata=metadata,
-                page_checksum_verification=True,
-                pre_buffer=False,
-                buffer_size=_READ_AHEAD_BYTES,
+            file = retried(
+                path,
+                lambda: pq.ParquetFile(
+                    path if source is None else source,
+                    metadata=metadata,
+                    page_checksum_verification=True,
+                    pre_buffer=False,
+                    buffer_size=_READ_AHEAD_BYTES,
+                ),
             )
         except _DAMAGE as error:
             _raise_unless_damage(error)
@@ -148,8 +152,7 @@ def _without_view(field: pa.Field) -> pa.Field:
 
 
 def _raise_unless_damage(error: Exception) -> None:
-    """pyarrow raises OSError for damage too, then without a number."""
-    if isinstance(error, OSError) and error.errno:
+    if is_of_the_system(error):
         raise error
 
 
@@ -166,6 +169,7 @@ def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
     try:
         schema = file.schema_arrow
     except _DAMAGE as error:
+        _raise_unless_damage(error)
         raise UnusableFile("unreadable", f"its schema cannot be read: {_first_line(error)}") from error
     names, contract = schema.names, settings.contract_columns
     kept = settings.kept_undeclared
@@ -212,6 +216,7 @@ def _groups(file: pq.ParquetFile, used: set[str]) -> tuple[list[int], list[int]]
             counts.append(group.num_rows)
             sizes.append(sum(c.total_compressed_size for c in chunks if _is_used(c.path_in_schema, used)))
     except _DAMAGE as error:
+        _raise_unless_damage(error)
         raise UnusableFile("unreadable", f"its footer is damaged: {_first_line(error)}") from error
     if any(n < 0 for n in counts + sizes) or sum(counts) != file.metadata.num_rows:
         raise UnusableFile("unreadable", "its footer is damaged: the row counts contradict each other")

@@ -13,7 +13,8 @@ import pyarrow as pa
 from transforms.block import ROW, filter_rows, stretch
 from transforms.files import InputFile
 from transforms.letters import Letter, missing_again
-from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows, format_module
+from transforms.local_files import is_of_the_system
+from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows, format_module, read_range
 from transforms.splits import FileRange
 
 _RANGE_BYTES = 8 << 20
@@ -66,7 +67,7 @@ class _Search:
     def read(self, range_: FileRange) -> Iterator[Chunk]:
         row = range_.first_row
         try:
-            for chunk in format_module(self._settings.format).read(range_, self._settings):
+            for chunk in read_range(format_module(self._settings.format), range_, self._settings):
                 row = max(row, _last(chunk) + 1)
                 picked = self._pick(chunk)
                 if picked.rows.num_rows or picked.rejected.num_rows:
@@ -74,6 +75,8 @@ class _Search:
                 if self._rest is None and self._found.all():
                     return
         except OSError as error:
+            if is_of_the_system(error):
+                raise
             if self._rest is not None:
                 message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
                 yield self._stretch(row, "unreadable", message)
