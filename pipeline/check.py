@@ -11,7 +11,8 @@ from rich.table import Table
 from pipeline.job import Job
 from pipeline.memory import check_fits, process_bytes
 from pipeline.mistakes import JobError
-from pipeline.preflight import Prepared, check_room, prepare
+from pipeline.output_place import check_room
+from pipeline.preflight import Prepared, prepare
 from pipeline.rate import measure
 from pipeline.standing import Standing
 from pipeline.summary import print_rows

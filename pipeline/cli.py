@@ -101,13 +101,16 @@ def init(
     from pipeline.draft import draft_job
     from pipeline.first_rows import Known
     from pipeline.mistakes import JobError
-    from transforms.files import list_files
+    from transforms.files import list_files, told_folders
 
     if output != "-" and Path(output).exists() and not force:
         raise JobError([f"{output} exists: name another with -o, or add --force"])
-    _, problems = list_files(data)
+    folders: list[str] = []
+    _, problems = list_files(data, folders=folders)
     if problems:
         raise JobError([p.replace("input.files", "--data") for p in problems])
+    if folders:
+        print(told_folders(folders).replace("input.files", "--data"), file=sys.stderr)
     text = draft_job(model, data, version, signature, Known(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))

@@ -20,7 +20,8 @@ from pipeline.elsewhere import forget_if_over, note, others_at_work, problems_of
 from pipeline.job import Job
 from pipeline.memory import check_fits
 from pipeline.mistakes import JobError
-from pipeline.preflight import check_room, fingerprint, prepare
+from pipeline.output_place import check_room
+from pipeline.preflight import fingerprint, prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
+import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,11 +14,12 @@ import pyarrow as pa
 from pipeline.build import Steps
 from pipeline.job import Job
 from pipeline.mistakes import JobError
+from pipeline.output_place import output_problems, own_files
 from pipeline.replay import Parent
 from runners.settings import EngineSettings
 from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
 from transforms.contract import Contract
-from transforms.files import InputFile, format_of, list_files
+from transforms.files import InputFile, format_of, list_files, told_folders
 from transforms.infer import ModelCall
 from transforms.json_lines import MARKER
 from transforms.local_files import is_of_the_system
@@ -35,16 +34,16 @@ from transforms.model import (
     unsupported,
 )
 from transforms.model_copies import hashed_model, model_bytes, named
-from transforms.objects import AT_ONCE, ObjectPath, check_store, is_object
+from transforms.objects import AT_ONCE, is_object
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
-from transforms.run_folder import STAGING
 from transforms.serialize import RECORD
+
+log = logging.getLogger(__name__)
 
 _CHECKED_AT_ONCE = 16
 _NAMED = 20  # files that cannot be read; the others are counted
-_ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +85,13 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     Raises:
       JobError: with every problem found.
     """
-    files, problems = list_files(job.input.files) if parent is None else (parent.letters, [])
+    folders: list[str] = []
+    if parent is None:
+        files, problems = list_files(job.input.files, own_files(job), folders)
+    else:
+        files, problems = parent.letters, []
+    if folders:
+        log.warning("%s", told_folders(folders))
     problems = [*known, *problems]
     format_ = job.input.format
     if format_ is None and files:
@@ -94,7 +99,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         problems += [why] if format_ is None else []
     version, signature, model_hash, model_problems = _model(job)
     problems += model_problems
-    problems += _output_problems(job, files if parent is None else [*files, *parent.standing])
+    problems += output_problems(job, files if parent is None else [*files, *parent.standing])
     problems += _function_problems(job)
     if format_ == "csv":
         problems += [
@@ -229,56 +234,6 @@ def _resolve_keep(
         keep = tuple(found) if keep is None else keep
         return keep, {n: t for n, t in found.items() if n in keep and n not in job.columns}, []
     return keep or (), {}, []
-
-
-def _output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
-    path = job.output.path
-    if is_object(path):
-        return _store_problems(path, files)
-    standing = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
-    if not standing.is_dir():
-        return [f"output.path: {standing} is a file, expected a folder"]
-    if not os.access(standing, os.W_OK | os.X_OK):
-        return [f"output.path: {standing} may not be written by this user"]
-    folders = {os.path.dirname(f.path): f.path for f in reversed(files)}  # one look a folder, not a file
-    inside = [one for folder, one in folders.items() if _is_within(folder, path)]
-    if inside:
-        return [f"output.path: {path} holds input files ({min(inside)}): write elsewhere"]
-    return []
-
-
-def check_room(prepared: Prepared) -> None:
-    """Makes sure that a run that begins anew has room. One that is finished, or goes on, needs less, or none.
-
-    Raises JobError.
-    """
-    if is_object(prepared.job.output.path):
-        return
-    path = Path(prepared.job.output.path).absolute()
-    standing = next(p for p in (path, *path.parents) if p.exists())
-    free, needed = shutil.disk_usage(standing).free, prepared.bytes // _ROOM
-    if free < needed:
-        raise JobError([f"output.path: {free / 1e6:,.1f} MB are free, and about {needed / 1e6:,.1f} MB are needed"])
-
-
-def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
-    """What is wrong with an output in a store; found by writing a small object there, and removing it."""
-    try:
-        folder = ObjectPath.parse(path)
-    except ValueError as error:
-        return [f"output.path: {error}"]
-    if inside := [f.path for f in files if f.path.startswith(f"{folder}/")]:
-        return [f"output.path: {path} holds input files ({inside[0]}): write elsewhere"]
-    try:
-        check_store(folder / STAGING)
-    except OSError as error:
-        return [f"output.path: {error.filename or path}: {error.strerror or error}"]
-    return []
-
-
-def _is_within(folder: str, output: str) -> bool:
-    within = Path(os.path.abspath(folder))
-    return Path(os.path.abspath(output)) in (within, *within.parents)
 
 
 def _function_problems(job: Job) -> list[str]:

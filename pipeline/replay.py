@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.job import Job, parse_job, set_key
 from pipeline.mistakes import JobError
 from transforms import storage
-from transforms.files import InputFile, format_of, list_files
+from transforms.files import InputFile, format_of, look_at_file
 from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.manifest import DONE
 from transforms.names import near_miss
@@ -169,14 +169,13 @@ def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> 
     found, problems = [], []
     for part in parts:
         path = str(storage.at(output) / part["path"])
-        listed, _ = list_files([path])
-        if not listed:
+        listed = look_at_file(path)
+        if listed is None:
             problems.append(f"{path}: the dead letters of run {run} are not there any more: restore the file")
-        elif listed[0].size != part["bytes"]:
-            problems.append(
-                f"{path}: found {listed[0].size} bytes, and run {run} wrote {part['bytes']}: restore the file"
-            )
-        found += listed
+            continue
+        if listed.size != part["bytes"]:
+            problems.append(f"{path}: found {listed.size} bytes, and run {run} wrote {part['bytes']}: restore the file")
+        found.append(listed)
     if problems:
         raise JobError(problems)
     return found

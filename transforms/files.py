@@ -107,17 +107,19 @@ def list_files(
     return sorted(found.values(), key=lambda f: f.path), problems
 
 
-<<<<<<< HEAD
+def told_folders(folders: Sequence[str]) -> str:
+    """A sentence about folders that patterns match, for a log."""
+    shown = ", ".join(sorted(folders)[:_NAMED])
+    more = f" and {len(folders) - _NAMED:,} more" if len(folders) > _NAMED else ""
+    return f"input.files: folders that match are not looked into ({shown}{more}): ** in a pattern takes what is in them"
+
+
 class NotThere(str):
     """A problem that goes away by itself once files arrive: nothing matches a pattern (yet)."""
 
 
-class _RealPaths:
-    """`os.path.realpath`, which looks at every folder on the way: of many files in one folder at these once."""
-=======
 def look_at_file(path: str) -> InputFile | None:
     """A file, or an object, as it is now; None where there is none.
->>>>>>> e60fbc8 (A failing read, stat or listing is tried again and then fails the run: it costs no row, and nothing that matches is left out)
 
     Raises:
       OSError, ReadFails, StoreFails: it cannot be looked at.

@@ -1,0 +1,73 @@
+"""What the protocol asks of a local file system, tried on one small file before a run costs anything."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from transforms.disk import disk
+from transforms.local_storage import TEMPORARY
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
+    """Tries to write a file, to lock it, and to give it a second name in each target folder; all is removed again.
+
+    A full disk is not a problem here: a finished run needs no room.
+
+    Args:
+      source: a folder that is there, where parts are written first.
+      targets: folders that are there, where parts get their final names.
+
+    Returns:
+      a sentence for each thing that does not work, with the folder.
+    """
+    name = f".probe.{secrets.token_hex(6)}{TEMPORARY}"
+    try:
+        descriptor = disk().open(source / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    except OSError as error:
+        return [] if error.errno in _FULL else [f"{source}: no file can be made there: {error.strerror}"]
+    found = []
+    try:
+        disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        found.append(f"{source}: its file system has no locks ({error.strerror}), which a run needs: {_ELSEWHERE}")
+    finally:
+        disk().close(descriptor)
+    for target in targets:
+        second = target / f".probe.{secrets.token_hex(6)}{TEMPORARY}"
+        try:
+            disk().link(source / name, second)
+        except OSError as error:
+            if error.errno not in _FULL:
+                found.append(_why_no_link(source, target, error))
+        else:
+            _remove(second)
+    _remove(source / name)
+    return found
+
+
+_ELSEWHERE = "write to another file system, or to gs:// or s3://"
+
+
+def _why_no_link(source: Path, target: Path, error: OSError) -> str:
+    if error.errno == errno.EXDEV:
+        return (
+            f"{target} is on another file system than {source}: parts get their final names there by hard links, so "
+            "all of the output folder must be on one; remove the mount or the link"
+        )
+    return (
+        f"{target}: its file system makes no hard links ({error.strerror}), by which parts get their final names: "
+        f"{_ELSEWHERE}"
+    )
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # `clean` removes what is left
+        disk().unlink(path)
