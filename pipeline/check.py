@@ -39,14 +39,13 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     standing = Standing.of(job.output.path)
     if standing.manifest is None and standing.current is None:
         check_room(prepared)
-    signature = prepared.steps.call.signature
     console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
     console.print(
         f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, "
         f"sha256 {prepared.model_hash[:12]})",
         soft_wrap=True,
     )
-    console.print(f"        {escape(signature.describe())}", soft_wrap=True)
+    console.print(f"        {escape(prepared.signature.describe())}", soft_wrap=True)
     _print_engine(job, prepared, engine, console)
     servable = load(prepared)
     trial = try_rows(prepared, servable)

@@ -13,7 +13,7 @@ from pipeline.mistakes import JobError, sentences
 from runners.settings import EngineSettings
 from transforms.contract import Column, Contract, Strict
 from transforms.inputs import Input
-from transforms.postprocess import Output
+from transforms.outputs import Output
 from transforms.units import parse_bytes, parse_seconds, parse_share
 from transforms.verdict import Budget
 

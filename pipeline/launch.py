@@ -21,7 +21,7 @@ from pipeline.job import Job
 from pipeline.memory import check_fits
 from pipeline.mistakes import JobError
 from pipeline.output_place import check_room
-from pipeline.preflight import fingerprint, prepare
+from pipeline.preflight import prepare
 from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
@@ -84,7 +84,7 @@ def run(
             problems += problems_of_discarding(RunFolder(output, standing.current["run"]))
         prepared = prepare(job, parent, problems)
         check_fits(prepared, engine)
-        print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+        print_ = prepared.fingerprint()
         if parent is not None:
             print_["parent"] = parent.fingerprint()
         if replace_if_changed:

@@ -17,7 +17,7 @@ from pipeline.mistakes import JobError
 from pipeline.output_place import output_problems, own_files
 from pipeline.replay import Parent
 from runners.settings import EngineSettings
-from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
+from transforms.bind import bind_inputs
 from transforms.contract import Contract
 from transforms.files import InputFile, format_of, list_files, told_folders
 from transforms.infer import ModelCall
@@ -35,6 +35,7 @@ from transforms.model import (
 )
 from transforms.model_copies import hashed_model, model_bytes, named
 from transforms.objects import AT_ONCE, is_object
+from transforms.outputs import bind_outputs, reshaped, signature_as_written, wanted_outputs
 from transforms.postprocess import OutputPlan
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
 from transforms.read import ReadSettings, UnusableFile, format_module
@@ -55,6 +56,7 @@ class Prepared:
       files: what it reads.
       model: the SavedModel folder.
       model_hash: SHA-256 of it.
+      signature: the model's own. The steps have it with the outputs as they are written.
       steps: the chain, with the model's batch not yet chosen.
       unusable: (path, reason) of the files that a header or footer shows to be of no use.
       headers: of the files that have one, by path.
@@ -65,6 +67,7 @@ class Prepared:
     files: Sequence[InputFile]
     model: Version
     model_hash: str
+    signature: Signature
     steps: Steps
     unusable: Sequence[tuple[str, UnusableFile]]
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -73,6 +76,11 @@ class Prepared:
     @property
     def bytes(self) -> int:
         return sum(f.size for f in self.files)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `fingerprint`."""
+        other = reshaped(self.steps.outputs.outputs, self.signature)
+        return fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
 
 
 def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
@@ -146,9 +154,10 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
+    written = signature_as_written(wanted, signature)
     call = ModelCall(
         path=version.path,
-        signature=signature,
+        signature=written,
         outputs=tuple(wanted),
         pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
         intra_op_threads=_op_threads(job.engine),
@@ -156,7 +165,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         deadline_s=job.model.deadline,
         proven=parent is not None and parent.has_proven(model_hash),
     )
-    outputs = OutputPlan(fields, job.output.position, wanted, dict(signature.outputs))
+    outputs = OutputPlan(fields, job.output.position, wanted, dict(written.outputs))
     if job.output.format == "jsonl" and job.output.not_finite == "null":
         names = outputs.schema.names
         if met := [n for n in names if n.endswith(MARKER) and n.removesuffix(MARKER) in names]:
@@ -168,7 +177,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
     unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
-    return Prepared(job, files, version, model_hash, steps, unusable, headers, parent)
+    return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, parent)
 
 
 def _op_threads(engine: EngineSettings) -> int:
@@ -224,6 +233,7 @@ def _resolve_keep(
         return (), {}, [f"output.keep: all cannot be known of {read.format}: name the columns"]
     if not hasattr(module, "columns_of"):
         return keep, {}, []
+    types: dict[str, pa.DataType] = {}
     for file in files:
         try:
             found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
@@ -232,8 +242,12 @@ def _resolve_keep(
         if found is None:
             continue
         keep = tuple(found) if keep is None else keep
-        return keep, {n: t for n, t in found.items() if n in keep and n not in job.columns}, []
-    return keep or (), {}, []
+        types |= {n: t for n, t in found.items() if n in keep and n not in job.columns and n not in types}
+        if not (untyped := [n for n, t in types.items() if pa.types.is_null(t)]):
+            break
+        for name in untyped:  # no row of the file has a value: the next one tells the type
+            del types[name]
+    return keep or (), types, []
 
 
 def _function_problems(job: Job) -> list[str]:
@@ -271,10 +285,17 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
     return checked
 
 
-def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature: str) -> dict[str, str]:
+def fingerprint(
+    job: Job, files: Sequence[InputFile], model_hash: str, signature: str, reshaped: Sequence[str] = ()
+) -> dict[str, str]:
     """What makes this job this one, as hashes of its pieces: what a change of any is called by.
     Budget, threads and runner are not among them: they change no result. Settings left at their defaults are left
-    out, so that a setting that is new in a later version makes no other job."""
+    out, so that a setting that is new in a later version makes no other job.
+
+    Args:
+      reshaped: outputs that are not written in the signature's shape (see `transforms.outputs.reshaped`). Runs of
+        versions that wrote them as they are must not be continued.
+    """
     rules: Contract = job.contract
     pieces: dict[str, Any] = {
         "input files": [tuple(vars(f).values()) for f in files],
@@ -291,6 +312,7 @@ def fingerprint(job: Job, files: Sequence[InputFile], model_hash: str, signature
         "outputs": [
             {n: o.model_dump(mode="json", exclude_defaults=True) for n, o in job.outputs.items()},
             job.output.model_dump(mode="json", exclude={"path"}, exclude_defaults=True),
+            *([list(reshaped)] if reshaped else []),
         ],
         "payload": job.rejects.payload,
     }

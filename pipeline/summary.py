@@ -61,6 +61,8 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
     for name, rows in manifest["not_finite_outputs"].items():
         table.add_row(f"{escape(name)} not finite", f"{rows:,}", "predictions with NaN or infinity")
+    for name, rows in manifest.get("not_probabilities", {}).items():
+        table.add_row(f"{escape(name)} outside of 0..1", f"{rows:,}", "no probabilities: is the meaning logits?")
     console.print(table)
     timings, engine = manifest["timings"], manifest["engine"]
     if timings["rows_per_s"] and not outcome.already:

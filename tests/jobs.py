@@ -19,7 +19,7 @@ from apache_beam.runners.runner import PipelineResult
 from pipeline.begin import pinned, plan_run
 from pipeline.build import Steps
 from pipeline.job import Job, parse_job
-from pipeline.preflight import fingerprint, prepare
+from pipeline.preflight import prepare
 from pipeline.trial import load
 from runners.local import Local
 from runners.settings import EngineSettings
@@ -92,7 +92,7 @@ class Planned:
 
 def plan(job_: Job) -> Planned:
     prepared = prepare(job_)
-    print_ = fingerprint(job_, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+    print_ = prepared.fingerprint()
     folder = plan_run(prepared, print_, load(prepared))
     steps = pinned(prepared, read_plan(folder))
     write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)

@@ -358,6 +358,54 @@ def nan_out(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
 
 
+def complex_output(folder: Path) -> Path:
+    """X float32[?, 3] -> y, the same; and c complex64[?, 3]."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.identity(x), "c": tf.complex(x, -x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
+
+
+OUTPUT_SHAPES = {"": [], "_1": [1], "_3": [3], "_3x1": [3, 1], "_1x2": [1, 2], "_0": [0], "_open": [2, 3], "_any": [2]}
+"""Shapes of one row of the outputs of `outputs_of_any_kind`, by what their names end in. Of `_open` the signature tells
+the rank alone, of `_any` nothing."""
+
+OUTPUT_DTYPES = (
+    *("float16", "bfloat16", "float32", "float64", "int8", "uint8", "uint16", "uint32", "int64", "uint64", "bool"),
+    *("string", "complex64", "qint8", "quint8", "float8_e5m2"),
+)
+
+
+def outputs_of_any_kind(folder: Path) -> Path:
+    """X float32[?] -> DTYPE + suffix, for each of OUTPUT_DTYPES and OUTPUT_SHAPES: x in every value, as that dtype;
+    true for booleans where it is not 0; for strings the byte of its value."""
+    tf = import_tensorflow()
+
+    def call(x):
+        made = {}
+        for suffix, shape in OUTPUT_SHAPES.items():
+            value = tf.reshape(x, [-1, *[1] * len(shape)])
+            value = tf.broadcast_to(value, [tf.shape(x)[0], *shape])
+            value = tf.ensure_shape(value, [None, *shape])
+            for dtype in OUTPUT_DTYPES:
+                if dtype == "string":
+                    table = tf.constant([bytes([code]) for code in range(256)])
+                    cast = tf.gather(table, tf.cast(value, tf.int32))
+                elif dtype.startswith("q"):
+                    cast = tf.bitcast(tf.cast(value, dtype[1:]), dtype)
+                else:
+                    cast = tf.cast(value, dtype)
+                if suffix in ("_open", "_any"):
+                    known = [None] * (1 + len(shape)) if suffix == "_open" else None
+                    cast = tf.compat.v1.placeholder_with_default(cast, known)
+                made[dtype + suffix] = tf.identity(cast)
+        return made
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
 def composite_outputs(folder: Path) -> Path:
     """X float32[?, 3] -> y, the same dense; and as `lists`, ragged, and `few`, sparse."""
     tf = import_tensorflow()

@@ -21,7 +21,7 @@ from pipeline.errors import explain
 from pipeline.job import load_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
-from pipeline.preflight import fingerprint, prepare
+from pipeline.preflight import prepare
 from pipeline.standing import Changed, Overrun, Standing
 from pipeline.trial import load
 from transforms.manifest import clean_up
@@ -425,7 +425,7 @@ def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, peo
     before = Standing.of(str(tmp_path / "out"))  # what the slow one has seen
     finished = run(job).manifest
     prepared = prepare(job)
-    print_ = fingerprint(job, prepared.files, prepared.model_hash, prepared.steps.call.signature.name)
+    print_ = prepared.fingerprint()
     with pytest.raises(Overrun):
         plan_run(prepared, print_, load(prepared), before)
     assert is_whole(tmp_path / "out") == finished

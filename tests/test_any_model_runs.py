@@ -6,6 +6,7 @@ Real jobs over small files; what is expected is computed here with numpy alone.
 from __future__ import annotations
 
 import base64
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -130,8 +131,8 @@ def test_string_outputs_in_json_lines_are_base64_where_they_are_no_text(tmp_path
         output={"path": str(tmp_path / "out"), "format": "jsonl"},
     )
     (part,) = (tmp_path / "out" / "predictions").glob("*.jsonl")
-    lines = part.read_text().splitlines()
-    assert '"PLAIN"' in lines[0] and base64.b64encode(values[1]).decode() in lines[1]
+    rows = [json.loads(line) for line in part.read_text().splitlines()]
+    assert [row["upper"] for row in rows] == ["PLAIN", {"b64": base64.b64encode(values[1]).decode()}]
 
 
 @pytest.mark.parametrize("format", ["jsonl", "parquet", "tfrecord"])

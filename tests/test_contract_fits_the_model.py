@@ -11,11 +11,11 @@ from scoring import score, write
 from pipeline.job import parse_job
 from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
-from transforms.bind import bind_inputs, bind_outputs, wanted_outputs
+from transforms.bind import bind_inputs
 from transforms.contract import Contract
 from transforms.inputs import Input
 from transforms.model import Signature, Tensor
-from transforms.postprocess import Output
+from transforms.outputs import Output, as_written, bind_outputs, signature_as_written, wanted_outputs
 
 F32 = {"dtype": "float32"}
 
@@ -295,9 +295,45 @@ OUTPUT_CASES = {
     "meaning of an open dimension": ({"y": {"meaning": "logits"}}, ["y: float32 [?, ?]"], ["needs floats of shape"]),
     "meaning of a matrix": ({"y": {"meaning": "logits"}}, ["y: float32 [?, 2, 2]"], ["needs floats of shape"]),
     "finite integers": ({"y": {"finite": True}}, ["y: int64 [?]"], ["outputs.y: finite is for floats"]),
-    "unknown rank": ({}, ["y: float32 [...]"], ["output 'y' is of unknown rank: export a signature"]),
+    "unknown rank": (
+        {},
+        ["y: float32 [...]"],
+        ["output 'y' is of unknown rank: say the shape of one row, as in outputs: {y: {shape: []}}"],
+    ),
     "no rows": ({}, ["y: float32"], ["output 'y' has no row dimension (float32)"]),
-    "a fixed number of rows": ({}, ["y: float32 [4]"], ["output 'y' always has 4 rows (float32[4]): leave it out"]),
+    "a fixed number of rows": (
+        {},
+        ["y: float32 [4]"],
+        ["output 'y' always has 4 rows (float32[4]): list the outputs"],
+    ),
+    "an unknown rank that is declared": ({"y": {"shape": [2, None]}}, ["y: float32 [...]"], []),
+    "a shape that the signature has": ({"y": {"shape": [1]}}, ["y: float32 [?, 1]"], []),
+    "a shape without its ones": ({"y": {"shape": []}}, ["y: float32 [?, 1, 1]"], []),
+    "a shape for open dimensions": ({"y": {"shape": [4, None]}}, ["y: float32 [?, ?, ?]"], []),
+    "another shape": (
+        {"y": {"shape": [2]}},
+        ["y: float32 [?, 3, 1]"],
+        ["outputs.y: shape [2], and the output is float32[?, 3, 1]: expected [3], or leave shape out"],
+    ),
+    "a shape that drops what is not one": ({"y": {"shape": []}}, ["y: float32 [?, 3]"], ["expected [3], or leave"]),
+    "a shape that opens what is fixed": ({"y": {"shape": [None]}}, ["y: float32 [?, 3]"], ["expected [3], or leave"]),
+    "a rank too many": ({"y": {"shape": [3, 1]}}, ["y: float32 [?, 3]"], ["expected [3], or leave"]),
+    "width 0": ({}, ["y: float32 [?, 2, 0]"], ["output 'y' never has a value (float32[?, 2, 0]): list the outputs"]),
+    "complex numbers": ({}, ["y: complex64 [?]"], ["output 'y' is complex64: only numbers, bool and string"]),
+    "complex numbers that are not asked for": ({"z": {}}, ["y: complex64 [?]", "z: int8 [?]"], []),
+    "text of numbers": ({"y": {"dtype": "string"}}, ["y: int8 [?]"], ["outputs.y: dtype is for string outputs"]),
+    "text": ({"y": {"dtype": "string"}}, ["y: string [?, 2]"], []),
+    "a probability": ({"y": {"meaning": "probability", "labels": ["n", "y"]}}, ["y: float32 [?, 1]"], []),
+    "a probability of several": (
+        {"y": {"meaning": "probability"}},
+        ["y: float32 [?, 3]"],
+        ["outputs.y: meaning probability is for a single number a row, and the output is float32[?, 3]: use"],
+    ),
+    "a column of scores that a probability does not have": (
+        {"y": {"meaning": "probability"}, "y_score": {}},
+        ["y: float32 [?]", "y_score: float32 [?]"],
+        [],
+    ),
     "two outputs of one name": (
         {"y": {"as": "z"}, "z": {}},
         ["y: float32 [?]", "z: float32 [?]"],
@@ -322,6 +358,26 @@ def test_outputs(case):
     assert len(found) == len(expected), found
     for text, part in zip(found, expected, strict=True):
         assert part in text
+
+
+WRITTEN = {
+    "a number a row": ("y: float32 [?, 1]", {}, [None]),
+    "ones at the end": ("y: float32 [?, 3, 1, 1]", {}, [None, 3]),
+    "ones elsewhere": ("y: float32 [?, 1, 3]", {}, [None, 1, 3]),
+    "ones of a fixed batch of one": ("y: float32 [1, 1]", {}, [1]),
+    "an open dimension": ("y: float32 [?, ?, 1]", {}, [None, None]),
+    "as it is": ("y: float32 [?, 1]", {"shape": [1]}, [None, 1]),
+    "declared": ("y: float32 [...]", {"shape": [2, None]}, [None, 2, None]),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_outputs_are_written_without_dimensions_of_one_at_the_end(case):
+    output, how, expected = WRITTEN[case]
+    model = signature(["x: float32 [?]"], [output])
+    found = signature_as_written({"y": Output.model_validate(how)}, model)
+    assert list(found.outputs["y"].shape) == expected and found.inputs == model.inputs
+    assert as_written(model.outputs["y"], Output.model_validate(how)) == found.outputs["y"]
 
 
 SETTINGS = {

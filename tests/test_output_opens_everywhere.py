@@ -124,7 +124,7 @@ def test_parquet_itself_holds_plain_lists(published):
 def as_text(values):
     """Bytes as JSON Lines shows them."""
     return [
-        v if not isinstance(v, bytes) else v.decode() if v != b"\xff\x00" else base64.b64encode(v).decode()
+        v if not isinstance(v, bytes) else v.decode() if v != b"\xff\x00" else {"b64": base64.b64encode(v).decode()}
         for v in values
     ]
 
@@ -140,6 +140,8 @@ def test_json_lines_with_null_for_what_is_not_finite(published, reader):
     }[reader]()
     for name, (_, _, values) in KEPT.items():
         found = [row[name] for row in rows]
+        if name == "raw" and reader in ("polars", "duckdb"):  # a column of text and objects is JSON text there
+            found = [json.loads(v) if v and v[0] in '{"' else v for v in found]
         if reader == "pandas":
             found = [None if isinstance(v, float) and math.isnan(v) else v for v in found]
         if not (reader == "pandas" and name == "count"):  # pandas reads large integers through floats
@@ -195,8 +197,9 @@ def test_string_outputs_of_any_bytes(tmp_path, model):
         assert run(jobs.parse_job(job)).code == 0
     upper = [b"ABC", b"\xff\xfe", "é".encode()]  # only ASCII has an upper case there
     assert jobs.predictions(tmp_path / "parquet")["upper"].to_list() == upper
-    frame = pl.read_ndjson(tmp_path / "jsonl" / "predictions" / "*.jsonl")
-    assert frame["upper"].to_list() == ["ABC", base64.b64encode(upper[1]).decode(), "é"]
+    (path,) = (tmp_path / "jsonl" / "predictions").iterdir()
+    found = [json.loads(line)["upper"] for line in path.read_text().splitlines()]
+    assert found == ["ABC", {"b64": base64.b64encode(upper[1]).decode()}, "é"]
 
 
 # Any column that Parquet may hold can be kept, and then written as JSON Lines.
@@ -216,18 +219,18 @@ COLUMNS = {
     "nulls among floats": (pa.array([None, NAN, 1.0], pa.float32()), [None, None, 1.0], [None, "NaN", None]),
     "only nulls": (pa.nulls(3, pa.float32()), [None] * 3, [None] * 3),
     "half floats": (pa.array(np.array([1.5, NAN, 2], "float16")), [1.5, None, 2.0], [None, "NaN", None]),
-    "bytes": (pa.array([b"a", b"\xff", None]), ["a", "/w==", None], None),
-    "large bytes": (pa.array([b"a", b"\xff", None], pa.large_binary()), ["a", "/w==", None], None),
-    "fixed bytes": (pa.array([b"ab", b"\xff\xff", None], pa.binary(2)), ["ab", "//8=", None], None),
-    "bytes in lists": (pa.array([[b"a", None], None, [b"\xff"]]), [["a", None], None, ["/w=="]], None),
+    "bytes": (pa.array([b"a", b"\xff", None]), ["a", {"b64": "/w=="}, None], None),
+    "large bytes": (pa.array([b"a", b"\xff", None], pa.large_binary()), ["a", {"b64": "/w=="}, None], None),
+    "fixed bytes": (pa.array([b"ab", b"\xff\xff", None], pa.binary(2)), ["ab", {"b64": "//8="}, None], None),
+    "bytes in lists": (pa.array([[b"a", None], None, [b"\xff"]]), [["a", None], None, [{"b64": "/w=="}]], None),
     "bytes in fixed lists": (
         pa.FixedSizeListArray.from_arrays(pa.array([b"a", b"b", b"\xff"]), 1),
-        [["a"], ["b"], ["/w=="]],
+        [["a"], ["b"], [{"b64": "/w=="}]],
         None,
     ),
     "structs": (
         pa.array([{"a": 1, "b": b"\xff"}, None, {"a": None, "b": b"x"}]),
-        [{"a": 1, "b": "/w=="}, None, {"a": None, "b": "x"}],
+        [{"a": 1, "b": {"b64": "/w=="}}, None, {"a": None, "b": "x"}],
         None,
     ),
     "decimals": (pa.array(["1.20", None, "3"]).cast(pa.decimal128(9, 2)), ["1.20", None, "3.00"], None),

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from transforms.block import ROW, Block
 from transforms.infer import OUTPUT
 from transforms.model import Tensor
-from transforms.postprocess import Output, OutputPlan, choose, postprocess, scores
+from transforms.outputs import Output
+from transforms.postprocess import OutputPlan, choose, postprocess, scores
 from transforms.tensors import (
     leaves,
     not_finite,

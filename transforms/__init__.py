@@ -20,7 +20,7 @@ _WHERE = {
     "Infer": "transforms.infer",
     "Input": "transforms.inputs",
     "ModelCall": "transforms.model_call",
-    "Output": "transforms.postprocess",
+    "Output": "transforms.outputs",
     "OutputPlan": "transforms.postprocess",
     "Postprocess": "transforms.postprocess",
     "Preprocess": "transforms.preprocess",
@@ -30,6 +30,7 @@ _WHERE = {
     "WriteParts": "transforms.write",
     "bind_inputs": "transforms.bind",
     "read_signatures": "transforms.model",
+    "signature_as_written": "transforms.outputs",
     "split_files": "transforms.plan",
 }
 

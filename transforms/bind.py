@@ -14,7 +14,6 @@ from transforms.contract import Column, Contract, Dtype
 from transforms.inputs import Form, Input, common_dtype, dims
 from transforms.model import Signature, Tensor
 from transforms.names import near_miss
-from transforms.postprocess import Output, classes, output_fields
 from transforms.tensors import dimensions
 
 
@@ -217,74 +216,3 @@ def _bind_pad(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[str
         )
     elif isinstance(how.pad, str) != (tensor.dtype == "string") or ("int" in tensor.dtype and how.pad != int(how.pad)):
         yield f"inputs.{name}: pad {how.pad!r} is no {tensor.dtype}"
-
-
-def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Mapping[str, str]) -> list[str]:
-    """What is wrong with the outputs that are asked for: a sentence each.
-
-    Args:
-      outputs: see `wanted_outputs`.
-      taken: names of columns that the predictions have already, and what each is.
-    """
-    problems = []
-    names = dict(taken)
-    rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
-    for name, how in outputs.items():
-        tensor = signature.outputs.get(name)
-        if tensor is None:
-            near = near_miss(name, signature.outputs)
-            problems.append(f"outputs.{name}: the model has no such output{near}; it has {_listed(signature.outputs)}")
-            continue
-        if tensor.shape is None:
-            problems.append(
-                f"output {name!r} is of unknown rank: export a signature that declares it, or leave it out of outputs"
-            )
-            continue
-        if not tensor.shape:
-            problems.append(
-                f"output {name!r} has no row dimension ({tensor.describe()}): "
-                "list the outputs you want under outputs, without it"
-            )
-            continue
-        if tensor.shape[0] not in (None, rows):
-            problems.append(
-                f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): leave it out of outputs"
-            )
-            continue
-        problems += _bind_meaning(name, tensor, how)
-        for field in output_fields(name, tensor, how):
-            if field.name in names:
-                problems.append(
-                    f"outputs.{name}: its column {field.name!r} meets {names[field.name]}: rename it with as: NAME"
-                )
-            names[field.name] = f"a column of output {name!r}"
-    return problems
-
-
-def _bind_meaning(name: str, tensor: Tensor, how: Output) -> Iterator[str]:
-    is_float = tensor.dtype in ("float16", "bfloat16", "float32", "float64")
-    if how.finite and not is_float:
-        yield f"outputs.{name}: finite is for floats, and the output is {tensor.dtype}"
-    if how.meaning == "raw":
-        return
-    count = classes(tensor)
-    if not is_float or count is None:
-        yield (
-            f"outputs.{name}: meaning {how.meaning} needs floats of shape [rows] or [rows, classes], "
-            f"and the output is {tensor.describe()}"
-        )
-        return
-    if how.labels is not None and len(how.labels) != count:
-        yield f"outputs.{name}: {len(how.labels)} labels for {count} classes ({tensor.describe()})"
-    if how.top > 1 and how.threshold is not None and tensor.shape[1:] in ((), (1,)):
-        yield (
-            f"outputs.{name}: threshold chooses one of the two classes of a single probability, "
-            "and top asks for both: leave one out"
-        )
-    if how.top > count:
-        yield f"outputs.{name}: top {how.top} of {count} classes"
-
-
-def wanted_outputs(outputs: Mapping[str, Output], signature: Signature) -> dict[str, Output]:
-    """The outputs asked for; all of the signature's where none is named."""
-    return dict(outputs) or {name: Output() for name in signature.outputs}

@@ -306,11 +306,12 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
 
 def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
     """An output that is found to be as declared. Raises WrongRows."""
+    rank = len(tensor.shape)
+    if output.ndim > rank and all(size == 1 for size in output.shape[rank:]):
+        output = output.reshape(output.shape[:rank])  # see `transforms.outputs.as_written`
     if not output.ndim or len(output) != rows:
         raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
-    if output.ndim != len(tensor.shape) or any(
-        d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)
-    ):
+    if output.ndim != rank or any(d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)):
         raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
     if output.dtype != numpy_dtype(tensor):
         raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")

@@ -11,8 +11,10 @@ import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from transforms.tensors import leaves, owners, with_leaves
+from transforms.single_values import broken_text
+from transforms.tensors import leaves, nulls, owners, with_leaves
 
 MARKER = "_not_finite"
 """What the name of the column ends in that tells which values were not finite."""
@@ -23,34 +25,41 @@ _MARKS = pa.array(["NaN", "Infinity", "-Infinity", None], pa.string())
 def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     """Rows as JSON Lines in UTF-8. JSON has no word for NaN and the infinities, and none is written.
 
-    Bytes are text where they are UTF-8, else base64; dates and times are ISO 8601, decimals are strings.
+    Bytes are text where they are UTF-8, else `{"b64": "..."}`, so that no two values look alike; dates and times are
+    ISO 8601, decimals are strings.
 
     Args:
       not_finite: `null`: such a value is null, and a string column NAME_not_finite beside it, there in
         every line, says which it was (of a list the first); `string`: it is the string NaN, Infinity or
         -Infinity.
     """
-    columns = {}
-    marked = np.zeros(len(table), bool)
+    columns, binary = {}, {}
+    odd = np.zeros(len(table), bool)  # rows that are made one by one
     for field, column in zip(table.schema, table.columns, strict=True):
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        columns[field.name] = _with_text(column)
+        columns[field.name], strange = _with_text(column)
+        if strange is not None:
+            odd |= strange
+            binary[field.name] = column
         if _is_floating(field.type):
             marks = _marks(column)
             if not_finite == "null":
                 none = pa.nulls(len(table), pa.string())
                 columns[field.name + MARKER] = none if marks is None else _MARKS.take(pa.array(marks))
             elif marks is not None:
-                marked |= marks < len(_MARKS) - 1
+                odd |= marks < len(_MARKS) - 1
     frame = pl.from_arrow(pa.table(columns))
     sink = io.BytesIO()
     frame.write_ndjson(sink)
-    if not marked.any():
+    if not odd.any():
         return sink.getvalue()
-    # A column of numbers and strings is no column: just these lines are made one by one.
+    # A column of numbers and strings, or of strings and objects, is not a column.
     lines = sink.getvalue().split(b"\n")
-    for at, row in zip(np.flatnonzero(marked), frame.filter(pl.Series(marked)).iter_rows(named=True), strict=True):
-        lines[at] = orjson.dumps(_spelled(row))
+    at = np.flatnonzero(odd)
+    values = {name: column.take(pa.array(at)).to_pylist() for name, column in binary.items()}
+    for number, row in enumerate(frame.filter(pl.Series(odd)).iter_rows(named=True)):
+        row |= {name: rows[number] for name, rows in values.items()}
+        lines[at[number]] = orjson.dumps(_spelled(row, not_finite), default=str)
     return b"\n".join(lines)
 
 
@@ -70,18 +79,29 @@ def _is_bytes(type_: pa.DataType) -> bool:
     return any(getattr(pa.types, kind)(type_) for kind in kinds)
 
 
-def _with_text(column: pa.Array) -> pa.Array:
-    """The column with strings in place of bytes, at any depth."""
+def _with_text(column: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
+    """The column with strings in place of bytes, at any depth; and the rows that hold bytes which are not UTF-8, null
+    there."""
     type_ = _text_type(column.type)
     if type_ == column.type:
-        return column
+        return column, None
     if _is_bytes(column.type):
         values = column.cast(pa.binary())
         with contextlib.suppress(pa.ArrowInvalid):
-            return values.cast(pa.string())
-    elif _is_list(column.type) and _is_bytes(leaves(column).type) and not column.null_count:
-        return with_leaves(column, _with_text(leaves(column)))
-    return pa.array([_decoded(v) for v in column.to_pylist()], type_)
+            return values.cast(pa.string()), None
+        odd = np.zeros(len(column), bool)
+        odd[broken_text(values)] = True
+        return pc.if_else(pa.array(odd), pa.scalar(None, pa.binary()), values).cast(pa.string()), odd
+    if _is_list(column.type) and _is_bytes(leaves(column).type) and not nulls(column).any():
+        values, found = _with_text(leaves(column))
+        if found is None:
+            return with_leaves(column, values), None
+        odd = np.zeros(len(column), bool)
+        odd[owners(column)[found]] = True
+        return with_leaves(column, values), odd
+    rows = column.to_pylist()
+    odd = np.array([not _is_text(row) for row in rows], bool)
+    return pa.array([None if o else _decoded(r) for r, o in zip(rows, odd, strict=True)], type_), odd
 
 
 def _text_type(type_: pa.DataType) -> pa.DataType:
@@ -98,12 +118,18 @@ def _text_type(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
+def _is_text(value: Any) -> bool:
+    """Whether all bytes in a value are UTF-8."""
+    try:
+        _decoded(value)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decoded(value: Any) -> Any:
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return base64.b64encode(value).decode()
+        return value.decode()
     if isinstance(value, dict):
         return {k: _decoded(v) for k, v in value.items()}
     return [_decoded(v) for v in value] if isinstance(value, list | tuple) else value
@@ -129,11 +155,17 @@ def _marks(column: pa.Array) -> np.ndarray | None:
     return marks
 
 
-def _spelled(value: Any) -> Any:
+def _spelled(value: Any, not_finite: str) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, dict):
-        return {k: _spelled(v) for k, v in value.items()}
-    if isinstance(value, list | pl.Series):
-        return [_spelled(v) for v in value]
+        return {k: _spelled(v, not_finite) for k, v in value.items()}
+    if isinstance(value, list | tuple | pl.Series):
+        return [_spelled(v, not_finite) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
-        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        spelling = "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return spelling if not_finite == "string" else None
     return value

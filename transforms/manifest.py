@@ -96,6 +96,7 @@ def record(
         "counts": counts.summary(),
         "defaults_used": _named(counts.tally, "defaults_used."),
         "not_finite_outputs": _named(counts.tally, "not_finite_outputs."),
+        "not_probabilities": _named(counts.tally, "not_probabilities."),
         "timings": timings,
         "model": header["model"],
         "engine": header["engine"],

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from transforms.model_versions import Version, find_version, hash_model
-from transforms.saved_model import SERVE, ModelError, Signature, Tensor, choose_signature, read_signatures
+from transforms.saved_model import SERVE, SUPPORTED, ModelError, Signature, Tensor, choose_signature, read_signatures
 
 __all__ = [
     "ModelError",
@@ -33,29 +33,26 @@ __all__ = [
     "read_signatures",
 ]
 
-FEEDABLE = frozenset(
-    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split()  # noqa: SIM905
-)
-"""Dtypes that a column can feed, and that can be written."""
-
 _LOCK = threading.Lock()
 
 
 def unsupported(signature: Signature) -> list[str]:
-    """What of a signature cannot be fed or written: a sentence each; empty where all is well."""
+    """What of a signature's inputs cannot be fed: a sentence each; empty where all is well. An output matters only
+    where it is asked for (see `transforms.outputs`)."""
     problems = []
-    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-        for tensor in tensors.values():
-            found = None
-            if tensor.kind != "dense":
-                found = f"is {tensor.kind}"
-            elif tensor.dtype not in FEEDABLE:
-                found = f"has dtype {tensor.dtype}"
-            if found:
-                problems.append(
-                    f"{side} {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
-                    "export a signature whose inputs and outputs are dense tensors of numbers, bool or string"
-                )
+    for tensor in signature.inputs.values():
+        found = None
+        if tensor.kind != "dense":
+            found = f"is {tensor.kind}"
+        elif tensor.dtype not in SUPPORTED:
+            found = f"has dtype {tensor.dtype}"
+        elif tensor.shape and tensor.shape[0] == 0:
+            found = f"takes no rows ({tensor.describe()})"
+        if found:
+            problems.append(
+                f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
+                "export a signature whose inputs are dense tensors of numbers, bool or string"
+            )
     return problems
 
 
@@ -123,8 +120,8 @@ class Servable:
             input, an object array of bytes for a string input.
 
         Returns:
-          an array for every output, by its name. It may be read-only and share the model's memory.
-          bfloat16 comes as float32, string as an object array of bytes.
+          an array for every output that can be written (see `SUPPORTED`), by its name. It may be read-only and share
+          the model's memory. bfloat16 comes as float32, string as an object array of bytes.
 
         Raises:
           KeyError: an input is missing.
@@ -176,6 +173,8 @@ class Servable:
     def _to_arrays(self, outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         arrays = {}
         for name, tensor in self.signature.outputs.items():
+            if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:
+                continue
             # A view where the tensor is in main memory (1 microsecond), where .numpy() copies.
             array = np.asarray(outputs[name])
             arrays[name] = array.astype(np.float32) if tensor.dtype == "bfloat16" else array

@@ -5,71 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pydantic
 
 from transforms.block import ROW, Block, Fault, reject_rows
-from transforms.contract import Strict
 from transforms.infer import OUTPUT
-from transforms.model import Tensor
+from transforms.outputs import Output, output_fields
+from transforms.saved_model import Tensor
+from transforms.single_values import broken_text
 from transforms.sources import places
-from transforms.tensors import not_finite, numpy_dtype, output_type, to_numpy
-
-
-class Output(Strict):
-    """What one model output means.
-
-    Attributes:
-      meaning: `raw`, `probabilities`, or `logits` (softmax, or sigmoid of a single one).
-      labels: names of the classes, in order; two for a single probability.
-      top: how many of the best classes to give; above 1, class, label and score are lists.
-      threshold: of a single probability: class 1 from there on (0.5 unless set); of several: class
-        and label are null where the score is below.
-      finite: whether a value that is not finite costs the row.
-      as_ (in a job file: `as`): the column's name, instead of the output's own.
-    """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    meaning: Literal["raw", "probabilities", "logits"] = "raw"
-    labels: tuple[str, ...] | None = None
-    top: int = pydantic.Field(1, ge=1)
-    threshold: float | None = pydantic.Field(None, ge=0, le=1)
-    finite: bool = False
-    as_: str | None = pydantic.Field(None, alias="as", min_length=1)
-
-    @pydantic.model_validator(mode="after")
-    def _meant(self) -> Output:
-        if self.meaning == "raw" and (self.labels or self.top != 1 or self.threshold is not None):
-            raise ValueError("labels, top and threshold need a meaning: probabilities or logits")
-        return self
-
-
-def classes(tensor: Tensor) -> int | None:
-    """How many classes an output tells apart; None where it is no vector of a known size."""
-    tail = tensor.shape[1:]
-    if not tail:
-        return 2
-    return None if len(tail) != 1 or tail[0] is None else max(2, tail[0])
-
-
-def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
-    """The columns that one output gives."""
-    column = how.as_ or name
-    fields = [pa.field(column, output_type(tensor))]
-    if how.meaning != "raw":
-        wrap = (lambda t: pa.list_(t, how.top)) if how.top > 1 else (lambda t: t)
-        fields.append(pa.field(f"{column}_class", wrap(pa.int64())))
-        if how.labels:
-            fields.append(pa.field(f"{column}_label", wrap(pa.string())))
-        score = output_type(dataclasses.replace(tensor, shape=(None,)))
-        fields.append(pa.field(f"{column}_score", wrap(score)))
-    return fields
+from transforms.tensors import leaves, not_finite, numpy_dtype, owners, to_numpy, with_leaves
 
 
 def scores(values: np.ndarray, how: Output) -> np.ndarray:
@@ -118,13 +66,14 @@ def choose(values: np.ndarray, how: Output) -> tuple[np.ndarray, np.ndarray, np.
 def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[str, pa.Array]:
     """The columns of one output, by name."""
     fields = output_fields(name, tensor, how)
-    made = {fields[0].name: column}
+    made = {fields[0].name: with_leaves(column, leaves(column).cast(pa.string())) if how.dtype == "string" else column}
     if how.meaning != "raw":
         best, score, chosen = choose(to_numpy(column, tensor.shape[1:]), how)
         values = [pa.array(best.reshape(-1), mask=~chosen.reshape(-1))]
         if how.labels:
             values.append(pa.array(how.labels, pa.string()).take(values[0]))
-        values.append(pa.array(score.reshape(-1).astype(numpy_dtype(tensor), copy=False)))
+        if how.meaning != "probability":
+            values.append(pa.array(score.reshape(-1).astype(numpy_dtype(tensor), copy=False)))
         for field, flat in zip(fields[1:], values, strict=True):
             made[field.name] = pa.FixedSizeListArray.from_arrays(flat, how.top) if how.top > 1 else flat
     return made
@@ -138,7 +87,7 @@ class OutputPlan:
       keep: names and types of the input columns carried along.
       position: whether `source` and `row` come too.
       outputs: output name to what it means, in the order of the columns.
-      tensors: the signature's outputs.
+      tensors: the signature's outputs, as written (see `transforms.outputs.signature_as_written`).
     """
 
     keep: tuple[pa.Field, ...]
@@ -162,17 +111,19 @@ class OutputPlan:
 
 
 def postprocess(block: Block, plan: OutputPlan) -> Block:
-    """The block with `rows` made into predictions: the columns of `plan.schema`, nothing else."""
-    faults = []
-    for name, how in plan.outputs.items():
-        if how.finite and (bad := not_finite(block.rows[OUTPUT + name])) is not None:
-            message = f"output {name!r} is not finite, and the contract says finite: true"
-            faults.append(Fault(np.flatnonzero(bad), name, "not_finite_output", message))
+    """The block with `rows` made into predictions: the columns of `plan.schema`, nothing else.
+
+    The tally counts, by output, rows that are not finite, and rows whose probabilities are outside of 0 to 1.
+    """
+    faults = [fault for name, how in plan.outputs.items() for fault in _faults(name, block.rows[OUTPUT + name], how)]
     block = reject_rows(block, faults, "postprocess", {n: i for i, n in enumerate(plan.outputs)})
     tally = {}
     for name, how in plan.outputs.items():
-        if not how.finite and (bad := not_finite(block.rows[OUTPUT + name])) is not None:
+        column = block.rows[OUTPUT + name]
+        if not how.finite and (bad := not_finite(column)) is not None:
             tally[f"not_finite_outputs.{name}"] = int(bad.sum())
+        if how.meaning in ("probability", "probabilities") and (count := _not_probabilities(column)):
+            tally[f"not_probabilities.{name}"] = count
     rows = block.rows
     columns = {f.name: rows[f.name] for f in plan.keep}
     if plan.position:
@@ -182,6 +133,33 @@ def postprocess(block: Block, plan: OutputPlan) -> Block:
         columns |= interpret(name, rows[OUTPUT + name], plan.tensors[name], how)
     made = pa.RecordBatch.from_pydict({f.name: _as(columns[f.name], f.type) for f in plan.schema}, plan.schema)
     return dataclasses.replace(block, rows=made, origin=None).with_tally(**tally)
+
+
+def _faults(name: str, column: pa.Array, how: Output) -> Iterator[Fault]:
+    """The rows that an output costs: not finite, or not text, where the contract wants that."""
+    if how.finite and (bad := not_finite(column)) is not None:
+        message = f"output {name!r} is not finite, and the contract says finite: true"
+        yield Fault(np.flatnonzero(bad), name, "not_finite_output", message)
+    if how.dtype == "string":
+        values = leaves(column)
+        try:
+            values.cast(pa.string())
+        except pa.ArrowInvalid:
+            at = np.unique(owners(column)[broken_text(values)])
+            message = f"output {name!r} is not valid UTF-8, and the contract says dtype: string; bytes takes anything"
+            yield Fault(at, name, "model_error", message)
+
+
+_ROUNDING = 1e-3
+"""A probability that was rounded may be so far outside of 0 to 1."""
+
+
+def _not_probabilities(column: pa.Array) -> int:
+    """Number of rows with a value outside of 0 to 1; NaN is not one."""
+    values = leaves(column).to_numpy()
+    if not len(values) or (values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING):
+        return 0
+    return len(np.unique(owners(column)[(values < -_ROUNDING) | (values > 1 + _ROUNDING)]))
 
 
 def _as(column: pa.Array, type_: pa.DataType) -> pa.Array:

@@ -185,7 +185,11 @@ def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
             raise UnusableFile("missing_column", message, name)
         if times and column is not None:
             _check_type(name, column, schema.field(name).type)
-        elif times and (found := plain_type(schema.field(name).type)) != settings.kept_types.get(name, found):
+        elif (
+            times
+            and not pa.types.is_null(found := plain_type(schema.field(name).type))
+            and found != settings.kept_types.get(name, found)
+        ):
             message = (
                 f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: "
                 "declare it, or do not keep it"
@@ -284,6 +288,8 @@ def _chunk(batch: pa.RecordBatch, row: int, settings: ReadSettings) -> Chunk:
     for name in names:
         if name not in contract:
             arrays[name], found = carry(batch[name], name, settings.payload)
+            if pa.types.is_null(arrays[name].type):  # a file in which no row has a value
+                arrays[name] = pa.nulls(batch.num_rows, settings.kept_types.get(name, pa.string()))
             faults += found
     if faults:
         arrays[FAULTS] = faults_column(batch.num_rows, faults, settings.columns.order)

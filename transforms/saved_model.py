@@ -21,6 +21,11 @@ from transforms.proto_fields import message_class
 DEFAULT_SIGNATURE = "serving_default"
 SERVE = "serve"
 
+SUPPORTED = frozenset(
+    "float16 float32 float64 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool string".split()  # noqa: SIM905
+)
+"""Dtypes that a column can feed, and that can be written."""
+
 
 class ModelError(ValueError):
     """A model that cannot be used as asked. The text is for the person who wrote the job file:

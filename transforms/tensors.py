@@ -165,10 +165,14 @@ def padded(column: pa.Array, pad: float | str | bool, shapes: np.ndarray | None 
     return out
 
 
-def output_type(tensor: Tensor) -> pa.DataType:
-    """The Arrow type of a model's output: binary for string, float32 for bfloat16; lists, one level
-    a dimension after the first, fixed-size where the dimension is."""
-    names = {"bfloat16": "float32", "float16": "float16", "string": "binary", "bool": "bool"}
+def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
+    """The Arrow type of a model's output: float32 for bfloat16; lists, one level a dimension after the first,
+    fixed-size where the dimension is.
+
+    Args:
+      text: whether string outputs are text (`string`), not bytes (`binary`).
+    """
+    names = {"bfloat16": "float32", "float16": "float16", "string": "string" if text else "binary", "bool": "bool"}
     type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
     for size in reversed(tensor.shape[1:]):
         type_ = pa.list_(type_) if size is None else pa.list_(type_, size)

@@ -32,6 +32,7 @@ from transforms import (
     Validate,
     bind_inputs,
     read_signatures,
+    signature_as_written,
     split_files,
 )
 
@@ -59,7 +60,7 @@ def labels(block: Block) -> Iterator[tuple[str, int]]:
 
 
 def main(pattern: str, model: str, *beam_options: str) -> None:
-    signature = read_signatures(model)["serving_default"]
+    signature = signature_as_written(OUTPUTS, read_signatures(model)["serving_default"])
     if problems := bind_inputs(CONTRACT, INPUTS, signature):
         sys.exit("\n".join(problems))
     settings = ReadSettings(format="csv", columns=CONTRACT)
