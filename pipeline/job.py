@@ -114,6 +114,7 @@ class Rejects(Strict):
     budget: int | float = 0.01
     files: int = pydantic.Field(0, ge=0)
     stop_after: int | None = pydantic.Field(None, ge=0)
+    model_messages: Literal["none", "full"] = "none"
 
     _share = pydantic.field_validator("budget", mode="before")(parse_share)
 

@@ -163,6 +163,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         intra_op_threads=_op_threads(job.engine),
         sha256=model_hash,
         deadline_s=job.model.deadline,
+        full_messages=job.rejects.model_messages == "full",
         proven=parent is not None and parent.has_proven(model_hash),
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(written.outputs))
@@ -314,6 +315,6 @@ def fingerprint(
             job.output.model_dump(mode="json", exclude={"path"}, exclude_defaults=True),
             *([list(reshaped)] if reshaped else []),
         ],
-        "payload": job.rejects.payload,
+        "payload": job.rejects.payload if job.rejects.model_messages == "none" else [job.rejects.payload, "messages"],
     }
     return {name: hashlib.sha256(json.dumps(piece).encode()).hexdigest()[:16] for name, piece in pieces.items()}

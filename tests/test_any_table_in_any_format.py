@@ -245,7 +245,7 @@ def test_a_model_that_computes_gives_the_same_within_rounding(format_, xla, mode
     job["inputs"] = {"inputs": {"pack": ["a", "b", "c"] if format_ == "csv" else ["x"]}}
     assert run(parse_job(job)).code == 0
     found = duckdb.sql(
-        f"select row, probabilities[1] as p from '{tmp_path}/out/predictions/*.parquet' order by row"
+        f"select row, probabilities as p from '{tmp_path}/out/predictions/*.parquet' order by row"
     ).fetchall()
     kept = [r for r in rows if not r["bad"]]
     x = np.array([r["x"] for r in kept], np.float32)

@@ -92,7 +92,7 @@ def test_each_is_written_as_it_is(kinds, tmp_path, model):
                     assert [row[name] for row in rows] == values, name
         if format_ == "parquet":
             assert pl.read_parquet(path).height == len(X)
-            assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchone() == (len(X),)
+            assert duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall() == [(len(X),)]
             schema = pq.read_schema(path)
             assert schema.field("float32_1").type == pa.float32() and schema.field("string").type == pa.binary()
             assert schema.field("bfloat16_any").type == pa.list_(pa.float32(), 2)
@@ -145,7 +145,7 @@ def test_a_list_of_one_where_the_job_says_so(tmp_path, model):
         "float32_1": {"shape": [1]},
         "int8_3x1": {"shape": [3, 1]},
         "bool_1": {},
-        "int16_open": {"shape": [2, 3]},
+        "int8_open": {"shape": [2, 3]},
     }
     scored = score(tmp_path, model("outputs_of_any_kind"), rows, columns=FLOAT, outputs=outputs)
     assert scored.column("float32_1") == [[0], [1], [3], [200]]

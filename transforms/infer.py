@@ -29,7 +29,7 @@ from transforms.output_sizes import OutputSizes, input_bytes
 from transforms.own_lengths import Axis, cut_back, followed, open_axes
 from transforms.places import Places
 from transforms.read import STOP, Stopped
-from transforms.redact import told
+from transforms.redact import model_error
 from transforms.tensors import numpy_dtype, output_type
 
 OUTPUT = "output/"
@@ -225,8 +225,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
                 raise
 
         def tell(index: int, error: Exception) -> str:
-            block, at = places.of(int(rows[index]))
-            return f"the model failed on this row: {told(error, block.rows.slice(at, 1))}"
+            nodes = model.nodes() if isinstance(error, import_tensorflow().errors.OpError) else {}
+            return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
 
         good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
         if exhausted and good and not self.call.fixed_rows:

@@ -69,6 +69,7 @@ class Servable:
         self._model = model
         self._function = model.signatures[signature.name]
         self._compiled: Any = None
+        self._nodes: dict[str, str] | None = None
         self._compiling = threading.Lock()
         self.signature = signature
         self.intra_op_threads = intra_op_threads
@@ -143,6 +144,14 @@ class Servable:
         """The names of all ops that a call may run, in the functions that it calls too."""
         graph = self._function.graph.as_graph_def()
         return {n.op for n in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
+
+    def nodes(self) -> dict[str, str]:
+        """The nodes that a call may run, in the functions that it calls too: name to op."""
+        if self._nodes is None:
+            graph = self._function.graph.as_graph_def()
+            self._nodes = {node.name: node.op for f in graph.library.function for node in f.node_def}
+            self._nodes |= {node.name: node.op for node in graph.node}
+        return self._nodes
 
     def _compile(self) -> Any:
         tf = import_tensorflow()

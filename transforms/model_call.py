@@ -43,6 +43,7 @@ class ModelCall:
     sha256: str | None = None
     proven: bool = False
     deadline_s: float | None = None
+    full_messages: bool = False
     bounds: Bounds = DEFAULT_BOUNDS
 
     @property

@@ -23,11 +23,6 @@ class Places:
         self._ends = self.borders.tolist()
         self._numbers = [b.rows[ROW] for b in blocks]
 
-    def of(self, position: int) -> tuple[Block, int]:
-        """The block that a row is in, and its index there."""
-        block = self._block(position)
-        return self._blocks[block], position - self._ends[block]
-
     def between(self, positions: np.ndarray) -> Rows:
         """The rows at some positions."""
         first, last = int(positions.min()), int(positions.max())

@@ -19,6 +19,7 @@ from transforms.contract import Contract
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
 from transforms.model import Tensor
+from transforms.redact import raised_at
 from transforms.reject_count import BEFORE_THE_MODEL, count_rejects
 from transforms.tensors import dimensions, not_finite, nulls, row_shapes
 
@@ -91,10 +92,8 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
 
     def tell(row: int, error: Exception) -> str:
         # Where, not what: its own messages quote values, or what it made of them.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+        at = raised_at(error, name.partition(":")[0])
+        where = "" if at is None else f" at {at}"
         return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
 
     good, bad = halve(data.num_rows, call, attempts, tell, fatal=(PreprocessError,))
