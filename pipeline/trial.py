@@ -277,8 +277,9 @@ def _why_not_compiled(servable: Servable, sample: Mapping[str, np.ndarray], outp
     try:
         compiled = servable.call_compiled(sample)
     except Exception as error:  # what XLA cannot compile it says in many ways
-        text = " ".join(str(getattr(error, "message", None) or error).split())
-        return f"it does not compile the model ({type(error).__name__}: {text[:120]})"
+        # The text may hold values of the rows that it was tried on; names of ops do not.
+        named = servable.ops() & set(re.findall(r"\w+", str(error)))
+        return f"it does not compile the model ({': '.join([type(error).__name__, *sorted(named)[:3]])})"
     plain = servable.call(sample)
     for name in outputs:
         a, b = plain[name], compiled[name]

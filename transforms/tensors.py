@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.saved_model import Tensor
+from transforms.saved_model import SUPPORTED, Tensor
 
 
 def leaves(column: pa.Array) -> pa.Array:
@@ -180,8 +180,10 @@ def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
 
 
 def fixed_bytes(tensor: Tensor) -> int | None:
-    """Bytes of one row of a tensor; None for text, and where a dimension is open."""
-    if tensor.dtype == "string" or tensor.shape is None or None in tensor.shape[1:]:
+    """Bytes of one row of a tensor; None for text, where a dimension is open, and for what cannot be written."""
+    if tensor.dtype == "string" or tensor.dtype not in SUPPORTED or tensor.kind != "dense":
+        return None
+    if tensor.shape is None or None in tensor.shape[1:]:
         return None
     return math.prod(tensor.shape[1:]) * numpy_dtype(tensor).itemsize
 
