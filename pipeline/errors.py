@@ -6,59 +6,43 @@ import builtins
 import re
 import traceback
 
-from pipeline.interrupts import Drained
 from pipeline.mistakes import JobError
-from pipeline.standing import Changed
-from runners.ended import EngineFailed, JobFailed, WorkerDied
-from transforms.deadline import ModelHangs
-from transforms.file_versions import InputChanged
-from transforms.files import NotThere
-from transforms.halving import EveryRowFails
-from transforms.loading import ModelChanged
-from transforms.local_files import ReadFails
-from transforms.manifest import Unreadable
-from transforms.model import ModelError
-from transforms.object_fetch import StoreFails
-from transforms.objects import NoSuchPlace
-from transforms.preprocess import PreprocessError
-from transforms.read_dead_letters import LettersLost
-from transforms.reject_count import TooManyRejects
-from transforms.sealed import Damaged
-from transforms.verdict import CommitError, Overtaken
-from transforms.write import LostBlocks
+from runners.ended import JobFailed
 
 FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
 """Exit codes; 4 is of `status`, which says that a run is still going on."""
 
 INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 
-_CODES: dict[type[Exception], int] = {
-    JobError: WRONG,
-    ModelError: WRONG,
-    NoSuchPlace: WRONG,
-    PreprocessError: FAILED,
-    EveryRowFails: FAILED,
-    LostBlocks: FAILED,
-    CommitError: FAILED,
-    Overtaken: FAILED,
-    Damaged: FAILED,
-    Unreadable: FAILED,
-    InputChanged: CHANGED,
-    LettersLost: FAILED,
-    StoreFails: FAILED,
-    ReadFails: FAILED,
-    TooManyRejects: OVER,
-    ModelHangs: FAILED,
-    ModelChanged: CHANGED,
-    WorkerDied: FAILED,
-    EngineFailed: FAILED,
-    Drained: INTERRUPTED,
-    OSError: FAILED,
-    MemoryError: FAILED,
+# By name: to import all of them would take seconds, before a mistake in a job file is told.
+_CODES = {
+    "pipeline.mistakes.JobError": WRONG,
+    "pipeline.standing.Changed": CHANGED,
+    "pipeline.interrupts.Drained": INTERRUPTED,
+    "runners.ended.EngineFailed": FAILED,
+    "runners.ended.WorkerDied": FAILED,
+    "transforms.deadline.ModelHangs": FAILED,
+    "transforms.file_versions.InputChanged": CHANGED,
+    "transforms.halving.EveryRowFails": FAILED,
+    "transforms.loading.ModelChanged": CHANGED,
+    "transforms.local_files.ReadFails": FAILED,
+    "transforms.manifest.Unreadable": FAILED,
+    "transforms.model.ModelError": WRONG,
+    "transforms.object_fetch.StoreFails": FAILED,
+    "transforms.objects.NoSuchPlace": WRONG,
+    "transforms.preprocess.PreprocessError": FAILED,
+    "transforms.read_dead_letters.LettersLost": FAILED,
+    "transforms.sealed.Damaged": FAILED,
+    "transforms.verdict.CommitError": FAILED,
+    "transforms.verdict.Overtaken": FAILED,
+    "transforms.write.LostBlocks": FAILED,
+    "transforms.reject_count.TooManyRejects": OVER,
+    "builtins.OSError": FAILED,
+    "builtins.MemoryError": FAILED,
 }
-_OURS = {kind.__name__ for kind in _CODES if kind.__module__ != "builtins"}
+_OURS = {name.rpartition(".")[2] for name in _CODES if not name.startswith("builtins.")}
 _BY_NAME = (
-    {kind.__name__: code for kind, code in _CODES.items()}
+    {name.rpartition(".")[2]: code for name, code in _CODES.items()}
     | {"ArrowMemoryError": FAILED}
     | {name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)}
 )
@@ -73,8 +57,9 @@ def explain(error: Exception) -> tuple[int, list[str]]:
     raised, to be reported."""
     if isinstance(error, JobError):
         return _of_job_error(error), error.problems
-    for kind, code in _CODES.items():
-        if isinstance(error, kind):
+    for kind in type(error).__mro__:
+        code = _CODES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if code is not None:
             return code, _sentences(error)
     if str(error).rstrip().endswith("KeyboardInterrupt"):
         return INTERRUPTED, [INTERRUPTED_TEXT]  # it reached a worker first
@@ -92,12 +77,14 @@ def explain(error: Exception) -> tuple[int, list[str]]:
 
 def _of_job_error(error: JobError) -> int:
     """An input that is late is not a mistake, unless there is one beside it: a scheduler tries it again."""
-    if isinstance(error, Changed):
+    if _CODES.get(f"{type(error).__module__}.{type(error).__qualname__}") == CHANGED:
         return CHANGED
+    from transforms.files import NotThere
+
     return NOT_THERE if error.problems and all(isinstance(p, NotThere) for p in error.problems) else WRONG
 
 
 def _sentences(error: Exception) -> list[str]:
     if isinstance(error, OSError) and error.filename is not None:
         return [f"{error.filename}: {error.strerror}"]
-    return _STEP.sub("", str(error)).splitlines() or [type(error).__name__]
+    return _STEP.sub("", str(error)).strip("\n").split("\n") if str(error) else [type(error).__name__]

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from pipeline.job_text import LARGEST_BYTES, JobText, parse_value
 from pipeline.mistakes import JobError, sentences
 from runners.settings import EngineSettings
 from transforms.contract import Column, Contract, Strict
@@ -186,23 +185,23 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
       JobError: with everything that is wrong with it.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            settings = _yaml().load(file)
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise JobError([f"{path} has more than {LARGEST_BYTES / 1e6:,.0f} MB: is it a job file?"])
+        text = JobText(path, content.decode("utf-8"))
     except OSError as error:
         raise JobError(
             [f"{path}: {error.strerror}; write one with: beam-score init MODEL --data 'data/*.csv'"]
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise JobError([f"{path} is no valid YAML: {' '.join(str(error).split())}"]) from None
-    if not isinstance(settings, dict):
-        raise JobError([f"{path} is no job file: expected keys such as input, model and output"])
+    except UnicodeDecodeError as error:
+        raise JobError([f"{path} is not UTF-8: {error.reason} at byte {error.start}"]) from None
+    if not isinstance(text.settings, dict):
+        raise JobError([f"{path} is not a job file: expected keys such as input, model and output"])
+    settings = dict(text.settings)
     for override in overrides:
         set_key(settings, override)
-    return parse_job(settings, path)
-
-
-def _yaml() -> YAML:
-    return YAML(typ="safe", pure=True)
+    return parse_job(settings, path, text, overrides)
 
 
 def set_key(settings: dict[str, Any], override: str) -> None:
@@ -210,27 +209,49 @@ def set_key(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise JobError([f"--set {override}: expected key=value, as in --set rejects.budget=5%"])
-    try:
-        value = _yaml().load(text)
-    except YAMLError as error:
-        raise JobError([f"--set {override}: the value is no valid YAML: {' '.join(str(error).split())}"]) from None
+    value = parse_value(text, f"--set {key.strip()}")
     at: Any = settings
     *parents, last = key.strip().split(".")
     for name in parents:
-        if at.get(name) is None:
-            at[name] = {}
-        at = at[name]
-        if not isinstance(at, dict):
+        inner = at.get(name)
+        if inner is not None and not isinstance(inner, dict):
             raise JobError([f"--set {override}: {name!r} holds no further keys"])
+        at[name] = dict(inner or {})  # a copy: an alias in the file may stand for it elsewhere
+        at = at[name]
     at[last] = value
 
 
-def parse_job(settings: Mapping[str, Any], path: str = "job") -> Job:
-    """Checks plain data. Raises JobError."""
+def parse_job(
+    settings: Mapping[str, Any], path: str = "job", text: JobText | None = None, overrides: Sequence[str] = ()
+) -> Job:
+    """Checks plain data.
+
+    Args:
+      path: of the file that it is from, for messages.
+      text: of the file, for the lines of what is wrong.
+      overrides: that were carried out.
+
+    Raises:
+      JobError: with everything that is wrong.
+    """
     try:
         return Job.model_validate(settings)
     except pydantic.ValidationError as error:
-        raise JobError([f"{path}: {problem}" for problem in sentences(error, _keys_at)]) from None
+        problems = sentences(error, _keys_at)
+        raise JobError([f"{_where(key, path, text, overrides)}: {problem}" for key, problem in problems]) from None
+    except (RecursionError, OverflowError) as error:
+        raise JobError([f"{path}: a value that cannot be: {error}"]) from None
+
+
+def _where(key: Sequence[str], path: str, text: JobText | None, overrides: Sequence[str]) -> str:
+    """Where a key is set: `job.yaml:12`, or `--set rejects.budget`."""
+    for override in reversed(overrides):
+        name = override.partition("=")[0].strip()
+        given = name.split(".")
+        if given == list(key[: len(given)]):
+            return f"--set {name}"
+    line = None if text is None else text.line(key)
+    return path if line is None else f"{path}:{line}"
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:

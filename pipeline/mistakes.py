@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
 
+from pipeline.terminal import cut
 from transforms.names import near_miss
 
 
@@ -19,43 +21,53 @@ class JobError(ValueError):
         self.problems = list(problems)
 
 
-def sentences(error: pydantic.ValidationError, keys_at: Callable[[Sequence[str]], Sequence[str]]) -> Iterator[str]:
-    """A sentence for each thing that is wrong, once.
+def sentences(
+    error: pydantic.ValidationError, keys_at: Callable[[Sequence[str]], Sequence[str]]
+) -> Iterator[tuple[list[str], str]]:
+    """(key, sentence) for each thing that is wrong, once.
 
     Args:
       keys_at: told a place in the job file, gives the keys that are known there.
     """
-    unknown, missing, found = {}, [], {}
-    for detail in error.errors(include_url=False):
+    unknown, missing, found, no_text = {}, [], {}, {}
+    for detail in error.errors(include_url=False)[:_MOST]:
         # pydantic names the branch of a union tried, in a location that no person wrote
-        where = [str(p) for p in detail["loc"] if not _is_branch(p)]
-        key = ".".join(where)
-        if detail["type"] == "extra_forbidden":
-            unknown[key] = near_miss(where[-1], keys_at(where[:-1]))
+        loc = detail["loc"]
+        named_by_user = len(loc) > 1 and loc[0] in ("columns", "inputs", "outputs")
+        where = tuple(str(p) for at, p in enumerate(loc) if not _is_branch(p) or (at == 1 and named_by_user))
+        if detail["type"] == "invalid_key":
+            no_text[where] = detail["input"]
+        elif where[-1:] == ("[key]",):
+            no_text[where[:-1]] = detail["input"]
+        elif detail["type"] == "extra_forbidden":
+            unknown[where] = near_miss(where[-1], keys_at(where[:-1]))
         elif detail["type"] == "missing":
-            missing.append((key, where[-1]))
+            missing.append(where)
         else:
-            found.setdefault(key, []).append(detail)
-    for key, hint in unknown.items():
-        yield f"unknown key {key!r}{hint}"
-    for key, name in missing:
+            found.setdefault(where, []).append(detail)
+    for where, hint in unknown.items():
+        yield list(where), f"unknown key {brief('.'.join(where))}{hint}"
+    for where, key in no_text.items():
+        within = f"{'.'.join(where[:-1])}: " if where[:-1] else ""
+        yield list(where), f"{within}found the key {brief(key)}, expected text: write it in quotes"
+    for where in missing:
+        key, name = ".".join(where), where[-1]
         if name.isdigit():
-            yield f"{key.rpartition('.')[0]}: expected two ends, as [0, 150]; null leaves one open"
+            yield list(where), f"{key.rpartition('.')[0]}: expected two ends, as [0, 150]; null leaves one open"
             continue
         # Not where it is there, and misspelt.
-        if not any(
-            repr(name) in hint and k.rpartition(".")[0] == key.rpartition(".")[0] for k, hint in unknown.items()
-        ):
-            yield f"key {key!r} is missing"
-    for key, details in found.items():
-        yield _wrong_value(key, details)
+        if not any(repr(name) in hint and k[:-1] == where[:-1] for k, hint in unknown.items()):
+            yield list(where), f"key {key!r} is missing"
+    for where, details in found.items():
+        yield list(where), _wrong_value(".".join(where), details)
 
 
 def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
     """What is wrong with one value; of a union, what each of its kinds would have been."""
     own = [d for d in details if d["type"] == "value_error"]
     if own:
-        return "; ".join(dict.fromkeys(f"{key}: {d['ctx']['error']}" if key else str(d["ctx"]["error"]) for d in own))
+        told = (cut(str(d["ctx"]["error"]), _LONGEST) for d in own)
+        return "; ".join(dict.fromkeys(f"{key}: {error}" if key else error for error in told))
     value = details[0]["input"]
     if key.startswith("inputs.") and value in ([], ()):
         return f"{key}: nothing is named yet: choose the columns that it is made of"
@@ -68,7 +80,21 @@ def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
             message = detail["msg"].partition(",")[0].removeprefix("Input should be ")
             expected.append(_KINDS.get(detail["type"], message[:1].lower() + message[1:]))
     hint = near_miss(value, words) if isinstance(value, str) else ""
-    return f"{key}: found {value!r}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
+    return f"{key}: found {brief(value)}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
+
+
+def brief(value: Any) -> str:
+    """A value as Python writes it, the beginning of it where it is long."""
+    return cut(_BRIEF.repr(value), _LONGEST)
+
+
+_MOST = 200  # errors that are told
+_LONGEST = 400
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 4
+_BRIEF.maxlist = _BRIEF.maxtuple = _BRIEF.maxdict = _BRIEF.maxset = 10
+_BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 
 
 _KINDS = {

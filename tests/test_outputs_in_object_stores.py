@@ -302,7 +302,7 @@ def test_what_is_written_while_a_run_is_taken_away_goes_with_it(job, store):
             raised.append(error)
 
     with store.proxy.failing(fault := Fault("after", "GET", f"prefix=[^&]*{A}", call=zombie)):
-        storage.remove_folder(folder.path)
+        folder.remove()
     assert fault.done == len(raised) == 1
     assert store_jobs.names(job.output) == ["_staging/current.json"]
 
