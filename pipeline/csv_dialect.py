@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.yaml_text import quoted
+from transforms import csv_records
 
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
@@ -60,6 +61,15 @@ def guess_delimiter(text: str, whole: bool, path: str) -> str:
     if ".tsv" in path.lower():
         return "\t"
     return max(_DELIMITERS, key=lambda d: (*_evenness(records(text, whole, d, _LOOKED_AT), d), d == ","))
+
+
+def guess_escape(text: str, delimiter: str) -> str:
+    """A backslash, if quotes can only be read with it as the escape character; else ""."""
+    if '\\"' not in text:
+        return ""
+    data = text.encode()
+    plain, escaped = (csv_records.spans(data, delimiter, '"', escape) for escape in ("", "\\"))
+    return "\\" if len(plain.joined) > len(escaped.joined) else ""
 
 
 def _evenness(found: Sequence[Sequence[str]], delimiter: str) -> tuple[float, float]:

@@ -91,7 +91,10 @@ def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     if sample.format == "csv":
         header = sample.header
         shown = str(header.is_there).lower() if header.is_sure else "null"
-        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {shown}}}"
+        escape = f", escape: {quoted(sample.escape)}" if sample.escape else ""
+        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {shown}{escape}}}"
+        if escape:
+            yield "  # guessed: quotes inside quoted fields are escaped by a backslash, as Spark writes them"
         if not header.is_sure:
             said = "true" if header.is_there else "false"
             taken, other = ("a header", "--no-header") if header.is_there else ("a row", "--header")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.csv_dialect import CERTAIN, Header, guess_delimiter, guess_header, odd_first_line, records
+from pipeline.csv_dialect import CERTAIN, Header, guess_delimiter, guess_escape, guess_header, odd_first_line, records
 from pipeline.mistakes import JobError
 from pipeline.yaml_text import quoted
 from transforms.compression import Damaged, RawStream, open_file
@@ -54,7 +54,7 @@ class FirstRows:
       rows: a dict by column; of JSON Lines any value.
       names: of the columns, where the file tells them without rows.
       unreadable: how many more could not be parsed.
-      delimiter, header: of CSV.
+      delimiter, header, escape: of CSV.
     """
 
     rows: list[Any]
@@ -62,6 +62,7 @@ class FirstRows:
     unreadable: int = 0
     delimiter: str = ","
     header: Header = CERTAIN
+    escape: str = ""
 
 
 def first_rows(path: str, format: str, known: Known = UNKNOWN) -> FirstRows:
@@ -152,18 +153,19 @@ def _csv(path: str, known: Known) -> FirstRows:
     text, whole = _text(path)
     csv.field_size_limit(_BYTES)
     delimiter = known.delimiter or guess_delimiter(text, whole, path)
-    found = records(text, whole, delimiter, ROWS + 2)
+    escape = guess_escape(text, delimiter)
+    found = records(text, whole, delimiter, ROWS + 2, escape)
     header = guess_header(found, known.expected)
     if known.header is not None:
         header = Header(known.header, True, "")
     if not found:
-        return FirstRows([], delimiter=delimiter, header=header)
+        return FirstRows([], delimiter=delimiter, header=header, escape=escape)
     if (size := odd_first_line(found)) and not known.names:
         raise JobError([_odd_first_line(path, found[0], size, delimiter)])
     names = found[0] if header.is_there else known.names or [f"column_{i}" for i in range(1, len(found[0]) + 1)]
     body = found[1:] if header.is_there else found
     rows = [{n: f or None for n, f in zip(names, r, strict=True)} for r in body if len(r) == len(names)]
-    return FirstRows(rows, tuple(names), len(body) - len(rows), delimiter, header)
+    return FirstRows(rows, tuple(names), len(body) - len(rows), delimiter, header, escape)
 
 
 def _odd_first_line(path: str, first: list[str], size: int, delimiter: str) -> str:

@@ -22,16 +22,23 @@ class Csv(Strict):
 
     delimiter: str = pydantic.Field(",", min_length=1, max_length=1)
     quote: str = pydantic.Field('"', max_length=1)
+    escape: str = pydantic.Field("", max_length=1)
     header: bool = True
     nulls: tuple[str, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _characters(self) -> Csv:
-        for name, value in (("delimiter", self.delimiter), ("quote", self.quote)):
+        for name, value in (("delimiter", self.delimiter), ("quote", self.quote), ("escape", self.escape)):
             if value and (not value.isascii() or value in "\r\n"):
                 raise ValueError(f"{name} {value!r}: one ASCII character, not a line end")
         if self.delimiter == self.quote:
             raise ValueError("delimiter and quote are the same character")
+        if self.escape and self.escape == self.quote:
+            raise ValueError("escape and quote are the same character: doubled quotes are read without escape, drop it")
+        if self.escape and self.escape == self.delimiter:
+            raise ValueError("delimiter and escape are the same character")
+        if self.escape and not self.quote:
+            raise ValueError("escape has an effect inside quotes only, and quote is empty: drop one of them")
         return self
 
 

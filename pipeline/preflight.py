@@ -215,6 +215,7 @@ def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadS
         extra=job.input.extra,
         delimiter=csv.delimiter,
         quote=csv.quote,
+        escape=csv.escape,
         header=csv.header,
         nulls=csv.nulls,
         record_column=RECORD if fed_by_record else None,

@@ -209,7 +209,8 @@ def _format(job: Job, record: Mapping[str, Any]) -> str | None:
 def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
     """What the numbers of rows depend on."""
     csv = job.input.csv
-    return (job.input.format if record is None else _format(job, record), csv.delimiter, csv.quote, csv.header)
+    format_ = job.input.format if record is None else _format(job, record)
+    return format_, csv.delimiter, csv.quote, csv.escape, csv.header
 
 
 def _refuse_hopeless(parent: Parent, first: Job) -> None:
@@ -220,8 +221,8 @@ def _refuse_hopeless(parent: Parent, first: Job) -> None:
     if replay.by == "source" and not replay.same_rows:
         raise JobError(
             [
-                "--from source: with another input.format, csv.delimiter, csv.quote or csv.header a row's number "
-                "is another: use --from payload"
+                "--from source: with another input.format, csv.delimiter, csv.quote, csv.escape or csv.header a row's "
+                "number is another: use --from payload"
             ]
         )
     if replay.by == "source" or (replay.by == "auto" and first.rejects.payload == "none"):

@@ -89,7 +89,7 @@ class Sample:
       rows: how many were looked at.
       unreadable: how many more could not be parsed.
       columns: by name, in the order of the first file.
-      delimiter, header: of CSV. Without a header, columns are called column_1 and so on.
+      delimiter, header, escape: of CSV. Without a header, columns are called column_1 and so on.
       bare: JSON Lines whose lines are not objects; the one column has an empty name.
       problems: a sentence for each file that could not be looked at.
     """
@@ -103,6 +103,7 @@ class Sample:
     header: Header = CERTAIN
     bare: bool = False
     problems: tuple[str, ...] = ()
+    escape: str = ""
 
 
 def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
@@ -129,7 +130,7 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
     if known.header is not None and format_ != "csv":
         raise JobError([f"--header and --no-header are for CSV, and the format is {format_}"])
     rows: list[Any] = []
-    unreadable, dialect, problems = 0, None, []
+    unreadable, dialect, problems, escape = 0, None, [], ""
     known_names: dict[str, None] = {}
     for file in files:
         try:
@@ -140,6 +141,7 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
             problems += error.problems
             continue
         unreadable += found.unreadable
+        escape = escape or found.escape
         known_names.update(dict.fromkeys(found.names))
         if found.rows:
             rows += found.rows
@@ -159,7 +161,7 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
         names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
         names = [n for n in names if n and not n.startswith(_REFUSED)]
         columns = {n: _seen(n, [r.get(n) for r in rows], format_) for n in names}
-    return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare, tuple(problems))
+    return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare, tuple(problems), escape)
 
 
 def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:

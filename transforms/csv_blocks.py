@@ -14,15 +14,21 @@ from transforms.payload import MAX_PAYLOAD_BYTES
 from transforms.read import ReadSettings
 from transforms.splits import FileRange
 
+_NONE = np.array([], np.int64)
 _IN_RECORD = re.compile(rb"[^\r\n]")
 _UNTERMINATED = "a quote is opened in this record and never closed before the end of the file: close it"
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Some whole records, at least one; none is too large, and no quote is open at the end."""
+    """Some whole records, at least one; none is too large, and no quote is open at the end.
+
+    Attributes:
+      joined: see `transforms.csv_records.Spans`.
+    """
 
     data: bytes
+    joined: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +65,9 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
             for piece in pieces:
                 data = rest + piece
                 while True:
-                    end = csv_records.last_record_end(data, settings.delimiter, settings.quote)
-                    yield from _within_bounds(data[:end], False, settings)
-                    rest = data[end:]
+                    whole = csv_records.whole_records(data, settings.delimiter, settings.quote, settings.escape)
+                    yield from _within_bounds(data[: whole.end], whole.joined, settings)
+                    rest = data[whole.end :]
                     if len(rest) <= settings.max_row_bytes:
                         break
                     refused, data = _pass_over(rest, pieces, settings)
@@ -70,7 +76,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
             # All that a line end closed has been given out.
             yield Broken(str(damage))
             return
-    yield from _within_bounds(rest, True, settings)
+    yield from _within_bounds(rest, None, settings)
 
 
 def _pieces(stream: RawStream, skip: int, size: int) -> Iterator[bytes]:
@@ -83,27 +89,34 @@ def _pieces(stream: RawStream, skip: int, size: int) -> Iterator[bytes]:
             yield piece
 
 
-def _within_bounds(data: bytes, at_end: bool, settings: ReadSettings) -> Iterator[Records | Refused]:
-    """Whole records with those that are too large, or unterminated at the end of the file, told apart."""
+def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSettings) -> Iterator[Records | Refused]:
+    """Whole records with those that are too large, or unterminated at the end of the file, told apart.
+
+    Args:
+      joined: see `Records`; None at the end of the file, where the last record may have no end.
+    """
     begin = 0
-    may_be_open = at_end and settings.quote and settings.quote.encode() in data
+    may_be_open = joined is None and settings.quote and settings.quote.encode() in data
+    if joined is None:
+        joined = _NONE
     if len(data) > settings.max_row_bytes or may_be_open:
-        found = csv_records.spans(data, settings.delimiter, settings.quote)
+        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        joined = found.joined
         refused = found.ends - found.starts > settings.max_row_bytes
         if found.open_quote:
             refused[-1] = True
         for index in np.flatnonzero(refused):
             start, end = int(found.starts[index]), int(found.ends[index])
-            yield from _records(data[begin:start])
+            yield from _records(data[begin:start], joined - begin)
             head = data[start : min(end, start + MAX_PAYLOAD_BYTES + 1)]
             yield _refusal(head, end - start, found.open_quote and index == len(refused) - 1, settings)
             begin = end
-    yield from _records(data[begin:] if begin else data)
+    yield from _records(data[begin:] if begin else data, joined - begin)
 
 
-def _records(data: bytes) -> Iterator[Records]:
+def _records(data: bytes, joined: np.ndarray) -> Iterator[Records]:
     if _IN_RECORD.search(data):
-        yield Records(data)
+        yield Records(data, joined[(joined >= 0) & (joined < len(data))] if len(joined) else joined)
 
 
 def _refusal(head: bytes, size: int, is_open: bool, settings: ReadSettings) -> Refused:
@@ -114,7 +127,7 @@ def _refusal(head: bytes, size: int, is_open: bool, settings: ReadSettings) -> R
 
 def _pass_over(data: bytes, pieces: Iterator[bytes], settings: ReadSettings) -> tuple[Refused, bytes]:
     """Passes over one record that is too large to hold, to its true end; also returns what follows."""
-    skipper = csv_records.RecordSkipper(settings.delimiter, settings.quote)
+    skipper = csv_records.RecordSkipper(settings.delimiter, settings.quote, settings.escape)
     head, size = b"", 0
     while True:
         end = skipper.feed(data)

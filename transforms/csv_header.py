@@ -50,11 +50,14 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
     start, end = int(found.starts[0]), int(found.ends[0])
     if not whole and end == len(head):
         raise UnusableFile("unreadable", "the file breaks off inside its header")
+    if len(found.joined) and found.joined[0] < end:
+        why = csv_records.joined_message(head[start:end], settings.quote, settings.escape)
+        raise UnusableFile("malformed", f"the header: {why}")
     try:
         text = head[start:end].decode()
     except UnicodeDecodeError:
         raise UnusableFile("bad_encoding", "the header is not UTF-8 text: convert the file") from None
-    names = tuple(csv_records.fields(text, settings.delimiter, settings.quote))
+    names = tuple(csv_records.fields(text, settings.delimiter, settings.quote, settings.escape))
     _refuse(names, settings)
     return Header(names, bom + end, text)
 
@@ -62,7 +65,8 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
 def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes, bool, csv_records.Spans]:
     """The first bytes of a file, its first record among them; False where they break off in damage; the records
     in them, a byte order mark left out."""
-    head, size, found = b"", _FIRST_READ, csv_records.spans(b"", settings.delimiter, settings.quote)
+    dialect = (settings.delimiter, settings.quote, settings.escape)
+    head, size, found = b"", _FIRST_READ, csv_records.spans(b"", *dialect)
     with open_stream(path, version=version) as stream:
         while True:
             try:
@@ -72,7 +76,7 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
                     return head, False, found
                 raise UnusableFile("unreadable", str(damage)) from None
             head += piece
-            found = csv_records.spans(head.removeprefix(BOM), settings.delimiter, settings.quote)
+            found = csv_records.spans(head.removeprefix(BOM), *dialect)
             # Two records tell that the first is whole; without a header the first bytes are enough.
             if not piece or not settings.header or len(found.starts) > 1:
                 return head, True, found

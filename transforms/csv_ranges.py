@@ -128,7 +128,7 @@ def _borders(
     borders, rows, at, rest = [(start, 0)], 0, start, b""
     while piece := stream.read(_SCAN_BYTES):
         data, begin, at = rest + piece, at - len(rest), at + len(piece)
-        found = csv_records.spans(data, settings.delimiter, settings.quote)
+        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
         starts, complete = found.starts, len(found.starts)
         if complete and found.ends[-1] == len(data):
             complete -= 1  # it may go on

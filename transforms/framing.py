@@ -60,14 +60,16 @@ def is_white(byte: np.ndarray) -> np.ndarray:
     return (byte == SPACE) | (byte == TAB)
 
 
-def record_spans(data, format: str, delimiter: str = ",", quote: str = '"') -> tuple[np.ndarray, np.ndarray]:
+def record_spans(
+    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
     """The records of a text in a format, as `line_spans` gives them."""
     if format == "jsonl":
         return line_spans(data)
     if format == "csv":
         from transforms.csv_records import spans
 
-        found = spans(data, delimiter, quote)
+        found = spans(data, delimiter, quote, escape)
         return found.starts, found.ends
     raise ValueError(f"no records to find in {format}")
 

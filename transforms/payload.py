@@ -27,6 +27,7 @@ class Origin:
       delimiter: of CSV.
       quote: of CSV; empty for none.
       numbers: row number of each record, ascending, where they do not follow without a gap.
+      escape: of CSV; empty for none.
     """
 
     format: str
@@ -35,6 +36,7 @@ class Origin:
     delimiter: str = ","
     quote: str = '"'
     numbers: tuple[int, ...] | None = None
+    escape: str = ""
 
     @property
     def kind(self) -> str:
@@ -74,7 +76,7 @@ class Origin:
         """Found once for all the steps that refuse rows of this block."""
         from transforms.framing import record_spans
 
-        return record_spans(self.data, self.format, self.delimiter, self.quote)
+        return record_spans(self.data, self.format, self.delimiter, self.quote, self.escape)
 
 
 def join_origins(origins: Sequence[Origin | None]) -> Origin | None:

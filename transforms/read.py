@@ -80,8 +80,9 @@ class ReadSettings:
       kept_types: of Parquet: the types of undeclared kept columns, in which all files must agree.
       payload: whether dead letters show the record (`rejects.payload: full`).
       extra: `ignore` or `reject`: what becomes of columns that the contract does not name.
-      delimiter, quote, header, nulls: of CSV. `header` false: the fields are the contract's
-        columns, then the kept ones, in order. `nulls` are unquoted texts read as null.
+      delimiter, quote, escape, header, nulls: of CSV; an empty quote or escape stands for none.
+        `header` false: the fields are the contract's columns, then the kept ones, in order. `nulls`
+        are unquoted texts read as null.
       record_column: of TFRecord, and of rows fed to the model as they are: the name of a bytes
         column to hold the whole record; None for none.
       bare_value_column: of JSON Lines: the column that a line which is not an object is a value of.
@@ -101,6 +102,7 @@ class ReadSettings:
     extra: str = "ignore"
     delimiter: str = ","
     quote: str = '"'
+    escape: str = ""
     header: bool = True
     nulls: tuple[str, ...] = ()
     record_column: str | None = None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from transforms import csv_records
 from transforms.block import (
     FAULTS,
     FAULTS_TYPE,
@@ -53,7 +54,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
     parser, row = _Parser(header, settings), range_.first_row
     for block in blocks(range_, header.size, settings):
         if isinstance(block, Records):
-            chunk = parser.parse(block.data, row)
+            chunk = parser.parse(block, row)
         elif isinstance(block, Broken):
             chunk = Chunk(empty_rows(settings), stretch(row, None, "unreadable", block.message))
         else:
@@ -80,22 +81,29 @@ class _Parser:
             nulls = ("", *settings.nulls, *(column.nulls if column else ()))
             self._passes.setdefault(tuple(dict.fromkeys(nulls)), []).append(name)
 
-    def parse(self, data: bytes, row: int) -> Chunk:
-        """The records in `data`, the first of which is number `row`."""
-        settings = self._settings
-        origin = (
-            Origin("csv", row, pa.py_buffer(data), settings.delimiter, settings.quote) if settings.payload else None
-        )
-        columns, good, ragged, faults = self._columns(data)
-        numbers = np.arange(row, row + good + len(ragged))
+    def parse(self, block: Records, row: int) -> Chunk:
+        """The records of a block, the first of which is number `row`."""
+        settings, data = self._settings, block.data
+        csv = settings.delimiter, settings.quote
+        origin = None
+        if settings.payload:
+            origin = Origin("csv", row, pa.py_buffer(data), *csv, escape=settings.escape)
+        text, broken, why = self._without_broken(block)
+        columns, good, ragged, faults = {}, 0, [], []
+        if not len(broken) or text.strip(b"\r\n"):
+            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *csv, settings.escape))
+        numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
-        if ragged:
-            index = np.array([number for number, _ in ragged])
+        if ragged or len(broken):
+            index = np.array([number for number, _ in ragged], np.int64)
+            if len(broken):
+                index = np.delete(np.arange(len(numbers)), broken)[index]
             expected = f"expected {len(self._fields)}, as in the header"
-            message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged])
-            _, errors = fault_lists([Fault(np.arange(len(index)), None, "ragged_row", message)], {})
-            rejected = dead_letters(row + index, errors, "read", origin)
-            numbers = np.delete(numbers, index)
+            message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged], pa.string())
+            found = [Fault(index, None, "ragged_row", message), Fault(broken, None, "malformed", why)]
+            refused, errors = fault_lists(found, {})
+            rejected = dead_letters(row + refused, errors, "read", origin)
+            numbers = np.delete(numbers, refused)
         rows = {ROW: pa.array(numbers)}
         for name in (*settings.contract_columns, *settings.kept_undeclared):
             rows[name] = columns[name] if name in columns else pa.nulls(good, pa.string())
@@ -103,6 +111,21 @@ class _Parser:
             positions, lists = fault_lists(faults, settings.columns.order)
             rows[FAULTS] = _scatter(positions, lists, good)
         return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
+
+    def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
+        """The text without the records in which text follows a closing quote, which pyarrow joins silently; the
+        numbers of these in the block, and what is wrong with each."""
+        data, settings = block.data, self._settings
+        if not len(block.joined):
+            return data, np.array([], np.int64), pa.array([], pa.string())
+        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        broken = np.unique(np.searchsorted(found.starts, block.joined, "right") - 1)
+        kept, why, begin = [], [], 0
+        for start, end in zip(found.starts[broken].tolist(), found.ends[broken].tolist(), strict=True):
+            kept.append(data[begin:start])
+            why.append(csv_records.joined_message(data[start:end], settings.quote, settings.escape))
+            begin = end
+        return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
     def _columns(self, data: bytes) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
         """Text columns by name; how many rows are in them; (index, number of fields) of the ragged

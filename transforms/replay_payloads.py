@@ -87,7 +87,8 @@ class _Payloads:
     def _are_found(self, index: np.ndarray) -> bool:
         data = b"\n".join(self._records[i] for i in index)
         sizes = np.array([len(self._records[i]) for i in index])
-        starts, ends = record_spans(data, self._format, self._settings.delimiter, self._settings.quote)
+        csv = self._settings.delimiter, self._settings.quote, self._settings.escape
+        starts, ends = record_spans(data, self._format, *csv)
         begins = np.append(0, np.cumsum(sizes[:-1] + 1))
         return np.array_equal(starts, begins) and np.array_equal(ends, begins + sizes)
 

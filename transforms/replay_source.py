@@ -141,7 +141,8 @@ class _Cuts:
         self._lock, self._known = threading.Lock(), {}
 
     def of(self, now: Mapping[str, Any], settings: ReadSettings) -> list[FileRange]:
-        numbering = (settings.format, settings.delimiter, settings.quote, settings.header, settings.max_row_bytes)
+        csv = (settings.delimiter, settings.quote, settings.escape, settings.header)
+        numbering = (settings.format, *csv, settings.max_row_bytes)
         with self._lock:
             key = (*now.values(), *numbering, tuple(settings.contract_columns), settings.keep)
             if key not in self._known:
