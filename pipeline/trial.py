@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared
 from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
+from transforms.compression import Damaged
 from transforms.feeds import groups
 from transforms.halving import EveryRowFails
 from transforms.infer import ModelCall, ServableHandler
@@ -117,7 +118,7 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
         try:
             for chunk in read_range(module, FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
-        except (UnusableFile, OSError) as error:
+        except (UnusableFile, OSError, Damaged) as error:
             if is_of_the_system(error):
                 raise
 

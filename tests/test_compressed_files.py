@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 import zstandard
 
-from transforms.compression import Damaged, compression_of, open_stream
+from transforms.compression import Damaged, Refuted, compression_of, damage_of, open_stream
 
 TEXT = b"".join(b'{"id": %d, "x": %r}\n' % (i, random.Random(i).random()) for i in range(20_000))
 PACK = {
@@ -29,8 +29,11 @@ def read_all(path, n=50_000):
         except Damaged as error:
             with pytest.raises(Damaged):
                 stream.read(n)
-            return b"".join(parts), str(error)
-    return b"".join(parts), None
+            data, damage = b"".join(parts), error
+        else:
+            return b"".join(parts), None
+    assert isinstance(damage, Refuted) == (damage.sound_bytes is not None and damage.sound_bytes < len(data))
+    return data[: damage.sound_bytes], str(damage)
 
 
 @pytest.mark.parametrize("kind", PACK)
@@ -59,14 +62,25 @@ class TestEachCompression:
         if kind == "zstd":
             assert len(data) > len(TEXT) * share - 140_000
 
-    def test_wrong_checksum_gives_all_the_content_first(self, kind, tmp_path):
+    @pytest.mark.parametrize("n", [1, 1000, 50_000, 1 << 20])
+    @pytest.mark.parametrize("at", [-8, -7, -3, -1])
+    def test_a_checksum_that_does_not_hold_refuses_all_of_its_member(self, kind, n, at, tmp_path):
         path = tmp_path / "a"
-        packed = bytearray(PACK[kind](TEXT))
-        packed[-7 if kind == "gzip" else -3] ^= 0x40
-        path.write_bytes(bytes(packed))
-        data, damage = read_all(path)
-        assert data == TEXT
-        assert "damaged" in damage
+        packed = bytearray(PACK[kind](TEXT[-2000:] if n == 1 else TEXT))
+        packed[{"zstd": max(at, -4), "gzip": at, "bzip2": min(max(at, -4), -3)}[kind]] ^= 0x40  # CRC, size, checksum
+        path.write_bytes(PACK[kind](b"first\n") + PACK[kind](b"second\n") + bytes(packed) + PACK[kind](b"after\n"))
+        data, damage = read_all(path, n)
+        assert data == b"first\nsecond\n"
+        assert "checksum" in damage
+        assert str(damage_of(str(path))) == damage
+        with open_stream(str(path), sound=damage_of(str(path))) as stream:
+            found = b""
+            while len(found) < len(data):
+                found += stream.read(n)
+            assert found == data
+            with pytest.raises(Damaged, match="checksum") as error:
+                stream.read(n)
+        assert (type(error.value), str(error.value)) == (Damaged, damage)
 
     def test_garbage_behind_gives_all_the_content_first(self, kind, tmp_path):
         path = tmp_path / "a"
@@ -122,7 +136,27 @@ def test_damage_within_a_piece_gives_what_precedes_it(tmp_path):
     bad = bytearray(gzip.compress(b"b" * 100))
     bad[-8] ^= 1
     path.write_bytes(gzip.compress(b"first\n") + bytes(bad))
-    assert read_all(path)[0] == b"first\n" + b"b" * 100
+    assert read_all(path)[0] == b"first\n"
+
+
+def test_a_block_of_bzip2_that_its_checksum_refuses_is_given_up_and_those_before_it_stand(tmp_path):
+    path, text = tmp_path / "a", random.Random(1).randbytes(250_000)
+    packed = bytearray(bz2.compress(text, 1))  # blocks of 100 kB
+    packed[170_000] ^= 1
+    path.write_bytes(bytes(packed))
+    for n in (1000, 1 << 20):
+        data, damage = read_all(path, n)
+        assert text.startswith(data)
+        assert 95_000 < len(data) <= 100_000
+        assert "block" in damage
+
+
+def test_a_sound_file_has_no_damage(tmp_path):
+    for kind, pack in PACK.items():
+        (tmp_path / kind).write_bytes(pack(TEXT))
+        assert damage_of(str(tmp_path / kind)) is None
+    (tmp_path / "plain").write_bytes(TEXT)
+    assert damage_of(str(tmp_path / "plain")) is None
 
 
 def test_plain_files_are_given_as_they_are(tmp_path):

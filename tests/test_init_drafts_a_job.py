@@ -158,11 +158,7 @@ def test_a_file_without_a_header_has_all_its_columns_named_by_place(model, tmp_p
     assert "200 predicted, 0 rejected" in tried(text, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "compress"),
-    [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
-)
-def test_quotes_escaped_with_backslashes_are_noticed(tmp_path):
+def test_quotes_escaped_with_backslashes_are_noticed(model, tmp_path):
     rows = "".join(f'"monitor {i}\\"",{i},{i}.5,0.5\n' for i in range(10))
     (tmp_path / "people.csv").write_text("name,age,income,score\n" + rows)
     job = settings_of(draft_job(model("several_inputs"), str(tmp_path / "people.csv")))
@@ -171,6 +167,10 @@ def test_quotes_escaped_with_backslashes_are_noticed(tmp_path):
     assert "escape" not in settings_of(draft_job(model("several_inputs"), str(tmp_path / "people.csv")))["input"]["csv"]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
+)
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
 def test_compressed_files_are_looked_into(model, tmp_path, format_, suffix, compress):
     WRITE[format_](tmp_path / "plain", PEOPLE)

@@ -88,6 +88,7 @@ class Block:
       total: on the last block of its split, how many rows the split held; else None.
       piece: 0, 1, 2 ... of a block that was cut before the model; dead letters so far are with the first.
       more: whether another piece of the same block follows.
+      void: on the last block of an attempt of which nothing counts: a checksum refused what was read.
       tally: additive measurements of the work done on this block (seconds by stage, counts of
         defaults and the like). The writer sums them into the split's receipt.
       began: when the attempt began, in seconds since the epoch.
@@ -103,6 +104,7 @@ class Block:
     total: int | None = None
     piece: int = 0
     more: bool = False
+    void: bool = False
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
     began: float = 0.0
 
@@ -316,6 +318,7 @@ class BlockCoder(beam.coders.Coder):
             "total": block.total,
             "piece": block.piece,
             "more": block.more,
+            "void": block.void,
             "tally": dict(block.tally),
             "began": block.began,
             "origin": None if block.origin is None else block.origin.meta(),

@@ -21,18 +21,32 @@ SMALL_BYTES = 64 << 10
 # zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
 # this many bytes give 4 MiB at the most.
 _ZSTD_PIECE = 128
+_BZIP2_BLOCK = 1 << 20  # compressed; a block holds 900 kB at the most
+_BZIP2_END = 11  # bytes: a mark of 48 bits, a checksum of 32, and up to 7 bits of padding
+_MEMBERS = {"gzip": "gzip member", "zstd": "zstd frame"}
+_CHECKSUM_FAILS = ("incorrect data check", "incorrect length check", "Restored data doesn't match checksum")
+"""How zlib and zstd tell that all was decompressed, and is not what was compressed."""
 _ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
 
 
 class Damaged(Exception):
     """A compressed stream that breaks off, fails its checksum, or is followed by something else.
 
-    Raised only after all bytes that could be decompressed before the damage were given out.
+    Raised only after all bytes that could be decompressed before the damage were given out; where a checksum
+    refuses them, all before those that it covers.
+
+    Attributes:
+      sound_bytes: how many decompressed bytes stand before what a checksum refuses; None where none did.
     """
 
-    def __init__(self, message: str, loses_output: bool = False):
+    def __init__(self, message: str, loses_output: bool = False, sound_bytes: int | None = None):
         super().__init__(message)
-        self.loses_output = loses_output
+        self.loses_output, self.sound_bytes = loses_output, sound_bytes
+
+
+class Refuted(Damaged):
+    """A checksum refuses bytes that were given out before it was reached. Whoever has used them takes them back, and
+    reads again with `sound`, the damage that `damage_of` finds."""
 
 
 def open_file(path: str, version: str | None = None) -> BinaryIO:
@@ -91,13 +105,22 @@ class RawStream:
         to the end.
       version: see `open_file`.
       ahead: whether it will be read to its end: of an object, what comes next is fetched before it is asked for.
+      sound: what a checksum is known to refuse; it is raised after the bytes before that.
 
     Attributes:
       compression: `gzip`, `bzip2`, `zstd`, or None.
     """
 
-    def __init__(self, path: str, start: int = 0, end: int = -1, version: str | None = None, ahead: bool = False):
-        self._path, self._version = path, version
+    def __init__(
+        self,
+        path: str,
+        start: int = 0,
+        end: int = -1,
+        version: str | None = None,
+        ahead: bool = False,
+        sound: Damaged | None = None,
+    ):
+        self._path, self._version, self._sound = path, version, sound
         self._file = open_file(path, version)
         # Of an object by the first bytes, too, which are then held for who reads on.
         asked = version is not None and is_object(path)
@@ -116,7 +139,7 @@ class RawStream:
         """About `n` bytes, at least one; `b""` at the end.
 
         Raises:
-          Damaged: see there.
+          Damaged: see there. Refuted where bytes that were given out before belong to the damage.
           ReadFails, StoreFails, MemoryError: nothing that the file is at fault for.
         """
         if self._members is not None:
@@ -129,10 +152,15 @@ class RawStream:
         return data
 
     def _read_members(self, n: int) -> bytes:
+        before = self._given
+        if self._sound is not None:
+            n = min(n, self._sound.sound_bytes - before)
+            if n <= 0:
+                raise Damaged(str(self._sound), sound_bytes=self._sound.sound_bytes)
         parts, size = [], 0
         while size < n and self._damage is None:
             try:
-                part = self._members.next(min(n - size, 1 if self._members.fine else _PIECE))
+                part = self._members.next(min(n - size, 1 if self._members.in_small_steps else _PIECE))
             except Damaged as error:
                 if self._stepped_back or not error.loses_output:
                     self._damage = error
@@ -144,16 +172,22 @@ class RawStream:
             parts.append(part)
             size += len(part)
             self._given += len(part)
-        if not parts and self._damage is not None:
+        data = b"".join(parts)
+        if self._damage is not None and self._damage.sound_bytes is not None:
+            if self._damage.sound_bytes < before:
+                raise Refuted(str(self._damage), sound_bytes=self._damage.sound_bytes)
+            data = data[: self._damage.sound_bytes - before]
+            self._given = before + len(data)
+        if self._damage is not None and not data:
             raise self._damage
-        return b"".join(parts)
+        return data
 
     def _step_back(self) -> None:
         """Goes back to just before the piece that failed, to take it in the smallest steps: what a
         decompressor had made of it up to the damage was lost with the error.
         """
         self._stepped_back = True
-        near = self._members.taken - 3 * _PIECE
+        near = self._members.taken - 3 * _PIECE - (_BZIP2_BLOCK if self.compression == "bzip2" else 0)
         self._file.close()
         self._file = open_file(self._path, self._version)
         self._members = _Members(self._file, self.compression, near)
@@ -171,9 +205,27 @@ class RawStream:
         self.close()
 
 
-def open_stream(path: str, start: int = 0, end: int = -1, version: str | None = None, ahead: bool = False) -> RawStream:
+def open_stream(
+    path: str,
+    start: int = 0,
+    end: int = -1,
+    version: str | None = None,
+    ahead: bool = False,
+    sound: Damaged | None = None,
+) -> RawStream:
     """Opens the content of a file; see `RawStream`."""
-    return RawStream(path, start, end, version, ahead)
+    return RawStream(path, start, end, version, ahead, sound)
+
+
+def damage_of(path: str, version: str | None = None) -> Damaged | None:
+    """What a checksum in a compressed file refuses; None where none does. Reads the file to its end. Raises OSError."""
+    with open_stream(path, version=version, ahead=True) as stream:
+        try:
+            while stream.compression and stream.read(_PIECE):
+                pass
+        except Damaged as damage:
+            return damage if damage.sound_bytes is not None else None
+    return None
 
 
 class _Members:
@@ -185,6 +237,7 @@ class _Members:
 
     Attributes:
       taken: compressed bytes taken.
+      given: decompressed bytes given.
     """
 
     def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
@@ -192,14 +245,22 @@ class _Members:
         self._file, self._kind = file, kind
         self._magic = next(magic for magic, name in _MAGIC if name == kind)
         self._pending = b""  # compressed bytes not yet taken
-        self.taken = 0
+        self.taken = self.given = 0
         self._member = None  # the decompressor of the member that is open
+        self._member_from = self._member_at = 0  # where it begins, in decompressed and in compressed bytes
+        self._block_from = 0  # of bzip2: all before belongs to blocks whose checksum holds
+        self._last = b""  # of bzip2: the last bytes that were fed one by one
         self._draining = False  # of bzip2: there may be output without more input
         self._count = 0
 
     @property
     def fine(self) -> bool:
         return self._near is not None and self.taken >= self._near
+
+    @property
+    def in_small_steps(self) -> bool:
+        """Whether what comes out is to be asked for byte by byte, too; of bzip2 a block comes out or none of it."""
+        return self.fine and self._kind != "bzip2"
 
     def next(self, n: int) -> bytes:
         """At most `n` decompressed bytes (zstd: some more); `b""` at the end; raises Damaged."""
@@ -212,6 +273,7 @@ class _Members:
                     raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
             data = self._step(n)
             if data:
+                self.given += len(data)
                 return data
             if not self._pending and self._kind == "gzip" and self._member is not None:
                 # zlib may hold output back while it has no input: only when it gives none is it over.
@@ -237,6 +299,7 @@ class _Members:
                 return self._begin()
             raise Damaged(f"what follows the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
         self._count += 1
+        self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
         if self._kind == "gzip":
             self._member = zlib.decompressobj(wbits=31)
         elif self._kind == "bzip2":
@@ -268,12 +331,15 @@ class _Members:
             piece = b""
         else:
             piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
+            if self._kind == "bzip2":
+                self._block_from = self.given
+                self._last = (self._last + piece)[-_BZIP2_END:]
         try:
             data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
         except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
             if _is_short_of_memory(error):
                 raise MemoryError(f"the {self._kind} decompressor: {error}") from error
-            raise Damaged(f"the {self._kind} stream is damaged near byte {self.taken}: {error}", True) from error
+            raise self._damage(error) from error
         rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
         if rest:
             self._pending = rest + self._pending
@@ -282,6 +348,35 @@ class _Members:
         if member.eof:
             self._member = None
         return data
+
+    def _damage(self, error: Exception) -> Damaged:
+        """What an error of the decompressor says of the stream."""
+        near = f"near byte {self.taken}"
+        if self._kind == "bzip2":
+            # The library tells only that something is wrong: mostly a block's checksum, of which all before holds;
+            # or that of the stream, at its end.
+            if not self.fine:
+                return Damaged(f"the bzip2 stream is damaged {near}: {error}", True)
+            ended = _is_bzip2_end(self._last)
+            what = f"stream that begins at byte {self._member_at}" if ended else f"block that ends {near}"
+            return Damaged(
+                f"the {what} of bzip2 is damaged, or its checksum does not hold ({error}): nothing of it, and of what "
+                "follows, is used",
+                sound_bytes=self._member_from if ended else self._block_from,
+            )
+        if any(text in str(error) for text in _CHECKSUM_FAILS):
+            what = f"{_MEMBERS[self._kind]} that begins at byte {self._member_at}"
+            return Damaged(
+                f"the checksum of the {what} does not hold ({error}): nothing of it, and of what follows, is used",
+                sound_bytes=self._member_from,
+            )
+        return Damaged(f"the {self._kind} stream is damaged {near}: {error}", True)
+
+
+def _is_bzip2_end(last: bytes) -> bool:
+    """Whether these bytes end in the mark of a stream's end and its checksum, at any bit of the last byte."""
+    bits = int.from_bytes(last)
+    return any(bits >> (32 + pad) & ((1 << 48) - 1) == 0x177245385090 for pad in range(8))
 
 
 def _is_short_of_memory(error: Exception) -> bool:

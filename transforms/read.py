@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from transforms.block import NO_REJECTED, ROW, Block, known_rows, stretch
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
+from transforms.compression import Refuted, damage_of
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged, check_unless_asked_for
 from transforms.local_files import WAITS_S, ReadFails, fails, is_of_the_system, may_pass
@@ -46,6 +47,8 @@ from transforms.splits import FileRange, Split
 
 if TYPE_CHECKING:
     from transforms.letters import Replay
+
+_MOST_ATTEMPTS = 3  # of a split whose files do not change: the second one knows what is refused
 
 FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
@@ -164,26 +167,46 @@ class Stopped(Exception):
 def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
     """Reads one split: its rows in blocks, then an empty block that holds the total.
 
+    Where a checksum refuses what it covers, at the end of it, blocks of that have gone on by then: an empty block that
+    is void takes back all of this attempt, and another attempt stops before what is refused. So nothing is held back,
+    and a sound file is read once.
+
     Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
     range is begun, and before the total is given, without which nothing of a split counts. StoreFails, ReadFails where
     a store, or the system, does not give a file's bytes: that is no fault of its rows.
     """
+    for _ in range(_MOST_ATTEMPTS):
+        try:
+            yield from _attempt(split, settings, attempt)
+            return
+        except Refuted:
+            ranges = [dataclasses.replace(r, sound=damage_of(r.path, r.version)) for r in split.ranges]
+            split, attempt = dataclasses.replace(split, ranges=tuple(ranges)), new_attempt()
+    raise ReadFails(f"split {split.id}: a checksum in one of its files fails in one reading and holds in the next")
+
+
+def _attempt(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+    """The blocks of one attempt. Raises Refuted after one that is void."""
     seq = total = 0
     started = time.time()
     empty = empty_rows(settings)
+    last = split.ranges[-1].path if split.ranges else ""
     begun: dict[str, str | None] = {}
     began = time.perf_counter()
-    for source, chunk in _pieces(split, settings, begun):
-        block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
-        yield block.with_tally(read_s=time.perf_counter() - began)
-        if STOP.is_set():
-            raise Stopped("the run is stopping")
-        seq, total = seq + 1, total + block.count
-        empty = chunk.rows.slice(0, 0)
-        began = time.perf_counter()
+    try:
+        for source, chunk in _pieces(split, settings, begun):
+            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
+            yield block.with_tally(read_s=time.perf_counter() - began)
+            if STOP.is_set():
+                raise Stopped("the run is stopping")
+            seq, total = seq + 1, total + block.count
+            empty = chunk.rows.slice(0, 0)
+            began = time.perf_counter()
+    except Refuted:
+        yield Block(split.id, attempt, seq, last, empty, void=True, began=started)
+        raise
     for path, version in begun.items():
         check_unless_asked_for(path, version)
-    last = split.ranges[-1].path if split.ranges else ""
     yield Block(split.id, attempt, seq, last, empty, total=total, began=started)
 
 

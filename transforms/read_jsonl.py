@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import stretch
-from transforms.compression import Damaged, is_compressed, open_file, open_stream
+from transforms.compression import Damaged, Refuted, is_compressed, open_file, open_stream
 from transforms.framing import line_end_positions, line_spans
 from transforms.json_rows import FAST_WAYS, LineParser, too_large
 from transforms.payload import MAX_PAYLOAD_BYTES, Origin
@@ -153,10 +153,12 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
     """The lines of a range in blocks of about `max_block_bytes`, byte order mark left out."""
     line = _OpenLine(settings.max_row_bytes)
     first = range_.start == 0
-    with open_stream(range_.path, range_.start, range_.end, range_.version, ahead=True) as stream:
+    with open_stream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
         while True:
             try:
                 piece = stream.read(max(settings.max_block_bytes, _HEAD_BYTES))
+            except Refuted:
+                raise
             except Damaged as damage:
                 yield _Block(damage=str(damage))  # half a line is never taken for a whole one
                 return

@@ -113,7 +113,7 @@ def _is_compressed(path: str, version: str | None) -> bool:
 def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], bytes]]:
     path, version = range_.path, range_.version
     if _is_compressed(path, version):
-        with open_stream(path, version=version, ahead=ahead) as stream:
+        with open_stream(path, version=version, ahead=ahead, sound=range_.sound) as stream:
             yield stream.read
         return
     with open_file(path, version) as file:

@@ -31,6 +31,12 @@ class _RejectCount:
         """Begins anew with what was rejected before, by reason."""
         self._reasons, self._examples = dict(reasons), {}
 
+    def take_back(self, rejected: Mapping[str, int], stop_after: int | None) -> None:
+        """Counts rows no longer, by reason, that were rejected by an attempt of which nothing counts."""
+        if stop_after is not None:
+            with self._lock:
+                self._reasons = {r: n - rejected.get(r, 0) for r, n in self._reasons.items()}
+
     def add(self, block: Block, stop_after: int | None, stages: tuple[str, ...]) -> None:
         """Counts the rows of a block that were rejected in some stages.
 
@@ -93,4 +99,5 @@ AFTER = ("infer", "postprocess")
 
 _REJECTS = _RejectCount()
 count_rejects = _REJECTS.add
+take_back_rejects = _REJECTS.take_back
 reset_reject_count = _REJECTS.reset

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import ROW, filter_rows, stretch
+from transforms.compression import damage_of
 from transforms.files import InputFile
 from transforms.letters import Letter, missing_again
 from transforms.local_files import is_of_the_system
@@ -150,7 +151,8 @@ class _Cuts:
                     self._known.pop(next(iter(self._known)))
                 version = InputFile(**now).version
                 ranges = format_module(settings.format).cut(now["path"], now["size"], _RANGE_BYTES, settings, version)
-                self._known[key] = [dataclasses.replace(range_, version=version) for range_ in ranges]
+                sound = damage_of(now["path"], version) if len(ranges) == 1 else None
+                self._known[key] = [dataclasses.replace(range_, version=version, sound=sound) for range_ in ranges]
             return self._known[key]
 
 

@@ -29,7 +29,7 @@ JOB = "job-"
 
 SHARD_SPLITS = 500
 
-_RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRange)))
+_RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRange) if field.name != "sound"))
 
 
 @dataclasses.dataclass(frozen=True)

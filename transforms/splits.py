@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transforms.compression import Damaged
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class FileRange:
       index: 0 for the file's first range; that one reports what is wrong with the file as a whole.
       bytes: the input bytes that it takes to read it, for balancing.
       version: which version of the file is meant (`transforms.file_versions`); None: any, unchecked.
+      sound: what a checksum in the file refuses, once it is known; not planned, but found by reading.
     """
 
     path: str
@@ -28,6 +33,7 @@ class FileRange:
     index: int = 0
     bytes: int = 0
     version: str | None = None
+    sound: Damaged | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
-from transforms.compression import Damaged
+from transforms.compression import Damaged, Refuted
 from transforms.payload import MAX_PAYLOAD_BYTES
 
 HEADER_BYTES = 12
@@ -261,6 +261,8 @@ class _Source:
             return b""
         try:
             piece = self._read(count)
+        except Refuted:
+            raise
         except Damaged as error:
             self.damage, piece = str(error), b""
         self.ended = not piece

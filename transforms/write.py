@@ -21,7 +21,7 @@ from transforms.dead_letters import dead_letter_rows
 from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder
 from transforms.receipt import Part, Receipt, new_file_counts
 from transforms.receipts import put
-from transforms.reject_count import AFTER, count_rejects, reason_counts
+from transforms.reject_count import AFTER, count_rejects, reason_counts, take_back_rejects
 from transforms.run_folder import RunFolder
 from transforms.sources import Files
 from transforms.tally import add_tally
@@ -88,6 +88,10 @@ class _WriteFn(beam.DoFn):
         rejected, stretches = reason_counts(block.rejected)
         attempt.add(block, rejected, stretches)
         self._count(block, rejected)
+        if block.void:
+            del self._open[block.attempt]
+            attempt.drop()
+            take_back_rejects(attempt.rejected, self.settings.stop_after)
         if block.total is not None:
             del self._open[block.attempt]
             yield from self._behind.settle(block.split, attempt.close(block.total))
@@ -186,7 +190,7 @@ class _Attempt:
         try:
             parts = self._predictions.close() + self._rejected.close()
         except OSError:
-            self._drop()  # on a full disk they are in the way
+            self.drop()  # on a full disk they are in the way
             raise
         self._write_s += time.perf_counter() - began
         return lambda: self._settle(parts)
@@ -197,7 +201,7 @@ class _Attempt:
             self._predictions.wait()
             self._rejected.wait()
         except OSError:
-            self._drop()
+            self.drop()
             raise
         if parts:
             storage.sync_folder(self._folder.parts)
@@ -214,12 +218,21 @@ class _Attempt:
         try:
             counts = put(self._folder, receipt)
         except FileNotFoundError:
-            self._drop()  # the run is gone
+            self.drop()  # the run is gone
             raise
         if not counts:
-            self._drop()
+            self.drop()
 
-    def _drop(self) -> None:
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Rows rejected so far, by reason."""
+        counts: Mapping[str, int] = {}
+        for file in self._files.values():
+            counts = add_tally(counts, file["rejected"])
+        return counts
+
+    def drop(self) -> None:
+        """Removes what was written."""
         kinds = (self._predictions, self._rejected)
         for kind in kinds:
             with contextlib.suppress(OSError):
