@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from pipeline.errors import OVER
 from pipeline.job import Job
 from pipeline.memory import check_fits, process_bytes
-from pipeline.mistakes import JobError
 from pipeline.output_place import check_room
 from pipeline.preflight import Prepared, prepare
 from pipeline.rate import measure
@@ -18,13 +18,15 @@ from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.terminal import Console, escape
 from pipeline.trial import choose_batch, load, try_rows
+from pipeline.tried import groups_of, hints, over_budget, print_groups, print_schema
 from runners.engine import Engine, engine_of
 
 _SHOWN_FILES = 10
 
 
 def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
-    """Checks a job and scores a few rows. Returns the exit code.
+    """Checks a job and scores a few rows. Returns the exit code: 0 if it is ready, 3 if the rows that were tried, or
+    the files that cannot be used, are over the error budget.
 
     Args:
       beam_args: Beam's own options.
@@ -53,17 +55,23 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
         f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected"
     )
     print_rows(console, trial.predictions, "first predictions")
-    if trial.rejected.num_rows:
-        print_rows(console, trial.rejected.select(["row", "reason", "column", "message"]), "first dead letters")
+    print_schema(console, trial.predictions.schema)
+    groups = groups_of(trial.rejected)
+    if groups:
+        print_groups(console, groups)
+        _print_lines("hint", hints(prepared, groups), console)
     for path, error in prepared.unusable[:_SHOWN_FILES]:
         console.print(f"[yellow]unusable[/] {escape(path)}: {escape(str(error))}", soft_wrap=True)
+    not_ready = [f"of the first rows, {problem}" for problem in over_budget(job, trial)]
     if len(prepared.unusable) > job.rejects.files:
-        raise JobError(
-            [
-                f"{len(prepared.unusable)} of {len(prepared.files)} files cannot be used, and rejects.files allows "
-                f"{job.rejects.files}: mend them, or set rejects.files"
-            ]
-        )
+        not_ready = [
+            f"{len(prepared.unusable)} of {len(prepared.files)} files cannot be used, and rejects.files allows "
+            f"{job.rejects.files}: mend them, or set rejects.files"
+        ]
+    if not_ready:
+        for problem in not_ready:
+            console.print(f"[bold red]not ready[/]: {escape(problem)}", soft_wrap=True)
+        return OVER
     _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
     console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return 0

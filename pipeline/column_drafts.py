@@ -37,8 +37,8 @@ def fed(seen: Seen, tensor: Tensor, shape: Sequence[int | None], format: str) ->
     """A column that feeds a model input."""
     dtype = fed_dtype(seen, tensor)
     settings = {"dtype": dtype} | ({"shape": flow(shape)} if shape else {})
-    found = remedies(seen, dtype, format)
-    return ColumnDraft(settings | found.settings, ", ".join([_seen(seen, dtype, format), *found.notes]))
+    more, notes = _helped(seen, dtype, format)
+    return ColumnDraft(settings | more, ", ".join([_seen(seen, dtype, format), *notes]))
 
 
 def fed_dtype(seen: Seen, tensor: Tensor) -> str:
@@ -54,9 +54,8 @@ def kept(seen: Seen, format: str) -> ColumnDraft | None:
     if dtype is None:
         return None
     settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape else {})
-    found = remedies(seen, dtype, format)
     remark = "kept; declared, so that it is written with this dtype"
-    return ColumnDraft(settings | {"required": "false"} | found.settings, remark)
+    return ColumnDraft(settings | {"required": "false"} | _helped(seen, dtype, format)[0], remark)
 
 
 def kept_dtype(seen: Seen, format: str) -> str | None:
@@ -100,9 +99,16 @@ def candidate(seen: Seen, dtype: str | None, format: str) -> ColumnDraft:
         dtype = "float32" if dtype == "float64" else dtype
     dtype = "bytes" if dtype == "string" and seen.kind == "bytes" else dtype
     settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape and format != "csv" else {})
-    found = remedies(seen, dtype, format)
-    remark = ", ".join([_seen(seen, dtype, format), *found.notes])
-    return ColumnDraft(settings | found.settings, remark + "; drop it if not chosen")
+    more, notes = _helped(seen, dtype, format)
+    remark = ", ".join([_seen(seen, dtype, format), *notes])
+    return ColumnDraft(settings | more, remark + "; drop it if not chosen")
+
+
+def _helped(seen: Seen, dtype: str, format: str) -> tuple[dict[str, str], list[str]]:
+    """(the settings that nearly all values need, what is said of these and of others)."""
+    found = [r for r in remedies(seen, dtype, format) if r.key != "dtype" or not r.is_for_all]
+    settings = {r.key: r.value for r in found if r.is_for_all}
+    return settings, [r.why if r.is_for_all else f"{r.why} (rejected, unless {r.hint})" for r in found]
 
 
 def _seen(seen: Seen, dtype: str, format: str) -> str:
@@ -118,9 +124,8 @@ def _seen(seen: Seen, dtype: str, format: str) -> str:
         parts.append(f"which is not {dtype}")
     if seen.empty:
         parts.append(f"{seen.empty:,} empty (rejected, unless there is a default)")
-    if seen.misfits and not (is_text and format == "csv"):
-        what = "numbers" if seen.is_number else seen.kind
-        parts.append(f"{seen.misfits:,} not {what}" + ("" if seen.nulls or seen.decimal_commas else " (rejected)"))
+    if seen.misfits and not (is_text and format == "csv") and not seen.nulls:
+        parts.append(f"{seen.misfits:,} not {'numbers' if seen.is_number else seen.kind} (rejected)")
     if "int" in dtype and seen.is_number:
         if seen.fractions:
             parts.append(f"{seen.fractions:,} not integers (rejected)")

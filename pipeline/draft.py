@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pipeline.first_rows import UNKNOWN, Known
 from pipeline.match import Match, match_columns, row_shape
 from pipeline.sample import Sample, look_at
+from pipeline.terminal import printable
 from pipeline.yaml_text import flow, quoted, scalar
 from transforms.model import (
     FEEDABLE,
@@ -86,7 +87,7 @@ def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     yield f"  files: {scalar(patterns[0]) if len(patterns) == 1 else flow(patterns)}"
     found = f"{sample.files:,} file{'s' * (sample.files != 1)} now; the first {sample.rows:,} rows were looked at"
     yield f"  # {found}" + (f", and {sample.unreadable:,} that could not be parsed" if sample.unreadable else "")
-    yield from (f"  # {problem}" for problem in sample.problems)
+    yield from (f"  # {printable(problem)}" for problem in sample.problems)
     yield f"  format: {sample.format}"
     if sample.format == "csv":
         header = sample.header

@@ -77,11 +77,16 @@ def entry(text, name):
 
 
 def tried(text, tmp_path):
-    """What `check` says of the job: it loads the model and scores the first rows."""
+    """What a `check` that finds the job ready says of the rows that it tried."""
+    return re.search(r"tried .*", checked(text, tmp_path, 0))[0]
+
+
+def checked(text, tmp_path, code):
+    """What `check` says of the job, off a terminal: it loads the model and scores the first rows."""
     job = parse_job(settings_of(text) | {"output": settings_of(text)["output"] | {"path": str(tmp_path / "out")}})
     said = io.StringIO()
-    assert check_job(job, Console(file=said, width=200)) == 0
-    return re.search(r"tried .*", said.getvalue())[0]
+    assert check_job(job, Console(file=said, width=200)) == code
+    return said.getvalue()
 
 
 @pytest.mark.parametrize("format_", WRITE)
@@ -133,9 +138,17 @@ def test_what_was_seen_is_told_and_enforced_nowhere(model, tmp_path):
     assert "# seen: 18 .. 87 in 200 rows, 2 empty (rejected, unless there is a default)" in entry(text, "age")
     assert "income: {dtype: float32}  # seen: 0 .. 22294.5 in 200 rows, 2 not numbers" in entry(text, "income")
     assert 'nulls: ["-", n/a]' in entry(text, "income")
-    assert "1 not finite (rejected, unless finite: false; nan: missing and a default fill NaN)" in entry(text, "score")
+    assert "1 not finite (rejected, unless nan: missing, with a default; or finite: false)" in entry(text, "score")
     assert all(set(settings_of(text)["columns"][name]) == {"dtype"} for name in ("age", "income", "score"))
-    assert "200 rows: 195 predicted, 5 rejected" in tried(text, tmp_path)
+    said = checked(text, tmp_path, 3)
+    assert "200 rows: 195 predicted, 5 rejected" in said
+    assert "not ready: of the first rows, 5 of 200 rows are rejected (2.50%), and rejects.budget allows 0.01" in said
+    rows = [re.split(r"\s{2,}", line.strip())[:3] for line in said.splitlines()]
+    assert ["2", "missing_value", "age"] in rows and ["2", "wrong_type", "income"] in rows
+    assert ["1", "not_finite", "score"] in rows
+    assert 'columns.income.nulls: ["-", n/a], with a default  # 2 not numbers' in said
+    assert "columns.score.nan: missing, with a default; or finite: false  # 1 not finite" in said
+    assert "ready in" in checked(text.replace("budget: 1%", "budget: 5"), tmp_path, 0)
 
 
 @pytest.mark.parametrize(("delimiter", "suffix"), [(";", ".csv"), ("\t", ".csv"), ("|", ".csv"), ("\t", ".tsv")])

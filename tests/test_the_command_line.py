@@ -84,7 +84,7 @@ def test_from_a_model_and_data_to_predictions(people, model):
     job = str(people / "job.yaml")
     done = jobs.cli("init", model("multiply"), "--data", str(people / "data" / "*.csv"), "-o", job)
     assert done.returncode == 0, done.stderr
-    done = jobs.cli("check", job, cwd=people)
+    done = jobs.cli("check", job, "--set", "rejects.budget=5%", cwd=people)
     assert done.returncode == 0, done.stderr
     assert "ready" in done.stdout and "wrong_type" in done.stdout and "probabilities" in done.stdout
     done = jobs.cli("run", job, "--json", "--set", "rejects.budget=5%", cwd=people)
@@ -345,8 +345,8 @@ def test_unusable_files_are_told_by_check_and_before_a_run(people, model):
     (people / "data" / "bad.csv").write_text("id,Age,income,score\n1,2,3,0.5\n")
     job = jobs.write_job(people, model("multiply"), rejects={"budget": "5%"})
     done = jobs.cli("check", job)
-    assert done.returncode == 2 and "unusable" in done.stdout and "did you mean" in done.stdout
-    assert "rejects.files allows 0" in done.stderr
+    assert done.returncode == 3 and "unusable" in done.stdout and "did you mean" in done.stdout
+    assert "not ready: 1 of 4 files cannot be used, and rejects.files allows 0" in done.stdout
     done = jobs.cli("run", job)
     assert done.returncode == 3 and "bad.csv" in done.stdout and "missing_column" in done.stdout
     assert "Nothing was read." in done.stdout and "--set rejects.files=1" in done.stdout
