@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.build import Steps
+from pipeline.own_runs import mark
 from pipeline.preflight import Prepared
 from pipeline.standing import Overrun, Standing
 from pipeline.trial import choose_batch, try_rows
@@ -149,7 +150,7 @@ def _current(folder: RunFolder) -> str | None:
 def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> dict[str, Any]:
     """What is on record of a job, whatever comes of it."""
     job = prepared.job
-    return {
+    found = {
         "fingerprint": print_,
         "replaces": standing.runs,
         "job": job.as_json() | {"output": job.output.model_dump(mode="json")},
@@ -163,6 +164,7 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
         **inputs_on_record(prepared),
         "parent": prepared.parent and prepared.parent.on_record(),
     }
+    return found | {"mark": mark(found)}
 
 
 def inputs_on_record(prepared: Prepared) -> dict[str, Any]:

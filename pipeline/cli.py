@@ -249,6 +249,14 @@ def replay(
     by: Annotated[
         str, typer.Option("--from", metavar="auto|payload|source", help="Where rows are taken from.")
     ] = "auto",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run the model and the preprocess function that the record names, though another user, or another "
+            "machine, has launched that run.",
+        ),
+    ] = False,
     restart: Restart = False,
     replace: Replace = False,
     keep_replaced: KeepReplaced = False,
@@ -262,7 +270,7 @@ def replay(
     from pipeline.replay import accounting, load_replay
 
     logs.set_up(log_level, log_format)
-    settings, parent = load_replay(output, overrides or (), to, by)
+    settings, parent = load_replay(output, overrides or (), to, by, trust)
     from pipeline.launch import run as launch
     from pipeline.progress import shown
     from pipeline.summary import print_summary

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.job import Job, parse_job, set_key
 from pipeline.mistakes import JobError
+from pipeline.own_runs import is_own
 from transforms import storage
 from transforms.files import InputFile, format_of, look_at_file
 from transforms.letters import BY, OF_DAMAGE, Replay
@@ -123,7 +124,7 @@ class Parent:
 
 
 def load_replay(
-    output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto"
+    output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto", trust: bool = False
 ) -> tuple[Job, Parent]:
     """The job that replays the dead letters of the last run that has ended in a folder, and the run.
 
@@ -132,6 +133,7 @@ def load_replay(
       overrides: `key=value`, of its job.
       to: the output folder of the replay; None for that of the run with `-replay` to its name.
       by: one of `transforms.letters.BY`.
+      trust: whether to run what a record names that this user has not written.
 
     Raises:
       JobError: there is nothing to replay, or not so.
@@ -158,11 +160,30 @@ def load_replay(
     if to.rstrip("/") == output or (not is_object(to) and os.path.realpath(to) == os.path.realpath(output)):
         raise JobError([f"--output {to} is the folder of the run that is replayed: name another"])
     first = parse_job(record["job"], f"the job of run {record['run']}")
+    if not trust and not is_own(record):
+        raise JobError([_not_own(output, record["run"], first)])
     job = _mended(record, first, overrides, to)
     replay = Replay(output, record["run"], job.input.format, by, _numbering(job) == _numbering(first, record))
     parent = Parent(output, record, replay, letters)
     _refuse_hopeless(parent, first)
     return job, parent
+
+
+def _not_own(output: str, run: str, job: Job) -> str:
+    """What would be run of a record that someone else has written."""
+    flink = job.engine.flink
+    programs = {
+        "model.path": job.model.path,
+        "preprocess": job.preprocess,
+        "engine.flink.job_server_jar": flink.job_server_jar,
+        "engine.flink.worker_command": flink.worker_command,
+    }
+    named = ", ".join(f"{key} {value}" for key, value in programs.items() if value is not None)
+    return (
+        f"run {run} in {output} was not launched by this user on this machine, or its record was changed since. Its "
+        f"replay runs what the record names, with your rights: {named}. Look at them, and at `job` in the record; "
+        "then add --trust"
+    )
 
 
 def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> list[InputFile]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 pytest.register_assert_rewrite("dirty", "forks", "kills", "outcomes")  # before they are imported
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="beam-score-state-")  # the key of whoever runs the tests
 
 import faults  # noqa: E402
 import kills  # noqa: E402

@@ -108,6 +108,7 @@ def record(
         "inputs": [i | (counts.files.get(i["path"]) or new_file_counts()) for i in header["inputs"]],
         "replaces": header["replaces"],
         "parent": header["parent"],
+        "mark": header.get("mark"),
     }
 
 

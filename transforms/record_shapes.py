@@ -77,6 +77,7 @@ WHOLE_PLAN = {
     "inputs": [_INPUT],
     "start_up_s": dict,
     "parent": Maybe(_PARENT),
+    "mark": Maybe(str),
 }
 """The header of a plan, as those need it who go on with a run."""
 
@@ -105,6 +106,7 @@ MANIFEST = {
     "inputs": [_INPUT | COUNTS],
     "replaces": [RUN],
     "parent": Maybe(_PARENT),
+    "mark": Maybe(str),
 }
 """`manifest.json` and `failed.json`."""
 

@@ -29,7 +29,8 @@ def to_json(fields: Mapping[str, Any], indent: bool = False) -> bytes:
     try:
         return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY | (orjson.OPT_INDENT_2 if indent else 0))
     except TypeError:  # it takes whole numbers of 64 bits at most; a range of the contract may have larger ones
-        return json.dumps(fields, indent=2 if indent else None, default=lambda number: number.item()).encode()
+        plain = json.loads(json.dumps(fields, default=lambda number: number.item()), parse_constant=lambda _: None)
+        return json.dumps(plain, indent=2 if indent else None).encode()  # NaN and infinities as null, as orjson does
 
 
 def seal(fields: Mapping[str, Any]) -> bytes:
