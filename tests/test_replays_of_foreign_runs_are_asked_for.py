@@ -54,7 +54,7 @@ def output(tmp_path, monkeypatch):
 
 def change(output: Path, **fields) -> None:
     path = output / "failed.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | fields))
+    path.write_bytes(to_json(json.loads(path.read_bytes()) | fields))
 
 
 def refused(output: Path) -> str:
