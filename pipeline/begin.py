@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.build import Steps
+from pipeline.job import Job
 from pipeline.own_runs import mark
 from pipeline.preflight import Prepared
 from pipeline.standing import Overrun, Standing
@@ -153,7 +154,7 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
     found = {
         "fingerprint": print_,
         "replaces": standing.runs,
-        "job": job.as_json() | {"output": job.output.model_dump(mode="json")},
+        "job": settings_on_record(job),
         "model": {
             "path": prepared.model.path,
             "version": prepared.model.version,
@@ -165,6 +166,11 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
         "parent": prepared.parent and prepared.parent.on_record(),
     }
     return found | {"mark": mark(found)}
+
+
+def settings_on_record(job: Job) -> dict[str, Any]:
+    """The settings of a job, as plan and manifest have them."""
+    return job.as_json() | {"output": job.output.model_dump(mode="json")}
 
 
 def inputs_on_record(prepared: Prepared) -> dict[str, Any]:

@@ -8,18 +8,20 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from pipeline.elsewhere import at_work
+from pipeline.launching import launches
 from pipeline.mistakes import JobError
 from pipeline.standing import Standing, refuse_links
 from runners.elsewhere import Found as JobFound
 from transforms import storage
 from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
 from transforms.receipts import collect
-from transforms.run_folder import CURRENT, STAGING, RunFolder, read_plan
+from transforms.run_folder import CURRENT, LAUNCHES, STAGING, RunFolder, read_plan
 from transforms.run_names import (
     FOLDERS,
     PUBLISHED,
     is_in_run,
     is_in_staging,
+    is_launch,
     is_temporary_of_output,
     temporary_of,
 )
@@ -95,6 +97,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_job
         storage.remove_all([leftover.path for leftover in found.leftovers if not leftover.is_folder])
         staging = storage.at(output) / STAGING
         storage.remove_temporaries(staging, is_in_staging, is_in_run)
+        storage.remove_if_empty(staging / LAUNCHES)
         storage.remove_if_empty(staging)
         found.leftovers = [x for x in found.leftovers if not (x.is_folder and storage.is_folder(x.path))]
         found.kept += [
@@ -136,6 +139,9 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
         for name in staged:
             if name == CURRENT:
                 continue
+            if name == LAUNCHES and not storage.is_link(staging / name):
+                live |= _launches(output, found)
+                continue
             if not is_in_staging(name) or storage.is_link(staging / name):
                 found.kept.append(f"{staging / name} is not of a run")
                 continue
@@ -169,6 +175,17 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
         if not live:
             _published(standing, final, found)
         yield found
+
+
+def _launches(output: str, found: Found) -> bool:
+    """Whether a launch is getting ready; what dead ones have left can go."""
+    held = launches(output)
+    for path, is_held in held:
+        if is_held:
+            found.kept.append("a launch is getting ready")
+        elif is_launch(path.name):
+            found.add(path, "of a launch that died")
+    return any(is_held for _, is_held in held)
 
 
 def _is_output(standing: Standing, staged: Sequence[str]) -> bool:

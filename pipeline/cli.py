@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -181,13 +182,17 @@ def run(
     from pipeline.job import load_job
 
     logs.set_up(log_level, log_format)
-    settings = load_job(job, overrides or ())
-    from pipeline.launch import run as launch
-    from pipeline.progress import shown
-    from pipeline.summary import print_summary
+    from pipeline.launching import Launching
 
-    with shown() as show:
-        outcome = launch(settings, beam_options or (), replace, show, restart, keep_replaced, replace_if_changed)
+    settings = load_job(job, overrides or ())
+    with Launching(settings.output.path) as launching:
+        from pipeline.launch import run as launch
+        from pipeline.progress import shown
+        from pipeline.summary import print_summary
+
+        flags = (restart, keep_replaced, replace_if_changed)
+        with shown() as show:
+            outcome = launch(settings, beam_options or (), replace, show, *flags, on_planned=launching.end)
     if as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
@@ -267,18 +272,19 @@ def replay(
 ) -> None:
     """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
     from pipeline import logs
+    from pipeline.launching import Launching
     from pipeline.replay import accounting, load_replay
 
     logs.set_up(log_level, log_format)
     settings, parent = load_replay(output, overrides or (), to, by, trust)
-    from pipeline.launch import run as launch
-    from pipeline.progress import shown
-    from pipeline.summary import print_summary
+    with Launching(settings.output.path) as launching:
+        from pipeline.launch import run as launch
+        from pipeline.progress import shown
+        from pipeline.summary import print_summary
 
-    with shown() as show:
-        outcome = launch(
-            settings, beam_options or (), replace, show, restart, keep_replaced, replace_if_changed, parent
-        )
+        flags = (restart, keep_replaced, replace_if_changed, parent)
+        with shown() as show:
+            outcome = launch(settings, beam_options or (), replace, show, *flags, on_planned=launching.end)
     if as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
@@ -341,10 +347,24 @@ def _command() -> int:
 
         code, problems = explain(error)
         say(problems)
+        _say_what_goes_on(error)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     return code
+
+
+def _say_what_goes_on(error: Exception) -> None:
+    """The very command that goes on from an error, where there is one."""
+    flag = getattr(error, "flag", None)
+    if flag is None or flag in sys.argv:
+        return
+    own, dashes, beam = sys.argv[1:], [], []
+    if "--" in own:
+        at = own.index("--")
+        own, dashes, beam = own[:at], ["--"], own[at + 1 :]
+    command = shlex.join(["beam-score", *own, flag, *dashes, *beam])
+    Console(stderr=True, soft_wrap=True).print(f"to go on: [bold]{escape(command)}[/]")
 
 
 if __name__ == "__main__":

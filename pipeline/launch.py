@@ -14,7 +14,7 @@ from contextlib import nullcontext
 import apache_beam as beam
 
 from pipeline import interrupts, logs
-from pipeline.begin import clock, is_read, new_run, pinned, plan_run
+from pipeline.begin import clock, is_read, new_run, pinned, plan_run, settings_on_record
 from pipeline.build import Steps, build
 from pipeline.elsewhere import forget_if_over, note, others_at_work, problems_of_discarding, wait_for
 from pipeline.job import Job
@@ -54,6 +54,7 @@ def run(
     keep_replaced: bool = False,
     replace_if_changed: bool = False,
     parent: Parent | None = None,
+    on_planned: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Runs a job to its verdict.
 
@@ -65,6 +66,7 @@ def run(
       keep_replaced: see `transforms.verdict.roll_forward`.
       replace_if_changed: whether to put this job in place of another version of it, finished or not.
       parent: of a replay, the run whose dead letters are its input.
+      on_planned: called once there is a plan, before anything is scored.
 
     Raises:
       JobError: nothing was launched.
@@ -107,6 +109,7 @@ def run(
         return plan_run(prepared, print_, servable, standing, seconds, new)
 
     def score(folder: RunFolder) -> None:
+        on_planned()
         logs.name_run(folder.run)
         if others := others_at_work(folder, engine.elsewhere(folder.run)):
             with clock(seconds, "wait"), watch(folder, show_progress):
@@ -127,6 +130,7 @@ def run(
         schema=prepared.steps.outputs.schema,
         keep_replaced=keep_replaced,
         files=() if parent else prepared.files,
+        settings=settings_on_record(job),
     )
     return dataclasses.replace(bring_to_verdict(work, discards), seconds=seconds)
 

@@ -64,6 +64,7 @@ class Work:
       schema: of the predictions.
       keep_replaced: see `transforms.verdict.roll_forward`.
       files: that it reads, to tell which of them have changed.
+      settings: of the job file, to tell the same of them.
     """
 
     output: str
@@ -75,6 +76,7 @@ class Work:
     schema: pa.Schema
     keep_replaced: bool = False
     files: Sequence[InputFile] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
@@ -97,7 +99,7 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
                 raise
             except Exception as error:
                 # Of two launches at once, the other may have published, and cleaned up under our feet.
-                manifest = Standing.of(work.output, discards, work.files).finished(work.fingerprint)
+                manifest = Standing.of(work.output, discards, work.files, work.settings).finished(work.fingerprint)
                 if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
                     raise
                 log.debug("another launch was faster", exc_info=error)
@@ -106,16 +108,16 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
 
 
 def _go(work: Work, discards: Collection[str]) -> Outcome:
-    standing = Standing.of(work.output, discards, work.files)
+    standing = Standing.of(work.output, discards, work.files, work.settings)
     if standing.manifest is not None:
         # What its writer could not, if it died; a run that replaces it will know of no one before it.
         # The files of one that was replaced stay until another replacement begins.
         stays = work.keep_replaced and standing.manifest["run"] not in discards
         clean_up(work.output, standing.manifest, standing.manifest["replaces"] if stays else ())
-        standing = Standing.of(work.output, discards, work.files)
+        standing = Standing.of(work.output, discards, work.files, work.settings)
     if standing.publishing is not None:
         _finish_publication(standing.publishing)
-        standing = Standing.of(work.output, discards, work.files)
+        standing = Standing.of(work.output, discards, work.files, work.settings)
     if (manifest := standing.finished(work.fingerprint)) is not None:
         return Outcome(DONE, manifest, already=True)
     folder = standing.begun(work.fingerprint)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pipeline.differences import differing_settings
 from pipeline.mistakes import JobError
 from transforms import storage
 from transforms.files import InputFile, differing
@@ -16,7 +17,15 @@ from transforms.sealed import Damaged
 
 
 class Changed(JobError):
-    """The output folder holds another job."""
+    """The output folder holds another job.
+
+    Attributes:
+      flag: the option with which the same command goes on.
+    """
+
+    def __init__(self, problems: Sequence[str], flag: str):
+        super().__init__(problems)
+        self.flag = flag
 
 
 class Overrun(Exception):
@@ -36,6 +45,7 @@ class Standing:
       known: the content of the file that says so; None where there is none.
       discards: runs that the launch may put another in place of.
       files: that the job reads, so that it can be told which have changed.
+      settings: of the job, as plain data, so that it can be told which have changed.
     """
 
     output: str
@@ -45,9 +55,16 @@ class Standing:
     known: bytes | None
     discards: Collection[str] = ()
     files: Sequence[InputFile] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of(cls, output: str, discards: Collection[str] = (), files: Sequence[InputFile] = ()) -> Standing:
+    def of(
+        cls,
+        output: str,
+        discards: Collection[str] = (),
+        files: Sequence[InputFile] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> Standing:
         refuse_links(output)
         known, current = storage.read(RunFolder(output, "").current), None
         if known is not None:
@@ -57,7 +74,8 @@ class Standing:
                 current = {"run": "", "fingerprint": {}}
         if current is not None and current["run"]:
             refuse_links(output, RunFolder(output, current["run"]))
-        return cls(output, read_manifest(output), read_failed(output), current, known, discards, files)
+        records = read_manifest(output), read_failed(output)
+        return cls(output, *records, current, known, discards, files, settings or {})
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
         """What a launch may discard of what stands now.
@@ -96,7 +114,8 @@ class Standing:
                 [
                     f"{self.output} holds a finished run of another job ({changed} changed)"
                     f"{self._which(self.manifest)}: write elsewhere, or add --replace to publish over it"
-                ]
+                ],
+                "--replace",
             )
         return self.manifest
 
@@ -113,7 +132,8 @@ class Standing:
         changed = _differences(self.current["fingerprint"], print_)
         if not folder.run:
             raise Changed(
-                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"]
+                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"],
+                "--restart",
             )
         try:
             if changed and not storage.exists(folder.plan):
@@ -122,7 +142,10 @@ class Standing:
                 if storage.exists(folder.plan):
                     read_plan(folder, whole=True)
                 return folder
-            found = f"of another job, not finished ({changed} changed){self._which(read_plan(folder))}"
+            plan = read_plan(folder, whole=True)
+            over = self.failed is not None and self.failed["run"] == folder.run
+            state = "over its error budget and not published" if over else "not finished"
+            found = f"of another job, {state} ({changed} changed){self._which(plan)}"
         except FileNotFoundError:
             raise Overrun from None
         except Damaged as error:
@@ -131,13 +154,15 @@ class Standing:
             [
                 f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
                 "and begin anew"
-            ]
+            ],
+            "--restart",
         )
 
     def _which(self, before: Mapping[str, Any]) -> str:
-        """What to add on changed input files to a sentence. Nothing, where they are not what changed."""
-        found = differing(before["inputs"], self.files) if self.files else ""
-        return f"; {found}" if found else ""
+        """What to add on changed files and settings to a sentence; empty where none of them is what changed."""
+        files = differing(before["inputs"], self.files) if self.files else ""
+        settings = differing_settings(before["job"], self.settings) if self.settings else ""
+        return "".join(f"; {found}" for found in (files, settings) if found)
 
 
 def refuse_links(output: str, run: RunFolder | None = None) -> None:

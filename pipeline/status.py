@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.elsewhere import at_work
+from pipeline.launching import launches
 from runners.elsewhere import Found
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
@@ -22,7 +23,7 @@ from transforms.spans import busy_seconds
 from transforms.tally import add_tally
 from transforms.verdict import verdicts
 
-NOTHING, PLANNED, RUNNING, PUBLISHING = "nothing", "planned", "running", "publishing"
+NOTHING, STARTING, PLANNED, RUNNING, PUBLISHING = "nothing", "starting", "planned", "running", "publishing"
 INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
 
 _AT_ONCE = 32
@@ -39,7 +40,7 @@ class Status:
     Attributes:
       output: the folder.
       state: one of the states above; docs/status.md says what each means.
-      run: its id; None for `nothing`.
+      run: its id; None for `nothing` and `starting`.
       published: id of the run whose predictions stand there now.
       splits_done, splits, bytes_done, bytes: of the plan; None where it is gone: of a run that is over.
         Bytes are those that it takes to read a split.
@@ -83,6 +84,12 @@ class Watcher:
 
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
+        found = self._look()
+        if found.state in (RUNNING, PUBLISHING) or not any(held for _, held in launches(self._output)):
+            return found
+        return Status(self._output, STARTING, published=found.published)
+
+    def _look(self) -> Status:
         for _ in range(_TRIES):
             current = self._parsed(storage.at(self._output) / STAGING / CURRENT, parse_current)
             if current is None:

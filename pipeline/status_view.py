@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.mistakes import JobError
-from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, Status, Watcher
+from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, STARTING, Status, Watcher
 from pipeline.terminal import Console, escape, printable, put
 from runners.elsewhere import Found
 from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
@@ -22,10 +22,11 @@ from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
 STILL_RUNNING = 4
 """Exit code."""
 
-_CODES = {DONE: 0, OVER: 3, RUNNING: STILL_RUNNING, PUBLISHING: STILL_RUNNING}
+_CODES = {DONE: 0, OVER: 3, STARTING: STILL_RUNNING, RUNNING: STILL_RUNNING, PUBLISHING: STILL_RUNNING}
 _STYLES = {DONE: "bold green", OVER: "bold red", INTERRUPTED: "bold yellow"}
 _MEANS = {
     NOTHING: "no run is begun or published here",
+    STARTING: "a launch is getting ready: it checks the job, loads the model and plans",
     PLANNED: "no split is done, and no launch is at work: the job's command goes on with it",
     INTERRUPTED: "no launch is at work: the job's command goes on from here",
     OVER: "with a higher rejects.budget or rejects.files the job's command publishes it",
@@ -36,7 +37,7 @@ _NAMED = 3
 
 
 def exit_code(status: Status) -> int:
-    """0 done, 3 over budget, 4 running or publishing, 1 all else: nothing is at work, nothing is published."""
+    """0 done, 3 over budget, 4 starting, running or publishing, 1 all else."""
     return _CODES.get(status.state, 1)
 
 
@@ -132,7 +133,7 @@ def as_dict(status: Status) -> dict[str, Any]:
 def as_line(status: Status) -> str:
     """One line, for a log."""
     if status.run is None:
-        return f"{printable(status.output)}: {_MEANS[NOTHING]}"
+        return f"{printable(status.output)}: {_MEANS[status.state]}"
     said = [f"{status.run} {status.state}"]
     if status.splits is not None:
         said.append(f"{status.splits_done:,} of {status.splits:,} splits")

@@ -11,8 +11,8 @@ from transforms import storage
 from transforms.receipt import Counts, new_file_counts
 from transforms.record_shapes import MANIFEST as MANIFEST_SHAPE
 from transforms.record_shapes import Misfit, fit
-from transforms.run_folder import STAGING, RunFolder, parse_current
-from transforms.run_names import PUBLISHED, PUBLISHED_PATH, is_in_run, is_in_staging
+from transforms.run_folder import LAUNCHES, STAGING, RunFolder, parse_current
+from transforms.run_names import PUBLISHED, PUBLISHED_PATH, is_in_run, is_in_staging, is_launch
 from transforms.sealed import Damaged, seal
 from transforms.spans import busy_seconds
 
@@ -154,6 +154,10 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
         storage.remove(root / FAILED)
     storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
     storage.remove_temporaries(staging, is_in_staging, is_in_run)
+    launches = staging / LAUNCHES
+    dead = [launches / n for n in storage.names(launches) if is_launch(n) and not storage.is_held(launches / n)]
+    storage.remove_all(dead)
+    storage.remove_if_empty(launches)
     storage.remove_if_empty(staging)
 
 

@@ -24,6 +24,9 @@ STAGING = "_staging"
 CURRENT = "current.json"
 """Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
 
+LAUNCHES = "launches"
+"""Under staging: the folder of files that launches hold while they get ready."""
+
 JOB = "job-"
 """What the names of files begin with that tell of a job on an engine elsewhere."""
 

@@ -28,6 +28,8 @@ PUBLISHED_PATH = re.compile(rf"(predictions|rejected)/{_PUBLISHED}")
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 """A file that is being written, or a folder that is being removed; the group is its name to be, or what it was."""
 
+_LAUNCH = re.compile(r"[0-9a-f]{12}\.json|alive")
+
 _IN_RUN = {
     "": re.compile(r"plan\.json|commit-[0-9]+\.json|job-[0-9A-Za-z_.~%-]+\.json|manifest\.json|failed\.json"),
     "plan": SHARD,
@@ -60,7 +62,12 @@ def is_in_run(path: str) -> bool:
 def is_in_staging(name: str) -> bool:
     """Whether a file or folder right in the staging folder has a name that a run gives."""
     name = temporary_of(name) or name
-    return name == "current.json" or is_run(name)
+    return name in ("current.json", "launches") or is_run(name)
+
+
+def is_launch(name: str) -> bool:
+    """Whether a file in the folder of launches has a name that a launch gives."""
+    return _LAUNCH.fullmatch(temporary_of(name) or name) is not None
 
 
 def is_temporary_of_output(name: str) -> bool:
