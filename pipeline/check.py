@@ -12,6 +12,7 @@ from pipeline.errors import OVER
 from pipeline.job import Job
 from pipeline.memory import check_fits, process_bytes
 from pipeline.output_place import check_room
+from pipeline.padded import padded_hint
 from pipeline.preflight import Prepared, prepare
 from pipeline.rate import measure
 from pipeline.standing import Standing
@@ -54,6 +55,8 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     console.print(
         f"tried   {trial.rows:,} rows: {trial.predictions.num_rows:,} predicted, {trial.rejected.num_rows:,} rejected"
     )
+    if trial.padded:
+        console.print(f"[yellow]note[/]    {escape(padded_hint(trial.padded))}", soft_wrap=True)
     print_rows(console, trial.predictions, "first predictions")
     print_schema(console, trial.predictions.schema)
     groups = groups_of(trial.rejected)

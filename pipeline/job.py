@@ -48,6 +48,8 @@ class InputFiles(Strict):
     files: tuple[str, ...]
     format: Literal["csv", "jsonl", "parquet", "tfrecord"] | None = None
     csv: Csv = Csv()
+    strip: bool = False
+    decimal: Literal[".", ","] = "."
     extra: Literal["ignore", "reject"] = "ignore"
     max_row_bytes: int = 16 << 20
 
@@ -165,7 +167,9 @@ class Job(Strict):
 
     @property
     def contract(self) -> Contract:
-        return Contract(columns=self.columns)
+        """The columns, with what the input says of all of them."""
+        strip, decimal = self.input.strip, self.input.decimal
+        return Contract(columns={n: c.within(strip, decimal) for n, c in self.columns.items()})
 
     @property
     def places(self) -> dict[str, tuple[str, ...]]:

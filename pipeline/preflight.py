@@ -116,6 +116,8 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
             for name, c in job.columns.items()
             if c.shape
         ]
+    if format_ not in ("csv", None):
+        problems += _text_problems(job, format_)
     if format_ != "tfrecord":
         problems += [
             f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record
@@ -181,6 +183,19 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, parent)
 
 
+def _text_problems(job: Job, format_: str) -> list[str]:
+    """Settings for numbers in text, in a format in which numbers are none."""
+    problems = []
+    if job.input.decimal != "." and not any(c.from_ for c in job.columns.values()):
+        problems.append(f"input.decimal is for numbers in text, and the format is {format_}: drop it")
+    for name, column in job.columns.items():
+        if column.from_ is None and column.decimal is not None:
+            problems.append(f"columns.{name}.decimal is for numbers in text, and the format is {format_}: drop it")
+        if column.from_ is None and column.strip and column.dtype != "string":
+            problems.append(f"columns.{name}.strip is for text, and this column is {column.dtype}: drop it")
+    return problems
+
+
 def _op_threads(engine: EngineSettings) -> int:
     """Threads that one op may use."""
     if isinstance(engine.intra_op_threads, int):
@@ -216,6 +231,7 @@ def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadS
         delimiter=csv.delimiter,
         quote=csv.quote,
         escape=csv.escape,
+        strip=job.input.strip,
         header=csv.header,
         nulls=csv.nulls,
         record_column=RECORD if fed_by_record else None,

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.mistakes import JobError
+from pipeline.padded import padded_columns
 from pipeline.preflight import Prepared
 from transforms.block import REJECTED_SCHEMA, ROW, Block, concat
 from transforms.compression import Damaged
@@ -24,7 +25,7 @@ from transforms.local_files import is_of_the_system
 from transforms.model import Servable, import_tensorflow
 from transforms.postprocess import postprocess
 from transforms.preprocess import Preparation, PreprocessError
-from transforms.read import UnusableFile, format_module, read_range
+from transforms.read import ReadSettings, UnusableFile, format_module, read_range
 from transforms.splits import FileRange
 from transforms.validate import validate
 
@@ -56,6 +57,7 @@ class Trial:
     rows: int
     row_bytes: float | None
     feeds: Mapping[str, np.ndarray]
+    padded: Sequence[str] = ()
 
 
 def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
@@ -66,11 +68,15 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
     """
     steps = prepared.steps
     blocks, row_bytes, left = [], None, rows
+    texts: dict[str, list[str | None]] = {}
     preparation = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
     for block in _first_blocks(prepared):
         if row_bytes is None and block.count and block.origin is not None and isinstance(block.origin.data, pa.Buffer):
             row_bytes = block.origin.data.size / block.count
-        block = validate(_first_rows(block, left), steps.read.columns, steps.read.payload)
+        block = _first_rows(block, left)
+        for name in _unstripped(steps.read, block.rows):
+            texts.setdefault(name, []).extend(block.rows[name].to_pylist())
+        block = validate(block, steps.read.columns, steps.read.payload)
         try:
             blocks.append(preparation(block))
         except (PreprocessError, EveryRowFails) as error:
@@ -99,7 +105,16 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = 1024) -> Trial:
     by_shape = list(groups(filled, steps.call.signature.inputs, steps.call.pads)) if filled else []
     largest = max(by_shape, key=len, default=None)
     feeds = {} if largest is None else largest.feeds(0, len(largest))
-    return Trial(predictions, rejected, sum(b.count for b in blocks), row_bytes, feeds)
+    return Trial(predictions, rejected, sum(b.count for b in blocks), row_bytes, feeds, padded_columns(texts))
+
+
+def _unstripped(read: ReadSettings, rows: pa.RecordBatch) -> list[str]:
+    """The columns of text from which spaces are not dropped."""
+    columns = read.columns.columns
+    names = [n for n in rows.schema.names if pa.types.is_string(rows.schema.field(n).type)]
+    return [
+        n for n in names if (columns[n].dtype == "string" and not columns[n].strip if n in columns else not read.strip)
+    ]
 
 
 def _first_rows(block: Block, most: int) -> Block:

@@ -51,7 +51,7 @@ def outcome(path, settings: ReadSettings, ranges=None) -> tuple[dict, list]:
         judged.rows.validate(full=True)
         judged.rejected.validate(full=True)
         assert judged.rows.schema.names == empty_rows(settings).schema.names
-        for name, column in settings.contract_columns.items():
+        for name, column in settings.columns.columns.items():
             assert judged.rows.schema.field(name).type == column.arrow_type
         for row in judged.rows.to_pylist():
             number = row.pop(ROW)

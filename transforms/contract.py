@@ -55,7 +55,9 @@ class Column(Strict):
     `shape` is () for a scalar, (3,) for a vector, (2, 3) for lists of lists; None stands for an
     open dimension. A value that is missing takes `default`, or costs the row where there is none.
     `range` includes both ends and is compared in the column's dtype. Lengths are characters of a
-    string, bytes of a bytes value. `unit` and `meaning` are documentation.
+    string, bytes of a bytes value. `strip` drops spaces and tabs around text, before `nulls` are looked up; None: as
+    the input says. `from_` `string`: the file holds the numbers as strings. `decimal` is the decimal point of numbers
+    in text; None: as the input says. `unit` and `meaning` are documentation.
     """
 
     dtype: Dtype
@@ -68,6 +70,9 @@ class Column(Strict):
     max_length: int | None = pydantic.Field(None, ge=0)
     finite: bool = True
     nulls: tuple[str, ...] = ()
+    strip: bool | None = None
+    from_: Literal["string"] | None = pydantic.Field(None, alias="from")
+    decimal: Literal[".", ","] | None = None
     unit: str | None = None
     meaning: str | None = None
 
@@ -86,6 +91,25 @@ class Column(Strict):
     @property
     def is_text(self) -> bool:
         return self.dtype in ("string", "bytes")
+
+    @functools.cached_property
+    def as_read(self) -> Column:
+        """The column as it stands in files that are not text: a string, where it is `from` one."""
+        return self if self.from_ is None else Column(dtype="string", required=self.required, nulls=self.nulls)
+
+    @property
+    def trims(self) -> bool:
+        """Whether spaces and tabs around its values are dropped."""
+        return bool(self.strip) and self.dtype == "string" and not self.shape
+
+    def within(self, strip: bool, decimal: str) -> Column:
+        """The column in an input with these settings, where it has none of its own."""
+        new: dict[str, Any] = {}
+        if strip and self.strip is None and self.dtype != "bytes" and not self.shape:
+            new["strip"] = True
+        if decimal != "." and self.decimal is None and self.is_numeric:
+            new["decimal"] = decimal
+        return self.model_copy(update=new) if new else self
 
     @property
     def scalar_type(self) -> pa.DataType:
@@ -157,6 +181,12 @@ class Column(Strict):
             problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
         if self.range is not None:
             problems += self._problems_of_range()
+        if self.strip and (self.dtype == "bytes" or self.shape):
+            problems.append("strip is for single texts and numbers: drop it for bytes and lists")
+        if self.from_ is not None and (self.is_text or self.shape):
+            problems.append("from: string is for single numbers and booleans that stand in strings: drop it")
+        if self.decimal is not None and not self.is_numeric:
+            problems.append(f"decimal is for numbers, and this column is {self.dtype}: drop it")
         if (self.min_length is not None or self.max_length is not None) and not self.is_text:
             problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
         if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:

@@ -27,7 +27,9 @@ class TypedColumns:
     """
 
     def __init__(self, columns: dict[str, Column]):
-        self._columns = {n: c for n, c in columns.items() if c.is_numeric and not c.shape and c.allowed is None}
+        self._columns = {
+            n: c for n, c in columns.items() if c.is_numeric and not c.shape and c.allowed is None and c.decimal != ","
+        }
 
     def types(self, data: bytes) -> dict[str, pa.DataType]:
         """The type to parse each column as, in a block of text."""

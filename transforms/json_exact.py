@@ -28,6 +28,7 @@ _KEY = re.compile(rf"{_WHITE}({_STRING}){_WHITE}:")
 _AFTER = re.compile(rf"{_WHITE}([,\]}}])")
 _END = re.compile(rf"{_WHITE}\Z")
 _CLOSED = {"{": re.compile(rf"{_WHITE}\}}"), "[": re.compile(rf"{_WHITE}\]")}
+_QUOTED_NUMBER = re.compile(r'"[+-]?[0-9]+(\.[0-9]+)?"')
 _PARTS = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _KINDS = {"{": "an object", "[": "a list", '"': "a string", "t": "a boolean", "f": "a boolean", "n": "null"}
 
@@ -251,7 +252,10 @@ def _scalar(raw: str, column: Column) -> Any:
         raise _Misfit("wrong_type", raw, f'{column.describe()}: {{"b64": "..."}} with valid base64')
     elif raw[0] == "-" or raw[0].isdigit():
         return _integer(raw, column) if column.is_integer else _float(raw, column)
-    raise _Misfit("wrong_type", raw, column.describe())
+    in_string = (
+        "; for numbers in strings set from: string" if column.is_numeric and _QUOTED_NUMBER.fullmatch(raw) else ""
+    )
+    raise _Misfit("wrong_type", raw, column.describe() + in_string)
 
 
 def _base64(raw: str) -> bytes | None:

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_BLANKS = " \t"
+BLANKS = " \t"
 # Possessive: nothing is gained by giving digits back, of which there may be a megabyte.
 _NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?)([0-9]++))?", re.ASCII)
 _BEYOND_ANY = 10**30
@@ -28,7 +28,7 @@ def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.nd
     wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
     if len(not_taken):
         values = values.copy()
-        left = pc.utf8_trim(text.take(pa.array(not_taken)), _BLANKS)
+        left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
         values[not_taken], still = _cast(left, pl.Float64)
         wrong[not_taken[still]] = True
     if dtype != "float64":
@@ -42,6 +42,12 @@ def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.nd
     return _with_nulls_of(text, values), wrong, overflow
 
 
+def with_decimal_point(text: pa.Array) -> pa.Array:
+    """Numbers with a decimal comma as numbers with a point; texts with a point become no number. There is no mark
+    between groups of digits."""
+    return pc.if_else(pc.match_substring(text, "."), "x", pc.replace_substring(text, ",", "."))
+
+
 def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """Text to integers, decimal texts of integer value included (`7.0`, `7e2`), exact beyond 2^53.
 
@@ -53,7 +59,7 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
     if len(not_taken):
         values = values.copy()
         # Whole files are written `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
-        left = pc.utf8_trim(text.take(pa.array(not_taken)), _BLANKS)
+        left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
         plain = pl.from_arrow(left).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
         values[not_taken], still = _cast(plain, type_)
         if len(still):
@@ -124,7 +130,7 @@ def integer_value(text: str) -> int | None:
 
 def parse_bool(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
     """`true false 1 0`, in any case, to booleans. Returns the same as `parse_float`."""
-    folded = pc.ascii_lower(pc.utf8_trim(text, characters=_BLANKS))
+    folded = pc.ascii_lower(pc.utf8_trim(text, characters=BLANKS))
     true = pc.is_in(folded, pa.array(["true", "1"]))
     known = pc.or_(true, pc.is_in(folded, pa.array(["false", "0"])))
     wrong = pc.and_(text.is_valid(), pc.invert(known)).to_numpy(zero_copy_only=False)

@@ -86,6 +86,8 @@ class ReadSettings:
       delimiter, quote, escape, header, nulls: of CSV; an empty quote or escape stands for none.
         `header` false: the fields are the contract's columns, then the kept ones, in order. `nulls`
         are unquoted texts read as null.
+      strip: whether spaces and tabs around the text of kept columns are dropped, before nulls are
+        looked up; contract columns tell it themselves.
       record_column: of TFRecord, and of rows fed to the model as they are: the name of a bytes
         column to hold the whole record; None for none.
       bare_value_column: of JSON Lines: the column that a line which is not an object is a value of.
@@ -108,6 +110,7 @@ class ReadSettings:
     escape: str = ""
     header: bool = True
     nulls: tuple[str, ...] = ()
+    strip: bool = False
     record_column: str | None = None
     bare_value_column: str | None = None
     max_block_bytes: int = 4 << 20
@@ -118,7 +121,10 @@ class ReadSettings:
 
     @property
     def contract_columns(self) -> dict[str, Column]:
-        return dict(self.columns.columns)
+        """The columns as they stand in files of this format."""
+        if self.format == "csv":
+            return dict(self.columns.columns)
+        return {name: column.as_read for name, column in self.columns.columns.items()}
 
     @property
     def kept_undeclared(self) -> tuple[str, ...]:

@@ -27,9 +27,12 @@ from transforms.csv_header import BOM, Header, header_of
 from transforms.csv_ranges import cut
 from transforms.csv_typed import TypedColumns, failed_column
 from transforms.framing import valid_utf8
+from transforms.numbers import BLANKS
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, empty_rows
 from transforms.splits import FileRange
+
+_MOST_PADDED = 1000  # texts that are kept in mind from one block to the next
 
 __all__ = ["check", "columns_of", "cut", "read"]
 
@@ -75,11 +78,16 @@ class _Parser:
         self._field_of = {name: str(header.names.index(name)) for name in used if name in header.names}
         self._typed = TypedColumns({n: c for n, c in settings.contract_columns.items() if n in self._field_of})
         # Text that is null is told from quoted text while parsing, so each set of nulls is a pass.
-        self._passes: dict[tuple[str, ...], list[str]] = {}
+        self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
             column = settings.contract_columns.get(name)
             nulls = ("", *settings.nulls, *(column.nulls if column else ()))
-            self._passes.setdefault(tuple(dict.fromkeys(nulls)), []).append(name)
+            strip = bool(column.strip) if column else settings.strip
+            if strip:  # before they are looked up
+                nulls = tuple(n for n in nulls if n == n.strip(BLANKS))
+            self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
+        # Texts that are null without the blanks around them, of each set that is stripped, as far as they were met.
+        self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
 
     def parse(self, block: Records, row: int) -> Chunk:
         """The records of a block, the first of which is number `row`."""
@@ -143,9 +151,13 @@ class _Parser:
         faults: list[Fault] = []
         good, ragged = 0, []
         # With no column used the rows are counted all the same.
-        for nulls, names in (self._passes or {("",): []}).items():
+        for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             ragged = []
-            parsed, good = self._parse(text, nulls, names, ragged, is_utf8)
+            parsed, good = self._parse(
+                text, (*nulls, *self._padded.get(nulls, ())) if strip else nulls, names, ragged, is_utf8
+            )
+            if strip:
+                parsed = self._stripped(parsed, text, nulls, ragged, is_utf8)
             for name, values in parsed.items():
                 if not is_utf8:
                     values, fault = self._from_latin1(name, values)
@@ -154,6 +166,29 @@ class _Parser:
                     values = values.cast(pa.binary())
                 columns[name] = values
         return columns, good, ragged, faults
+
+    def _stripped(
+        self, parsed: dict[str, pa.Array], text: bytes, nulls: tuple[str, ...], ragged: list, is_utf8: bool
+    ) -> dict[str, pa.Array]:
+        """The columns with texts null that are so without the blanks around them; parsed again where there are new
+        ones, since quoted text never is. Text of columns that the contract does not declare is trimmed here."""
+        known = self._padded[nulls]
+        as_read = pa.array(_as_read((*nulls, *known), is_utf8))
+        new: set[str] = set()
+        for values in parsed.values():
+            if pa.types.is_string(values.type):
+                trimmed = pc.is_in(pc.utf8_trim(values, BLANKS), as_read)
+                padded = values.filter(
+                    pc.and_(pc.and_(trimmed, values.is_valid()), pc.invert(pc.is_in(values, as_read)))
+                )
+                new.update(padded.unique().to_pylist())
+        if new:
+            texts = sorted(new if is_utf8 else (t.encode("latin-1").decode() for t in new))
+            parsed, _ = self._parse(text, (*nulls, *known, *texts), list(parsed), ragged, is_utf8)
+            if len(known) + len(texts) <= _MOST_PADDED:
+                self._padded[nulls] = (*known, *texts)
+        undeclared = [n for n in parsed if n not in self._settings.contract_columns]
+        return parsed | {n: pc.utf8_trim(parsed[n], BLANKS) for n in undeclared}
 
     def _parse(
         self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
@@ -209,7 +244,7 @@ class _Parser:
                 include_columns=list(types),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
-                null_values=[n if is_utf8 else n.encode().decode("latin-1") for n in nulls],
+                null_values=_as_read(nulls, is_utf8),
             ),
         )
         return pa.Table.from_batches(reader, reader.schema)
@@ -234,6 +269,11 @@ class _Parser:
         bad = index[~np.array(good, bool)]
         message = f"column {name!r} is not UTF-8 text: convert it, or declare it as bytes"
         return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
+
+
+def _as_read(texts: tuple[str, ...], is_utf8: bool) -> list[str]:
+    """Texts as they stand in a block; in one that is not UTF-8 each byte is a character."""
+    return [t if is_utf8 else t.encode().decode("latin-1") for t in texts]
 
 
 def _replaced(values: pa.Array, index: np.ndarray, new: list) -> pa.Array:

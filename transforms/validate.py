@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from transforms.block import FAULTS, ROW, Block, Fault, reject_rows, whole
 from transforms.contract import Column, Contract
-from transforms.numbers import parse_bool, parse_float, parse_integer
+from transforms.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
 
 _SHOWN_CHARS = 40
+_DECIMAL_COMMA = r"^[ \t]*[+-]?[0-9]+,[0-9]+[ \t]*$"
 _ENDLESS = r"^[ \t]*[+-]?(nan|inf|infinity)[ \t]*$"
 
 
@@ -113,18 +114,26 @@ def judge(
         and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type))
     ):
         parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
-        values, wrong_type, out_of_range = parse(values, column.dtype)
+        text = with_decimal_point(values) if column.decimal == "," else values
+        values, wrong_type, out_of_range = parse(text, column.dtype)
         if column.is_integer and column.finite and wrong_type.any():
             # A number, as in a float column, that no integer dtype holds.
             at = np.flatnonzero(wrong_type)
             endless = np.zeros(len(values), bool)
             endless[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
             refuse(endless, "not_finite")
+        if wrong_type.any() and column.is_numeric and column.decimal != ",":
+            at = np.flatnonzero(wrong_type)
+            commas = np.zeros(len(values), bool)
+            commas[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _DECIMAL_COMMA))
+            refuse(commas, "wrong_type", f'{column.describe()}; for numbers with a decimal comma set decimal: ","')
         refuse(wrong_type, "wrong_type")
         if out_of_range.any():
             refuse(out_of_range, "out_of_range", _dtype_limits(column))
     elif values.type != column.arrow_type:
         values = values.cast(column.arrow_type)
+    if column.trims:
+        values = pc.utf8_trim(values, BLANKS)
 
     defaults = 0
     if values.null_count:
