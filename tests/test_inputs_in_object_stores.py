@@ -62,7 +62,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(object_held, "WHOLE_BYTES", 1024)
     monkeypatch.setattr(object_reads, "PIECE_BYTES", 4096)
     monkeypatch.setattr(object_reads, "FIRST_PIECE_BYTES", 700)
-    monkeypatch.setattr("transforms.parquet_spans._HELD_BYTES", 20_000)
+    monkeypatch.setattr("transforms.parquet_spans.HELD_BYTES", 20_000)
     monkeypatch.setattr("transforms.parquet_spans._LEAST_PIECE", 1000)
     monkeypatch.setattr("transforms.parquet_spans._GAP_BYTES", 100)
     monkeypatch.setattr("transforms.parquet_spans.PIECE_BYTES", 4096)

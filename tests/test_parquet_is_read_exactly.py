@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from pipeline.job import parse_job
 from pipeline.launch import run
 from transforms.block import FAULTS, ROW, known_rows
+from transforms.bounds import Bounds
 from transforms.contract import Column, Contract
 from transforms.read import ReadSettings, UnusableFile, read_split
 from transforms.read_parquet import check, cut, read
@@ -396,8 +397,7 @@ def test_a_damaged_row_group_costs_itself(tmp_path, more, compression):
     assert len(rows) == 7000 and not stretches
 
 
-def test_a_large_damaged_row_group_costs_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr("transforms.read_parquet._HELD_BYTES", 1000)
+def test_a_large_damaged_row_group_costs_itself(tmp_path):
     path = written(
         tmp_path / "a.parquet",
         numbers(6000),
@@ -406,7 +406,7 @@ def test_a_large_damaged_row_group_costs_itself(tmp_path, monkeypatch):
         use_dictionary=False,
         data_page_size=1000,
     )
-    settings = reading({"x": "int64", "y": "float64"}, max_block_rows=50)
+    settings = reading({"x": "int64", "y": "float64"}, max_block_rows=50, bounds=Bounds(decoded_bytes=1000))
     assert len(outcome(path, settings)[0]) == 6000
     damaged(path, 0, 2)
     rows, stretches = outcome(path, settings)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import pyarrow.parquet as pq
-
 from transforms.object_reads import PIECE_BYTES, ObjectFile, Span
 
-_HELD_BYTES = 32 << 20
+HELD_BYTES = 32 << 20
 """A row group whose columns take more is not held whole: each column then comes in pieces, one ahead."""
 
 _GAP_BYTES = 1 << 20
@@ -35,39 +33,20 @@ class GroupsAhead:
             self._source.drop(self._held.pop(passed))
         self._begin(index)
         following = index + 1
-        if following < len(self._groups) and max(map(_size, self._groups[index : index + 2])) <= _HELD_BYTES:
+        if following < len(self._groups) and max(map(_size, self._groups[index : index + 2])) <= HELD_BYTES:
             self._begin(following)
 
     def _begin(self, index: int) -> None:
         if index in self._held:
             return
         chunks = self._groups[index]
-        if _size(chunks) <= _HELD_BYTES:
-            self._held[index] = self._source.hold(_joined(chunks), PIECE_BYTES, ahead=_HELD_BYTES, keeps=True)
+        if _size(chunks) <= HELD_BYTES:
+            self._held[index] = self._source.hold(_joined(chunks), PIECE_BYTES, ahead=HELD_BYTES, keeps=True)
         else:
-            piece = min(max(_HELD_BYTES // (2 * len(chunks)), _LEAST_PIECE), PIECE_BYTES)
+            piece = min(max(HELD_BYTES // (2 * len(chunks)), _LEAST_PIECE), PIECE_BYTES)
             self._held[index] = self._source.hold(chunks, piece, ahead=1, keeps=False)
         for span in self._held[index]:
             span.begin()
-
-
-def column_chunks(metadata: pq.FileMetaData, group: int, columns: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """(start, end) of some columns of a row group in the file, those apart that cannot be.
-
-    Args:
-      columns: numbers of leaf columns.
-      size: of the file.
-    """
-    found = []
-    for number in columns:
-        chunk = metadata.row_group(group).column(number)
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-            start = min(start, chunk.dictionary_page_offset)
-        end = start + chunk.total_compressed_size
-        if 0 <= start < end <= size:
-            found.append((start, end))
-    return sorted(found)
 
 
 def _joined(chunks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

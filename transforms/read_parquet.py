@@ -6,48 +6,57 @@ given out, so that a damaged one costs exactly itself, however the rows fall int
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from transforms import parquet_spans
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
-from transforms.compression import SMALL_BYTES, open_file
+from transforms.compression import SMALL_BYTES
 from transforms.contract import Column
 from transforms.convert import carry, convert, faults_column, fits
-from transforms.local_files import is_of_the_system, retried
 from transforms.names import near_miss
-from transforms.object_reads import ObjectFile
-from transforms.objects import is_object
-from transforms.parquet_spans import GroupsAhead, column_chunks
+from transforms.parquet_file import (
+    DAMAGE,
+    READ_AHEAD_BYTES,
+    ParquetInput,
+    first_line,
+    open_parquet,
+    raise_unless_damage,
+    reading,
+    without_arrow_types,
+)
+from transforms.parquet_pages import BadPage
+from transforms.parquet_sizes import TooLarge, rows_at_once
+from transforms.parquet_spans import GroupsAhead
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile
 from transforms.single_values import plain_type
 from transforms.splits import FileRange
 
-_HELD_BYTES = 64 << 20
-"""Decoded bytes of a row group that are held until it proved sound; a larger one is read twice."""
+_WORST = 8
+"""Rows with the longest texts of a dictionary take so many times `Bounds.decoded_bytes` at the most."""
 
-_READ_AHEAD_BYTES = 1 << 20
-"""A column chunk is streamed through a buffer of this size, not loaded whole."""
-
-_DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-"""What pyarrow raises on damaged files; see `_raise_unless_damage`."""
+_BUFFERS_BYTES = 64 << 20
+"""What the columns of a file are streamed through, all together."""
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
     """Raises UnusableFile where the footer shows that no row of the file can be used."""
-    with _open(path, version) as (file, _):
-        _used_columns(file, settings)
+    with open_parquet(path, version) as opened:
+        _used_columns(opened, settings)
 
 
 def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType]:
     """The columns of a file with the types that they are kept with. Raises UnusableFile."""
-    with _open(path, version) as (file, _):
-        return {field.name: plain_type(field.type) for field in file.schema_arrow}
+    with open_parquet(path, version) as opened:
+        for field in opened.schema:
+            if settings.keep is None or field.name in settings.keep:
+                _check_possible(field)
+        return {field.name: plain_type(field.type) for field in opened.schema}
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
@@ -55,9 +64,11 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
     if size <= min(SMALL_BYTES, split_bytes):
         return [FileRange(path, size, bytes=size)]
     try:
-        with _open(path, version) as (file, _):
-            used = set(_used_columns(file, settings))
-            counts, sizes = _groups(file, used)
+        with open_parquet(path, version) as opened:
+            names = _used_columns(opened, settings)
+            leaves = opened.leaves(set(names))
+            counts = opened.rows
+            sizes = [_stored_bytes(opened, group, names, leaves) for group in range(len(counts))]
     except UnusableFile:
         return [FileRange(path, size, bytes=size)]  # reading it tells what is wrong
     ranges, start, first_row = [], 0, 0
@@ -71,6 +82,14 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
     return ranges or [FileRange(path, size)]
 
 
+def _stored_bytes(opened: ParquetInput, group: int, names: Sequence[str], leaves: Sequence[int]) -> int:
+    """The bytes in the file of some columns of a row group; 0 where the footer is damaged there."""
+    try:
+        return sum(chunk.stored for chunk in opened.chunks(group, names, leaves))
+    except ValueError:
+        return 0
+
+
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
     """The rows of some row groups (`start` to `end`); see `transforms.read`.
 
@@ -79,20 +98,28 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
       OSError: the file cannot be read, which is not damage.
     """
     with contextlib.ExitStack() as stack:
-        file, source = stack.enter_context(_open(range_.path, range_.version))
-        names = _used_columns(file, settings)
-        counts, _ = _groups(file, set(names))
-        schema = pa.schema([_without_view(file.schema_arrow.field(name)) for name in names])
+        opened = stack.enter_context(open_parquet(range_.path, range_.version))
+        names = _used_columns(opened, settings)
+        leaves = opened.leaves(set(names))
+        schema = pa.schema([_without_view(opened.schema.field(name)) for name in names])
+        metadata = None
         if any("fixed_size_list" in str(type_) for type_ in schema.types):
-            file, source = stack.enter_context(_open(range_.path, range_.version, _without_arrow_types(file.metadata)))
+            metadata = without_arrow_types(opened.metadata)
+        buffer = max(1 << 16, min(READ_AHEAD_BYTES, _BUFFERS_BYTES // max(1, len(leaves))))
+        if metadata is not None or buffer < READ_AHEAD_BYTES:
+            metadata = metadata or opened.metadata
+            opened = stack.enter_context(open_parquet(range_.path, range_.version, metadata, buffer))
+        read_at = stack.enter_context(reading(opened))
+        counts = opened.rows
         groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
-        ahead = None if source is None else _ahead(file, source, groups, set(names))
+        ahead = None if opened.source is None else _ahead(opened, groups, names, leaves)
         row = range_.first_row
         for group in groups:
             if ahead is not None:
                 ahead.turn_of(group - range_.start)
             try:
-                for batch in _sound_batches(file, group, counts[group], schema, settings):
+                at_once = _rows_at_once(opened, read_at, group, names, leaves, settings)
+                for batch in _sound_batches(opened, group, at_once, schema, settings):
                     yield _chunk(batch, row, settings)
                     row += batch.num_rows
             except _Damage as error:
@@ -106,42 +133,35 @@ class _Damage(Exception):
     pass
 
 
-def _ahead(file: pq.ParquetFile, source: ObjectFile, groups: Sequence[int], used: set[str]) -> GroupsAhead:
-    metadata = file.metadata
-    columns = [i for i in range(metadata.num_columns) if _is_used(metadata.schema.column(i).path, used)]
-    return GroupsAhead(source, [column_chunks(metadata, group, columns, source.size) for group in groups])
-
-
-@contextlib.contextmanager
-def _open(
-    path: str, version: str | None, metadata: pq.FileMetaData | None = None
-) -> Iterator[tuple[pq.ParquetFile, ObjectFile | None]]:
-    """A Parquet file, and the object that it is, where it is one; raises UnusableFile for a broken footer."""
-    with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
+def _ahead(opened: ParquetInput, groups: Sequence[int], names: Sequence[str], leaves: Sequence[int]) -> GroupsAhead:
+    spans = []
+    for group in groups:
         try:
-            file = retried(
-                path,
-                lambda: pq.ParquetFile(
-                    path if source is None else source,
-                    metadata=metadata,
-                    page_checksum_verification=True,
-                    pre_buffer=False,
-                    buffer_size=_READ_AHEAD_BYTES,
-                ),
-            )
-        except _DAMAGE as error:
-            _raise_unless_damage(error)
-            raise UnusableFile("unreadable", f"not a whole Parquet file: {_first_line(error)}") from error
-        with file:
-            yield file, source
+            chunks = opened.chunks(group, names, leaves)
+        except ValueError:
+            chunks = []  # reading it tells what is wrong
+        spans.append(sorted((c.start, c.end) for c in chunks if c.start < c.end <= opened.source.size))
+    return GroupsAhead(opened.source, spans)
 
 
-def _without_arrow_types(metadata: pq.FileMetaData) -> pq.FileMetaData:
-    """The footer without the Arrow schema that pyarrow stored in it: lists of a fixed size are then
-    plain lists. pyarrow cannot read such a list where one is null (apache/arrow#35692)."""
-    footer = io.BytesIO()
-    metadata.write_metadata_file(footer)
-    return pq.read_metadata(io.BytesIO(footer.getvalue().replace(b"ARROW:schema", b"ARROW:unused")))
+def _rows_at_once(opened: ParquetInput, read_at, group: int, names, leaves, settings: ReadSettings) -> int:
+    """How many rows of a row group to decode at once.
+
+    Raises:
+      _Damage: its pages are not those of its footer.
+      OSError: the file cannot be read, which is not damage.
+    """
+    if not names or not opened.rows[group]:
+        return settings.max_block_rows
+    try:
+        chunks = opened.chunks(group, names, leaves)
+        # What a large row group of an object is streamed through keeps the first bytes of each column alone.
+        whole = opened.source is None or sum(chunk.stored for chunk in chunks) <= parquet_spans.HELD_BYTES
+        pages = [(chunk, chunk.pages(read_at, whole)) for chunk in chunks]
+        worst_bytes = _WORST * settings.bounds.decoded_bytes
+        return rows_at_once(opened, group, pages, settings.max_block_rows, settings.max_block_bytes, worst_bytes)
+    except (BadPage, TooLarge, ValueError) as error:
+        raise _Damage(first_line(error)) from error
 
 
 def _without_view(field: pa.Field) -> pa.Field:
@@ -151,57 +171,66 @@ def _without_view(field: pa.Field) -> pa.Field:
     )
 
 
-def _raise_unless_damage(error: Exception) -> None:
-    if is_of_the_system(error):
-        raise error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _used_columns(file: pq.ParquetFile, settings: ReadSettings) -> list[str]:
+def _used_columns(opened: ParquetInput, settings: ReadSettings) -> list[str]:
     """Names of the contract's columns that the file has, then of the kept ones.
 
     Raises:
       UnusableFile: see docs/contract.md.
     """
-    try:
-        schema = file.schema_arrow
-    except _DAMAGE as error:
-        _raise_unless_damage(error)
-        raise UnusableFile("unreadable", f"its schema cannot be read: {_first_line(error)}") from error
-    names, contract = schema.names, settings.contract_columns
+    schema, contract = opened.schema, settings.contract_columns
+    names = schema.names
     kept = settings.kept_undeclared
     if settings.keep is None:
         kept = tuple(dict.fromkeys(n for n in names if n not in contract))
+    times, types = collections.Counter(names), dict(zip(names, schema.types, strict=True))
     used = []
     for name in (*contract, *kept):
         column = contract.get(name)
-        if (times := names.count(name)) > 1:
-            raise UnusableFile("duplicate_key", f"column {name!r} is there {times} times", name)
-        if not times and (column is None or column.required):
+        if times[name] > 1:
+            raise UnusableFile("duplicate_key", f"column {name!r} is there {times[name]} times", name)
+        if not times[name] and (column is None or column.required):
             message = f"column {name!r} is not there{near_miss(name, names)}"
             raise UnusableFile("missing_column", message, name)
-        if times and column is not None:
-            _check_type(name, column, schema.field(name).type)
-        elif (
-            times
-            and not pa.types.is_null(found := plain_type(schema.field(name).type))
-            and found != settings.kept_types.get(name, found)
-        ):
+        if not times[name]:
+            continue
+        _check_possible(schema.field(name))
+        if column is not None:
+            _check_type(name, column, types[name])
+        elif not pa.types.is_null(found := plain_type(types[name])) and found != settings.kept_types.get(name, found):
             message = (
                 f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: "
                 "declare it, or do not keep it"
             )
             raise UnusableFile("wrong_type", message, name)
-        if times:
-            used.append(name)
-    extra = [n for n in names if n not in contract and n not in kept]
-    if extra and settings.extra == "reject":
-        message = f"column {extra[0]!r} is not in the contract{near_miss(extra[0], contract)}"
-        raise UnusableFile("not_allowed", message, extra[0])
+        used.append(name)
+    if settings.extra == "reject":
+        known = {*contract, *kept}
+        if extra := next((n for n in names if n not in known), None):
+            message = f"column {extra!r} is not in the contract{near_miss(extra, contract)}"
+            raise UnusableFile("not_allowed", message, extra)
+    _check_open(opened, used)
     return used
+
+
+def _check_possible(field: pa.Field) -> None:
+    """Raises UnusableFile for a column of a type that there cannot be."""
+    types = [field.type]
+    while types:
+        type_ = types.pop()
+        if pa.types.is_fixed_size_list(type_) and type_.list_size < 0:
+            message = f"its schema is damaged: column {field.name!r} is of lists of {type_.list_size} values"
+            raise UnusableFile("unreadable", message, field.name)
+        types += [type_.field(i).type for i in range(type_.num_fields)]
+
+
+def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
+    """Raises UnusableFile where a used column is encrypted: that shows in the first row group."""
+    group = next((i for i, rows in enumerate(opened.rows) if rows), None)
+    if group is None or (why := opened.why_not(group, used)) is None or "crypt" not in why:
+        return
+    name = next((n for n in used if (found := opened.why_not(group, [n])) and "crypt" in found), None)
+    message = f"column {name!r} is encrypted, and encrypted columns are not read: write it without, or do not use it"
+    raise UnusableFile("unreadable", message, name)
 
 
 def _check_type(name: str, column: Column, type_: pa.DataType) -> None:
@@ -210,69 +239,63 @@ def _check_type(name: str, column: Column, type_: pa.DataType) -> None:
         raise UnusableFile("wrong_type", message, name)
 
 
-def _groups(file: pq.ParquetFile, used: set[str]) -> tuple[list[int], list[int]]:
-    """Rows of each row group, and the compressed bytes of its used columns."""
-    counts, sizes = [], []
-    try:
-        for number in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(number)
-            chunks = [group.column(i) for i in range(group.num_columns)]
-            counts.append(group.num_rows)
-            sizes.append(sum(c.total_compressed_size for c in chunks if _is_used(c.path_in_schema, used)))
-    except _DAMAGE as error:
-        _raise_unless_damage(error)
-        raise UnusableFile("unreadable", f"its footer is damaged: {_first_line(error)}") from error
-    if any(n < 0 for n in counts + sizes) or sum(counts) != file.metadata.num_rows:
-        raise UnusableFile("unreadable", "its footer is damaged: the row counts contradict each other")
-    return counts, sizes
-
-
-def _is_used(path: str, used: set[str]) -> bool:
-    """Whether a leaf's dotted path is below a used column; names may hold dots themselves."""
-    parts = path.split(".")
-    return any(".".join(parts[:n]) in used for n in range(1, len(parts) + 1))
-
-
-def _sound_batches(file, group: int, count: int, schema: pa.Schema, settings) -> Iterator[pa.RecordBatch]:
-    """The batches of a row group, none before all could be read.
+def _sound_batches(
+    opened: ParquetInput, group: int, at_once: int, schema: pa.Schema, settings: ReadSettings
+) -> Iterator[pa.RecordBatch]:
+    """The batches of a row group, none before all could be read: a row group of more
+    than `Bounds.decoded_bytes` is read twice.
 
     Raises:
       _Damage: before the first batch.
     """
     held: list[pa.RecordBatch] = []
     size = rows = 0
-    for batch in _batches(file, group, schema, settings):
+    for batch in _batches(opened, group, at_once, schema, settings):
         rows += batch.num_rows
         size += batch.nbytes
-        if size <= _HELD_BYTES:
+        if size <= settings.bounds.decoded_bytes:
             held.append(batch)
         else:
             held.clear()
-    if rows != count:
+    if rows != opened.rows[group]:
         raise _Damage(f"it holds {rows} rows")
-    if size > _HELD_BYTES:
-        yield from _batches(file, group, schema, settings)
+    if size > settings.bounds.decoded_bytes:
+        yield from _batches(opened, group, at_once, schema, settings)
     while held:
         yield held.pop(0)
 
 
-def _batches(file, group: int, schema: pa.Schema, settings) -> Iterator[pa.RecordBatch]:
+def _batches(
+    opened: ParquetInput, group: int, at_once: int, schema: pa.Schema, settings: ReadSettings
+) -> Iterator[pa.RecordBatch]:
     try:
-        metadata = file.metadata.row_group(group)
-        a_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
-        at_once = max(1, min(settings.max_block_rows, settings.max_block_bytes // a_row))
-        batches = file.iter_batches(at_once, row_groups=[group], columns=schema.names, use_threads=False)
-        for batch in batches:
+        joined: list[pa.RecordBatch] = []
+        rows = size = 0
+        for batch in opened.file.iter_batches(at_once, row_groups=[group], columns=schema.names, use_threads=False):
             batch = batch.select(schema.names)  # a name with dots may have brought others along
             if batch.schema.types != schema.types:
                 batch = batch.cast(schema)
-            pieces = -(-batch.nbytes // max(1, 2 * settings.max_block_bytes))
-            step = max(1, -(-batch.num_rows // max(1, pieces)))
-            for start in range(0, batch.num_rows, step):
-                yield batch.slice(start, step)
-    except _DAMAGE as error:
-        _raise_unless_damage(error)
-        raise _Damage(_first_line(error)) from error
+            joined.append(batch)
+            rows += batch.num_rows
+            size += batch.nbytes
+            if rows + at_once > settings.max_block_rows or size >= settings.max_block_bytes:
+                yield from _pieces(joined, size, settings)
+                joined, rows, size = [], 0, 0
+        yield from _pieces(joined, size, settings)
+    except DAMAGE as error:
+        raise_unless_damage(error)
+        raise _Damage(first_line(error)) from error
+
+
+def _pieces(joined: list[pa.RecordBatch], size: int, settings: ReadSettings) -> Iterator[pa.RecordBatch]:
+    """The rows of some batches, in batches of about the size of a block."""
+    if joined:
+        batch = joined[0] if len(joined) == 1 else pa.concat_batches(joined)
+        joined.clear()
+        pieces = -(-size // max(1, 2 * settings.max_block_bytes))
+        step = max(1, -(-batch.num_rows // max(1, pieces)))
+        for start in range(0, batch.num_rows, step):
+            yield batch.slice(start, step)
 
 
 def _chunk(batch: pa.RecordBatch, row: int, settings: ReadSettings) -> Chunk:
