@@ -7,18 +7,17 @@ be guessed is a `TODO` with the candidates beside it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.first_rows import UNKNOWN, Known
-from pipeline.match import Match, match_columns, row_shape
+from pipeline.match import Match, match_columns
+from pipeline.output_drafts import output_lines, unusable_outputs
 from pipeline.sample import Sample, look_at
 from pipeline.terminal import printable
 from pipeline.yaml_text import flow, quoted, scalar
 from transforms.model import (
-    FEEDABLE,
     ModelError,
     Signature,
-    Tensor,
     Version,
     choose_signature,
     find_version,
@@ -53,10 +52,10 @@ def draft_job(
     local = local_model(found.path)
     with named(found.path, local):
         chosen = choose_signature(read_signatures(local), signature)
-    unusable = unsupported(dataclasses.replace(chosen, outputs={}))
-    why_not = {t.name: why for t in chosen.outputs.values() if (why := _why_not(t, chosen))}
-    if not unusable and len(why_not) == len(chosen.outputs):
-        unusable = [f"output {name!r} {why}" for name, why in why_not.items()]
+    unusable = unsupported(chosen)
+    useless = unusable_outputs(chosen)
+    if not unusable and len(useless) == len(chosen.outputs):
+        unusable = list(useless.values())
     if unusable:
         raise ModelError("\n".join(unusable))
     sample = look_at(patterns, dataclasses.replace(known, expected=tuple(chosen.inputs)))
@@ -75,7 +74,7 @@ def draft_job(
         "",
         *_model_input_lines(match, chosen),
         "",
-        *_output_lines(chosen, why_not, match.keep),
+        *output_lines(chosen, match.keep),
         "",
         *_rest_lines(match, sample),
     ]
@@ -142,53 +141,6 @@ def _model_input_lines(match: Match, signature: Signature) -> Iterator[str]:
     for name, (how, notes) in match.inputs.items():
         yield f"  {scalar(name)}: {how}  # {signature.inputs[name].describe()}"
         yield from (f"    # {note}" for note in notes)
-
-
-_MEANINGS = {"prob": "probabilities", "softmax": "probabilities", "sigmoid": "probabilities", "logit": "logits"}
-
-
-def _why_not(tensor: Tensor, signature: Signature) -> str | None:
-    """Why an output cannot be a prediction; None if it can."""
-    if tensor.kind != "dense":
-        return f"is {tensor.kind}, and cannot be written"
-    if tensor.dtype not in FEEDABLE:
-        return f"has dtype {tensor.dtype}, and cannot be written"
-    if tensor.shape is None:
-        return "does not tell its shape, and cannot be a prediction"
-    if not tensor.shape:
-        return "has no row dimension, and cannot be a prediction"
-    rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
-    if tensor.shape[0] not in (None, rows):
-        return f"always has {tensor.shape[0]} rows, and cannot be a prediction"
-    return None
-
-
-def _output_lines(signature: Signature, why_not: Mapping[str, str], keep: Sequence[str]) -> Iterator[str]:
-    yield "# What the outputs mean. Those that are not listed are left out of the predictions."
-    yield "outputs:"
-    for tensor in signature.outputs.values():
-        if tensor.name in why_not:
-            yield f"  # {scalar(tensor.name)}: {tensor.describe()} {why_not[tensor.name]}"
-            continue
-        tail = row_shape(tensor) or ()
-        rename = ""
-        if tensor.name in keep:
-            rename = f", as: {scalar('model_' + tensor.name)}"  # the name of a kept column is taken
-        scores = tensor.dtype in ("float16", "float32", "float64", "bfloat16") and len(tail) <= 1 and None not in tail
-        meaning = next((m for n, m in _MEANINGS.items() if tensor.name.lower().startswith(n)), None) if scores else None
-        yield f"  {scalar(tensor.name)}: {{meaning: {meaning or 'raw'}{rename}}}  # {tensor.describe()}"
-        if not scores:
-            continue
-        size = tail[0] if tail else 1
-        labels = 'labels: ["no", "yes"], threshold: 0.5' if size == 1 else f"labels: [...], top: {min(3, size)}"
-        if meaning:
-            yield f"    # guessed from the name; raw leaves out class and score. More: {labels}" + (
-                f" ({size} labels)" if size != 1 else ""
-            )
-        else:
-            yield f"    # if these are scores of classes: meaning: probabilities or logits, {labels}" + (
-                f" ({size} labels)" if size != 1 else ""
-            )
 
 
 def _rest_lines(match: Match, sample: Sample) -> Iterator[str]:

@@ -280,6 +280,16 @@ def examples(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"examples": _spec([None], "string")})})
 
 
+def rank_not_told(folder: Path) -> Path:
+    """X float32[?] -> y float32 of unknown rank, which is one value a row."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.identity(tf.compat.v1.placeholder_with_default(x + 1.0, None))}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
 def odd_outputs(folder: Path) -> Path:
     """X float32[?] -> y float32[?], and vocabulary string[4], whatever the rows; signature `words` has only that."""
     tf = import_tensorflow()

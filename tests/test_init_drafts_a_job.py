@@ -104,7 +104,7 @@ def test_the_common_case_is_ready_to_run_in_every_format(model, tmp_path, format
         assert packed == ["age", "income", "score"]
     assert {name: job["columns"][name] for name in packed} == {name: {"dtype": "float32"} for name in packed}
     assert job["output"]["keep"] == ["id"]
-    assert job["outputs"] == {"probabilities": {"meaning": "probabilities"}}
+    assert job["outputs"] == {"probabilities": {"meaning": "probability"}}
     assert "TODO" not in text
     assert re.fullmatch(r"tried\s+200 rows: 200 predicted, 0 rejected\s*", tried(text, tmp_path))
 
@@ -363,7 +363,7 @@ def test_an_output_without_rows_is_left_out(model, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
     text = draft_job(model("no_row_dimension"), str(tmp_path / "rows.csv"))
     assert list(settings_of(text)["outputs"]) == ["y"]
-    assert "# total: float32 has no row dimension" in text
+    assert "# output 'total' has no row dimension" in text
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -437,7 +437,7 @@ def test_bytes_that_are_not_text_are_declared_as_bytes(model, tmp_path):
         text = draft_job(model("strings"), str(tmp_path / name))
         assert settings_of(text)["columns"] == {"text": {"dtype": "bytes"}}
         assert "not" not in entry(text, "text")
-        text = text.replace("upper: {meaning: raw}", "")
+        text = text.replace("upper: {meaning: raw, dtype: string}", "")  # of bytes that are not UTF-8
         assert "20 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -479,7 +479,7 @@ def test_outputs_that_cannot_be_predictions_are_comments(model, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
     text = draft_job(model("odd_outputs"), str(tmp_path / "rows.csv"))
     assert list(settings_of(text)["outputs"]) == ["y"]
-    assert "# vocabulary: string[4] always has 4 rows, and cannot be a prediction" in text
+    assert "# output 'vocabulary' always has 4 rows" in text
     with pytest.raises(ModelError, match="output 'vocabulary' always has 4 rows"):
         draft_job(model("odd_outputs"), str(tmp_path / "rows.csv"), signature="words")
 
@@ -593,3 +593,19 @@ def test_unusual_formats_and_signatures_are_told_to_init(model, tmp_path, monkey
     assert (job["model"]["signature"], job["input"]["format"]) == ("halve", "csv")
     done = CliRunner().invoke(app, [*told, "--force", "--signature", "halve", "--format", "cvs"])
     assert "--format: found 'cvs', expected csv, jsonl" in str(done.exception)
+
+
+def test_an_output_of_unknown_rank_is_drafted_and_tried(model, tmp_path):
+    write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
+    text = draft_job(model("rank_not_told"), str(tmp_path / "rows.csv"))
+    assert settings_of(text)["outputs"] == {"y": {"meaning": "raw", "shape": []}}
+    assert "guessed: the model does not say the shape of a row" in entry(text, "y")
+    assert "20 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_outputs_that_are_not_dense_are_left_out(model, tmp_path):
+    write_csv(tmp_path / "people.csv", PEOPLE)
+    text = draft_job(model("composite_outputs"), str(tmp_path / "people.csv"))
+    assert settings_of(text)["outputs"] == {"y": {"meaning": "raw"}}
+    assert "# output 'few' is sparse" in text and "# output 'lists' is ragged" in text
+    assert "200 predicted, 0 rejected" in tried(text, tmp_path)
