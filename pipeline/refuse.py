@@ -31,7 +31,9 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     counts, letters = Counts(), []
     for path, error in prepared.unusable:
         counts.add(path, new_file_counts() | {"stretches": {error.reason: 1}})
-        letters.append(dead_letter_rows(stretch(0, None, error.reason, error.message, error.column), path, run))
+        refused = stretch(0, None, error.reason, error.message, error.column)
+        counts.rejections.add_letters(refused, path)
+        letters.append(dead_letter_rows(refused, path, run))
     content = dead_letter_lines(pa.Table.from_batches(letters))
     name = f"rejected/{run}-00000.jsonl"
     storage.make_folder(output / "rejected")

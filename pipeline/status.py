@@ -231,6 +231,7 @@ class _Run:
         counts.rejected += own.rejected
         counts.stretches += own.stretches
         counts.reasons = add_tally(counts.reasons, own.reasons)
+        counts.rejections.add(own.rejections.all())
         counts.stretch_reasons = add_tally(counts.stretch_reasons, own.stretch_reasons)
         self.spans[receipt.split] = (receipt.began, receipt.ended)
         self.last_receipt = max(self.last_receipt or 0.0, receipt.written)

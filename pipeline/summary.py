@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.terminal import Console, escape
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, files_of_runs
 
+_MOST_SHOWN = 20  # pairs of reason and column
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
 
 
@@ -50,13 +51,17 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         f"{counts['rejected']:,}",
         "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}",
     )
-    examples = _examples(output, manifest)
-    for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
-        table.add_row(f"  {escape(reason)}", f"{rows:,}", escape(examples.get(reason, "")))
+    by_column = counts.get("rejected_by_column", ())[:_MOST_SHOWN]
+    examples = _examples(output, manifest, {_pair(one) for one in by_column})
+    for one in by_column:
+        if one["rows"] or one["also"]:
+            also = f"(and {one['also']:,} more rows beside an earlier fault) " if one["also"] else ""
+            table.add_row(f"  {_fault(one)}", f"{one['rows']:,}", escape(also + examples.get(_pair(one), "")))
     if counts["stretches"]:
         table.add_row("unreadable", f"{counts['stretches']:,}", "files, or stretches of unknown length")
-        for reason, times in counts["stretches_by_reason"].items():
-            table.add_row(f"  {escape(reason)}", f"{times:,}", escape(examples.get(reason, "")))
+        for one in by_column:
+            if one["stretches"]:
+                table.add_row(f"  {_fault(one)}", f"{one['stretches']:,}", escape(examples.get(_pair(one), "")))
     for name, rows in manifest["defaults_used"].items():
         table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
     for name, rows in manifest["not_finite_outputs"].items():
@@ -137,21 +142,28 @@ def _double_quoted(text: str) -> str:
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
-def _examples(output: str, manifest: Mapping[str, Any]) -> dict[str, str]:
-    """One dead letter of each reason, in a line."""
-    wanted = set(manifest["counts"]["rejected_by_reason"]) | set(manifest["counts"]["stretches_by_reason"])
-    found: dict[str, str] = {}
+def _pair(one: Mapping[str, Any]) -> tuple[str, str | None]:
+    return one["reason"], one["column"]
+
+
+def _fault(one: Mapping[str, Any]) -> str:
+    return escape(one["reason"] if one["column"] is None else f"{one['reason']} in {one['column']}")
+
+
+def _examples(
+    output: str, manifest: Mapping[str, Any], wanted: Collection[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], str]:
+    """One dead letter of each pair of reason and column, in a line."""
+    found: dict[tuple[str, str | None], str] = {}
     for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
         content = storage.read(storage.at(output) / file["path"])
         if not content:
             continue
-        frame = pl.read_ndjson(
-            content,
-            schema={"source": pl.String, "row": pl.Int64, "reason": pl.String, "message": pl.String},
-        )
-        for letter in frame.unique("reason", keep="first").iter_rows(named=True):
-            found.setdefault(letter["reason"], f"{letter['source']} row {letter['row']}: {letter['message']}")
-        if wanted <= found.keys():
+        names = ("source", "row", "reason", "column", "message")
+        frame = pl.read_ndjson(content, schema={n: pl.Int64 if n == "row" else pl.String for n in names})
+        for letter in frame.unique(["reason", "column"], keep="first").iter_rows(named=True):
+            found.setdefault(_pair(letter), f"{letter['source']} row {letter['row']}: {letter['message']}")
+        if found.keys() >= wanted:
             break
     return found
 

@@ -82,6 +82,9 @@ def test_over_budget_shows_dead_letters_only_and_goes_on_without_scoring(tmp_pat
     failed = json.loads((output / "failed.json").read_bytes())
     assert failed["verdict"] == "over budget" and "rejected" in failed["over_budget"][0]
     assert failed["counts"]["rejected_by_reason"] == {"wrong_type": 120}
+    (fault,) = failed["counts"]["rejected_by_column"]
+    assert (fault["reason"], fault["column"], fault["rows"], fault["also"]) == ("wrong_type", "age", 120, 0)
+    assert fault["row"] == 19 and fault["source"].endswith(".csv") and "n/a" not in fault["message"]
     assert len(jobs.dead_letters(output)) == 120
     receipts = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in jobs.staged(output)}
     parts = {p.name: p.stat().st_ino for p in output.glob("_staging/*/parts/pred*")}

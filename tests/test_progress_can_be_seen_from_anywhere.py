@@ -108,7 +108,7 @@ def test_counts_speed_and_time_left_are_those_of_the_receipts(tmp_path):
         found = look(tmp_path)
     assert found.counts == {
         "read": 30, "predicted": 21, "rejected": 9, "stretches": 0,
-        "rejected_by_reason": {"a": 6, "b": 3}, "stretches_by_reason": {},
+        "rejected_by_reason": {"a": 6, "b": 3}, "stretches_by_reason": {}, "rejected_by_column": [],
     }  # fmt: skip
     assert (found.splits_done, found.bytes_done, found.bytes) == (3, 3000, 10_000)
     assert found.rows_per_s == 30 / 8 and found.seconds_left == 7000 / 3000 * 8

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transforms.record_shapes import RECEIPT, Misfit, fit
+from transforms.rejections import Rejection, Rejections
 from transforms.sealed import Damaged, seal, unseal
 from transforms.tally import add_tally
 
@@ -44,6 +45,7 @@ class Receipt:
     parts: what was written; no part without a row.
     files: source to counts; see `new_file_counts`.
     tally: the sum of the blocks' tallies.
+    rejections: by reason and column; none in a receipt of an earlier version.
     began, ended: seconds since the epoch, by the clock of the worker.
     """
 
@@ -54,6 +56,7 @@ class Receipt:
     tally: Mapping[str, float]
     began: float
     ended: float
+    rejections: tuple[Rejection, ...] = ()
 
     def to_json(self) -> bytes:
         return seal(dataclasses.asdict(self))
@@ -66,7 +69,11 @@ class Receipt:
             fit(fields, RECEIPT)
         except Misfit as error:
             raise Damaged(f"receipt: damaged: {error}") from None
-        return cls(**fields | {"parts": tuple(Part(**p) for p in fields["parts"])})
+        own = {
+            "parts": tuple(Part(**p) for p in fields["parts"]),
+            "rejections": tuple(Rejection(**r) for r in fields.get("rejections") or ()),
+        }
+        return cls(**fields | own)
 
 
 @dataclasses.dataclass
@@ -77,6 +84,7 @@ class Counts:
       read, predicted, rejected: rows; stretches: unusable files and stretches of unknown length.
       reasons: of rejected rows; stretch_reasons: of stretches.
       files: source to its counts, as in a receipt.
+      rejections: of rows and stretches, by reason and column.
     """
 
     read: int = 0
@@ -87,6 +95,7 @@ class Counts:
     stretch_reasons: dict[str, int] = dataclasses.field(default_factory=dict)
     files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     tally: dict[str, float] = dataclasses.field(default_factory=dict)
+    rejections: Rejections = dataclasses.field(default_factory=Rejections)
 
     @classmethod
     def of(cls, receipts: Iterable[Receipt]) -> Counts:
@@ -98,6 +107,7 @@ class Counts:
     def take(self, receipt: Receipt) -> None:
         """Adds a receipt."""
         self.tally = add_tally(self.tally, receipt.tally)
+        self.rejections.add(receipt.rejections)
         for source, file in receipt.files.items():
             self.add(source, file)
 
@@ -124,4 +134,5 @@ class Counts:
             "stretches": self.stretches,
             "rejected_by_reason": dict(sorted(self.reasons.items())),
             "stretches_by_reason": dict(sorted(self.stretch_reasons.items())),
+            "rejected_by_column": self.rejections.largest(),
         }

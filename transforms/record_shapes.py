@@ -60,6 +60,17 @@ _ENGINE = {
 }
 _PARENT = {"run": RUN, "output": str, "from": str}
 
+_REJECTION = {
+    "reason": str,
+    "column": Maybe(str),
+    "rows": NATURAL,
+    "also": NATURAL,
+    "stretches": NATURAL,
+    "source": Maybe(str),
+    "row": Maybe(NATURAL),
+    "message": Maybe(str),
+}
+
 CURRENT = {"run": RUN, "fingerprint": Each(str)}
 
 PLAN = {"run": RUN, "splits": NATURAL, "shards": [SHARD]}
@@ -92,6 +103,7 @@ MANIFEST = {
         "stretches": NATURAL,
         "rejected_by_reason": Each(NATURAL),
         "stretches_by_reason": Each(NATURAL),
+        "rejected_by_column": Maybe([_REJECTION]),
     },
     "defaults_used": Each(NATURAL),
     "not_finite_outputs": Each(NATURAL),
@@ -120,6 +132,7 @@ RECEIPT = {
     "tally": Each(NUMBER),
     "began": NUMBER,
     "ended": NUMBER,
+    "rejections": Maybe([_REJECTION]),
 }
 
 NOTE = {"runner": str, "name": str, "place": Each(str)}

@@ -22,6 +22,7 @@ from transforms.parts import Parts, PredictionFormat, Write, dead_letter_encoder
 from transforms.receipt import Part, Receipt, new_file_counts
 from transforms.receipts import put
 from transforms.reject_count import AFTER, count_rejects, reason_counts, take_back_rejects
+from transforms.rejections import Rejections
 from transforms.run_folder import RunFolder
 from transforms.sources import Files
 from transforms.tally import add_tally
@@ -129,6 +130,7 @@ class _Attempt:
         self._rows = 0
         self._tally: Mapping[str, float] = {}
         self._files: dict[str, dict[str, Any]] = {}
+        self._rejections = Rejections()
         self._write_s = 0.0
         predictions = PredictionFormat(settings.format, settings.not_finite).encoder()
         self._predictions, self._rejected = (
@@ -156,6 +158,7 @@ class _Attempt:
         if predicted:
             self._predictions.add(block.rows)
         if block.rejected.num_rows:
+            self._rejections.add_letters(block.rejected, block.source)
             self._rejected.add(dead_letter_rows(block.rejected, block.source, self._folder.run))
         self._write_s += time.perf_counter() - began
 
@@ -214,6 +217,7 @@ class _Attempt:
             tally=add_tally(self._tally, {"write_s": self._write_s}),
             began=self._began,
             ended=time.time(),
+            rejections=self._rejections.all(),
         )
         try:
             counts = put(self._folder, receipt)
