@@ -16,8 +16,8 @@ from transforms.run_names import FOLDERS
 from transforms.sealed import Damaged
 
 
-class Changed(JobError):
-    """The output folder holds another job.
+class Occupied(JobError):
+    """The output folder holds a run that this job cannot go on with.
 
     Attributes:
       flag: the option with which the same command goes on.
@@ -26,6 +26,10 @@ class Changed(JobError):
     def __init__(self, problems: Sequence[str], flag: str):
         super().__init__(problems)
         self.flag = flag
+
+
+class Changed(Occupied):
+    """That run is of another job, or of this one before something changed."""
 
 
 class Overrun(Exception):
@@ -124,6 +128,7 @@ class Standing:
 
         Raises:
           Changed: it is another job's.
+          Occupied: it is damaged.
           Overrun: it has been published, or discarded, since it was found.
         """
         if self.current is None or self.current["run"] in self.discards:
@@ -131,7 +136,7 @@ class Standing:
         folder = RunFolder(self.output, self.current["run"])
         changed = _differences(self.current["fingerprint"], print_)
         if not folder.run:
-            raise Changed(
+            raise Occupied(
                 [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"],
                 "--restart",
             )
@@ -145,12 +150,12 @@ class Standing:
             plan = read_plan(folder, whole=True)
             over = self.failed is not None and self.failed["run"] == folder.run
             state = "over its error budget and not published" if over else "not finished"
-            found = f"of another job, {state} ({changed} changed){self._which(plan)}"
+            kind, found = Changed, f"of another job, {state} ({changed} changed){self._which(plan)}"
         except FileNotFoundError:
             raise Overrun from None
         except Damaged as error:
-            found = f"that cannot be gone on with ({error})"
-        raise Changed(
+            kind, found = Occupied, f"that cannot be gone on with ({error})"
+        raise kind(
             [
                 f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
                 "and begin anew"

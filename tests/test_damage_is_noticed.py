@@ -11,7 +11,7 @@ import turns
 from pipeline.clean import clean
 from pipeline.errors import explain
 from pipeline.launch import run
-from pipeline.standing import Changed
+from pipeline.mistakes import JobError
 from transforms.manifest import Unreadable
 from transforms.sealed import Damaged, seal, unseal
 
@@ -97,7 +97,7 @@ def test_a_damaged_verdict_is_made_again(over_budget):
 def test_a_plan_that_cannot_be_believed_is_discarded_by_restart(over_budget, file):
     job, staging, output = over_budget
     turns.spoil(staging / file)
-    with pytest.raises(Changed, match=r"--restart"):
+    with pytest.raises(JobError, match=r"--restart"):
         run(job)
     assert run(job, restart=True).code == 0
     clean(str(output))  # whose the old staging is, is not known any more
@@ -122,7 +122,7 @@ def test_a_manifest_that_is_none_is_told_and_left_alone(tmp_path, model, content
     jobs.write_people(tmp_path / "data", 1, 30)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_bytes(content)
-    with pytest.raises(Unreadable, match=r"manifest\.json is no manifest of beam-score, or is damaged") as error:
+    with pytest.raises(Unreadable, match=r"manifest\.json is not a manifest of beam-score, or is damaged") as error:
         run(jobs.job(tmp_path, model("multiply")))
     assert explain(error.value)[0] == 1
     assert (tmp_path / "out" / "manifest.json").read_bytes() == content
