@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.batch_choice import choose_batch
 from pipeline.build import Steps
 from pipeline.job import Job
+from pipeline.memory import check_call_fits
 from pipeline.own_runs import mark
 from pipeline.preflight import Prepared
 from pipeline.standing import Overrun, Standing
-from pipeline.trial import choose_batch, try_rows
+from pipeline.trial import try_rows
 from transforms import storage
 from transforms.manifest import drop_current, read_manifest
 from transforms.model import Servable
@@ -71,7 +73,9 @@ def plan_run(
     layout = job.engine.layout
     standing = standing or Standing.of(job.output.path)
     with clock(seconds, "try rows"):
-        choice = choose_batch(prepared, servable, try_rows(prepared, servable))
+        trial = try_rows(prepared, servable)
+        choice = choose_batch(prepared, servable, trial)
+    check_call_fits(prepared, trial, choice.batch_rows)
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):
@@ -160,6 +164,7 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
             "version": prepared.model.version,
             "sha256": prepared.model_hash,
             "signature": prepared.steps.call.signature.name,
+            "independent": job.model.independent,
         },
         "versions": versions(),
         **inputs_on_record(prepared),

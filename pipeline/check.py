@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from pipeline.batch_choice import Choice, choose_batch, default_choice
 from pipeline.errors import OVER
 from pipeline.job import Job
-from pipeline.memory import check_fits, process_bytes
+from pipeline.memory import call_bytes, check_call_fits, check_fits, process_bytes
 from pipeline.output_place import check_room
 from pipeline.padded import padded_hint
 from pipeline.preflight import Prepared, prepare
@@ -18,7 +19,7 @@ from pipeline.rate import measure
 from pipeline.standing import Standing
 from pipeline.summary import print_rows
 from pipeline.terminal import Console, escape
-from pipeline.trial import choose_batch, load, try_rows
+from pipeline.trial import Trial, load, try_rows
 from pipeline.tried import groups_of, hints, over_budget, print_groups, print_schema
 from runners.engine import Engine, engine_of
 
@@ -57,6 +58,9 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     )
     if trial.padded:
         console.print(f"[yellow]note[/]    {escape(padded_hint(trial.padded))}", soft_wrap=True)
+    choice = default_choice(prepared, trial)
+    check_call_fits(prepared, trial, choice.batch_rows)
+    _print_lines("call", _about_calls(job, prepared, trial, choice), console)
     print_rows(console, trial.predictions, "first predictions")
     print_schema(console, trial.predictions.schema)
     groups = groups_of(trial.rejected)
@@ -78,6 +82,25 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
     console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return 0
+
+
+def _about_calls(job: Job, prepared: Prepared, trial: Trial, choice: Choice) -> list[str]:
+    lines = [f"{choice.batch_rows:,} rows a call ({choice.why})"]
+    if job.model.batch_rows == "auto" and prepared.steps.call.fixed_rows is None:
+        lines[0] += "; a large job times other sizes when it is launched"
+    if trial.call_rows:
+        lines.append(
+            f"memory: {trial.call_bytes / 1e6:,.0f} MB more for a call of {trial.call_rows:,} rows (measured); about "
+            f"{call_bytes(prepared, trial, choice.batch_rows) / 1e6:,.0f} MB a process for {choice.batch_rows:,}"
+        )
+    if choice.compiled:
+        lines.append(
+            "engine.xla is on: rows on which TensorFlow raises may be predicted, and integers and NaN may come out "
+            "otherwise than without it"
+        )
+    if not job.model.independent:
+        lines.append("model.independent is false: what comes out for a row may depend on the rows beside it")
+    return lines
 
 
 def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console) -> None:

@@ -76,6 +76,7 @@ class Model(Strict):
     signature: str | None = None
     batch_rows: int | Literal["auto"] = "auto"
     deadline: float | None = None
+    independent: bool = True
 
     _seconds = pydantic.field_validator("deadline", mode="before")(parse_seconds)
 

@@ -34,6 +34,7 @@ from transforms.model import (
     unsupported,
 )
 from transforms.model_copies import hashed_model, model_bytes, named
+from transforms.model_ops import ops_of
 from transforms.objects import AT_ONCE, is_object
 from transforms.outputs import bind_outputs, reshaped, signature_as_written, wanted_outputs
 from transforms.postprocess import OutputPlan
@@ -209,7 +210,14 @@ def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
         local, sha256 = hashed_model(version.path)
         with named(version.path, local):
             signature = choose_signature(read_signatures(local), job.model.signature)
+            ops = ops_of(local, signature.name)
         problems = [f"model: {p}" for p in unsupported(signature)]
+        if job.model.independent and ops.dependent:
+            problems.append(
+                f"model: signature {signature.name!r} {', and '.join(ops.dependent)}: what comes out for a row may "
+                "depend on more than the row; export it for inference, or set model.independent: false to publish "
+                "such results"
+            )
         return version, signature, sha256, problems
     except (ModelError, OSError) as error:
         return None, None, "", [f"model.path: {error}"]
@@ -307,7 +315,7 @@ def fingerprint(
     job: Job, files: Sequence[InputFile], model_hash: str, signature: str, reshaped: Sequence[str] = ()
 ) -> dict[str, str]:
     """What makes this job this one, as hashes of its pieces: what a change of any is called by.
-    Budget, threads and runner are not among them: they change no result. Settings left at their defaults are left
+    Budget, threads and runner are not among them: they change no result; XLA does. Settings left at their defaults are left
     out, so that a setting that is new in a later version makes no other job.
 
     Args:
@@ -318,7 +326,7 @@ def fingerprint(
     pieces: dict[str, Any] = {
         "input files": [tuple(vars(f).values()) for f in files],
         "input settings": job.input.model_dump(mode="json", exclude={"files"}, exclude_defaults=True),
-        "model": [model_hash, signature],
+        "model": [model_hash, signature, *(() if job.model.independent else ("not independent",))],
         "contract": [
             [n, c.model_dump(mode="json", exclude={"unit", "meaning"}, exclude_defaults=True)]
             for n, c in rules.columns.items()
@@ -334,4 +342,6 @@ def fingerprint(
         ],
         "payload": job.rejects.payload if job.rejects.model_messages == "none" else [job.rejects.payload, "messages"],
     }
+    if job.engine.xla == "on":
+        pieces["engine.xla"] = "on"
     return {name: hashlib.sha256(json.dumps(piece).encode()).hexdigest()[:16] for name, piece in pieces.items()}

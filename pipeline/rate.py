@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from pipeline.batch_choice import default_choice
 from pipeline.preflight import Prepared
-from pipeline.trial import DEFAULT_BATCH_ROWS, Trial, try_rows
+from pipeline.trial import DEFAULT_BATCH_ROWS, Trial, score_first
 from runners.engine import Measured
 from transforms.model import Servable
 
@@ -19,11 +20,12 @@ def measure(prepared: Prepared, servable: Servable, trial: Trial) -> Measured:
     Args:
       trial: of the same rows, for how long a row is.
     """
-    try_rows(prepared, servable, _ROWS)  # traces, warms
+    batch_rows = default_choice(prepared, trial).batch_rows
+    score_first(prepared, servable, _ROWS, batch_rows)  # traces, warms
     spent, rows = 0.0, 0
     for _ in range(_MOST_ROUNDS):
         began = time.process_time()  # of all threads
-        rows += try_rows(prepared, servable, _ROWS).rows
+        rows += score_first(prepared, servable, _ROWS, batch_rows)
         spent += time.process_time() - began
         if spent > _ENOUGH_S or not rows:
             break

@@ -1,4 +1,4 @@
-"""The part of a job file that says where and how it runs. Nothing here changes a result.
+"""The part of a job file that says where and how it runs. Nothing here changes a result, but for XLA.
 
 An engine that has settings of its own has a section named like the runner, with a method
 `layout(workers) -> Layout` that goes by the settings alone: the plan is made by it.
@@ -47,7 +47,7 @@ class EngineSettings(Strict):
     split_bytes: int = 64_000_000
     block_bytes: int = 1 << 20
     memory: int | Literal["auto"] = "auto"
-    xla: Literal["auto", "on", "off"] = "auto"
+    xla: Literal["on", "off"] = "off"
     intra_op_threads: int | Literal["auto"] = "auto"
     flink: FlinkSettings = FlinkSettings()
     prism: PrismSettings = PrismSettings()
@@ -63,7 +63,9 @@ class EngineSettings(Strict):
     @pydantic.field_validator("xla", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
-        return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return "off" if value == "auto" else value  # of job files written when it was the default
 
     @pydantic.model_validator(mode="after")
     def _sizes(self) -> EngineSettings:

@@ -528,11 +528,103 @@ def shuffles_in_tf1(folder: Path) -> Path:
     return folder
 
 
+def centers_on_its_batch(folder: Path) -> Path:
+    """X float32[?, 3] -> y float32[?, 3], less the mean of the batch; -> id float32[?], the first of x."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": x - tf.reduce_mean(x, axis=0), "id": x[:, 0]}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, 3])})})
+
+
+def ranks_in_its_batch(folder: Path) -> Path:
+    """X float32[?] -> rank int32[?], how many rows of the batch are smaller; -> half string[?]: low or high."""
+    tf = import_tensorflow()
+
+    def call(x):
+        rank = tf.argsort(tf.argsort(x))
+        return {"rank": rank, "half": tf.where(2 * rank < tf.size(x), "low", "high")}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def noise_by_position(folder: Path) -> Path:
+    """X float32[?] -> y float32[?]: noise is added that a row's position in the batch tells."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": x + tf.random.stateless_normal(tf.shape(x), [1, 2])}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def refuses_company(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; NaN in a batch of more than one row for all that are negative."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"y": tf.where((x < 0.0) & (tf.size(x) > 1), float("nan"), x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def at_most_four(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], twice x; raises on more than 4 rows, and on a row above POISON."""
+    tf = import_tensorflow()
+
+    def call(x):
+        fits = tf.debugging.Assert(tf.size(x) <= 4, ["too many rows"])
+        sound = tf.debugging.Assert(tf.reduce_all(x <= POISON), ["poisoned"])
+        with tf.control_dependencies([fits, sound]):
+            return {"y": 2.0 * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
+def totals(folder: Path) -> Path:
+    """X float32[?, ?] -> total float32[?]: the sum of each row, which zeros at its end do not change."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"total": tf.reduce_sum(x, axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, None])})})
+
+
+def pictures(folder: Path) -> Path:
+    """Image float32[?, 224, 224, 3] -> y float32[?, 4]: one convolution to 32 channels, and their means."""
+    tf = import_tensorflow()
+    kernel, weights = tf.Variable(_weights(1, 27, 32).reshape(3, 3, 3, 32)), tf.Variable(_weights(2, 32, 4))
+
+    def call(image):
+        hidden = tf.nn.relu(tf.nn.conv2d(image, kernel, 1, "SAME"))
+        return {"y": tf.reduce_mean(hidden, axis=[1, 2]) @ weights}
+
+    return _save(folder, {"serving_default": (call, {"image": _spec([None, 224, 224, 3])})}, [kernel, weights])
+
+
 def looks_up(folder: Path) -> Path:
     """Word string[?] -> number int64[?], from a table in the model: a is 1, b is 2, all others -1."""
     tf = import_tensorflow()
     words = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([1, 2], tf.int64))
     table = tf.lookup.StaticHashTable(words, -1)
+
+    def call(word):
+        return {"number": table.lookup(word)}
+
+    return _save(folder, {"serving_default": (call, {"word": _spec([None], "string")})}, [table])
+
+
+def asset(folder: Path) -> Path:
+    """Word string[?] -> number int64[?], the line of a file of the model that has the word; -1 for others."""
+    tf = import_tensorflow()
+    words = folder.parent / "words.txt"
+    words.parent.mkdir(parents=True, exist_ok=True)
+    words.write_text("a\nb\n")
+    index = tf.lookup.TextFileIndex
+    lines = tf.lookup.TextFileInitializer(str(words), tf.string, index.WHOLE_LINE, tf.int64, index.LINE_NUMBER)
+    table = tf.lookup.StaticHashTable(lines, -1)
 
     def call(word):
         return {"number": table.lookup(word)}

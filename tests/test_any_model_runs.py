@@ -258,7 +258,8 @@ def test_steps_reach_the_values_of_rows_of_different_lengths(tmp_path, model):
 
 def test_rows_of_different_lengths_padded(tmp_path, model):
     rows = [{"x": [1.0] * (1 + i % 4)} for i in range(N)]
-    scored = score(tmp_path, model("open_inner"), rows, columns=columns(x=[None]), inputs={"x": {"pad": 3}})
+    section = {"columns": columns(x=[None]), "inputs": {"x": {"pad": 3}}, "model": {"independent": False}}
+    scored = score(tmp_path, model("open_inner"), rows, **section)
     close(scored.column("mean"), [((1 + i % 4) + 3 * (3 - i % 4)) / 4 for i in range(N)])
 
 

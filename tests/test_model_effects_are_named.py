@@ -28,7 +28,9 @@ def test_an_op_with_an_effect_is_named_wherever_it_is(model, name, effects):
     assert ops_of(model(name), "serving_default").effects() == effects
 
 
-@pytest.mark.parametrize("name", ["multiply", "poison", "odd_names", "looks_up", "hangs", "examples", "open_inner"])
+@pytest.mark.parametrize(
+    "name", ["multiply", "poison", "odd_names", "looks_up", "asset", "hangs", "examples", "open_inner"]
+)
 def test_variables_tables_assertions_and_loops_are_no_effects(model, name):
     # Registered as stateful, all of them.
     ops = ops_of(model(name), "serving_default")

@@ -77,8 +77,9 @@ def test_what_xla_would_let_pass_is_not_given_to_xla(tmp_path, model):
     rows = vectors(BATCH, [9])
     with pytest.raises(JobError, match=r"engine.xla is on, and it never raises on a bad row, as Assert"):
         score(tmp_path / "on", model("poison"), rows, columns=VECTOR, engine={"xla": "on"})
-    scored = score(tmp_path / "auto", model("poison"), rows, columns=VECTOR, engine={"xla": "auto"})
-    assert scored.reasons == {9: "model_error"}
+    for xla in ("auto", "off"):  # what was the default once is off
+        scored = score(tmp_path / xla, model("poison"), rows, columns=VECTOR, engine={"xla": xla})
+        assert scored.reasons == {9: "model_error"} and scored.manifest["engine"]["xla"] is False
 
 
 def test_xla_and_tensorflow_refuse_the_same_rows_and_predict_the_rest_alike(tmp_path, model):

@@ -33,6 +33,11 @@ class Bounds:
     writer_bytes: int = 64 * _MIB
     part_bytes: int = 128 * _MIB
 
+    @property
+    def model_bytes(self) -> int:
+        """Of one call, what the model holds on the way included: by it the default of `batch_rows` is made."""
+        return 2 * self.call_bytes
+
 
 DEFAULT_BOUNDS = Bounds()
 """With enough memory."""

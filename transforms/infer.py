@@ -39,6 +39,9 @@ _TEXTS_MEASURED = 100
 _TEXT_BYTES = 40
 """Of a text as a Python object, beside its characters."""
 
+TRACED_ROWS = 4
+"""Of zeros, at the warm-up of a model that is not compiled."""
+
 SMALL_PART = 8
 """A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
 
@@ -79,9 +82,14 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         self._loaded_ms = round(1e3 * (time.perf_counter() - began))
         return servable
 
+    @property
+    def limit(self) -> int:
+        """Rows a call, at most: as set, or what has been found to go through."""
+        return self._limit
+
     def warm_up(self, servable: Servable) -> None:
         """Traces and compiles before the first row waits for it, on zeros; that zeros may be refused
-        says nothing of the model.
+        says nothing of the model. A few rows are enough to trace; a program of XLA is made for a shape.
 
         Raises:
           ModelHangs: it takes `WARM_UP_S` longer than a call may.
@@ -89,22 +97,28 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         tensors = self.call.signature.inputs.values()
         if any(t.shape is None or None in t.shape[1:] for t in tensors):
             return
-        errors = import_tensorflow().errors
-        small = self.call.compiled and not self.call.fixed_rows
-        todo = [self._limit, *([_small(self._limit)] if small else [])]
+        exhausted = import_tensorflow().errors.ResourceExhaustedError
+        call = servable.call_compiled if self.call.compiled else servable.call
+        todo = self._warm_up_rows()
         while todo:
             feeds = {t.name: _zeros(t, todo[0]) for t in tensors}
-            call = servable.call_compiled if self.call.compiled else servable.call
             try:
                 within(self._time_for(call, feeds), functools.partial(call, feeds), "a batch of zeros")
                 todo.pop(0)
-            except errors.ResourceExhaustedError:
+            except ModelHangs:
+                raise
+            except exhausted:
                 if self.call.fixed_rows or self._limit == 1:
                     return
                 self._limit //= 2
-                todo = [self._limit]
-            except errors.OpError:
+                todo = self._warm_up_rows()
+            except Exception:  # what it refuses in rows it is asked again for, and halved
                 return
+
+    def _warm_up_rows(self) -> list[int]:
+        if self.call.fixed_rows:
+            return [self._limit]
+        return [self._limit, _small(self._limit)] if self.call.compiled else [min(self._limit, TRACED_ROWS)]
 
     def run_inference(
         self, batch: Sequence[Block], model: Servable, inference_args: dict[str, Any] | None = None
@@ -200,8 +214,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         return max(1, int(np.searchsorted(size if outputs is None else size + outputs, most, "right")))
 
     def _score_slice(self, model: Servable, group: Group, begin: int, end: int, meter: _Meter, places: Places):
-        """See `halve`. A batch that is too large for memory is halved like one with a bad row; what
-        of it went through is remembered as the size to go on with."""
+        """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad
+        row; what of it went through is remembered as the size to go on with."""
         size, rows, feeds = end - begin, group.index[begin:end], group.feeds(begin, end)
         shapes = {name: of[begin:end] for name, of in group.shapes.items()}
         exhausted = False
@@ -229,7 +243,8 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
 
         good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
-        if exhausted and good and not self.call.fixed_rows:
+        too_large = exhausted or (len(good) > 1 and not bad)  # no row is at fault that the whole was refused
+        if too_large and good and not self.call.fixed_rows:
             self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
         return good, bad
 

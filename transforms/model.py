@@ -6,6 +6,7 @@ Importing this module does not import TensorFlow; loading a model does.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from transforms.model_damage import damage
 from transforms.model_versions import Version, find_version, hash_model
 from transforms.saved_model import SERVE, SUPPORTED, ModelError, Signature, Tensor, choose_signature, read_signatures
 
@@ -33,6 +35,9 @@ __all__ = [
     "read_signatures",
 ]
 
+_MOST_VALUES = 2**31 - 1
+"""Of a tensor in a row: Arrow counts what is in a list by 32 bits."""
+
 _LOCK = threading.Lock()
 
 
@@ -40,6 +45,9 @@ def unsupported(signature: Signature) -> list[str]:
     """What of a signature's inputs cannot be fed: a sentence each; empty where all is well. An output matters only
     where it is asked for (see `transforms.outputs`)."""
     problems = []
+    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        if not tensors:
+            problems.append(f"signature {signature.name!r} has no {side}s: name another as model.signature")
     for tensor in signature.inputs.values():
         found = None
         if tensor.kind != "dense":
@@ -48,6 +56,8 @@ def unsupported(signature: Signature) -> list[str]:
             found = f"has dtype {tensor.dtype}"
         elif tensor.shape and tensor.shape[0] == 0:
             found = f"takes no rows ({tensor.describe()})"
+        elif tensor.shape and math.prod(d for d in tensor.shape if d) > _MOST_VALUES:
+            found = f"has more than {_MOST_VALUES:,} values ({tensor.describe()})"
         if found:
             problems.append(
                 f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
@@ -106,10 +116,17 @@ class Servable:
                 tf.config.list_logical_devices()
             try:
                 model = tf.saved_model.load(os.fspath(path), tags=[SERVE])
-            except (tf.errors.OpError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
+            except MemoryError:
+                raise
+            except Exception as error:  # a file that was damaged raises anything
+                fault = damage(path)
+                remedy = (
+                    f"{fault}: copy or export the model again"
+                    if fault
+                    else "a model with ops of its own needs the library that registers them"
+                )
                 raise ModelError(
-                    f"{path} does not load in TensorFlow {tf.__version__}: {_first_line(error)}; "
-                    "a model with ops of its own needs the library that registers them"
+                    f"{path} does not load in TensorFlow {tf.__version__}: {_first_line(error)}; {remedy}"
                 ) from error
         return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
 
@@ -139,11 +156,6 @@ class Servable:
                 if self._compiled is None:
                     self._compiled = self._compile()
         return self._to_arrays(self._compiled(*self._to_tensors(feeds).values()))
-
-    def ops(self) -> set[str]:
-        """The names of all ops that a call may run, in the functions that it calls too."""
-        graph = self._function.graph.as_graph_def()
-        return {n.op for n in graph.node} | {n.op for f in graph.library.function for n in f.node_def}
 
     def nodes(self) -> dict[str, str]:
         """The nodes that a call may run, in the functions that it calls too: name to op."""

@@ -36,7 +36,7 @@ _AT_LOAD = frozenset(("_create_resource", "_initialize", "initializer"))
 _KINDS = {
     "reads": (
         "ReadFile|MatchingFiles|LoadAndRemapMatrix|RecordInput|Restore|RestoreSlice|RestoreV2|DTensorRestoreV2|Skipgram"
-        "|Reader\\w+|\\w+ReaderV?2?|InitializeTableFromTextFile(V2)?|LoadDataset|ListSnapshotChunksDataset|SnapshotDataset(V2)?"
+        "|Reader\\w+|\\w+ReaderV?2?|LoadDataset|ListSnapshotChunksDataset|SnapshotDataset(V2)?"
         "|(Experimental)?(CSV|LMDB|MatchingFiles|Sql)Dataset(V2)?|(FixedLengthRecord|TextLine|TFRecord)Dataset(V2)?"
         "|DataServiceDataset(V\\d)?|RpcCall|RpcClient"
     ),
@@ -56,7 +56,7 @@ _KINDS = {
 _HARMLESS = re.compile(
     "ReadVariable(Op|XlaSplitND)|VarHandleOp|VarIsInitializedOp|Variable(V2|Shape)?|_ReadVariablesOp|_VarHandlesOp"
     "|ResourceGather(Nd)?|GuaranteeConst|DisableCopyOnRead|(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?"
-    "|LookupTable(Find|Size|Export|Import)(V2)?|InitializeTable(FromDataset)?(V2)?|MakeWeakResourceHandle"
+    "|LookupTable(Find|Size|Export|Import)(V2)?|InitializeTable(FromDataset|FromTextFile)?(V2)?|MakeWeakResourceHandle"
     "|IsResourceHandleRefCounting|DestroyResourceOp|ResourceInitializedOp"
     "|Assert|Print(V2)?|CheckNumerics(V2)?|TensorArray\\w*|Stack\\w*|TemporaryVariable|Empty|DeepCopy|DtypeWithDefaultOp"
     "|_?(If|While|Case)|StatefulPartitionedCall|RemoteCall|Xla\\w+|_?(Send|Recv|Arg|Retval)|_Device(Arg|Retval)|DeviceIndex"

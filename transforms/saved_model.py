@@ -163,12 +163,12 @@ def _tensor(name: str, info: message.Message) -> Tensor:
         kind = "sparse"
     elif encoding == "composite_tensor":
         kind = _KINDS.get(info.composite_tensor.type_spec.type_spec_class, "composite")
-        declared = info.composite_tensor.components[0]  # the values: their dtype tells most
+        declared = next(iter(info.composite_tensor.components), info)  # the values: their dtype tells most
     shape = None
     if kind in ("dense", "sparse") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim)
     number = declared.dtype
-    return Tensor(name, _DTYPES[number] if number < len(_DTYPES) else f"dtype {number}", shape, kind)
+    return Tensor(name, _DTYPES[number] if 0 <= number < len(_DTYPES) else f"dtype {number}", shape, kind)
 
 
 _FIELDS = {
@@ -178,9 +178,11 @@ _FIELDS = {
         ("graph_def", 2, "bytes"),  # parsed by `transforms.model_ops`, which alone needs it
         ("collection_def", 4, "%CollectionDef"),
         ("signature_def", 5, "%SignatureDef"),
+        ("asset_file_def", 6, "*AssetFileDef"),
         ("object_graph_def", 7, "bytes"),
     ],
     "MetaInfoDef": [("stripped_op_list", 2, "bytes"), ("tags", 4, "*string"), ("tensorflow_version", 5, "string")],
+    "AssetFileDef": [("filename", 2, "string")],
     "CollectionDef": [("node_list", 1, "NodeList")],
     "NodeList": [("value", 1, "*string")],
     "SignatureDef": [("inputs", 1, "%TensorInfo"), ("outputs", 2, "%TensorInfo"), ("method_name", 3, "string")],
