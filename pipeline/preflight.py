@@ -315,8 +315,8 @@ def fingerprint(
     job: Job, files: Sequence[InputFile], model_hash: str, signature: str, reshaped: Sequence[str] = ()
 ) -> dict[str, str]:
     """What makes this job this one, as hashes of its pieces: what a change of any is called by.
-    Budget, threads and runner are not among them: they change no result; XLA does. Settings left at their defaults are left
-    out, so that a setting that is new in a later version makes no other job.
+    Budget, threads and runner are not among them: they change no result; XLA does. Settings left at their defaults
+    are left out, so that a setting that is new in a later version makes no other job.
 
     Args:
       reshaped: outputs that are not written in the signature's shape (see `transforms.outputs.reshaped`). Runs of

@@ -14,6 +14,7 @@ from transforms.contract import Column, Contract, Dtype
 from transforms.inputs import Form, Input, common_dtype, dims
 from transforms.model import Signature, Tensor
 from transforms.names import near_miss
+from transforms.saved_model import SUPPORTED
 from transforms.tensors import dimensions
 
 
@@ -37,6 +38,8 @@ def bind_inputs(
             f"signature {signature.name!r} fixes different numbers of rows for its inputs: it cannot be fed batches"
         )
     for name, tensor in signature.inputs.items():
+        if tensor.dtype not in SUPPORTED:
+            continue  # `transforms.model.unsupported` reports it
         problems += _bind(name, tensor, inputs.get(name, Input()), None if free_columns else contract)
     fed = {s for n in signature.inputs for s in inputs.get(n, Input()).sources(n)}
     for name, column in contract.columns.items():

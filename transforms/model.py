@@ -20,7 +20,16 @@ import numpy as np
 
 from transforms.model_damage import damage
 from transforms.model_versions import Version, find_version, hash_model
-from transforms.saved_model import SERVE, SUPPORTED, ModelError, Signature, Tensor, choose_signature, read_signatures
+from transforms.saved_model import (
+    MOST_VALUES,
+    SERVE,
+    SUPPORTED,
+    ModelError,
+    Signature,
+    Tensor,
+    choose_signature,
+    read_signatures,
+)
 
 __all__ = [
     "ModelError",
@@ -34,9 +43,6 @@ __all__ = [
     "import_tensorflow",
     "read_signatures",
 ]
-
-_MOST_VALUES = 2**31 - 1
-"""Of a tensor in a row: Arrow counts what is in a list by 32 bits."""
 
 _LOCK = threading.Lock()
 
@@ -56,8 +62,8 @@ def unsupported(signature: Signature) -> list[str]:
             found = f"has dtype {tensor.dtype}"
         elif tensor.shape and tensor.shape[0] == 0:
             found = f"takes no rows ({tensor.describe()})"
-        elif tensor.shape and math.prod(d for d in tensor.shape if d) > _MOST_VALUES:
-            found = f"has more than {_MOST_VALUES:,} values ({tensor.describe()})"
+        elif tensor.shape and math.prod(d for d in tensor.shape if d) > MOST_VALUES:
+            found = f"has more than {MOST_VALUES:,} values ({tensor.describe()})"
         if found:
             problems.append(
                 f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "

@@ -4,6 +4,7 @@ signature can give them. All mismatches are reported at once, each with its reme
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -12,7 +13,7 @@ import pydantic
 
 from transforms.contract import Strict
 from transforms.names import near_miss
-from transforms.saved_model import SUPPORTED, Signature, Tensor
+from transforms.saved_model import MOST_VALUES, SUPPORTED, Signature, Tensor
 from transforms.tensors import output_type
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -176,6 +177,8 @@ def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str
         return f"output {name!r} has no row dimension ({tensor.describe()}): {_LEAVE_OUT}"
     if tensor.shape[0] not in (None, rows):
         return f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): {_LEAVE_OUT}"
+    if math.prod(d for d in tensor.shape[1:] if d) > MOST_VALUES:
+        return f"output {name!r} has more than {MOST_VALUES:,} values a row ({tensor.describe()}): {_LEAVE_OUT}"
     if 0 in tensor.shape[1:]:
         return f"output {name!r} never has a value ({tensor.describe()}): {_LEAVE_OUT}"
     if how.shape is not None and not _may_be(tensor.shape[1:], how.shape):

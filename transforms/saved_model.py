@@ -26,6 +26,9 @@ SUPPORTED = frozenset(
 )
 """Dtypes that a column can feed, and that can be written."""
 
+MOST_VALUES = 2**31 - 1
+"""Of a tensor in one row: Arrow counts the values of a list by 32 bits."""
+
 
 class ModelError(ValueError):
     """A model that cannot be used as asked. The text is for the person who wrote the job file:
