@@ -313,8 +313,9 @@ _SCORE = ("run", "replay", "check", "bench")
 
 def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
-    # What a preprocess function names is looked for beside the job, as python -m would.
-    sys.path.insert(0, "")
+    # What a preprocess function imports may lie in the folder of the command. Last, so that no file there stands for a
+    # module of ours, or of a library; see `transforms.preprocess.load_function`.
+    sys.path.append("")
     interrupts.catch()
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE

@@ -70,7 +70,8 @@ class WorkerProcess(GrpcWorkerHandler):
         if register is not None:
             environment[REGISTER] = f"{register}:{next(_regions)}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runners.worker"],
+            # Safe path (-P): else a `transforms.py` in the folder of the command would stand for ours.
+            [sys.executable, "-P", "-m", "runners.worker"],
             env=environment,
             pass_fds=() if register is None else (register,),
         )
@@ -91,11 +92,22 @@ class WorkerProcess(GrpcWorkerHandler):
         died = WorkerDied(
             told("a worker process", -code, read_register(opened()))
             if code < 0
-            else f"a worker process ended by itself with exit code {code}: {GOES_ON}"
+            else f"a worker process ended by itself with exit code {code}{self._before_it_connected()}: {GOES_ON}"
         )
         _deaths.append(died)
         kill_all()  # else Beam waits until they have done all that they have been given
+        # Beam waits without end for data from a worker that never connected: nothing breaks. To close takes what has
+        # been queued for it, and may wait as well.
+        threading.Thread(target=self._close_data, name="worker process", daemon=True).start()
         # Again and again: what Beam asks of a worker that is no more would have no answer either.
         while not self._over.wait(_EVERY_S):
             with contextlib.suppress(RuntimeError):  # the table of questions has changed meanwhile
                 self.control_conn.abort(died)
+
+    def _close_data(self) -> None:
+        with contextlib.suppress(Exception):  # of a connection that broke; it is told already
+            self.data_conn.close()
+
+    def _before_it_connected(self) -> str:
+        connected = self.control_conn._input is not None
+        return "" if connected else ", before it had connected; what it said of that is above"

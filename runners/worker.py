@@ -23,4 +23,5 @@ def work() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.append("")  # last: see `pipeline.cli.main`
     work()

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import importlib.machinery
+import importlib.util
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -37,11 +41,20 @@ out, a row for a row. It may be called again with fewer of the same rows."""
 
 
 def load_function(name: str) -> Function:
-    """The function that `package.module:function` names. Raises PreprocessError."""
+    """The function that `package.module:function` names: of the current folder, or else of an installed package.
+
+    Raises PreprocessError.
+    """
     module, _, function = name.partition(":")
     if not module or not function:
         raise PreprocessError(f"preprocess {name!r}: expected package.module:function")
+    package = module.partition(".")[0]
+    if package in _OURS:
+        raise PreprocessError(
+            f"preprocess {name!r}: {package!r} is the name of a package of beam-score itself: rename your module"
+        )
     try:
+        _import_from_here(package)
         found = getattr(importlib.import_module(module), function)
     except Exception as error:  # a module may raise anything while it is imported
         raise PreprocessError(
@@ -51,6 +64,26 @@ def load_function(name: str) -> Function:
     if not callable(found):
         raise PreprocessError(f"preprocess {name!r} is not a function")
     return found
+
+
+_OURS = ("pipeline", "runners", "transforms")
+_IMPORTING = threading.Lock()
+
+
+def _import_from_here(package: str) -> None:
+    """Imports a module of the current folder, which comes last on the path, though one of that name is installed."""
+    with _IMPORTING:
+        if package in sys.modules:
+            return
+        spec = importlib.machinery.PathFinder.find_spec(package, [os.getcwd()])
+        if spec is None or spec.loader is None:
+            return
+        sys.modules[package] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(package, None)
+            raise
 
 
 def hash_code(name: str) -> str | None:

@@ -1,0 +1,84 @@
+"""Modules in the folder of a command never stand for those of beam-score or of a library, in the command and its
+workers; and a worker process that does not come up is an end, with a reason."""
+
+import importlib
+import subprocess
+import sys
+
+import apache_beam as beam
+import jobs
+import pytest
+
+from runners.ended import WorkerDied
+from runners.local import Local
+from runners.settings import EngineSettings
+from transforms.preprocess import PreprocessError, load_function
+
+PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+OURS = ("pipeline", "runners", "transforms")
+
+STEPS = """
+import helper
+def age_in_years(rows):
+    return helper.same(rows)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder whose every module raises when it is imported, but for `steps` and `helper`."""
+    for name in (*OURS, "yaml", "grpc", "statistics"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
+    for name in ("pipeline", "runners"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('shadowed')\n")
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "helper.py").write_text("def same(rows): return rows\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_job_runs_in_a_folder_with_modules_of_our_names(folder, model):
+    jobs.write_people(folder / "data", 2, 100)
+    job = jobs.write_job(folder, model("multiply"), preprocess="steps:age_in_years", engine={"split_bytes": "2KiB"})
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pipeline.cli", "run", job, "--", *PROCESSES],
+        cwd=folder,
+        env=jobs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert jobs.manifest(folder / "out")["counts"]["predicted"] == 200
+
+
+@pytest.fixture
+def path_of_the_command(monkeypatch):
+    """As `pipeline.cli.main` leaves it; modules that a test imports are forgotten."""
+    known = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p] + [""])
+    importlib.invalidate_caches()
+    yield
+    for name in sys.modules.keys() - known:
+        del sys.modules[name]
+
+
+def test_a_function_is_looked_for_in_the_folder_of_the_command_first(folder, path_of_the_command):
+    (folder / "wave.py").write_text("def f(rows): return 'of the folder'\n")  # there is one in the standard library
+    sys.modules.pop("wave", None)
+    assert load_function("wave:f")(None) == "of the folder"
+    assert load_function("steps:age_in_years")("rows") == "rows"
+    assert load_function("json:dumps")([1]) == "[1]"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_function_in_a_module_of_our_name_is_refused_with_a_reason(folder, path_of_the_command, name):
+    with pytest.raises(PreprocessError, match=f"'{name}' is the name of a package of beam-score itself: rename"):
+        load_function(f"{name}:f")
+
+
+def test_worker_processes_that_die_before_they_connect_end_the_run(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(WorkerDied, match="ended by itself with exit code 1, before it had connected"):
+        Local(EngineSettings(workers=2), PROCESSES).run(lambda p: p | beam.Create(range(4)) | beam.Reshuffle())
