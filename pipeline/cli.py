@@ -320,10 +320,16 @@ def main() -> None:
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
         code = supervised(_command, lambda problem: say([problem])) if scores else _command()
-    except interrupts.Interrupted as interrupted:  # before the command began
-        code = interrupted.code
+    except interrupts.Interrupted as interrupted:  # before the command began, or another while it was told of
+        code = _told(interrupted)
     # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
     os._exit(code)
+
+
+def _told(interrupted: interrupts.Interrupted) -> int:
+    interrupts.ignore()  # a second one, meanwhile, would end the process without a word
+    say([interrupts.TEXT if sys.argv[1:2] and sys.argv[1] in _SCORE else "interrupted"])
+    return interrupted.code
 
 
 def _command() -> int:
@@ -336,10 +342,7 @@ def _command() -> int:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except interrupts.Interrupted as interrupted:
-        from pipeline.errors import INTERRUPTED_TEXT
-
-        say([INTERRUPTED_TEXT if sys.argv[1] in _SCORE else "interrupted"])
-        code = interrupted.code
+        code = _told(interrupted)
     except GoesOnElsewhere as elsewhere:
         Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
         code = 0

@@ -12,7 +12,6 @@ from runners.ended import JobFailed
 FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
 """Exit codes; 4 is of `status`, which says that a run is still going on."""
 
-INTERRUPTED_TEXT = "interrupted; the same command goes on from here"
 
 # By name: to import all of them would take seconds, before a mistake in a job file is told.
 _CODES = {

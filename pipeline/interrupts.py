@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+TEXT = "interrupted; the same command goes on from here"
+
+
 class Interrupted(BaseException):
     """A signal to end came. Not KeyboardInterrupt, of which typer makes an exit code of its own.
 
@@ -34,6 +37,12 @@ def catch() -> None:
         # A command that is to live on when its terminal is closed (nohup) has it ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+def ignore() -> None:
+    """From now on signals to end do nothing: this process is ending, and says so first."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from pipeline.interrupts import SIGNALS, Interrupted
+from pipeline.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from runners.ended import GOES_ON, told
 from transforms.in_hand import Rows, make_register, open_register, read_register
 
@@ -29,7 +29,8 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
 
     Args:
       work: gives an exit code; called in the child, which ends with it.
-      say: shows a person a sentence; called in the parent, where the child has died of something.
+      say: shows a person a sentence; called in the parent, where the child has died of something, and in the child,
+        where it was interrupted outside of `work`.
 
     Returns:
       the exit code, in the parent. In the child this does not return.
@@ -50,6 +51,8 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
         try:
             code = work()
         except Interrupted as interrupted:  # it came between here and there
+            ignore()
+            say(TEXT)
             code = interrupted.code
         os.write(finished, b"1")
         # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.

@@ -409,3 +409,41 @@ def test_a_file_whose_name_is_no_text_is_told(tmp_path, model):
     (tmp_path / "data" / "people-0.csv").rename(tmp_path / "data" / os.fsdecode(b"people-\xff.csv"))
     with pytest.raises(JobError, match=r"people-\\xff\.csv: the name is not UTF-8: give the file another"):
         prepare(jobs.job(tmp_path, model("multiply")))
+
+
+TWICE = """
+import os, signal, sys
+from pipeline import cli
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class AtImport:
+    def find_spec(self, name, *where):
+        if name == "pipeline.errors":
+            interrupt()
+
+say = cli.say
+def interrupted_say(problems):
+    interrupt()
+    say(problems)
+
+cli.app, cli.say = interrupt, interrupted_say
+sys.meta_path.insert(0, AtImport())
+sys.argv[1:] = [COMMAND]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("run", "interrupted; the same command goes on from here"), ("inspect", "interrupted")]
+)
+def test_a_second_interrupt_while_the_first_is_told_does_not_silence_it(command, said):
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE.replace("COMMAND", repr(command))],
+        capture_output=True,
+        text=True,
+        env=jobs.environment(),
+        cwd=jobs.ROOT,
+    )
+    assert (done.returncode, done.stderr.strip(), done.stdout) == (130, f"error: {said}", "")
