@@ -6,12 +6,12 @@ import builtins
 import re
 import traceback
 
+from pipeline.interrupts import TEXT
 from pipeline.mistakes import JobError
 from runners.ended import JobFailed
 
 FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
 """Exit codes; 4 is of `status`, which says that a run is still going on."""
-
 
 # By name: to import all of them would take seconds, before a mistake in a job file is told.
 _CODES = {
@@ -61,7 +61,7 @@ def explain(error: Exception) -> tuple[int, list[str]]:
         if code is not None:
             return code, _sentences(error)
     if str(error).rstrip().endswith("KeyboardInterrupt"):
-        return INTERRUPTED, [INTERRUPTED_TEXT]  # it reached a worker first
+        return INTERRUPTED, [TEXT]  # it reached a worker first
     # Beam's worker threads hand an exception over as the text of its traceback; so does a job elsewhere.
     for name, message, step in reversed(_LAST_LINE.findall(str(error))):
         if name in _BY_NAME:

@@ -47,7 +47,7 @@ def test_a_job_runs_in_a_folder_with_modules_of_our_names(folder, model):
         env=jobs.environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert jobs.manifest(folder / "out")["counts"]["predicted"] == 200

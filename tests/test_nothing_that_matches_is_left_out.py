@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from transforms import local_files
 from transforms.files import list_files, look_at_file
 from transforms.local_files import Calls, ReadFails
+from transforms.model_versions import find_version, hash_model
+from transforms.saved_model import ModelError
 
 TREE = (
     "a.csv",
@@ -206,3 +208,39 @@ def test_a_pattern_that_would_match_the_jobs_own_output_is_a_problem_before_ther
     assert (own is None) == (not problems)
     if own is not None:
         assert written[own] in problems[0] and "narrower pattern" in problems[0]
+
+
+def versions(folder, *names):
+    for name in names:
+        (folder / name / "variables").mkdir(parents=True)
+        (folder / name / "saved_model.pb").write_bytes(b"model")
+        (folder / name / "variables" / "variables.index").write_bytes(name.encode())
+    return folder
+
+
+@pytest.mark.parametrize("broken", ["3", "3/saved_model.pb"])
+def test_a_newer_model_version_that_cannot_be_looked_at_is_not_passed_over(tmp_path, failing, broken):
+    folder = versions(tmp_path / "models", "1", "2")
+    assert find_version(folder).version == "2"
+    (folder / broken).parent.mkdir(exist_ok=True)
+    (folder / broken).symlink_to("/nowhere")
+    with pytest.raises(ModelError, match=rf"{broken} is a link to /nowhere, which does not exist"):
+        find_version(folder)
+    (folder / broken).unlink()
+    failing("stat", errno.EACCES, "2/saved_model.pb")
+    with pytest.raises(PermissionError):
+        find_version(folder)
+
+
+def test_a_model_whose_folders_cannot_be_listed_has_no_hash(tmp_path, failing):
+    folder = versions(tmp_path / "models", "1") / "1"
+    whole = hash_model(folder)
+    failing("list", errno.EACCES, "variables")
+    with pytest.raises(PermissionError):
+        hash_model(folder)
+    local_files.use(Calls())
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(ModelError, match="pipe is neither a file nor a folder"):
+        hash_model(folder)
+    (folder / "pipe").unlink()
+    assert hash_model(folder) == whole

@@ -63,7 +63,12 @@ def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -
 
 
 def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int, int]] | None]:
-    """The model's folder on this machine, its hash, and the stamps of its files before that was taken."""
+    """The model's folder on this machine, its hash, and the stamps of its files before that was taken.
+
+    Raises:
+      ModelChanged: there is no such model any more.
+      OSError, ReadFails: its files cannot be read, which says nothing of what they are.
+    """
     try:
         local = local_model(path, sha256)
     except ModelError as error:
@@ -72,8 +77,8 @@ def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int
     before = _stamps(local)
     try:
         return local, hash_model(local), before
-    except OSError as error:
-        raise ModelChanged(_changed(path, f"a file that cannot be read ({error.strerror})", sha256)) from None
+    except FileNotFoundError as error:
+        raise ModelChanged(_changed(path, f"a file that is gone ({error.filename})", sha256)) from None
 
 
 def _stamps(path: str) -> dict[str, tuple[int, int, int]] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from transforms.local_files import LocalFile, entries_of, status_of
 from transforms.names import near_miss
 from transforms.object_fetch import ask_store
 from transforms.objects import ObjectInfo, ObjectPath, is_object, store_of
@@ -79,7 +81,7 @@ class _Local:
 
     @property
     def is_folder(self) -> bool:
-        return self.path.is_dir()
+        return _is(stat.S_ISDIR, self.path)
 
     @property
     def own_name(self) -> str:
@@ -87,16 +89,35 @@ class _Local:
 
     @property
     def names(self) -> list[str]:
-        return sorted(p.name for p in self.path.iterdir())
+        return sorted(entry.name for entry in entries_of(str(self.path)))
 
     def holds_model(self, name: str = "") -> bool:
-        return (self.path / name / SAVED_MODEL).is_file()
+        return _is(stat.S_ISREG, self.path / name / SAVED_MODEL)
 
     def why_none(self) -> str:
         return _not_a_folder(self.path)
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether there is a file or folder of a kind; False only where nothing, or another kind, is there.
+
+    Raises:
+      ModelError: the path, or a folder on the way, is a link that leads nowhere: a version that is not looked at would
+        let an older one pass for the latest.
+      OSError, ReadFails: it cannot be looked at.
+    """
+    try:
+        return kind(status_of(str(path)).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        for part in (path, path.parent):
+            if os.path.islink(part) and not os.path.exists(part):
+                raise ModelError(
+                    f"{part} is a link to {os.readlink(part)}, which does not exist: mend or remove it"
+                ) from None
+        return False
 
 
 @dataclass(frozen=True)
@@ -174,7 +195,7 @@ def hash_model(path: str | os.PathLike[str]) -> str:
     """
     root, total = Path(path), hashlib.sha256()
     for file in model_files(root):
-        with open(file, "rb") as stream:
+        with LocalFile(str(file)) as stream:
             content = hashlib.file_digest(stream, "sha256").digest()
         # A digest has a fixed length, so no name and content can be mistaken for another pair.
         total.update(hashlib.sha256(file.relative_to(root).as_posix().encode()).digest() + content)
@@ -182,11 +203,26 @@ def hash_model(path: str | os.PathLike[str]) -> str:
 
 
 def model_files(path: str | os.PathLike[str]) -> list[Path]:
-    """All files of a SavedModel folder that count for its hash, in its order."""
-    root, files = Path(path), []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [d for d in folders if not d.startswith(".")]
-        files += [Path(folder, n) for n in names if not n.startswith(".")]
+    """All files of a SavedModel folder that count for its hash, in its order.
+
+    Raises:
+      ModelError: something in it is neither a file nor a folder.
+      OSError, ReadFails: a folder, or a file, cannot be looked at.
+    """
+    root, files, folders = Path(path), [], [Path(path)]
+    while folders:
+        folder = folders.pop()
+        for entry in entries_of(str(folder)):
+            if entry.name.startswith("."):
+                continue
+            found = folder / entry.name
+            mode = status_of(str(found)).st_mode
+            if stat.S_ISDIR(mode):
+                folders.append(found)
+            elif stat.S_ISREG(mode):
+                files.append(found)
+            else:
+                raise ModelError(f"{found} is neither a file nor a folder: a SavedModel holds nothing else")
     return sorted(files, key=lambda f: f.relative_to(root).as_posix())
 
 
