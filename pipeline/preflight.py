@@ -44,6 +44,9 @@ from transforms.serialize import RECORD
 
 log = logging.getLogger(__name__)
 
+_LEAST_ROWS, _MOST_ROWS = 8192, 65536
+"""Of a block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
+
 _CHECKED_AT_ONCE = 16
 _NAMED = 20  # files that cannot be read; the others are counted
 
@@ -177,7 +180,12 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
                 [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
             )
     bounds = job.engine.bounds(model_bytes(version.path, model_hash))
-    read = dataclasses.replace(read, bounds=bounds, max_block_bytes=min(read.max_block_bytes, bounds.block_bytes))
+    read = dataclasses.replace(
+        read,
+        bounds=bounds,
+        max_block_bytes=min(read.max_block_bytes, bounds.block_bytes),
+        max_block_rows=min(bounds.block_rows, max(job.rejects.stop_after or _MOST_ROWS, _LEAST_ROWS)),
+    )
     call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
     unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import os
 from typing import ClassVar
 
 import apache_beam as beam
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pydantic
 import pytest
+import steps_alone
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from peak import peak
 
 from runners.machine_memory import machine_bytes
 from runners.settings import EngineSettings
@@ -80,8 +84,9 @@ def test_memory_is_a_size_or_found():
 def test_bounds_follow_from_memory_and_workers():
     assert bounds_of(64 << 30, 2) == DEFAULT_BOUNDS
     less = bounds_of(2 << 30, 4)  # 512 MiB a thread
-    assert less == Bounds(8 << 20, 16 << 20, 32 << 20, 32 << 20, 32 << 20, 64 << 20)
+    assert less == Bounds(8 << 20, 16 << 20, 32 << 20, 32 << 20, 32 << 20, 64 << 20, 65536)
     assert bounds_of(-(1 << 30), 64) == bounds_of(64 << 20, 1)  # small, and still enough to go on with
+    assert bounds_of(0, 1).block_rows == 16384
     for free, workers in ((1 << 30, 1), (1 << 30, 16), (8 << 30, 3)):
         own = dataclasses.astuple(bounds_of(free, workers))
         assert sum(own) <= max(free / workers, 64 << 20) / 2  # the rest is for copies
@@ -186,3 +191,60 @@ def test_stop_after_counts_before_rows_wait_for_the_model():
     with pytest.raises(Exception, match=r"1,500 rows are rejected already .* rejects.stop_after is 1,000"):
         pipeline.run()
     reset_reject_count({})
+
+
+# --- the chain, in one thread ---
+
+FREE_BYTES = 192 << 20
+ONE = Contract(columns={"x": {"dtype": "float32"}})
+
+BAD = {
+    "a wrong type": b"abcdefghijklmnopqrstuvwxyz\n",
+    "a byte": b"a\n",
+}
+
+
+class Echo:
+    outputs: ClassVar = {"y": Tensor("y", "float32", (None,))}
+
+    def call(self, feeds):
+        return {"y": feeds["x"]}
+
+
+@pytest.mark.parametrize(("name", "compressed"), [("a wrong type", False), ("a byte", True)])
+def test_files_of_bad_rows_take_no_more_than_the_bound(tmp_path, name, compressed):
+    rows = 700_000
+    data = b"x\n" + BAD[name] * rows
+    path = tmp_path / ("x.csv.gz" if compressed else "x.csv")
+    path.write_bytes(gzip.compress(data, 1) if compressed else data)
+    del data
+    pl.DataFrame({"x": list(range(100_000))}).write_ndjson()  # the library's own threads and buffers are there before
+    call = call_of(Echo.outputs, bounds=bounds_of(FREE_BYTES, 1))
+    with peak() as taken:
+        counts = steps_alone.score(path, tmp_path / "out", steps_alone.settings("csv", ONE, call), call, Echo())
+    assert counts["read"] == rows and counts["predicted"] == 0
+    assert taken.bytes <= FREE_BYTES
+
+
+class MiB:
+    """An output of 1 MiB a row."""
+
+    outputs: ClassVar = {"y": Tensor("y", "float32", (None, 1 << 18))}
+
+    def call(self, feeds):
+        return {"y": np.tile(feeds["x"][:, None], (1, 1 << 18))}
+
+
+@pytest.mark.parametrize("open_", [False, True])
+@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+def test_wide_outputs_take_no_more_than_the_bound(tmp_path, open_, format_):
+    rows = 400 if format_ == "parquet" else 40
+    path = tmp_path / "x.csv"
+    path.write_text("x\n" + "1\n" * rows)
+    outputs = {"y": Tensor("y", "float32", (None, None))} if open_ else MiB.outputs
+    call = call_of(outputs, bounds=bounds_of(FREE_BYTES, 1))
+    with peak() as taken:
+        settings = steps_alone.settings("csv", ONE, call)
+        counts = steps_alone.score(path, tmp_path / "out", settings, call, MiB(), format_)
+    assert counts["predicted"] == rows
+    assert taken.bytes <= FREE_BYTES

@@ -24,6 +24,7 @@ class Bounds:
       call_bytes: of the inputs and outputs of one call of the model.
       writer_bytes: of the rows of one kind (predictions, dead letters) that wait to be encoded.
       part_bytes: of an encoded part file, which is held until it is written.
+      block_rows: rows of a block: what is known of a refused row takes some hundred bytes, however short it is.
     """
 
     block_bytes: int = 32 * _MIB
@@ -32,6 +33,7 @@ class Bounds:
     call_bytes: int = 128 * _MIB
     writer_bytes: int = 64 * _MIB
     part_bytes: int = 128 * _MIB
+    block_rows: int = 65536
 
     @property
     def model_bytes(self) -> int:
@@ -61,4 +63,5 @@ def bounds_of(free_bytes: int, workers: int) -> Bounds:
         call_bytes=own // 16,
         writer_bytes=min(own // 16, Bounds.writer_bytes),
         part_bytes=min(own // 8, Bounds.part_bytes),
+        block_rows=min(own // 4096, Bounds.block_rows),
     )

@@ -60,7 +60,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
     """
     rest = b""
     with open_stream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
-        pieces = _pieces(stream, 0 if range_.start else header_bytes, settings.max_block_bytes)
+        pieces = _pieces(stream, 0 if range_.start else header_bytes, settings)
         try:
             for piece in pieces:
                 data = rest + piece
@@ -81,14 +81,17 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
     yield from _within_bounds(rest, None, settings)
 
 
-def _pieces(stream: RawStream, skip: int, size: int) -> Iterator[bytes]:
-    """What the stream holds, without its first `skip` bytes: a compressed file cannot be entered inside."""
-    while piece := stream.read(size):
+def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[bytes]:
+    """What the stream holds, without its first `skip` bytes: a compressed file cannot be entered inside. A piece has
+    about `max_block_rows` line ends at most: what is known of a refused row takes more than a row of two bytes."""
+    while piece := stream.read(settings.max_block_bytes):
         if skip:
             dropped = min(skip, len(piece))
             piece, skip = piece[dropped:], skip - dropped
-        if piece:
-            yield piece
+        parts = 1 + max(piece.count(b"\n"), piece.count(b"\r")) // settings.max_block_rows
+        step = -(-len(piece) // parts)
+        for at in range(0, len(piece), max(1, step)):
+            yield piece[at : at + step]
 
 
 def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSettings) -> Iterator[Records | Refused]:

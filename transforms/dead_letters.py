@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 
 import polars as pl
 import pyarrow as pa
@@ -14,7 +15,9 @@ from transforms.sources import Source, places
 
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
     """Dead letters, as `dead_letter_rows` makes them, as JSON Lines."""
-    return pl.from_arrow(table).write_ndjson().encode()
+    lines = io.BytesIO()  # as text it would be in memory twice
+    pl.from_arrow(table).write_ndjson(lines)
+    return lines.getvalue()
 
 
 def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.RecordBatch:

@@ -71,7 +71,7 @@ class Parts:
         self._held.append(batch)
         self._held_rows += batch.num_rows
         self._held_bytes += batch_bytes(batch)
-        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= self._bounds.writer_bytes:
+        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= self._bounds.writer_bytes // self._encoder.expands:
             self._encode()
 
     def close(self) -> list[Part]:
@@ -111,6 +111,7 @@ class ParquetEncoder:
     """A row group a table; a file from one `end` to the next."""
 
     suffix = "parquet"
+    expands = 1
 
     def __init__(self):
         self._writer: pq.ParquetWriter | None = None
@@ -161,6 +162,8 @@ class LinesEncoder:
     """
 
     suffix = "jsonl"
+    expands = 8
+    """As text, and while it is made, rows take several times their bytes; larger pieces are not faster."""
 
     def __init__(self, to_lines: Callable[[pa.Table], bytes]):
         self._to_lines = to_lines
