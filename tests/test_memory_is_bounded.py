@@ -102,7 +102,9 @@ def test_the_model_and_the_libraries_are_part_of_the_memory():
 
 def call_of(outputs: dict[str, Tensor], rows: int = 8192, bounds: Bounds = DEFAULT_BOUNDS) -> ModelCall:
     signature = Signature("serving_default", {"x": Tensor("x", "float32", (None,))}, outputs)
-    return ModelCall(f"fake/{sorted(outputs)}", signature, tuple(outputs), batch_rows=rows, bounds=bounds)
+    return ModelCall(
+        f"fake/{sorted(outputs)}/{bounds.group_bytes}", signature, tuple(outputs), batch_rows=rows, bounds=bounds
+    )
 
 
 def block_of(rows: int, **fields) -> Block:
