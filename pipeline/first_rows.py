@@ -17,6 +17,7 @@ from pipeline.mistakes import JobError
 from pipeline.yaml_text import quoted
 from transforms.compression import Damaged, RawStream, open_file
 from transforms.files import InputFile, format_of
+from transforms.foreign_files import foreign
 from transforms.local_files import is_of_the_system
 
 ROWS = 1000
@@ -114,39 +115,11 @@ def _head(path: str, size: int) -> tuple[bytes, bool]:
     return b"".join(parts), False
 
 
-_ARCHIVES = {
-    b"PK\x03\x04": "a ZIP archive or a workbook: unpack it, or save it as CSV",
-    b"\xfd7zXZ\0": "compressed by xz: write it anew with gzip or zstd",
-    b"7z\xbc\xaf": "a 7z archive: unpack it",
-    b"Obj\x01": "an Avro file",
-    b"ORC": "an ORC file",
-    b"PAR1": "a Parquet file: --format parquet",
-    b"SQLite format 3": "a SQLite database: export the table",
-}
-"""What a file is that begins with these bytes, and what to do."""
-
-
 def _text(path: str) -> tuple[str, bool]:
     data, whole = _head(path, _BYTES)
-    for magic, what in _ARCHIVES.items():
-        if data.startswith(magic):
-            raise JobError([f"{path} is {what}"])
-    if encoding := _wide_encoding(data[:4096]):
-        raise JobError([f"{path} is {encoding}: write it as UTF-8, for example: iconv -f {encoding} -t UTF-8"])
+    if (kind := foreign(data)) is not None:
+        raise JobError([f"{path} is {kind.what}"])
     return data.decode("utf-8-sig", errors="replace"), whole
-
-
-def _wide_encoding(data: bytes) -> str | None:
-    """`UTF-16` or `UTF-32`, by the byte order mark, or by the zero bytes that most of its characters have."""
-    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
-        return "UTF-32"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
-    if data.count(0) <= 0.4 * len(data):
-        return None
-    if data.count(0) > 0.7 * len(data):
-        return "UTF-32"
-    return "UTF-16LE" if data[1::2].count(0) > data[::2].count(0) else "UTF-16BE"
 
 
 def _csv(path: str, known: Known) -> FirstRows:

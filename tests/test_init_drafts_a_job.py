@@ -543,7 +543,7 @@ def test_a_header_that_counts_its_columns_is_no_row(model, tmp_path):
         (
             "a.csv",
             "a,b,c\n1,2,3\n".encode("utf-16-le"),
-            "is UTF-16LE: write it as UTF-8, for example: iconv -f UTF-16LE",
+            "is UTF-16LE, expected UTF-8: convert it, as with iconv -f UTF-16LE",
         ),
         ("a.jsonl", '{"x": 1}\n'.encode("utf-16-be"), "is UTF-16BE"),
         ("a.csv", "a,b\n1,2\n".encode("utf-32"), "is UTF-32"),
@@ -564,7 +564,7 @@ def test_files_of_another_kind_say_what_to_do(model, tmp_path, name, content, sa
 def test_a_file_that_cannot_be_looked_at_is_named_in_the_draft(model, tmp_path):
     write_csv(tmp_path / "a.csv", PEOPLE)
     (tmp_path / "b.csv").write_bytes("id,age\np1,2\n".encode("utf-16"))
-    assert "b.csv is UTF-16: write it as UTF-8" in draft_job(model("multiply"), str(tmp_path / "*.csv"))
+    assert "b.csv is UTF-16, expected UTF-8" in draft_job(model("multiply"), str(tmp_path / "*.csv"))
 
 
 @pytest.mark.parametrize("method", ["classify", "regress"])

@@ -14,6 +14,7 @@ from transforms.object_reads import ObjectFile
 from transforms.objects import is_object
 
 _MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_ZLIB = b"\x78"
 _SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
 _PIECE = 64 * 1024
 SMALL_BYTES = 64 << 10
@@ -23,7 +24,7 @@ SMALL_BYTES = 64 << 10
 _ZSTD_PIECE = 128
 _BZIP2_BLOCK = 1 << 20  # compressed; a block holds 900 kB at the most
 _BZIP2_END = 11  # bytes: a mark of 48 bits, a checksum of 32, and up to 7 bits of padding
-_MEMBERS = {"gzip": "gzip member", "zstd": "zstd frame"}
+_MEMBERS = {"gzip": "gzip member", "zlib": "zlib stream", "zstd": "zstd frame"}
 _CHECKSUM_FAILS = ("incorrect data check", "incorrect length check", "Restored data doesn't match checksum")
 """How zlib and zstd tell that all was decompressed, and is not what was compressed."""
 _ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
@@ -106,9 +107,10 @@ class RawStream:
       version: see `open_file`.
       ahead: whether it will be read to its end: of an object, what comes next is fetched before it is asked for.
       sound: what a checksum is known to refuse; it is raised after the bytes before that.
+      kind: the compression, where it is known; `zlib` is not told by the first bytes, which text may have, too.
 
     Attributes:
-      compression: `gzip`, `bzip2`, `zstd`, or None.
+      compression: `gzip`, `bzip2`, `zstd`, `zlib`, or None.
     """
 
     def __init__(
@@ -119,12 +121,13 @@ class RawStream:
         version: str | None = None,
         ahead: bool = False,
         sound: Damaged | None = None,
+        kind: str | None = None,
     ):
         self._path, self._version, self._sound = path, version, sound
         self._file = open_file(path, version)
         # Of an object by the first bytes, too, which are then held for who reads on.
         asked = version is not None and is_object(path)
-        self.compression = compression_of(path, version) if asked else _kind(self._file.read(4), path)
+        self.compression = kind or (compression_of(path, version) if asked else _kind(self._file.read(4), path))
         if ahead and isinstance(self._file, ObjectFile):
             to_the_end = end < 0 or self.compression
             self._file.stream(0 if self.compression else start, self._file.size if to_the_end else end)
@@ -212,14 +215,22 @@ def open_stream(
     version: str | None = None,
     ahead: bool = False,
     sound: Damaged | None = None,
+    kind: str | None = None,
 ) -> RawStream:
     """Opens the content of a file; see `RawStream`."""
-    return RawStream(path, start, end, version, ahead, sound)
+    return RawStream(path, start, end, version, ahead, sound, kind)
+
+
+def is_zlib(head: bytes) -> bool:
+    """Whether these bytes may begin a zlib stream (RFC 1950); text may begin so, too."""
+    return len(head) > 1 and head[0] == _ZLIB[0] and int.from_bytes(head[:2]) % 31 == 0
 
 
 def damage_of(path: str, version: str | None = None) -> Damaged | None:
     """What a checksum in a compressed file refuses; None where none does. Reads the file to its end. Raises OSError."""
-    with open_stream(path, version=version, ahead=True) as stream:
+    with open_file(path, version) as file:
+        kind = "zlib" if is_zlib(file.read(2)) else None
+    with open_stream(path, version=version, ahead=True, kind=kind) as stream:
         try:
             while stream.compression and stream.read(_PIECE):
                 pass
@@ -243,7 +254,8 @@ class _Members:
     def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
         self._near = near
         self._file, self._kind = file, kind
-        self._magic = next(magic for magic, name in _MAGIC if name == kind)
+        self._is_zlib = kind in ("gzip", "zlib")
+        self._magic = next((magic for magic, name in _MAGIC if name == kind), _ZLIB)
         self._pending = b""  # compressed bytes not yet taken
         self.taken = self.given = 0
         self._member = None  # the decompressor of the member that is open
@@ -269,17 +281,17 @@ class _Members:
                 return b""
             if not self._pending and not self._draining:
                 self._pending = self._file.read(_PIECE)
-                if not self._pending and self._kind != "gzip":
+                if not self._pending and not self._is_zlib:
                     raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
             data = self._step(n)
             if data:
                 self.given += len(data)
                 return data
-            if not self._pending and self._kind == "gzip" and self._member is not None:
+            if not self._pending and self._is_zlib and self._member is not None:
                 # zlib may hold output back while it has no input: only when it gives none is it over.
                 self._pending = self._file.read(_PIECE)
                 if not self._pending:
-                    raise Damaged(f"the gzip stream is cut off at byte {self.taken}")
+                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
 
     def _begin(self) -> bool:
         """Opens the next member; False at a proper end of the file."""
@@ -300,8 +312,8 @@ class _Members:
             raise Damaged(f"what follows the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
         self._count += 1
         self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
-        if self._kind == "gzip":
-            self._member = zlib.decompressobj(wbits=31)
+        if self._is_zlib:
+            self._member = zlib.decompressobj(wbits=31 if self._kind == "gzip" else 15)
         elif self._kind == "bzip2":
             self._member = bz2.BZ2Decompressor()
         else:

@@ -7,11 +7,13 @@ import dataclasses
 
 from transforms import csv_records
 from transforms.compression import Damaged, open_stream
+from transforms.foreign_files import refuse_foreign
 from transforms.names import near_miss
 from transforms.read import ReadSettings, UnusableFile
 
 BOM = b"\xef\xbb\xbf"
 _FIRST_READ = 1 << 16
+_COMMENT = "; the first line begins with #, and CSV has no comments: take them out, as with grep -v '^#'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
       OSError: the file cannot be read.
     """
     head, whole, found = _head(path, settings, version)
-    _refuse_utf16(head)
+    refuse_foreign(head)
     bom = len(BOM) if head.startswith(BOM) else 0
     if not settings.header:
         return Header((*settings.contract_columns, *settings.kept_undeclared), bom)
@@ -85,23 +87,14 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
             size = len(head)
 
 
-def _refuse_utf16(head: bytes) -> None:
-    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
-    # Without a mark: every other byte of plain letters is zero.
-    pairs = [head[at] == 0 for at in range(min(4, len(head)))]
-    if marked or pairs in ([False, True, False, True], [True, False, True, False]):
-        raise UnusableFile(
-            "bad_encoding", "the file is UTF-16, expected UTF-8: convert it, as with iconv -f UTF-16 -t UTF-8"
-        )
-
-
 def _refuse(names: tuple[str, ...], settings: ReadSettings) -> None:
     counts = collections.Counter(names)
     for name, column in settings.contract_columns.items():
         if counts[name] > 1:
             raise UnusableFile("duplicate_key", f"the header has column {name!r} {counts[name]} times", name)
         if not counts[name] and column.required:
-            raise UnusableFile("missing_column", f"the header has no column {name!r}{near_miss(name, names)}", name)
+            hint = _COMMENT if names[0].startswith("#") else near_miss(name, names)
+            raise UnusableFile("missing_column", f"the header has no column {name!r}{hint}", name)
     for name in settings.kept_undeclared:
         if counts[name] != 1:
             raise UnusableFile(

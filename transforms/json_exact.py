@@ -28,6 +28,7 @@ _KEY = re.compile(rf"{_WHITE}({_STRING}){_WHITE}:")
 _AFTER = re.compile(rf"{_WHITE}([,\]}}])")
 _END = re.compile(rf"{_WHITE}\Z")
 _CLOSED = {"{": re.compile(rf"{_WHITE}\}}"), "[": re.compile(rf"{_WHITE}\]")}
+_ARRAY = "; if the file is one JSON array, write a line for each of its elements, as with jq -c '.[]'"
 _QUOTED_NUMBER = re.compile(r'"[+-]?[0-9]+(\.[0-9]+)?"')
 _PARTS = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _KINDS = {"{": "an object", "[": "a list", '"': "a string", "t": "a boolean", "f": "a boolean", "n": "null"}
@@ -157,13 +158,14 @@ class LineJudge:
         except Malformed as error:
             problem, at = error.args
             near = f", found {_cut(text[at : at + _SHOWN_CHARS + 1])!r}" if self._show else ""
-            return self._refuse("malformed", None, f"not JSON at character {at}: {problem}{near}")
+            hint = _ARRAY if text.lstrip().startswith("[") else ""
+            return self._refuse("malformed", None, f"not JSON at character {at}: {problem}{near}{hint}")
         if first == "{":
             spans, refusal = self._spans(found, text)
         elif self._bare is not None:
             spans, refusal = {self._bare: (0, len(text))}, None
         else:
-            expected = "expected an object keyed by column"
+            expected = "expected an object keyed by column" + (_ARRAY if first == "[" else "")
             spans, refusal = {}, self._refuse("wrong_type", None, f"found {self._found(text.strip())}, {expected}")
         if broken and (refusal is None or refusal.reason != "malformed") and self._broken_outside(spans, text):
             return self._refuse("malformed", None, "bytes that are not UTF-8")

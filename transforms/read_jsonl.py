@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from transforms.block import stretch
 from transforms.compression import Damaged, Refuted, is_compressed, open_file, open_stream
+from transforms.foreign_files import refuse_foreign
 from transforms.framing import line_end_positions, line_spans
 from transforms.json_rows import FAST_WAYS, LineParser, too_large
 from transforms.payload import MAX_PAYLOAD_BYTES, Origin
@@ -43,15 +44,7 @@ def _check_encoding(path: str, version: str | None) -> None:
             head = stream.read(_HEAD_BYTES)
         except Damaged as damage:
             raise UnusableFile("unreadable", str(damage)) from None
-    _refuse_utf16(head)
-
-
-def _refuse_utf16(head: bytes) -> None:
-    """A byte order mark of UTF-16 or UTF-32, or a NUL in every other byte at the start."""
-    pairs = head[: min(len(head), 64) & ~1]
-    zeros = len(pairs) >= 4 and (not any(pairs[0::2]) or not any(pairs[1::2])) and any(pairs)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or zeros:
-        raise UnusableFile("bad_encoding", "the text is in UTF-16 or UTF-32, expected UTF-8: convert the file")
+    refuse_foreign(head)
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
@@ -164,7 +157,7 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
                 return
             ended = not piece
             if first:
-                _refuse_utf16(piece)
+                refuse_foreign(piece)
                 piece, first = piece.removeprefix(_BOM), False
             stop = _first_line_end(piece)
             line.add(piece[:stop])

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, dead_letters, fault_lists, stretch
-from transforms.compression import Damaged, compression_of, open_file, open_stream
+from transforms.compression import Damaged, compression_of, is_zlib, open_file, open_stream
 from transforms.contract import Column
 from transforms.convert import convert_flat, faults_column
 from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
 from transforms.examples import Examples, parse
+from transforms.foreign_files import foreign
 from transforms.object_reads import ObjectFile
 from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows
@@ -47,13 +48,19 @@ def check(path: str, settings: ReadSettings, version: str | None = None) -> None
     except Damaged as error:
         raise UnusableFile("unreadable", str(error)) from error
     if head and not is_header(head):
-        raise UnusableFile("unreadable", "not a TFRecord file: it does not begin with a length and its CRC")
+        kind = foreign(head)
+        raise UnusableFile(
+            "unreadable",
+            f"not a TFRecord file: it is {kind.what}"
+            if kind
+            else "not a TFRecord file: it does not begin with a length and its CRC",
+        )
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
     """Ranges of about `split_bytes`, between records; compressed files are one range."""
     borders = [(0, 0)]
-    if size > 1.5 * split_bytes and not _is_compressed(path, version):
+    if size > 1.5 * split_bytes and not _compression(path, version):
         borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
     ends = [at for at, _ in borders[1:]]
     return [
@@ -102,18 +109,21 @@ def _check_settings(settings: ReadSettings) -> None:
 # Files.
 
 
-def _is_compressed(path: str, version: str | None) -> bool:
+def _compression(path: str, version: str | None) -> str | None:
+    """`gzip`, `bzip2`, `zstd`, `zlib` (TensorFlow's ZLIB), or None."""
     with open_file(path, version) as file:
         head = file.read(HEADER_BYTES)
     # A length may begin with the same bytes as a compressed file.
-    return not is_header(head) and compression_of(path, version) is not None
+    if is_header(head):
+        return None
+    return compression_of(path, version) or ("zlib" if is_zlib(head) else None)
 
 
 @contextlib.contextmanager
 def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], bytes]]:
     path, version = range_.path, range_.version
-    if _is_compressed(path, version):
-        with open_stream(path, version=version, ahead=ahead, sound=range_.sound) as stream:
+    if kind := _compression(path, version):
+        with open_stream(path, version=version, ahead=ahead, sound=range_.sound, kind=kind) as stream:
             yield stream.read
         return
     with open_file(path, version) as file:
