@@ -177,7 +177,7 @@ class Column(Strict):
     @pydantic.model_validator(mode="after")
     def _agrees_with_itself(self) -> Column:
         problems = []
-        if any(d is not None and d < 1 for d in self.shape):
+        if any(d is not None and not 1 <= d < 1 << 31 for d in self.shape):
             problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
         if self.range is not None:
             problems += self._problems_of_range()

@@ -53,7 +53,7 @@ def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
     except ValueError as error:
         why = str(error) if isinstance(error, Misfit) else "it is not JSON"
         raise Unreadable(
-            f"{path} is not a manifest of beam-score, or is damaged ({why}): put it back as it was, or move it away "
+            f"{path} is not a manifest of beam-score, or is damaged: {why}; put it back as it was, or move it away "
             "(the files that it listed stay where they are)"
         ) from None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -50,9 +51,10 @@ def unseal(content: bytes, name: str = "") -> dict[str, Any]:
     """
     rest = content[_SEAL_BYTES:]
     if content[:_SEAL_BYTES] == _SEAL % checksum(rest).encode():
-        fields = orjson.loads(content)
-        del fields["crc32c"]
-        return fields
+        with contextlib.suppress(ValueError):  # text that no launch writes, as a lone surrogate
+            fields = orjson.loads(content)
+            del fields["crc32c"]
+            return fields
     raise Damaged(f"{name}: damaged: its content does not fit its checksum")
 
 
