@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from pipeline import interrupts
+from pipeline.printed import Printed, keep_apart
 from pipeline.supervise import supervised
-from pipeline.terminal import Console, escape, put, say
+from pipeline.terminal import Console, escape, flush, put, say
 from runners.ended import GoesOnElsewhere
 
 app = typer.Typer(
@@ -155,6 +156,7 @@ def check(
     from pipeline.job import load_job
 
     logs.set_up(log_level, log_format)
+    keep_apart(log_level)
     raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()))
 
 
@@ -182,6 +184,7 @@ def run(
     from pipeline.job import load_job
 
     logs.set_up(log_level, log_format)
+    keep_apart(log_level)
     from pipeline.launching import Launching
 
     settings = load_job(job, overrides or ())
@@ -276,6 +279,7 @@ def replay(
     from pipeline.replay import accounting, load_replay
 
     logs.set_up(log_level, log_format)
+    keep_apart(log_level)
     settings, parent = load_replay(output, overrides or (), to, by, trust)
     with Launching(settings.output.path) as launching:
         from pipeline.launch import run as launch
@@ -304,6 +308,7 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     from pipeline.job import load_job
 
     logs.set_up("warning", "text")
+    keep_apart("warning")
     bench_job(load_job(job, overrides or ()), Console())
 
 
@@ -319,7 +324,7 @@ def main() -> None:
     interrupts.catch()
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
-        code = supervised(_command, lambda problem: say([problem])) if scores else _command()
+        code = supervised(_command, lambda problem: say([problem]), Printed()) if scores else _command()
     except interrupts.Interrupted as interrupted:  # before the command began, or another while it was told of
         code = _told(interrupted)
     # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
@@ -352,9 +357,7 @@ def _command() -> int:
         code, problems = explain(error)
         say(problems)
         _say_what_goes_on(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    flush()
     return code
 
 

@@ -97,7 +97,9 @@ def _bar(console: Console) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    # What others print is not the command's (see `pipeline.printed`): rich would take it in.
+    apart = {"redirect_stdout": False, "redirect_stderr": False}
+    with Progress(*columns, console=console, transient=True, **apart) as progress:
         task = None
 
         def show(status: Status) -> None:

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable
 
 from pipeline.interrupts import SIGNALS, TEXT, Interrupted, ignore
+from pipeline.printed import Printed, open_printed
 from runners.ended import GOES_ON, told
 from transforms.in_hand import Rows, make_register, open_register, read_register
 
 FAILED = 1
 
 
-def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
+def supervised(work: Callable[[], int], say: Callable[[str], None], printed: Printed) -> int:
     """Does some work in a process of its own.
 
     The child is in a process group of its own: what a terminal sends comes to the parent alone, and is
@@ -31,6 +32,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
       work: gives an exit code; called in the child, which ends with it.
       say: shows a person a sentence; called in the parent, where the child has died of something, and in the child,
         where it was interrupted outside of `work`.
+      printed: takes what others than the command print in the child; see `pipeline.printed`.
 
     Returns:
       the exit code, in the parent. In the child this does not return.
@@ -48,6 +50,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         threading.Thread(target=_end_with, args=(held,), name="parent", daemon=True).start()
         open_register(register)
+        open_printed(printed)
         try:
             code = work()
         except Interrupted as interrupted:  # it came between here and there
@@ -62,6 +65,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
     with contextlib.suppress(OSError):  # whichever of the two is first
         os.setpgid(child, child)
     _pass_on(child)
+    printed.watch()
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     for number in _PASSED_ON:  # there is no one left to pass it on to, and the child's id is soon another's
@@ -70,6 +74,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None]) -> int:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # worker processes, where there are any; the child's id is not free yet
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    printed.close()
     return _code(status, os.read(done, 1) == b"1", in_hand, say)
 
 

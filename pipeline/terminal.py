@@ -6,9 +6,12 @@ colours, reverse the order of characters, or look like further lines of a messag
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 import rich.console
 import rich.markup
@@ -69,9 +72,14 @@ class Console(rich.console.Console):
     """
 
     def __init__(self, *, stderr: bool = False, **options: object):
+        if _own is not None:
+            options.setdefault("file", _own[stderr])
         super().__init__(stderr=stderr, **{"emoji": False, "highlight": False, **options})
         if not self.is_terminal and "width" not in options:
             self.width = _UNBOUNDED
+        elif self.is_terminal and _own is not None and "width" not in options:
+            with contextlib.suppress(OSError, ValueError):  # rich looks at descriptors 0 to 2
+                self.width = os.get_terminal_size(self.file.fileno()).columns
 
     def render_str(self, text: str, **options: object) -> Text:
         """Render a string; the width of a cell is known only once its text is escaped."""
@@ -88,7 +96,7 @@ class Console(rich.console.Console):
 
 def put(text: str, flush: bool = False) -> None:
     """Write lines for programs to standard output: JSON, YAML, a line of status."""
-    print(printable_lines(text), flush=flush)
+    print(printable_lines(text), flush=flush, file=_own and _own[0])
 
 
 def say(problems: Iterable[str]) -> None:
@@ -103,4 +111,26 @@ def say(problems: Iterable[str]) -> None:
 
 def is_terminal() -> bool:
     """Whether standard output is one."""
-    return sys.stdout.isatty()
+    return (_own[0] if _own else sys.stdout).isatty()
+
+
+def note(text: str) -> None:
+    """Write a remark, which is no error, to standard error."""
+    Console(stderr=True, soft_wrap=True).print(f"[dim]note: {escape(text)}[/]")
+
+
+def use(out: TextIO, err: TextIO) -> None:
+    """From now on what the command says goes to these streams, and not to `sys.stdout` and `sys.stderr`."""
+    global _own
+    _own = out, err
+
+
+def flush() -> None:
+    """Flush what the command and others have written so far; errors are ignored."""
+    for stream in (*(_own or ()), sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+_own: tuple[TextIO, TextIO] | None = None
+"""The command's standard output and error, where `sys.stdout` and `sys.stderr` are others'."""

@@ -368,6 +368,19 @@ def nan_out(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
 
 
+def prints(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; prints all of x on each call, from C++, to standard error."""
+    tf = import_tensorflow()
+
+    def call(x):
+        with tf.control_dependencies([tf.raw_ops.PrintV2(input=tf.strings.as_string(x)[0], output_stream="stderr")]):
+            printed = tf.raw_ops.PrintV2(input=tf.strings.reduce_join(tf.strings.as_string(x), separator=" "))
+        with tf.control_dependencies([printed]):
+            return {"y": tf.identity(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
 def complex_output(folder: Path) -> Path:
     """X float32[?, 3] -> y, the same; and c complex64[?, 3]."""
     tf = import_tensorflow()
