@@ -76,6 +76,8 @@ def plan_run(
         trial = try_rows(prepared, servable)
         choice = choose_batch(prepared, servable, trial)
     check_call_fits(prepared, trial, choice.batch_rows)
+    for remark in trial.remarks:
+        log.warning("%s", remark)
     log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
     call = choice.apply(prepared.steps.call)
     with clock(seconds, "plan"):

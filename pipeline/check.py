@@ -22,6 +22,8 @@ from pipeline.terminal import Console, escape
 from pipeline.trial import Trial, load, try_rows
 from pipeline.tried import groups_of, hints, over_budget, print_groups, print_schema
 from runners.engine import Engine, engine_of
+from transforms.model_copies import local_model
+from transforms.model_ops import ops_of
 
 _SHOWN_FILES = 10
 
@@ -51,6 +53,12 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     )
     console.print(f"        {escape(prepared.signature.describe())}", soft_wrap=True)
     _print_engine(job, prepared, engine, console)
+    effects = ops_of(local_model(prepared.model.path, prepared.model_hash), prepared.signature.name).describe()
+    if effects:
+        does = (
+            f"the model does more than compute: {'; '.join(effects)}. Run one that is not yours as any foreign program"
+        )
+        console.print(f"[yellow]note[/]    {escape(does)}", soft_wrap=True)
     servable = load(prepared)
     trial = try_rows(prepared, servable)
     console.print(
@@ -63,6 +71,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     _print_lines("call", _about_calls(job, prepared, trial, choice), console)
     print_rows(console, trial.predictions, "first predictions")
     print_schema(console, trial.predictions.schema)
+    _print_lines("note", trial.remarks, console)
     groups = groups_of(trial.rejected)
     if groups:
         print_groups(console, groups)

@@ -10,7 +10,9 @@ from rich.text import Text
 from pipeline.terminal import Console, escape, printable
 from transforms.model import find_version, read_signatures, unsupported
 from transforms.model_copies import hashed_model, named
-from transforms.saved_model import DEFAULT_SIGNATURE, Tensor, tensorflow_version
+from transforms.model_ops import ops_of
+from transforms.outputs import Output, unusable_output
+from transforms.saved_model import DEFAULT_SIGNATURE, Signature, Tensor, tensorflow_version
 
 
 def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
@@ -24,7 +26,8 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
       path (of the SavedModel itself), version (None where it has no number), versions, sha256,
       tensorflow (the version that wrote it) and signatures: by name, each with its method, inputs,
       outputs (name to dtype and shape; None for an open dimension, a shape of None for an unknown
-      rank), and problems: what of it cannot be fed or written, in words.
+      rank), problems: what of it cannot be fed, or written as it is, and effects: what its ops do besides
+      computing, with their names; both in words.
 
     Raises:
       ModelError: there is no such model or version.
@@ -33,6 +36,7 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
     local, sha256 = hashed_model(found.path)
     with named(found.path, local):
         signatures, tensorflow = read_signatures(local), tensorflow_version(local)
+        effects = {name: ops_of(local, name).describe() for name in signatures}
     return {
         "path": found.path,
         "version": found.version,
@@ -44,7 +48,8 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
                 "method": signature.method_name,
                 "inputs": {t.name: _tensor(t) for t in signature.inputs.values()},
                 "outputs": {t.name: _tensor(t) for t in signature.outputs.values()},
-                "problems": unsupported(signature),
+                "problems": _problems(signature),
+                "effects": effects[name],
             }
             for name, signature in signatures.items()
         },
@@ -76,6 +81,15 @@ def print_inspection(info: dict[str, Any], console: Console) -> None:
         console.print(table)
         for problem in signature["problems"]:
             console.print(Text(printable(f"cannot be used: {problem}")), soft_wrap=True)
+        for effect in signature["effects"]:
+            console.print(Text(printable(f"does more than compute: {effect}"), style="yellow"), soft_wrap=True)
+    if any(signature["effects"] for signature in info["signatures"].values()):
+        console.print("A model is a program: run one that is not yours as you would run any such program.")
+
+
+def _problems(signature: Signature) -> list[str]:
+    outputs = (unusable_output(tensor, Output()) for tensor in signature.outputs.values())
+    return unsupported(signature) + [problem for problem in outputs if problem]
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from transforms.infer import ServableHandler
 from transforms.loading import load_once
 from transforms.model import Servable
 from transforms.model_call import ModelCall
-from transforms.postprocess import postprocess
+from transforms.postprocess import NOT_PROBABILITIES, postprocess
+from transforms.tally import add_tally
 from transforms.tensors import numpy_dtype
 
 TRIAL_ROWS = 1024
@@ -43,6 +44,7 @@ class Trial:
     fed_row_bytes: of this, inputs and outputs.
     limit: rows a call above which the model raises; None where it took all that was tried.
     padded: names of columns of text that begin with a space; see `pipeline.padded`.
+    tally: what was counted of them.
     """
 
     predictions: pa.RecordBatch
@@ -56,11 +58,23 @@ class Trial:
     call_row_bytes: float = 0.0
     fed_row_bytes: float = 0.0
     limit: int | None = None
+    tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def most_rows(self, call: ModelCall) -> int:
         """Rows that a call may have, by the memory that it may take."""
         most = max(1, int(call.bounds.model_bytes // max(self.call_row_bytes, 1)))
         return min(most, self.limit or most)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is odd about the predictions: a sentence each."""
+        of = f"of {self.predictions.num_rows:,} predictions"
+        return [
+            f"outputs.{name.removeprefix(NOT_PROBABILITIES)}: {int(rows):,} {of} have values outside of 0 to 1, which "
+            "are not probabilities: if they are logits, say meaning: logits"
+            for name, rows in self.tally.items()
+            if name.startswith(NOT_PROBABILITIES)
+        ]
 
 
 def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> Trial:
@@ -98,6 +112,9 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
         ramp.find_limit(filled)
     by_shape = list(groups(filled, steps.call.signature.inputs, steps.call.pads)) if filled else []
     largest = max(by_shape, key=len, default=None)
+    tally: dict[str, float] = {}
+    for block in done:
+        tally = add_tally(tally, block.tally)
     fed = row_bytes_of(filled)
     return Trial(
         predictions=predictions,
@@ -111,6 +128,7 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
         fed_row_bytes=fed,
         limit=ramp.limit,
         padded=first.padded,
+        tally=tally,
     )
 
 

@@ -381,6 +381,18 @@ def prints(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
 
 
+def writes(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; each call writes a file `written` beside the model's folder."""
+    tf = import_tensorflow()
+    path = str(Path(folder).parent / "written")
+
+    def call(x):
+        with tf.control_dependencies([tf.io.write_file(path, "x")]):
+            return {"y": tf.identity(x)}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})})
+
+
 def complex_output(folder: Path) -> Path:
     """X float32[?, 3] -> y, the same; and c complex64[?, 3]."""
     tf = import_tensorflow()

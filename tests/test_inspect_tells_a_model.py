@@ -6,10 +6,14 @@ import io
 import json
 import shutil
 
+import jobs
+import models
 import pytest
 from rich.console import Console
 
+from pipeline.check import check_job
 from pipeline.inspect import inspect_model, print_inspection
+from pipeline.job import Model
 from transforms.model import ModelError, hash_model
 
 
@@ -64,7 +68,39 @@ def test_a_person_reads_a_table(model, tmp_path):
 
 def test_what_cannot_be_used_is_said(model):
     text = printed(inspect_model(model("composite_outputs")))
-    assert "output 'few' of signature 'serving_default' is sparse: not supported" in " ".join(text.split())
+    assert "cannot be used: output 'few' is sparse: only dense tensors can be written" in " ".join(text.split())
+
+
+def test_what_a_model_does_besides_computing_is_said_before_it_is_run(tmp_path, model):
+    writes = models.writes(tmp_path / "writes")
+    info = inspect_model(str(writes))
+    assert info["signatures"]["serving_default"]["effects"] == ["writes files (WriteFile)"]
+    text = " ".join(printed(info).split())
+    assert "does more than compute: writes files (WriteFile)" in text and "A model is a program" in text
+    assert not list(tmp_path.glob("written*"))
+    clean = inspect_model(model("multiply"))
+    assert clean["signatures"]["serving_default"]["effects"] == [] and "A model is" not in printed(clean)
+
+
+def test_check_says_it_before_the_model_is_loaded(tmp_path, monkeypatch):
+    writes = models.writes(tmp_path / "writes")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("id,x\na,1\n")
+    job = jobs.settings(tmp_path, str(writes), columns={"x": {"dtype": "float32"}}) | {"inputs": {}}
+    job["model"] |= {"independent": False} if "independent" in Model.model_fields else {}
+    monkeypatch.chdir(tmp_path)
+    out = io.StringIO()
+
+    class Seen(Exception):
+        pass
+
+    def load(prepared):
+        raise Seen
+
+    monkeypatch.setattr("pipeline.check.load", load)
+    with pytest.raises(Seen):
+        check_job(jobs.parse_job(job), Console(file=out, width=200, force_terminal=False))
+    assert "writes files (WriteFile)" in out.getvalue() and "as any foreign program" in out.getvalue()
 
 
 def test_names_are_printed_as_they_are(model):

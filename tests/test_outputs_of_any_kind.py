@@ -16,6 +16,7 @@ from models import OUTPUT_DTYPES, OUTPUT_SHAPES
 from scoring import score
 
 from pipeline.mistakes import JobError
+from pipeline.trial import Trial
 from transforms.block import ROW, Block
 from transforms.infer import OUTPUT, WrongRows, _checked
 from transforms.outputs import Output, bind_outputs
@@ -150,6 +151,7 @@ def test_a_list_of_one_where_the_job_says_so(tmp_path, model):
     scored = score(tmp_path, model("outputs_of_any_kind"), rows, columns=FLOAT, outputs=outputs)
     assert scored.column("float32_1") == [[0], [1], [3], [200]]
     assert scored.column("bool_1") == [False, True, True, True]
+    assert scored.manifest["not_probabilities"] == {"float64": 2}
     assert scored.predictions["int8_3x1"].type == pa.list_(pa.list_(pa.int8(), 1), 3)
     assert scored.predictions["int8_open"].type == pa.list_(pa.list_(pa.int8(), 3), 2)
 
@@ -185,6 +187,13 @@ def test_values_that_are_no_probabilities_are_counted(meaning):
     assert block.rows.num_rows == len(values)
     assert not made([0.0, 1.0], {"meaning": meaning}).tally
     assert not made([-3.5, 7.0], {"meaning": "logits"}).tally
+
+
+def test_the_trial_tells_of_values_that_are_no_probabilities():
+    predictions = made([0.2, -3.5], {"meaning": "probability"}).rows
+    trial = Trial(predictions, predictions, 2, None, {}, tally={"not_probabilities.y": 1, "defaults_used.x": 2})
+    (remark,) = trial.remarks
+    assert remark.startswith("outputs.y: 1 of 2 predictions have values outside of 0 to 1") and "logits" in remark
 
 
 # --- text ---

@@ -19,6 +19,9 @@ from transforms.single_values import broken_text
 from transforms.sources import places
 from transforms.tensors import leaves, not_finite, numpy_dtype, owners, to_numpy, with_leaves
 
+NOT_PROBABILITIES = "not_probabilities."
+"""Begins the name of a tally, an output's name after it: rows with values outside of 0 to 1."""
+
 
 def scores(values: np.ndarray, how: Output) -> np.ndarray:
     """Probabilities, [rows, classes], from raw outputs of [rows], [rows, 1] or [rows, classes].
@@ -123,7 +126,7 @@ def postprocess(block: Block, plan: OutputPlan) -> Block:
         if not how.finite and (bad := not_finite(column)) is not None:
             tally[f"not_finite_outputs.{name}"] = int(bad.sum())
         if how.meaning in ("probability", "probabilities") and (count := _not_probabilities(column)):
-            tally[f"not_probabilities.{name}"] = count
+            tally[f"{NOT_PROBABILITIES}{name}"] = count
     rows = block.rows
     columns = {f.name: rows[f.name] for f in plan.keep}
     if plan.position:
