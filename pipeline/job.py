@@ -50,6 +50,7 @@ class InputFiles(Strict):
     csv: Csv = Csv()
     strip: bool = False
     decimal: Literal[".", ","] = "."
+    nan: Literal["number", "missing"] = "number"
     extra: Literal["ignore", "reject"] = "ignore"
     max_row_bytes: int = 16 << 20
 
@@ -169,8 +170,8 @@ class Job(Strict):
     @property
     def contract(self) -> Contract:
         """The columns, with what the input says of all of them."""
-        strip, decimal = self.input.strip, self.input.decimal
-        return Contract(columns={n: c.within(strip, decimal) for n, c in self.columns.items()})
+        strip, decimal, nan = self.input.strip, self.input.decimal, self.input.nan
+        return Contract(columns={n: c.within(strip, decimal, nan) for n, c in self.columns.items()})
 
     @property
     def places(self) -> dict[str, tuple[str, ...]]:

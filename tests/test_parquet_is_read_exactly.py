@@ -178,7 +178,7 @@ def test_a_value_is_exact_or_a_fault(tmp_path, case):
 
 MISFITS = [
     (pa.array([True]), "int64"),
-    (pa.array([1]), "bool"),
+    (pa.array([1.0]), "bool"),
     (pa.array(["1"]), "float32"),
     (pa.array([1]), "string"),
     (pa.array([datetime.date(2020, 1, 1)]), "int32"),

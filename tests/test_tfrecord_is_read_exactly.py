@@ -114,7 +114,9 @@ def same(a, b):
 
 CASES = [
     # Kinds must match.
-    ("float32", [floats(0.5), ints(1), texts(b"1")], [0.5, "wrong_type", "wrong_type"]),
+    ("float32", [floats(0.5), ints(1), texts(b"1"), floats(2)], [0.5, 1.0, "wrong_type", 2.0]),
+    ("float64", [ints(2**53 + 1), ints(-7)], [float(2**53 + 1), -7.0]),
+    ("float16", [ints(65504), ints(70_000), floats(1.0)], [65504.0, "out_of_range", 1.0]),
     (
         "int64",
         [ints(-5), floats(5.0), texts(b"5"), ints(2**63 - 1), ints(-(2**63))],
@@ -151,7 +153,7 @@ CASES = [
     (
         {"dtype": "float32", "shape": (2, 2)},
         [floats(1, 2, 3, 4), floats(1, 2, 3), None, floats(), ints(1, 2, 3, 4)],
-        [[[1.0, 2.0], [3.0, 4.0]], "wrong_shape", None, None, "wrong_type"],
+        [[[1.0, 2.0], [3.0, 4.0]], "wrong_shape", None, None, [[1.0, 2.0], [3.0, 4.0]]],
     ),
     (
         {"dtype": "int8", "shape": (2,)},
@@ -250,12 +252,12 @@ def test_the_last_of_two_equal_features_counts(tmp_path, times):
 
 
 def test_messages_say_what_was_found_and_expected(tmp_path):
-    path = written(tmp_path / "a.tfrecord", [example(a=ints(300), b=ints(2), c=floats(1, 2))])
+    path = written(tmp_path / "a.tfrecord", [example(a=ints(300), b=texts(b"2"), c=floats(1, 2))])
     columns = {"a": {"dtype": "int8", "range": (0, 9)}, "b": "float32", "c": {"dtype": "float32", "shape": (3,)}}
     (chunk,) = read(FileRange(path, 0), reading(columns))
     assert [f["message"] for f in chunk.rows[FAULTS][0].as_py()] == [
         "column 'a' is 300, expected int8 (contract: range 0..9)",
-        "column 'b' is an int64_list, expected a float_list for float32",
+        "column 'b' is a bytes_list, expected a float_list or an int64_list for float32",
         "column 'c' has values: 2, expected float32[3]",
     ]
     (chunk,) = read(FileRange(path, 0), reading(columns, payload=False))

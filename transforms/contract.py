@@ -57,7 +57,8 @@ class Column(Strict):
     `range` includes both ends and is compared in the column's dtype. Lengths are characters of a
     string, bytes of a bytes value. `strip` drops spaces and tabs around text, before `nulls` are looked up; None: as
     the input says. `from_` `string`: the file holds the numbers as strings. `decimal` is the decimal point of numbers
-    in text; None: as the input says. `unit` and `meaning` are documentation.
+    in text; None: as the input says. `nan` `missing`: NaN is no value, and takes the default; None: as the input says.
+    `unit` and `meaning` are documentation.
     """
 
     dtype: Dtype
@@ -73,6 +74,7 @@ class Column(Strict):
     strip: bool | None = None
     from_: Literal["string"] | None = pydantic.Field(None, alias="from")
     decimal: Literal[".", ","] | None = None
+    nan: Literal["number", "missing"] | None = None
     unit: str | None = None
     meaning: str | None = None
 
@@ -102,13 +104,20 @@ class Column(Strict):
         """Whether spaces and tabs around its values are dropped."""
         return bool(self.strip) and self.dtype == "string" and not self.shape
 
-    def within(self, strip: bool, decimal: str) -> Column:
+    @property
+    def lacks_nan(self) -> bool:
+        """Whether a NaN is a missing value."""
+        return self.nan == "missing"
+
+    def within(self, strip: bool, decimal: str, nan: str = "number") -> Column:
         """The column in an input with these settings, where it has none of its own."""
         new: dict[str, Any] = {}
         if strip and self.strip is None and self.dtype != "bytes" and not self.shape:
             new["strip"] = True
         if decimal != "." and self.decimal is None and self.is_numeric:
             new["decimal"] = decimal
+        if nan != "number" and self.nan is None and self.is_numeric:
+            new["nan"] = nan
         return self.model_copy(update=new) if new else self
 
     @property
@@ -187,6 +196,8 @@ class Column(Strict):
             problems.append("from: string is for single numbers and booleans that stand in strings: drop it")
         if self.decimal is not None and not self.is_numeric:
             problems.append(f"decimal is for numbers, and this column is {self.dtype}: drop it")
+        if self.nan is not None and not self.is_numeric:
+            problems.append(f"nan is for numbers, and this column is {self.dtype}: drop it")
         if (self.min_length is not None or self.max_length is not None) and not self.is_text:
             problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
         if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:

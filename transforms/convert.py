@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from transforms.block import Fault, fault_lists
 from transforms.contract import Column
-from transforms.single_values import convert_values, is_text, plain, plain_type, spread, to_bool
+from transforms.single_values import convert_values, is_text, plain, plain_type, spread, without_nan
 
 _SHOWN_CHARS = 40
 _WHAT = {
@@ -28,6 +28,8 @@ _WHAT = {
     "bad_encoding": "text that is not valid UTF-8",
     "missing_value": "a list with a null in it",
 }
+
+NAN_HINT = "; to read NaN as missing set nan: missing"
 
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
@@ -70,7 +72,7 @@ def fits(type_: pa.DataType, column: Column) -> bool:
     if column.is_integer:
         return pa.types.is_integer(type_) or pa.types.is_floating(type_)
     if column.dtype == "bool":
-        return pa.types.is_boolean(type_)
+        return pa.types.is_boolean(type_) or pa.types.is_integer(type_)
     return is_text(type_)
 
 
@@ -119,6 +121,8 @@ def _fault(name: str, column: Column, reason: str, index: np.ndarray, found: pa.
     expected = column.describe()
     if not show or reason == "missing_value":
         return Fault(index, name, reason, f"column {name!r} is {_WHAT[reason]}, expected {expected}")
+    if reason == "not_finite":
+        expected += NAN_HINT
     texts = [f"column {name!r} is {shown(v)}, expected {expected}" for v in _as_objects(found)]
     return Fault(index, name, reason, pa.array(texts, pa.string()))
 
@@ -162,7 +166,9 @@ def convert_flat(
     if not keep.all():
         values = values.filter(pa.array(np.repeat(keep, counts)))
         rows, counts = rows[keep], counts[keep]
-    leaves, found = to_bool(values) if column.dtype == "bool" else convert_values(values, column)
+    leaves, found = convert_values(values, column)
+    if column.shape and leaves.null_count and not found:  # values that are NaN
+        found = [(np.flatnonzero(leaves.is_null().to_numpy(zero_copy_only=False)), "missing_value")]
     if found:
         owner = np.repeat(np.arange(len(rows)), counts)
         faults += [
@@ -228,6 +234,8 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
         entries, owner = plain(entries.flatten()), np.repeat(owner, lengths)
     if pa.types.is_null(entries.type):
         entries = pa.nulls(len(entries), column.scalar_type)
+    if column.lacks_nan:
+        entries = without_nan(entries)
     nulls = entries.is_null().to_numpy(zero_copy_only=False) if entries.null_count else None
     values, found = convert_values(entries, column)
     if nulls is not None:

@@ -215,25 +215,35 @@ def _rows(records: Records, numbers: np.ndarray, examples: Examples, settings: R
     return pa.RecordBatch.from_pydict(arrays)
 
 
-def _kind_of(column: Column) -> int:
-    return FLOAT if column.is_float else BYTES if column.is_text else INT64
+def _kinds_of(column: Column) -> tuple[int, ...]:
+    """The kinds of feature that a column takes."""
+    return (FLOAT, INT64) if column.is_float else (BYTES,) if column.is_text else (INT64,)
 
 
 def _typed(examples: Examples, count: int, name: str, column: Column, show: bool) -> tuple[pa.Array, list[Fault]]:
     """A contract column; null where the feature is absent, empty or at fault."""
-    wanted = _kind_of(column)
-    array, faults = pa.nulls(count, column.arrow_type), []
+    wanted = _kinds_of(column)
+    arrays, faults = [], []
+    which = np.zeros(count, np.int64)
     for kind, label in KIND_NAMES.items():
         lists = examples.features.get((name, kind))
         if lists is None:
             continue
-        if kind == wanted:
+        if kind in wanted:
             array, found = convert_flat(lists.values, lists.counts, lists.rows, count, name, column, show)
+            which[lists.rows] = len(arrays)
+            arrays.append(array)
             faults += found
         elif len(index := lists.rows[lists.counts > 0]):
-            message = f"column {name!r} is {_an(label)}, expected {_an(KIND_NAMES[wanted])} for {column.describe()}"
+            expected = " or ".join(_an(KIND_NAMES[kind]) for kind in wanted)
+            message = f"column {name!r} is {_an(label)}, expected {expected} for {column.describe()}"
             faults.append(Fault(index, name, "wrong_type", message))
-    return array, faults
+    if not arrays:
+        return pa.nulls(count, column.arrow_type), faults
+    if len(arrays) == 1:
+        return arrays[0], faults
+    # Some rows have it as floats, others as integers.
+    return pa.concat_arrays(arrays).take(pa.array(which * count + np.arange(count))), faults
 
 
 def _an(label: str) -> str:

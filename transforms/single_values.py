@@ -30,26 +30,53 @@ def values_of(array: pa.Array) -> np.ndarray:
 
 
 def plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type without dictionaries, views, wide offsets and fixed widths of binary: how a writer laid values out
+    does not make them others."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    if pa.types.is_string_view(type_):
+    if pa.types.is_string_view(type_) or pa.types.is_large_string(type_):
         return pa.string()
-    if pa.types.is_binary_view(type_) or pa.types.is_fixed_size_binary(type_):
+    if pa.types.is_binary_view(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
         return pa.binary()
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        field = type_.value_field
+        if pa.types.is_fixed_size_list(type_):
+            made = pa.list_(field.with_type(plain_type(field.type)), type_.list_size)
+        else:
+            made = pa.list_(field.with_type(plain_type(field.type)))
+        return type_ if made == type_ else made
+    if pa.types.is_struct(type_):
+        made = pa.struct([field.with_type(plain_type(field.type)) for field in type_.fields])
+        return type_ if made == type_ else made
     return type_
+
+
+def without_nan(array: pa.Array) -> pa.Array:
+    """The same values, null where a float is NaN."""
+    if not pa.types.is_floating(array.type):
+        return array
+    nan = np.isnan(values_of(array))
+    if not nan.any():
+        return array
+    if array.null_count:
+        nan |= array.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(values_of(array), array.type, mask=nan)
 
 
 def to_bool(array: pa.Array) -> tuple[pa.Array, Found]:
     """Integers, 0 and 1."""
     values = values_of(array)
-    found = np.flatnonzero((values != 0) & (values != 1))
-    return pa.array(values != 0), [(found, "wrong_type")] if len(found) else []
+    return _masked(array, values != 0, [((values != 0) & (values != 1), "wrong_type")])
 
 
 def convert_values(array: pa.Array, column: Column) -> tuple[pa.Array, Found]:
     """Values of any plain type that `transforms.convert.fits`."""
+    if column.lacks_nan:
+        array = without_nan(array)
     if array.type == column.scalar_type and column.dtype != "string":
         return array, []
+    if column.dtype == "bool":
+        return to_bool(array)
     if column.is_float:
         return _to_float(array, column.dtype)
     if column.is_integer:

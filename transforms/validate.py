@@ -13,10 +13,14 @@ import pyarrow.compute as pc
 
 from transforms.block import FAULTS, ROW, Block, Fault, reject_rows, whole
 from transforms.contract import Column, Contract
+from transforms.convert import NAN_HINT, convert, fits
+from transforms.names import near_miss
 from transforms.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
+from transforms.single_values import without_nan
 
 _SHOWN_CHARS = 40
 _DECIMAL_COMMA = r"^[ \t]*[+-]?[0-9]+,[0-9]+[ \t]*$"
+_NAN = r"^[ \t]*[+-]?nan[ \t]*$"
 _ENDLESS = r"^[ \t]*[+-]?(nan|inf|infinity)[ \t]*$"
 
 
@@ -25,16 +29,25 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
 
     Args:
       block: as a reader makes it.
-      contract: every column of it is in `block.rows`.
+      contract: what a valid row is. A column that is required and that the block lacks is `missing_column`.
       show_values: whether messages may hold the value that was found.
+
+    Raises:
+      ValueError: the block's rows have no numbers.
     """
+    _check_numbered(block.rows)
+    lacking = [name for name in contract.columns if name not in block.rows.schema.names]
     faults = _reader_faults(block.rows)
+    for name in lacking:
+        if contract.columns[name].required:
+            message = f"column {name!r} is not there{near_miss(name, block.rows.schema.names)}"
+            faults.append(Fault(np.arange(block.rows.num_rows), name, "missing_column", message))
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # of one column there may be several
         faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
-    columns, tally = {}, {}
-    for name in block.rows.schema.names:
-        values = block.rows[name]
+    columns, tally, known = {}, {}, set(block.rows.schema.names)
+    for name in (*block.rows.schema.names, *lacking):
+        values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
         column = contract.columns.get(name)
         if column is not None:
             judged = judge(name, column, values, faulty.get(name), show_values)
@@ -48,6 +61,13 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
     rows = pa.RecordBatch.from_pydict(columns)
     block = dataclasses.replace(block, rows=rows).with_tally(**tally)
     return reject_rows(block, faults, "validate", contract.order)
+
+
+def _check_numbered(rows: pa.RecordBatch) -> None:
+    if ROW not in rows.schema.names or rows.schema.field(ROW).type != pa.int64():
+        raise ValueError(
+            f"the rows of a block need a column {ROW!r} of int64, the number of each row in its file: add it"
+        )
 
 
 def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
@@ -116,12 +136,17 @@ def judge(
         parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
         text = with_decimal_point(values) if column.decimal == "," else values
         values, wrong_type, out_of_range = parse(text, column.dtype)
+        if column.lacks_nan and column.is_integer and wrong_type.any():
+            at = np.flatnonzero(wrong_type)
+            at = at[_true(pc.match_substring_regex(found.take(pa.array(at)), _NAN, ignore_case=True))]
+            wrong_type[at] = False
+            values = _with_nulls(values, at)
         if column.is_integer and column.finite and wrong_type.any():
             # A number, as in a float column, that no integer dtype holds.
             at = np.flatnonzero(wrong_type)
             endless = np.zeros(len(values), bool)
             endless[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
-            refuse(endless, "not_finite")
+            refuse(endless, "not_finite", column.describe() + NAN_HINT)
         if wrong_type.any() and column.is_numeric and column.decimal != ",":
             at = np.flatnonzero(wrong_type)
             commas = np.zeros(len(values), bool)
@@ -130,8 +155,17 @@ def judge(
         refuse(wrong_type, "wrong_type")
         if out_of_range.any():
             refuse(out_of_range, "out_of_range", _dtype_limits(column))
+    elif values.type != column.arrow_type and fits(values.type, column):
+        values, more = convert(values, name, column, show_values)
+        for fault in more:
+            fault = dataclasses.replace(fault, index=fault.index[~bad[fault.index]], message=_of(fault, ~bad))
+            bad[fault.index] = True
+            faults.append(fault)
     elif values.type != column.arrow_type:
-        values = values.cast(column.arrow_type)
+        refuse(_true(values.is_valid()), "wrong_type", f"{column.describe()}, and the block has {values.type}")
+        values = pa.nulls(len(values), column.arrow_type)
+    if column.lacks_nan:
+        values = _nan_as_null(column, values, refuse)
     if column.trims:
         values = pc.utf8_trim(values, BLANKS)
 
@@ -153,6 +187,30 @@ def judge(
     return Judged(values, faults, defaults)
 
 
+def _of(fault: Fault, good: np.ndarray) -> pa.Array | str:
+    """The messages of a fault for the rows that are good so far."""
+    return fault.message if isinstance(fault.message, str) else fault.message.filter(pa.array(good[fault.index]))
+
+
+def _with_nulls(values: pa.Array, at: np.ndarray) -> pa.Array:
+    mask = np.zeros(len(values), bool)
+    mask[at] = True
+    return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
+
+
+def _nan_as_null(column: Column, values: pa.Array, refuse: Callable) -> pa.Array:
+    """The values, null where they are NaN; a list with a NaN in it is refused, as one with a null is."""
+    if not column.is_float:
+        return values
+    if not column.shape:
+        return without_nan(values)
+    flat, spread = _flatten(column, values)
+    nan = np.isnan(_numbers(flat)) if len(flat) else np.zeros(0, bool)
+    if nan.any():
+        refuse(spread(nan), "missing_value")
+    return values
+
+
 def _dtype_limits(column: Column) -> str:
     info = np.finfo(column.dtype) if column.is_float else np.iinfo(column.dtype)
     return f"{column.describe()}, which holds {info.min} to {info.max}"
@@ -169,7 +227,8 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
                 np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
             )
             if column.is_float and column.finite:
-                refuse(spread(present & ~np.isfinite(numbers)), "not_finite")
+                hint = NAN_HINT if np.isnan(numbers[present]).any() else ""
+                refuse(spread(present & ~np.isfinite(numbers)), "not_finite", column.describe() + hint)
             if column.range is not None:
                 low, high = column.limits
                 with np.errstate(invalid="ignore"):
