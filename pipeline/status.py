@@ -69,7 +69,7 @@ class Status:
 
 
 def lives(folder: RunFolder) -> bool:
-    """Whether a launch is at work on a run; False too where nobody can tell."""
+    """Whether a launch is at work on a run; False too where there are no locks. Raises OSError."""
     return storage.is_held(folder.plan)
 
 

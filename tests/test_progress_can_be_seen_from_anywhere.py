@@ -1,6 +1,7 @@
 """How far a run is can be seen by anyone who sees its output folder, and looking changes nothing."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -25,7 +26,7 @@ from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.status import Status, Watcher, lives
 from pipeline.status_view import as_dict, as_line, as_table, duration, exit_code, show_status, until_over
-from transforms import storage
+from transforms import disk, storage
 from transforms.manifest import Unreadable
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, write_plan
@@ -484,3 +485,21 @@ def test_the_fields_and_states_are_those_of_the_documentation(tmp_path):
         fields += [name, *(f"{name}.{key}" for key in value)] if isinstance(value, dict) else [name]
     states = ["nothing", "planned", "running", "publishing", "interrupted", "over budget", "done"]
     assert documented == states + fields
+
+
+@pytest.mark.parametrize(("number", "held"), [(errno.ENOLCK, False), (errno.EACCES, False), (errno.EIO, None)])
+def test_an_error_of_the_moment_does_not_make_a_launch_look_dead(tmp_path, number, held):
+    class Failing(disk.Disk):
+        def lock(self, descriptor, how):
+            raise OSError(number, os.strerror(number))
+
+    (tmp_path / "plan.json").write_text("{}")
+    disk.use(Failing())
+    try:
+        if held is None:
+            with pytest.raises(OSError, match=r"Input/output error: .*plan\.json"):
+                storage.is_held(tmp_path / "plan.json")
+        else:
+            assert storage.is_held(tmp_path / "plan.json") is held
+    finally:
+        disk.use(disk.Disk())

@@ -6,6 +6,7 @@ What this asks of a file system is told in docs/guarantees.md; the system calls 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -17,6 +18,9 @@ from transforms.disk import disk
 from transforms.run_names import temporary_of
 
 TEMPORARY = ".tmp"
+
+_NOT_HELD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of a lock on a file that is not there, may not be opened, or is where there are no locks."""
 
 _LOOKS = 3
 _LOOK_AGAIN_S = 0.002
@@ -324,8 +328,10 @@ def is_held(path: Path) -> bool:
                 return False
         except BlockingIOError:
             time.sleep(_LOOK_AGAIN_S)  # it may be another who looks
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in _NOT_HELD:
+                return False
+            raise  # nobody knows: what is held and believed dead would be removed
     return True
 
 

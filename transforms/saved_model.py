@@ -15,6 +15,7 @@ from pathlib import Path
 
 from google.protobuf import message
 
+from transforms.local_files import LocalFile
 from transforms.names import near_miss
 from transforms.proto_fields import message_class
 
@@ -132,7 +133,8 @@ def serving_graph(path: str | os.PathLike[str]) -> message.Message:
     """
     file = Path(path, "saved_model.pb")
     try:
-        model = _message_class().FromString(file.read_bytes())
+        with LocalFile(str(file)) as stream:
+            model = _message_class().FromString(stream.read())
     except message.DecodeError as error:
         raise ModelError(f"{file} is damaged, or not a SavedModel: export or copy the model again") from error
     except OSError as error:

@@ -207,7 +207,11 @@ def alone(path: Place) -> contextlib.AbstractContextManager[bool]:
 
 
 def is_held(path: Place) -> bool:
-    """Whether somebody holds the file; changes nothing. False where there is none, and where nobody can tell."""
+    """Whether somebody holds the file; changes nothing. False where there is none, or there are no locks.
+
+    Raises:
+      OSError: nobody knows.
+    """
     return _where(path).is_held(path)
 
 
