@@ -92,6 +92,7 @@ def test_one_long_row_does_not_pad_the_others():
     bounds = dataclasses.replace(Bounds(), call_bytes=1 << 20)
     scored = ServableHandler(call_of(model, bounds=bounds)).run_inference(blocks_of(lists), model)
     assert max(rows * length * 4 for rows, length in model.shapes) <= 1 << 20
+    assert sum(rows * length for rows, length in model.shapes) <= 2 * sum(map(len, lists))
     assert [v for b in scored for v in b.rows["output/s"].to_pylist()] == [sum(v) for v in lists]
 
 

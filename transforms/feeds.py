@@ -55,6 +55,13 @@ class Group:
             size += shapes[start:stop].max(axis=0).prod(dtype=np.float64) * self._value_bytes[name]
         return (stop - start) * size
 
+    def own_bytes(self, start: int, stop: int) -> np.ndarray:
+        """What each of some rows takes without padding: float64."""
+        size = np.full(stop - start, self._row_bytes)
+        for name, shapes in self.shapes.items():
+            size += np.maximum(1, shapes[start:stop].prod(axis=1, dtype=np.float64)) * self._value_bytes[name]
+        return size
+
     def growing_bytes(self, start: int, stop: int) -> np.ndarray:
         """The same of the rows from `start` up to each of those before `stop`: float64, ascending."""
         count = np.arange(1, stop - start + 1)

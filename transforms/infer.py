@@ -35,6 +35,9 @@ from transforms.tensors import numpy_dtype, output_type
 OUTPUT = "output/"
 """Prefix of the columns of `Block.rows` that hold the model's outputs."""
 
+MOST_PADDING = 2
+"""So many times their own bytes the rows of a batch may take once they are padded; else it is cut before the longer."""
+
 _TEXTS_MEASURED = 100
 _TEXT_BYTES = 40
 """Of a text as a Python object, beside its characters."""
@@ -207,11 +210,16 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         outputs = self._call_sizes.of(stop - start, size := group.bytes(start, stop))
         if outputs is None:
             stop, outputs = min(stop, start + FIRST_ROWS), 0
-        if size + outputs <= most:
+        own = group.own_bytes(start, stop) if group.shapes else None
+        if size + outputs <= most and (own is None or size <= MOST_PADDING * own.sum()):
             return stop - start
         size = group.growing_bytes(start, stop)
         outputs = self._call_sizes.of(np.arange(1, len(size) + 1), size)
-        return max(1, int(np.searchsorted(size if outputs is None else size + outputs, most, "right")))
+        rows = int(np.searchsorted(size if outputs is None else size + outputs, most, "right"))
+        if own is not None:
+            little = np.flatnonzero(size[:rows] <= MOST_PADDING * np.cumsum(own[:rows]))
+            rows = int(little[-1]) + 1 if len(little) else 1
+        return max(1, rows)
 
     def _score_slice(self, model: Servable, group: Group, begin: int, end: int, meter: _Meter, places: Places):
         """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad
