@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from pipeline.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from pipeline.printed import Printed, open_printed
-from runners.ended import GOES_ON, told
+from runners.ended import GOES_ON, models_and_rows, told
 from transforms.in_hand import Rows, make_register, open_register, read_register
 
 FAILED = 1
@@ -115,7 +115,9 @@ def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str],
         return status
     if status >= 0:
         # A library, or an op of the model (Abort has it as an option), may call exit(0).
-        at = f" while the model had {', '.join(map(str, in_hand))}" if in_hand else ""
+        models, rows = models_and_rows(in_hand)
+        model = f"the model {', '.join(models)}" if models else "the model"
+        at = f" while {model} had {', '.join(map(str, rows))}" if rows else f", with {model} loaded" if models else ""
         say(f"the process ended itself with exit code {status} before the command was done{at}: {GOES_ON}")
         return FAILED
     if -status in SIGNALS:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 
 from runners.machine_memory import machine_bytes
-from transforms.in_hand import Rows
+from transforms.in_hand import MODEL, Rows
 
 GOES_ON = "what is done stays done, and the same command goes on from here"
 
@@ -45,12 +45,14 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
     Args:
       who: the process.
       number: of the signal.
-      in_hand: what the model was working on.
+      in_hand: what the model was working on, and which models were loaded.
     """
+    models, in_hand = models_and_rows(in_hand)
+    model = f"the model {', '.join(models)}" if models else "the model"
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
     if number in _CRASHES:
         return (
-            f"{who} was ended by {name}, most likely in the model or in a library{_with(in_hand)}: try the model "
+            f"{who} was ended by {name}, most likely in {model} or in a library{_with(in_hand)}: try the model "
             f"on these rows alone, or another version of it; {GOES_ON}"
         )
     if number == signal.SIGKILL:
@@ -60,6 +62,12 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
             f"engine.workers or model.batch_rows, or take a larger machine; {GOES_ON}"
         )
     return f"{who} was ended by {name}, from outside or by itself{_with(in_hand)}; {GOES_ON}"
+
+
+def models_and_rows(in_hand: Sequence[Rows]) -> tuple[list[str], list[Rows]]:
+    """The paths of the models that are noted, each once; and the rows."""
+    models = dict.fromkeys(note.first_source for note in in_hand if note.count == MODEL)
+    return list(models), [note for note in in_hand if note.count != MODEL]
 
 
 def _with(in_hand: Sequence[Rows]) -> str:

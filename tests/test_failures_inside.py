@@ -24,6 +24,7 @@ from pipeline.job import load_job, parse_job
 from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.preflight import fingerprint, prepare
+from runners.ended import told
 from transforms import in_hand
 from transforms.deadline import THREAD, ModelHangs, within
 from transforms.halving import Attempts, halve
@@ -157,7 +158,7 @@ def test_a_model_that_ends_the_process_is_told_with_its_rows(tmp_path, model, in
     assert is_clear(done.stderr)
     assert "the same command goes on from here" in done.stderr
     if income == "2e6":
-        assert "was ended by SIGABRT, most likely in the model" in done.stderr
+        assert f"was ended by SIGABRT, most likely in the model {model('aborts')} or in a library" in done.stderr
         assert 1500 in rows_named(done.stderr, path)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -212,6 +213,22 @@ def test_a_register_tells_what_every_thread_has_in_hand():
     note = in_hand.note(in_hand.Rows(1, long, 7, long, 7))
     (shown,) = in_hand.read_register(descriptor)
     assert str(shown).startswith("...x") and str(shown).endswith("/people.csv rows 7-7")
+    in_hand.clear(note)
+
+
+def test_a_process_that_dies_is_told_with_the_model_that_it_loaded():
+    descriptor = in_hand.make_register()
+    in_hand.open_register(descriptor)
+    in_hand.note_model("models/people/7")
+    in_hand.note_model("models/people/7")
+    assert len(in_hand.read_register(descriptor)) == 1
+    loading = told("the process that scores", signal.SIGSEGV, in_hand.read_register(descriptor))
+    assert "most likely in the model models/people/7 or in a library, with no rows in the model's hands" in loading
+    note = in_hand.note(in_hand.Rows(2, "a.csv", 3, "a.csv", 4))
+    scoring = told("the process that scores", signal.SIGSEGV, in_hand.read_register(descriptor))
+    assert (
+        "in the model models/people/7 or in a library, with these rows in the model's hands: a.csv rows 3-4:" in scoring
+    )
     in_hand.clear(note)
 
 

@@ -22,11 +22,15 @@ _ROWS = struct.Struct("<q")  # the first field of a slot: 0 where nothing is in 
 _SIZE = _SLOT.size * SLOTS * REGIONS
 
 
+MODEL = -1
+"""As the `count` of a note: it names a model, not rows."""
+
+
 class Rows(NamedTuple):
-    """Rows that were given to the model in one call.
+    """Rows that were given to the model in one call; or a model that a process has loaded, or began to load.
 
     Attributes:
-      count: how many.
+      count: how many; `MODEL` where `first_source` is the path of a model.
       first_source, first_row: file and number of the first.
       last_source, last_row: of the last.
     """
@@ -49,6 +53,7 @@ class _Register:
     def __init__(self, descriptor: int, region: int):
         self.descriptor = descriptor
         self.memory = mmap.mmap(descriptor, _SIZE)
+        self.models: set[str] = set()
         begin = region * SLOTS * _SLOT.size
         # Taken and given back by any thread: both ends of a list are safe without a lock.
         self.free = [begin + slot * _SLOT.size for slot in range(SLOTS)] if region < REGIONS else []
@@ -101,6 +106,14 @@ def note(rows: Rows) -> int | None:
     _SLOT.pack_into(register.memory, at, 0, first_row, _encode(first_source), last_row, _encode(last_source))
     _ROWS.pack_into(register.memory, at, count)
     return at
+
+
+def note_model(path: str) -> None:
+    """Notes a model before it is loaded, once; the note stays."""
+    register = _register
+    if register is not None and path not in register.models:
+        register.models.add(path)
+        note(Rows(MODEL, path, 0, path, 0))
 
 
 def clear(at: int | None) -> None:

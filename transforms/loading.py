@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 
+from transforms import in_hand
 from transforms.model import ModelError, Servable
 from transforms.model_copies import discard_damaged, local_model, named
 from transforms.model_versions import hash_model, model_files
@@ -58,6 +59,7 @@ def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha2
 
 
 def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -> Servable:
+    in_hand.note_model(path)  # a damaged one may end the process
     with named(path, local):
         return Servable.load(local, signature, intra_op_threads=intra_op_threads)
 
