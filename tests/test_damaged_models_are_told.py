@@ -21,8 +21,8 @@ from transforms.model_ops import ops_of
 from transforms.saved_model import choose_signature, read_signatures
 
 SEED = int(os.environ.get("FUZZ_SEED", "20261127"))
-FAULTS = int(os.environ.get("FUZZ_FAULTS", "1500"))
-LOADED = int(os.environ.get("FUZZ_LOADED", "12"))
+FAULTS = int(os.environ.get("FUZZ_FAULTS", "400"))
+LOADED = int(os.environ.get("FUZZ_LOADED", "6"))
 
 
 @pytest.mark.parametrize("name", ["multiply", "looks_up", "composite_outputs", "odd_names"])
