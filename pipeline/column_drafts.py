@@ -106,7 +106,7 @@ def candidate(seen: Seen, dtype: str | None, format: str) -> ColumnDraft:
 
 def _helped(seen: Seen, dtype: str, format: str) -> tuple[dict[str, str], list[str]]:
     """(the settings that nearly all values need, what is said of these and of others)."""
-    found = [r for r in remedies(seen, dtype, format) if r.key != "dtype" or not r.is_for_all]
+    found = remedies(seen, dtype, format)
     settings = {r.key: r.value for r in found if r.is_for_all}
     return settings, [r.why if r.is_for_all else f"{r.why} (rejected, unless {r.hint})" for r in found]
 
@@ -120,11 +120,11 @@ def _seen(seen: Seen, dtype: str, format: str) -> str:
     is_text = dtype in TEXT
     if is_text and format != "csv" and seen.kind not in ("string", "bytes", "nothing"):
         parts.append(f"which is not {dtype}")
-    if not (is_text or seen.is_number or seen.kind in ("nothing", dtype) or seen.number_kind or seen.decimal_commas):
+    if not (is_text or seen.is_number or seen.kind in ("nothing", dtype) or seen.number_kind):
         parts.append(f"which is not {dtype}")
     if seen.empty:
         parts.append(f"{seen.empty:,} empty (rejected, unless there is a default)")
-    if seen.misfits and not (is_text and format == "csv") and not seen.nulls:
+    if seen.misfits and not (is_text and format == "csv") and not (seen.nulls and format == "csv"):
         parts.append(f"{seen.misfits:,} not {'numbers' if seen.is_number else seen.kind} (rejected)")
     if "int" in dtype and seen.is_number:
         if seen.fractions:

@@ -88,6 +88,9 @@ def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     yield f"  # {found}" + (f", and {sample.unreadable:,} that could not be parsed" if sample.unreadable else "")
     yield from (f"  # {printable(problem)}" for problem in sample.problems)
     yield f"  format: {sample.format}"
+    if sample.spaced:
+        yield "  strip: true  # spaces around text are dropped"
+        yield f"  # guessed: all texts of these columns begin with a space: {flow(sample.spaced[:12])}"
     if sample.format == "csv":
         header = sample.header
         shown = str(header.is_there).lower() if header.is_sure else "null"

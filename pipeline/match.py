@@ -46,7 +46,7 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
     for tensor in waiting:
         used = _guess(match, tensor, signature, left, sample) if len(waiting) == 1 else None
         if used is None:
-            _leave_open(match, tensor, signature, left, sample)
+            _leave_open(match, tensor, signature, left, sample, waiting)
         for name in used or ():
             left.pop(name)
     ids += [s for s in left.values() if s not in ids and _is_id_by_values(s)]
@@ -160,7 +160,19 @@ def _feed_guess(match: Match, tensor: Tensor, seen: Seen, why: str, sample: Samp
     return [seen.name]
 
 
-def _leave_open(match: Match, tensor: Tensor, signature: Signature, left: dict[str, Seen], sample: Sample) -> None:
+def _leave_open(
+    match: Match,
+    tensor: Tensor,
+    signature: Signature,
+    left: dict[str, Seen],
+    sample: Sample,
+    waiting: Sequence[Tensor],
+) -> None:
+    """Asks which columns feed an input.
+
+    Args:
+      waiting: all inputs that a person is asked about.
+    """
     size, examples = _size(tensor), is_examples(tensor, signature)
     wants_number = tensor.dtype not in ("string", "bool")
     fits = [s for s in left.values() if number_seen(s).is_number == wants_number]
@@ -173,15 +185,26 @@ def _leave_open(match: Match, tensor: Tensor, signature: Signature, left: dict[s
         candidates = "the features that the model parses; the signature does not tell them: " + flow(names)
         how, ask = "{serialize: []}", "the columns to encode as one tf.Example a row"
     elif size in (1, None) or not wants_number:
-        how, ask = "{column: null}", "the column"
+        is_one_of_list = row_shape(tensor) == (1,) and not any(left[n].shape for n in names)
+        how, ask = "{column: null, reshape: [1]}" if is_one_of_list else "{column: null}", "the column"
     else:
         tail = row_shape(tensor) or ()
         how = "{pack: []}" if len(tail) == 1 else f"{{pack: [], reshape: {flow(tail)}}}"
         ask = f"{size} columns, in the order that the model was trained with"
     match.inputs[tensor.name] = (how, [f"{TODO} {ask}; {candidates}"])
-    dtype = None if examples else "float32" if tensor.dtype == "bfloat16" else tensor.dtype
     for name in names:
+        dtype = None if examples else _dtype_for(left[name], tensor, waiting)
         match.columns.setdefault(name, candidate(left[name], dtype, sample.format))
+
+
+def _dtype_for(seen: Seen, tensor: Tensor, waiting: Sequence[Tensor]) -> str:
+    """The dtype of a column that may feed one of several inputs: of those that take its values, the first."""
+    dtypes = [t.dtype for t in waiting]
+    floats, integers = ([d for d in dtypes if kind in d] for kind in ("float", "int"))
+    found = tensor.dtype
+    if floats and integers and tensor.dtype in (*floats, *integers):
+        found = floats[0] if seen.fractions else integers[0]
+    return "float32" if found == "bfloat16" else found
 
 
 _ID_NAME = re.compile(r"(id|uuid|guid|key|pk|rowid|index|idx)|.*[_\-. ](id|uuid|guid|key)|.*[a-z](Id|ID|Key|UUID)")

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.csv_dialect import CERTAIN, DECIMAL, DECIMAL_COMMA, NULLS, Header
 from pipeline.first_rows import FORMATS, ROWS, UNKNOWN, Known, first_rows, tell_format
 from pipeline.mistakes import JobError
+from pipeline.padded import begin_with_a_space
 from transforms.files import InputFile, list_files
 
 _REFUSED = ("#", "input/", "output/")
@@ -49,7 +50,7 @@ class Seen:
       zero_led: whether a text is an integer with zeros before it, as `007`: one more likely a code than a number.
       number_texts: in a format that has numbers, how many of the values are texts of numbers.
       number_kind: `integer` or `float` if nearly all values are texts of numbers.
-      decimal_commas: how many texts are numbers with a decimal comma.
+      decimal_comma: whether the numbers are texts with a decimal comma.
       not_utf8: how many texts of a text file are not UTF-8.
     """
 
@@ -71,7 +72,7 @@ class Seen:
     zero_led: bool = False
     number_texts: int = 0
     number_kind: str | None = None
-    decimal_commas: int = 0
+    decimal_comma: bool = False
     not_utf8: int = 0
 
     @property
@@ -104,6 +105,11 @@ class Sample:
     bare: bool = False
     problems: tuple[str, ...] = ()
     escape: str = ""
+
+    @property
+    def spaced(self) -> tuple[str, ...]:
+        """The columns all of whose texts begin with a space."""
+        return tuple(n for n, s in self.columns.items() if s.spaced and (s.kind == "string" or s.nulls))
 
 
 def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
@@ -166,7 +172,9 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
 
 def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
     raw = [v for v in values if v is not None]
-    filled = [_from_text(v) for v in raw] if format_ == "csv" else raw
+    texts = [x for v in raw for x in _flatten(v) if isinstance(x, str)]
+    comma = _has_decimal_commas(texts)
+    filled = [_from_text(v, comma) for v in raw] if format_ == "csv" else raw
     flat = [list(_flatten(v)) for v in filled]
     kinds = [_kind(f) for f in flat]
     counts = collections.Counter("number" if k in ("integer", "float") else k for k in kinds)
@@ -181,10 +189,9 @@ def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
         kind = "float" if "float" in kinds else "integer"
         numbers = [x for f, k in zip(flat, kinds, strict=True) if k in ("integer", "float") for x in f]
         odd = {f[0] for f, k in zip(flat, kinds, strict=True) if k == "string" and len(f) == 1}
-        nulls = tuple(sorted(t for t in odd if t.strip().upper() in NULLS))
+        nulls = tuple(sorted(t for t in odd if t.strip(" \t").upper() in NULLS))
     finite = [x for x in numbers if math.isfinite(x)]
-    texts = [x for v in raw for x in _flatten(v) if isinstance(x, str)]
-    of_numbers = [] if format_ == "csv" else [x for t in texts if isinstance(x := _from_text(t), int | float)]
+    of_numbers = [] if format_ == "csv" else [x for t in texts if isinstance(x := _from_text(t, comma), int | float)]
     of_numbers = [x for x in of_numbers if not isinstance(x, bool)]
     number_kind = None
     if kind == "string" and len(of_numbers) >= _MOST * len(texts):
@@ -204,11 +211,11 @@ def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
         sum(isinstance(x, float) and not x.is_integer() for x in finite),
         nulls,
         max((len(x) for f in flat for x in f if isinstance(x, str | bytes)), default=0),
-        bool(texts) and all(t.startswith(" ") for t in texts),
+        begin_with_a_space(texts),
         any(_ZERO_LED.fullmatch(t.strip(" \t")) for t in texts),
         len(of_numbers),
         number_kind,
-        sum(bool(DECIMAL_COMMA.fullmatch(t.strip(" \t"))) for t in texts),
+        comma,
         sum("\ufffd" in t for t in texts),
     )
 
@@ -216,8 +223,17 @@ def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
 _ZERO_LED = re.compile(r"[+-]?0[0-9]+")
 
 
-def _from_text(text: str) -> Any:
+def _has_decimal_commas(texts: Sequence[str]) -> bool:
+    """Whether nearly all texts are numbers, and some of them have a decimal comma."""
+    bare = [t.strip(" \t") for t in texts]
+    commas = sum(bool(DECIMAL_COMMA.fullmatch(t)) for t in bare)
+    return commas > 0 and commas + sum(bool(_INTEGER.fullmatch(t)) for t in bare) >= _MOST * len(bare)
+
+
+def _from_text(text: str, comma: bool = False) -> Any:
     bare = text.strip(" \t")
+    if comma and DECIMAL_COMMA.fullmatch(bare):
+        bare = bare.replace(",", ".")
     if _INTEGER.fullmatch(bare) and len(bare) < 4000:
         return int(bare)
     if DECIMAL.fullmatch(bare) or bare.lower().lstrip("+-") in ("nan", "inf", "infinity"):

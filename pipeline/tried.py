@@ -92,7 +92,7 @@ def hints(prepared: Prepared, groups: Sequence[Group]) -> list[str]:
             continue
         column = job.columns[name]
         for remedy in remedies(seen[name], column.dtype, read.format):
-            if not remedy.is_set(column):
+            if not remedy.is_in(column):
                 found.append(f"columns.{name}.{remedy.hint}  # {remedy.why}")
     return found
 

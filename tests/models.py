@@ -280,6 +280,45 @@ def examples(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"examples": _spec([None], "string")})})
 
 
+def keras_named(folder: Path) -> Path:
+    """As Keras exports a functional model with named inputs: workclass string[?, 1] (a vocabulary of its own), age
+    float32[?, 1], visits int64[?, 1] -> known int64[?, 1], 0 for a workclass that is not in the vocabulary;
+    sigmoid float32[?, 1]."""
+    tf = import_tensorflow()
+    words = tf.constant(["Private", "State-gov", "Self-emp"])
+
+    def call(workclass, age, visits):
+        known = tf.reduce_any(workclass[:, :, None] == words, axis=2)
+        score = tf.sigmoid(0.05 * (age - 40.0) + 0.01 * tf.cast(visits, tf.float32))
+        return {"known": tf.cast(known, tf.int64), "sigmoid": score}
+
+    specs = {"workclass": _spec([None, 1], "string"), "age": _spec([None, 1]), "visits": _spec([None, 1], "int64")}
+    return _save(folder, {"serving_default": (call, specs)})
+
+
+def image_bytes(folder: Path) -> Path:
+    """image_bytes string[?], encoded pictures -> mean float32[?], of their pixels."""
+    tf = import_tensorflow()
+
+    def decode(data):
+        return tf.reduce_mean(tf.cast(tf.io.decode_png(data, channels=3), tf.float32))
+
+    def call(image_bytes):
+        return {"mean": tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)}
+
+    return _save(folder, {"serving_default": (call, {"image_bytes": _spec([None], "string")})})
+
+
+def tokens(folder: Path) -> Path:
+    """Tokens string[?, ?] -> count int64[?], of those that are not empty."""
+    tf = import_tensorflow()
+
+    def call(tokens):
+        return {"count": tf.reduce_sum(tf.cast(tf.strings.length(tokens) > 0, tf.int64), axis=1)}
+
+    return _save(folder, {"serving_default": (call, {"tokens": _spec([None, None], "string")})})
+
+
 def rank_not_told(folder: Path) -> Path:
     """X float32[?] -> y float32 of unknown rank, which is one value a row."""
     tf = import_tensorflow()
