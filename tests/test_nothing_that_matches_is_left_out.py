@@ -14,6 +14,7 @@ from transforms import local_files
 from transforms.files import list_files, look_at_file
 from transforms.local_files import Calls, ReadFails
 from transforms.model_versions import find_version, hash_model
+from transforms.object_patterns import folder_that_fits, is_matched
 from transforms.saved_model import ModelError
 
 TREE = (
@@ -244,3 +245,35 @@ def test_a_model_whose_folders_cannot_be_listed_has_no_hash(tmp_path, failing):
         hash_model(folder)
     (folder / "pipe").unlink()
     assert hash_model(folder) == whole
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("gs://b/data/**", True),
+        ("gs://b/data/*/predictions/*.parquet", True),
+        ("gs://b/data/out/predictions", True),  # a folder stands for what is right in it
+        ("gs://b/**/*.parquet", True),
+        ("gs://b/data/*", False),
+        ("gs://b/data/**/*.csv", False),
+        ("gs://other/data/**", False),
+        ("s3://b/data/**", False),
+    ],
+)
+def test_a_pattern_of_objects_that_would_match_the_jobs_own_output_is_known(pattern, matched):
+    assert is_matched("gs://b/data/out/predictions/run-00000.parquet", pattern) is matched
+    assert not is_matched("gs://b/data/out/_staging/run/plan.json", pattern)  # such names are passed over
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "is_folder", "folder"),
+    [
+        ("more.csv/part-0", ["*.csv"], False, "more.csv"),
+        ("more.csv", ["*.csv"], True, "more.csv"),
+        ("more.csv", ["*.csv"], False, None),
+        ("a/more/part-0", ["*", "more"], False, "a/more"),
+        ("_more/part-0", ["*"], False, None),
+    ],
+)
+def test_folders_of_objects_that_match_are_named(name, wanted, is_folder, folder):
+    assert folder_that_fits(name, wanted, is_folder) == folder

@@ -143,9 +143,9 @@ def fails(path: str, error: BaseException, tries: int) -> ReadFails:
         number = getattr(error, "errno", None)  # pyarrow's own text repeats the path
         what = os.strerror(number) if number else getattr(error, "strerror", None) or type(error).__name__
         remedy = "look at the disk or the mount"
+    often = f"tried {tries} times" if tries > 1 else "this does not pass by itself"
     return ReadFails(
-        f"{path}: {what} (tried {tries} times); no row was refused for it: {remedy}, "
-        "and the same command goes on from here"
+        f"{path}: {what} ({often}); no row was refused for it: {remedy}, and the same command goes on from here"
     )
 
 

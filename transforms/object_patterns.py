@@ -72,7 +72,7 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
     for listed in store.list(folder, recursive=len(wanted) > 1 or wanted == ["**"]):
         anything = True
         name = getattr(listed, "path", listed).key[below:]
-        if "**" not in wanted and (inner := _folder_that_fits(name, wanted, isinstance(listed, ObjectPath))):
+        if "**" not in wanted and (inner := folder_that_fits(name, wanted, isinstance(listed, ObjectPath))):
             matched_folders[str(folder / inner)] = None
         if not isinstance(listed, ObjectInfo):
             continue
@@ -96,7 +96,7 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
     raise NoFiles(f"no object matches {folder / '/'.join(wanted)}{skipped}; {there}")
 
 
-def _folder_that_fits(name: str, wanted: list[str], is_folder: bool) -> str | None:
+def folder_that_fits(name: str, wanted: list[str], is_folder: bool) -> str | None:
     """The folder that the whole pattern matches, above an object (or one itself); None for none."""
     parts = name.split("/")
     if len(parts) < len(wanted) or (len(parts) == len(wanted) and not is_folder):
