@@ -45,6 +45,7 @@ def test_a_program_reads_it_as_json(model, tmp_path):
                     "y": {"dtype": "float32", "shape": [None, 3], "kind": "dense"},
                 },
                 "problems": [],
+                "effects": [],
             }
         },
     }
