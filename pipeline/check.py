@@ -24,6 +24,7 @@ from pipeline.tried import groups_of, hints, over_budget, print_groups, print_sc
 from runners.engine import Engine, engine_of
 from transforms.model_copies import local_model
 from transforms.model_ops import ops_of
+from transforms.units import counted
 
 _SHOWN_FILES = 10
 
@@ -45,7 +46,8 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     standing = Standing.of(job.output.path)
     if standing.manifest is None and standing.current is None:
         check_room(prepared)
-    console.print(f"input   {len(prepared.files):,} {prepared.steps.read.format} files, {prepared.bytes / 1e6:,.1f} MB")
+    files = counted(len(prepared.files), f"{prepared.steps.read.format} file")
+    console.print(f"input   {files}, {prepared.bytes / 1e6:,.1f} MB")
     console.print(
         f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, "
         f"sha256 {prepared.model_hash[:12]})",
@@ -81,8 +83,8 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     not_ready = [f"of the first rows, {problem}" for problem in over_budget(job, trial)]
     if len(prepared.unusable) > job.rejects.files:
         not_ready = [
-            f"{len(prepared.unusable)} of {len(prepared.files)} files cannot be used, and rejects.files allows "
-            f"{job.rejects.files}: mend them, or set rejects.files"
+            f"{len(prepared.unusable)} of {counted(len(prepared.files), 'file')} cannot be used, and rejects.files "
+            f"allows {job.rejects.files}: mend them, or set rejects.files"
         ]
     if not_ready:
         for problem in not_ready:

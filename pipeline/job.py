@@ -11,10 +11,10 @@ from pipeline.job_text import LARGEST_BYTES, JobText, parse_value
 from pipeline.mistakes import JobError, sentences
 from runners.settings import EngineSettings
 from transforms.contract import Column, Contract, Strict
+from transforms.error_budget import Budget
 from transforms.inputs import Input
 from transforms.outputs import Output
 from transforms.units import parse_bytes, parse_seconds, parse_share
-from transforms.verdict import Budget
 
 
 class Csv(Strict):

@@ -20,6 +20,7 @@ from pipeline.protocol import Outcome
 from pipeline.terminal import Console, escape
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, files_of_runs
+from transforms.units import counted
 
 _MOST_SHOWN = 20  # pairs of reason and column
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in
@@ -73,7 +74,8 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     if timings["rows_per_s"] and not outcome.already:
         console.print(
             f"{timings['rows_per_s']:,} rows/s over {timings['first_read_to_last_receipt_s']:,.1f} s, "
-            f"{engine['workers']} workers, {engine['batch_rows']:,} rows a call, XLA {'on' if engine['xla'] else 'off'}"
+            f"{counted(engine['workers'], 'worker')}, {counted(engine['batch_rows'], 'row')} a call, "
+            f"XLA {'on' if engine['xla'] else 'off'}"
         )
     if seconds:
         console.print(

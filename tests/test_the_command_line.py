@@ -58,6 +58,30 @@ def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pipeline.job; pipeline.job.load_job('examples/demo/job.yaml')",
+        "import pipeline.errors; pipeline.errors.explain(ValueError('x')); import pipeline.mistakes, transforms.files",
+        "import pipeline.status_view, pipeline.clean, pipeline.launching",
+        "import sys; sys.argv = ['beam-score', 'run', 'no-such.yaml']; import pipeline.cli; pipeline.cli._command()",
+    ],
+)
+def test_a_job_file_is_parsed_and_refused_without_beam(code):
+    done = python(code + "\nimport sys; print([m for m in ('apache_beam', 'tensorflow') if m in sys.modules])")
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+def test_shells_complete_commands_and_options():
+    code = "import sys; sys.argv = ['beam-score']; from pipeline.cli import main; main()"
+    for words, expected in (("beam-score ch", "check"), ("beam-score run --repl", "--replace")):
+        place = str(words.count(" "))
+        done = python(code, _BEAM_SCORE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place)
+        assert expected in done.stdout.split() and "Usage" not in done.stdout, done.stderr
+    done = jobs.cli("--help")
+    assert "--install-completion" in done.stdout
+
+
 def test_no_package_imports_tensorflow():
     code = """
 import importlib, pathlib, sys

@@ -16,6 +16,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from transforms.batch_sizes import batch_bytes
 from transforms.payload import Origin, clip
 from transforms.sources import Files, Source
 from transforms.tally import add_tally
@@ -67,7 +68,6 @@ REJECTED_SCHEMA = pa.schema(
         ("payload_kind", pa.string()),  # text, binary, or json: made of columns, not the record itself
     ]
 )
-_SMALL_BATCH_BYTES = 2 << 20
 
 NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
 
@@ -290,13 +290,6 @@ def stretch(
         ],
         schema=REJECTED_SCHEMA,
     )
-
-
-def batch_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of a batch; of a slice, of its own rows."""
-    size = batch.get_total_buffer_size()
-    # `nbytes` takes 4 microseconds a column, and matters only where the batch may be a slice of something large.
-    return size if size <= _SMALL_BATCH_BYTES else batch.nbytes
 
 
 def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

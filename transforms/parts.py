@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import storage
-from transforms.block import batch_bytes
+from transforms.batch_sizes import batch_bytes
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.dead_letters import dead_letter_lines
 from transforms.json_lines import to_json_lines

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from transforms import storage
+from transforms.error_budget import Budget
 from transforms.manifest import (
     DONE,
     FAILED,
@@ -44,38 +45,6 @@ _DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
 
 class CommitError(RuntimeError):
     """The receipts do not prove that all rows of the plan are accounted for: nothing is published."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """How much may be refused. Not part of the job's identity: it can be raised later.
-
-    Attributes:
-      rows: rejected rows allowed, or None where `share` says it.
-      share: rejected rows allowed as a share of those read.
-      files: unusable files and unreadable stretches allowed.
-    """
-
-    rows: int | None = None
-    share: float | None = 0.01
-    files: int = 0
-
-    def broken(self, counts: Counts) -> list[str]:
-        """What is over budget: a sentence each."""
-        problems = []
-        if self.rows is not None and counts.rejected > self.rows:
-            problems.append(f"{counts.rejected:,} rows are rejected, and rejects.budget allows {self.rows:,}")
-        if self.rows is None and counts.read and counts.rejected > self.share * counts.read:
-            share = counts.rejected / counts.read
-            problems.append(
-                f"{counts.rejected:,} of {counts.read:,} rows are rejected ({share:.2%}), "
-                f"and rejects.budget allows {self.share:g} of them ({self.share:.2%})"
-            )
-        if counts.stretches > self.files:
-            problems.append(
-                f"{counts.stretches} files or stretches cannot be read, and rejects.files allows {self.files}"
-            )
-        return problems
 
 
 class Overtaken(RuntimeError):
