@@ -15,10 +15,9 @@ from typing import Any
 from pipeline.csv_dialect import CERTAIN, Header, guess_delimiter, guess_escape, guess_header, odd_first_line, records
 from pipeline.mistakes import JobError
 from pipeline.yaml_text import quoted
-from transforms.compression import Damaged, RawStream, open_file
+from transforms.compression import Damaged, RawStream
 from transforms.files import InputFile, format_of
 from transforms.foreign_files import foreign
-from transforms.local_files import is_of_the_system
 
 ROWS = 1000
 """Rows looked at, of the first files."""
@@ -174,18 +173,15 @@ def _jsonl(path: str) -> FirstRows:
 
 
 def _parquet(path: str) -> FirstRows:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from transforms.read import UnusableFile
+    from transforms.read_parquet import first_rows as read_first
 
-    with open_file(path) as stream:
-        try:
-            file = pq.ParquetFile(stream)
-            batch = next(file.iter_batches(ROWS), None)
-        except pa.ArrowException as error:
-            if is_of_the_system(error):
-                raise
-            raise JobError([f"{path} is not a Parquet file: {error}"]) from error
-    return FirstRows([] if batch is None else batch.to_pylist(), tuple(file.schema_arrow.names))
+    try:
+        names, batches = read_first(path, ROWS)
+    except UnusableFile as error:
+        raise JobError([f"{path} cannot be read as Parquet: {error.message}"]) from error
+    rows = [row for batch in batches for row in batch.to_pylist()][:ROWS]
+    return FirstRows(rows, tuple(names))
 
 
 def _tfrecord(path: str) -> FirstRows:

@@ -270,7 +270,9 @@ def _resolve_keep(
     types: dict[str, pa.DataType] = {}
     for file in files:
         try:
-            found = module.columns_of(file.path, dataclasses.replace(read, keep=()), file.version)
+            found = module.columns_of(
+                file.path, dataclasses.replace(read, keep=keep if read.format == "parquet" else ()), file.version
+            )
         except (UnusableFile, OSError):  # see `_check_files`
             continue
         if found is None:

@@ -115,7 +115,7 @@ def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str],
         return status
     if status >= 0:
         # A library, or an op of the model (Abort has it as an option), may call exit(0).
-        models, rows = models_and_rows(in_hand)
+        models, rows = models_and_rows([note for note in in_hand if not note.is_file])
         model = f"the model {', '.join(models)}" if models else "the model"
         at = f" while {model} had {', '.join(map(str, rows))}" if rows else f", with {model} loaded" if models else ""
         say(f"the process ended itself with exit code {status} before the command was done{at}: {GOES_ON}")

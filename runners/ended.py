@@ -45,11 +45,18 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
     Args:
       who: the process.
       number: of the signal.
-      in_hand: what the model was working on, and which models were loaded.
+      in_hand: what the model, and the readers, were working on, and which models were loaded.
     """
     models, in_hand = models_and_rows(in_hand)
     model = f"the model {', '.join(models)}" if models else "the model"
+    files = [rows for rows in in_hand if rows.is_file]
+    in_hand = [rows for rows in in_hand if not rows.is_file]
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    if number in _CRASHES and files and not in_hand:
+        return (
+            f"{who} was ended by {name}, most likely by a damaged file, while it read {', '.join(map(str, files))}: "
+            f"move away the one that is at fault, and report it; {GOES_ON}"
+        )
     if number in _CRASHES:
         return (
             f"{who} was ended by {name}, most likely in {model} or in a library{_with(in_hand)}: try the model "

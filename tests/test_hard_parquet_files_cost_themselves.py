@@ -200,3 +200,60 @@ def test_what_pages_say_is_what_was_written(tmp_path, compression, version):
 def test_what_is_no_page_header_is_refused(data):
     with pytest.raises((BadPage, IndexError)):
         parse_header(data)
+
+
+# At `init`, where all columns are looked at.
+
+
+def test_the_first_rows_are_of_the_columns_that_can_be_read(tmp_path):
+    from pipeline.first_rows import first_rows
+    from pipeline.mistakes import JobError
+
+    found = first_rows(encrypted(tmp_path), "parquet")
+    assert found.rows == [{"id": i, "age": 1.5} for i in range(5)] and found.names == ("id", "age")
+    for name in ("aborts-in-pyarrow.parquet", "large-memory.parquet", "negative-list-size.parquet"):
+        with pytest.raises(JobError, match=f"{name} cannot be read as Parquet: row group 0 is damaged"):
+            first_rows(str(CASES / name), "parquet")
+
+
+# A process that dies all the same.
+
+
+def test_the_file_that_is_read_is_noted_while_pyarrow_has_it(tmp_path):
+    from runners.ended import told
+    from transforms import in_hand
+
+    register = in_hand.make_register()
+    before = in_hand._register
+    try:
+        in_hand.open_register(register)
+        with in_hand.reading(str(tmp_path / "a.parquet")):
+            noted = in_hand.read_register(register)
+        assert in_hand.read_register(register) == []
+    finally:
+        in_hand._register = before
+    said = told("the process that scores", 6, noted)
+    assert "ended by SIGABRT" in said and f"while it read {tmp_path / 'a.parquet'}:" in said and "model" not in said
+
+
+# Wide files.
+
+
+def test_a_wide_file_takes_time_in_proportion_to_its_columns(tmp_path):
+    import time
+
+    from parquet_files import write_wide
+
+    seconds = {}
+    for columns in (500, 4000):
+        path = write_wide(tmp_path / f"{columns}.parquet", columns)
+        settings = reading({f"c{i}": "int64" for i in range(columns)})
+        taken = []
+        for _ in range(3):
+            began = time.process_time()
+            check(path, settings)
+            assert outcome(path, settings) == (3, [])
+            taken.append(time.process_time() - began)
+        seconds[columns] = min(taken)
+    # Eight times the columns; it was sixty times the time.
+    assert seconds[4000] < 24 * seconds[500], seconds

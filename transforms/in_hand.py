@@ -1,16 +1,19 @@
-"""What the model is working on: a few bytes of memory that outlive a process which dies of it.
+"""What is being worked on, by the model or by a reader: a few bytes of memory that outlive a process which dies of it.
 
-Each thread notes the rows before it calls the model, and clears the note when the call returns. The
+Each thread notes the rows before it calls the model, and the file before a library decodes a part of it that can end
+the process, and clears the note when the call returns. The
 memory is shared with the process that watches over this one, and that reads it when there is no one
 left to ask. Until someone calls `open_register`, notes go nowhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 REGIONS, SLOTS = 16, 64
@@ -25,12 +28,15 @@ _SIZE = _SLOT.size * SLOTS * REGIONS
 MODEL = -1
 """As the `count` of a note: it names a model, not rows."""
 
+READ = -2
+"""As the `count` of a note: it names a file that a library decodes."""
+
 
 class Rows(NamedTuple):
     """Rows that were given to the model in one call; or a model that a process has loaded, or began to load.
 
     Attributes:
-      count: how many; `MODEL` where `first_source` is the path of a model.
+      count: how many; `MODEL` where `first_source` is the path of a model, `READ` where it is a file that is read.
       first_source, first_row: file and number of the first.
       last_source, last_row: of the last.
     """
@@ -41,7 +47,14 @@ class Rows(NamedTuple):
     last_source: str
     last_row: int
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file that is being read, and no rows."""
+        return self.count == READ
+
     def __str__(self) -> str:
+        if self.is_file:
+            return self.first_source
         if self.first_source == self.last_source:
             return f"{self.first_source} rows {self.first_row}-{self.last_row}"
         return f"{self.first_source} row {self.first_row} to {self.last_source} row {self.last_row}"
@@ -122,6 +135,16 @@ def clear(at: int | None) -> None:
     if at is not None and register is not None:
         _ROWS.pack_into(register.memory, at, 0)
         register.free.append(at)
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Notes that a library decodes a file."""
+    noted = note(Rows(READ, path, 0, path, 0))
+    try:
+        yield
+    finally:
+        clear(noted)
 
 
 def read_register(descriptor: int | None) -> list[Rows]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from transforms import in_hand
 from transforms.compression import open_file
 from transforms.local_files import calls, is_of_the_system, retried
 from transforms.object_reads import ObjectFile
@@ -102,12 +103,23 @@ class ParquetInput:
         schema = self.metadata.schema
         return [i for i in range(self.metadata.num_columns) if is_used(schema.column(i).path, used)]
 
+    def batches(self, group: int, rows: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """A row group, so many rows at a time."""
+        found = self.file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+        while True:
+            with in_hand.reading(self.path):
+                batch = next(found, None)
+            if batch is None:
+                return
+            yield batch
+
     def why_not(self, group: int, names: Sequence[str]) -> str | None:
         """Why some columns of a row group cannot be read, as far as the footer shows; None where they can."""
         if not names or not self.rows[group]:
             return None
         try:
-            next(self._empty.iter_batches(1, row_groups=[group], columns=names, use_threads=False), None)
+            with in_hand.reading(self.path):
+                next(self._empty.iter_batches(1, row_groups=[group], columns=names, use_threads=False), None)
         except _Asked:
             return None  # the readers are made, and asked for the first page
         except DAMAGE as error:
@@ -159,21 +171,24 @@ def open_parquet(
     """
     with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
-            file = retried(
-                path,
-                lambda: pq.ParquetFile(
-                    path if source is None else source,
-                    metadata=metadata,
-                    page_checksum_verification=True,
-                    pre_buffer=False,
-                    buffer_size=buffer_bytes,
-                ),
-            )
+            with in_hand.reading(path):
+                file = retried(
+                    path,
+                    lambda: pq.ParquetFile(
+                        path if source is None else source,
+                        metadata=metadata,
+                        page_checksum_verification=True,
+                        pre_buffer=False,
+                        buffer_size=buffer_bytes,
+                    ),
+                )
         except DAMAGE as error:
             raise_unless_damage(error)
             raise UnusableFile("unreadable", f"not a whole Parquet file: {first_line(error)}") from error
         with file:
-            yield ParquetInput(path, file, source)
+            with in_hand.reading(path):
+                opened = ParquetInput(path, file, source)
+            yield opened
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pyarrow as pa
 from transforms import parquet_spans
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
 from transforms.compression import SMALL_BYTES
-from transforms.contract import Column
+from transforms.contract import Column, Contract
 from transforms.convert import carry, convert, faults_column, fits
 from transforms.names import near_miss
 from transforms.parquet_file import (
@@ -57,6 +57,42 @@ def columns_of(path: str, settings: ReadSettings, version: str | None = None) ->
             if settings.keep is None or field.name in settings.keep:
                 _check_possible(field)
         return {field.name: plain_type(field.type) for field in opened.schema}
+
+
+def first_rows(path: str, count: int) -> tuple[list[str], list[pa.RecordBatch]]:
+    """At least the first rows of a file, where it has as many, of all columns that can be read; and their names.
+
+    Raises:
+      UnusableFile: none can be.
+      OSError: the file cannot be read, which is not damage.
+    """
+    found: list[pa.RecordBatch] = []
+    names: list[str] = []
+    with open_parquet(path, None) as opened, reading(opened) as read_at:
+        names = list(opened.schema.names)
+        for group in (i for i, rows in enumerate(opened.rows) if rows):
+            names = _readable(opened, group, list(dict.fromkeys(names)))
+            settings = ReadSettings("parquet", Contract(columns={}), max_block_rows=count)
+            try:
+                at_once = _rows_at_once(opened, read_at, group, names, opened.leaves(set(names)), settings)
+                for batch in opened.batches(group, at_once, names):
+                    found.append(batch)
+                    if sum(b.num_rows for b in found) >= count:
+                        return names, found
+            except (_Damage, *DAMAGE) as error:
+                raise_unless_damage(error)
+                if not found:
+                    raise UnusableFile("unreadable", f"row group {group} is damaged: {first_line(error)}") from error
+                return names, found
+    return names, found
+
+
+def _readable(opened: ParquetInput, group: int, names: list[str]) -> list[str]:
+    """Those of some columns that are not encrypted, nor damaged in the footer."""
+    if opened.why_not(group, names) is None:
+        return names
+    half = len(names) // 2
+    return [] if not half else _readable(opened, group, names[:half]) + _readable(opened, group, names[half:])
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
@@ -271,7 +307,7 @@ def _batches(
     try:
         joined: list[pa.RecordBatch] = []
         rows = size = 0
-        for batch in opened.file.iter_batches(at_once, row_groups=[group], columns=schema.names, use_threads=False):
+        for batch in opened.batches(group, at_once, schema.names):
             batch = batch.select(schema.names)  # a name with dots may have brought others along
             if batch.schema.types != schema.types:
                 batch = batch.cast(schema)

@@ -41,6 +41,8 @@ def plain_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         field = type_.value_field
         if pa.types.is_fixed_size_list(type_):
+            if type_.list_size < 1:  # pyarrow reads such a type, and cannot make one
+                return type_
             made = pa.list_(field.with_type(plain_type(field.type)), type_.list_size)
         else:
             made = pa.list_(field.with_type(plain_type(field.type)))
