@@ -112,7 +112,8 @@ def init(
     if problems:
         raise JobError([p.replace("input.files", "--data") for p in problems])
     if folders:
-        print(told_folders(folders).replace("input.files", "--data"), file=sys.stderr)
+        told = escape(told_folders(folders).replace("input.files", "--data"))
+        Console(stderr=True, soft_wrap=True).print(told)
     text = draft_job(model, data, version, signature, Known(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))
