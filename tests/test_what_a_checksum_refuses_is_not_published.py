@@ -5,11 +5,13 @@ import bz2
 import dataclasses
 import gzip
 
+import jobs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from pipeline.launch import run
 from transforms import storage
 from transforms.block import ROW, BlockCoder
 from transforms.contract import Column, Contract
@@ -158,3 +160,23 @@ def test_a_replay_reads_up_to_what_is_refused(tmp_path):
     ]
     chunks = list(from_source(dataclasses.asdict(now), letters, settings))
     assert fates(chunks) == ([(5, 5)], [("unreadable", 600, None)])
+
+
+def test_a_whole_run_publishes_the_rows_of_the_sound_members_only(tmp_path, model):
+    jobs.write_people(tmp_path / "data", 3, 900)
+    path = tmp_path / "data/people-1.csv"
+    header, *lines = path.read_text().splitlines(keepends=True)
+    good, bad = "".join([header, *lines[:400]]).encode(), "".join(lines[400:]).encode()
+    path.write_bytes(gzip.compress(good) + altered("gzip", bad.replace(b",3.5,", b",9.5,"), bad))
+    job = jobs.job(
+        tmp_path,
+        model("multiply"),
+        engine={"workers": 2, "block_bytes": 2000, "split_bytes": "1MB"},
+        rejects={"files": 1, "budget": "0%", "stop_after": 0},
+    )
+    assert run(job).manifest["counts"]["predicted"] == 2200
+    (letter,) = jobs.dead_letters(tmp_path / "out")
+    assert (letter["source"], letter["row"], letter["rows"], letter["reason"]) == (str(path), 400, None, "unreadable")
+    assert sorted(jobs.predictions(tmp_path / "out")["id"].to_list()) == sorted(
+        f"r{file}-{row}" for file in range(3) for row in range(400 if file == 1 else 900)
+    )
