@@ -77,7 +77,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     groups = groups_of(trial.rejected)
     if groups:
         print_groups(console, groups)
-        _print_lines("hint", hints(prepared, groups), console)
+        _print_lines("hint", hints(prepared, trial.rejected), console)
     for path, error in prepared.unusable[:_SHOWN_FILES]:
         console.print(f"[yellow]unusable[/] {escape(path)}: {escape(str(error))}", soft_wrap=True)
     not_ready = [f"of the first rows, {problem}" for problem in over_budget(job, trial)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich import box
 from rich.table import Table
 
@@ -79,10 +80,11 @@ def print_schema(console: Console, schema: pa.Schema) -> None:
     console.print(f"output  {escape(', '.join([*shown, *more]))}", soft_wrap=True)
 
 
-def hints(prepared: Prepared, groups: Sequence[Group]) -> list[str]:
+def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
     """Settings with which more rows would be accepted, by what the first rows hold: `KEY: VALUE  # why` each."""
     job, read = prepared.job, prepared.steps.read
-    wanted = {g.column for g in groups if g.column in job.columns}
+    faults = rejected["errors"].flatten()  # all of a row's, not only the first
+    wanted = set(pc.unique(pc.struct_field(faults, "column")).to_pylist()) & set(job.columns)
     if not wanted or prepared.parent is not None:
         return []
     seen = _seen(prepared)

@@ -199,3 +199,21 @@ def test_pictures_are_scored_from_every_format_that_has_bytes(model, tmp_path):
         assert check_job(job, Console(file=io.StringIO(), width=200)) == 0
         assert run(job).code == 0
         assert sorted(predictions(tmp_path / "out" / file)["mean"]) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("file", "write", "setting", "hint"),
+    [
+        ("a.jsonl", bigquery, "from: string", "columns.age.from: string  # numbers written as strings"),
+        ("a.csv", european, 'decimal: ","', 'columns.score.decimal: ","  # numbers with a decimal comma'),
+    ],
+)
+def test_check_is_not_ready_without_a_setting_and_names_it(model, tmp_path, file, write, setting, hint):
+    write(tmp_path / file, PEOPLE)
+    drafted = draft_job(model("several_inputs"), str(tmp_path / file))
+    assert f", {setting}}}" in drafted
+    job = parse_job(settings_of(drafted.replace(f", {setting}", "").replace("path: out", f"path: {tmp_path}/out")))
+    said = io.StringIO()
+    assert check_job(job, Console(file=said, width=200)) == 3
+    assert "60 rows: 0 predicted, 60 rejected" in said.getvalue()
+    assert hint in said.getvalue() and "ready in" not in said.getvalue()
