@@ -1272,6 +1272,8 @@ def test_dead_letters_stand_in_the_block_of_their_neighbours(tmp_path):
     settings = options(contract(x="int8"), max_block_rows=2)
     ranges = [(FileRange(str(path), 0),)]
     blocks = [b for b in read_split(Split(0, ranges[0]), settings, "a") if b.count]
-    assert [b.count for b in blocks] == [3, 4, 4, 4, 5]
-    assert [b.rows[ROW].to_pylist() for b in blocks] == [[i, i + 2] for i in range(0, 20, 4)]
+    assert max(b.count for b in blocks) <= 4
+    numbers = [sorted(b.rows[ROW].to_pylist() + b.rejected["row"].to_pylist()) for b in blocks]
+    assert [n for block in numbers for n in block] == list(range(20))
+    assert [i for b in blocks for i in b.rows[ROW].to_pylist()] == list(range(0, 20, 2))
     assert [r for b in blocks for r in b.rejected["row"].to_pylist()] == list(range(1, 20, 2))
