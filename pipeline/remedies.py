@@ -40,7 +40,7 @@ class Remedy:
 
     def is_in(self, column: Column) -> bool:
         """Whether a column has the setting already."""
-        found = getattr(column, f"{self.key}_" if self.key == "from" else self.key, None)
+        found = getattr(column, f"{self.key}_" if self.key == "from" else self.key)
         return set(self.setting) <= set(found) if isinstance(found, tuple) else found == self.setting
 
 

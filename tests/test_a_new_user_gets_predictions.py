@@ -128,6 +128,7 @@ CASES = {
     "spark": ("several_inputs", "a.csv", lambda p, rows: spark(p, quoted_names(rows)), PEOPLE, {}, None),
     "headerless": ("multiply", "a.csv", headerless, PEOPLE, {}, None),
     "parquet for a sequential model": ("multiply", "a.parquet", polars_parquet, PEOPLE, {}, None),
+    "integers in tf.Examples for floats": ("multiply", "a.tfrecord", write_tfrecord, PEOPLE, {}, None),
     "bigquery for a sequential model": ("multiply", "a.jsonl", bigquery, PEOPLE, {}, None),
     "tokens": (
         "tokens",
