@@ -483,7 +483,7 @@ def test_the_fields_and_states_are_those_of_the_documentation(tmp_path):
     fields = []
     for name, value in as_dict(look(tmp_path)).items():
         fields += [name, *(f"{name}.{key}" for key in value)] if isinstance(value, dict) else [name]
-    states = ["nothing", "planned", "running", "publishing", "interrupted", "over budget", "done"]
+    states = ["nothing", "starting", "planned", "running", "publishing", "interrupted", "over budget", "done"]
     assert documented == states + fields
 
 
