@@ -7,6 +7,7 @@ parent is a few MB of Python that passes signals on to the child, and the child'
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -15,10 +16,12 @@ from collections.abc import Callable
 
 from pipeline.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from pipeline.printed import Printed, open_printed
-from runners.ended import GOES_ON, models_and_rows, told
+from runners.ended import CRASHES, GOES_ON, models_and_rows, told
 from transforms.in_hand import Rows, make_register, open_register, read_register
+from transforms.suspects import ENVIRONMENT, suspects
 
 FAILED = 1
+_MOST_SUSPECTS = 100
 
 
 def supervised(work: Callable[[], int], say: Callable[[str], None], printed: Printed) -> int:
@@ -37,6 +40,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None], printed: Pri
     Returns:
       the exit code, in the parent. In the child this does not return.
     """
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     register = make_register()
     held, holds = os.pipe()  # the parent alone has the end for writing, so it closes with the parent
     done, finished = os.pipe()
@@ -75,6 +79,7 @@ def supervised(work: Callable[[], int], say: Callable[[str], None], printed: Pri
         os.killpg(child, signal.SIGKILL)  # worker processes, where there are any; the child's id is not free yet
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     printed.close()
+    _start_anew_without_suspects(-status, in_hand, nohup, say)
     return _code(status, os.read(done, 1) == b"1", in_hand, say)
 
 
@@ -108,6 +113,32 @@ def _end_with(held: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(0, signal.SIGKILL)
     os._exit(FAILED)
+
+
+def _start_anew_without_suspects(number: int, in_hand: list[Rows], nohup: bool, say: Callable[[str], None]) -> None:
+    """Starts the command anew, where a crash has new suspects: files that were being decoded, with nothing in the
+    model's hands. Returns where there are none.
+
+    Args:
+      number: of the signal that ended the child.
+      nohup: whether SIGHUP was ignored before all this.
+    """
+    files, rows = [], False
+    for note in models_and_rows(in_hand)[1]:
+        if note.is_file:
+            files.append(note.first_source)
+        else:
+            rows = True
+    known = suspects()
+    if number not in CRASHES or rows or not set(files) - set(known) or len(known) >= _MOST_SUSPECTS:
+        return
+    names = [signal.Signals(number).name, ", ".join(files)]
+    say("the process was ended by {} while it read {}: it is started anew, and tries them apart first".format(*names))
+    for passed_on in _PASSED_ON:
+        signal.signal(passed_on, signal.SIG_IGN if nohup and passed_on == signal.SIGHUP else signal.SIG_DFL)
+    environment = os.environ | {ENVIRONMENT: json.dumps(sorted({*known, *files}))}
+    with contextlib.suppress(OSError):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str], None]) -> int:

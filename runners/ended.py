@@ -35,7 +35,7 @@ class GoesOnElsewhere(Exception):
     """All that was asked for is done, and there is no outcome yet: nobody waits for it here."""
 
 
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 _SHOWN = 8
 
 
@@ -52,12 +52,12 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
     files = [rows for rows in in_hand if rows.is_file]
     in_hand = [rows for rows in in_hand if not rows.is_file]
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
-    if number in _CRASHES and files and not in_hand:
+    if number in CRASHES and files and not in_hand:
         return (
             f"{who} was ended by {name}, most likely by a damaged file, while it read {', '.join(map(str, files))}: "
             f"move away the one that is at fault, and report it; {GOES_ON}"
         )
-    if number in _CRASHES:
+    if number in CRASHES:
         return (
             f"{who} was ended by {name}, most likely in {model} or in a library{_with(in_hand)}: try the model "
             f"on these rows alone, or another version of it; {GOES_ON}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import in_hand
+from transforms import in_hand, suspects
 from transforms.compression import open_file
 from transforms.local_files import calls, is_of_the_system, retried
 from transforms.object_reads import ObjectFile
@@ -169,6 +169,8 @@ def open_parquet(
       UnusableFile: its footer is broken.
       OSError: the file cannot be read, which is not damage.
     """
+    if (why := suspects.why_not(path, version)) is not None:
+        raise UnusableFile("unreadable", why)
     with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
             with in_hand.reading(path):

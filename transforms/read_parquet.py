@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from transforms import parquet_spans
+from transforms import parquet_spans, suspects
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
 from transforms.compression import SMALL_BYTES
 from transforms.contract import Column, Contract
@@ -150,10 +150,13 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
         ahead = None if opened.source is None else _ahead(opened, groups, names, leaves)
         row = range_.first_row
+        suspected = suspects.why_not(range_.path, range_.version, tuple(groups), tuple(names)) is not None
         for group in groups:
             if ahead is not None:
                 ahead.turn_of(group - range_.start)
             try:
+                if suspected and (why := suspects.why_not(range_.path, range_.version, (group,), tuple(names))):
+                    raise _Damage(why)
                 at_once = _rows_at_once(opened, read_at, group, names, leaves, settings)
                 for batch in _sound_batches(opened, group, at_once, schema, settings):
                     yield _chunk(batch, row, settings)
