@@ -26,7 +26,7 @@ _CODES = {
     "transforms.loading.ModelChanged": CHANGED,
     "transforms.local_files.ReadFails": FAILED,
     "transforms.manifest.Unreadable": FAILED,
-    "transforms.model.ModelError": WRONG,
+    "transforms.saved_model.ModelError": WRONG,
     "transforms.object_fetch.StoreFails": FAILED,
     "transforms.objects.NoSuchPlace": WRONG,
     "transforms.preprocess.PreprocessError": FAILED,

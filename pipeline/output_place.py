@@ -13,6 +13,7 @@ from pipeline.job import Job
 from pipeline.mistakes import JobError
 from transforms.disk_probe import problems_of_disk
 from transforms.files import InputFile
+from transforms.manifest import MANIFEST
 from transforms.objects import ObjectPath, check_store, is_object
 from transforms.run_folder import STAGING
 
@@ -46,6 +47,8 @@ def _local_problems(path: str, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} may not be written by this user"]
     if inside := _inside(files, path):
         return [f"output.path: {path} holds input files ({inside}): write elsewhere"]
+    if Path(path, MANIFEST).exists():
+        return []  # a run was published here; to look at it again changes nothing
     staging = Path(path, STAGING)
     finals = [folder for name in _FINAL if (folder := Path(path, name)).is_dir()]
     found = problems_of_disk(staging if staging.is_dir() else standing, [*finals, standing])

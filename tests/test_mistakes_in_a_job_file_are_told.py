@@ -150,4 +150,5 @@ def test_a_job_of_many_columns_is_read_in_time(tmp_path):
 def test_each_error_that_has_an_exit_code_exists():
     for name in errors._CODES:
         module, _, kind = name.rpartition(".")
-        assert issubclass(getattr(importlib.import_module(module), kind), Exception), name
+        found = getattr(importlib.import_module(module), kind)
+        assert issubclass(found, Exception) and (found.__module__, found.__qualname__) == (module, kind), name
