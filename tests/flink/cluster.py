@@ -85,6 +85,7 @@ class Cluster:
         self.start_task_manager()
         self._start_pool()
         self.wait_for_slots(self.slots)
+        self._wait_for_pool()
 
     def start_task_manager(self) -> None:
         main = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -123,6 +124,15 @@ class Cluster:
                     raise AssertionError(f"{process.args[0]} has ended: {self.said()}")
             time.sleep(0.1)
         raise AssertionError(f"no {slots} free slots after {_READY_WITHIN_S} s: {self.said()}")
+
+    def _wait_for_pool(self) -> None:
+        until = time.monotonic() + _READY_WITHIN_S
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", self._pool_port), 1):
+                return
+            assert self._pool_process.poll() is None, self.said()
+            time.sleep(0.1)
+        raise AssertionError(f"the pool does not answer after {_READY_WITHIN_S} s: {self.said()}")
 
     def said(self) -> str:
         return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-2000:]}" for p in self.folder.glob("*.log"))
