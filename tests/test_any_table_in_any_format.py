@@ -103,7 +103,7 @@ def tfrecord_bytes(rows) -> bytes:
             "note": tf.train.Feature(bytes_list=tf.train.BytesList(value=[r["note"].encode()])),
         }
         if r["bad"] == "type":
-            feature["x"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2, 3]))
+            feature["x"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"1", b"2", b"3"]))
         if r["bad"] == "missing":
             del feature["x"]
         payload = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()

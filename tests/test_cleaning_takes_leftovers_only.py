@@ -143,12 +143,13 @@ def test_what_is_on_no_record_goes_and_what_is_not_ours_stays(tmp_path, people, 
 
 def test_what_a_replacement_left_to_readers_goes(tmp_path, people, model, output):
     old = run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})).manifest
-    new = run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"}), replace=True).manifest
+    few = {"rejects": {"budget": "10%"}}
+    new = run(jobs.job(tmp_path, model("dense"), **few), replace=True, keep_replaced=True).manifest
     assert new["replaces"] == [old["run"]] and not (output / "_staging").exists()
     for file in (*old["files"], *new["files"]):  # whoever goes by a manifest, old or new
         assert os.path.getsize(output / file["path"]) == file["bytes"]
     before = everything(output)
-    assert run(jobs.job(tmp_path, model("dense"), rejects={"budget": "10%"})).already
+    assert run(jobs.job(tmp_path, model("dense"), **few), keep_replaced=True).already
     assert everything(output) == before, "to find it finished takes nothing away"
     clean(str(output))
     kept = {f["path"] for f in new["files"]}
@@ -158,7 +159,8 @@ def test_what_a_replacement_left_to_readers_goes(tmp_path, people, model, output
 def test_two_replacements_leave_the_files_of_the_last_two_runs(tmp_path, people, model, output):
     names = ("multiply", "dense", "multiply")
     first, second, third = (
-        run(jobs.job(tmp_path, model(name), rejects={"budget": "10%"}), replace=True).manifest for name in names
+        run(jobs.job(tmp_path, model(name), rejects={"budget": "10%"}), replace=True, keep_replaced=True).manifest
+        for name in names
     )
     files = [f["path"] for manifest in (second, third) for f in manifest["files"]]
     assert {str(p.relative_to(output)) for p in output.glob("[pr]*/*")} == set(files)
