@@ -34,9 +34,10 @@ def output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
     if is_object(path):
         return _store_problems(path, files)
     try:
-        return _local_problems(path, files)
+        problems = _local_problems(path, files)
     except OSError as error:
         return [f"output.path: {error.filename or path}: {error.strerror}"]
+    return problems or _disk_problems(path)
 
 
 def _local_problems(path: str, files: Sequence[InputFile]) -> list[str]:
@@ -47,9 +48,14 @@ def _local_problems(path: str, files: Sequence[InputFile]) -> list[str]:
         return [f"output.path: {standing} may not be written by this user"]
     if inside := _inside(files, path):
         return [f"output.path: {path} holds input files ({inside}): write elsewhere"]
+    return []
+
+
+def _disk_problems(path: str) -> list[str]:
     if Path(path, MANIFEST).exists():
         return []  # a run was published here; to look at it again changes nothing
     staging = Path(path, STAGING)
+    standing = _standing(path)
     finals = [folder for name in _FINAL if (folder := Path(path, name)).is_dir()]
     found = problems_of_disk(staging if staging.is_dir() else standing, [*finals, standing])
     return [f"output.path: {problem}" for problem in dict.fromkeys(found)]

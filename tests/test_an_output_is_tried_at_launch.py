@@ -59,6 +59,14 @@ def test_a_file_system_without_locks_is_found_out_before_scoring(tmp_path, job, 
     assert "has no locks (No locks available)" in problem and str(tmp_path) in problem
 
 
+@pytest.mark.parametrize("call", ["open", "lock", "link"])
+def test_an_error_of_the_moment_is_not_the_file_systems_nature(tmp_path, job, disk, call):
+    disk(Without(call, errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        output_problems(job(), [])
+    assert not list(tmp_path.rglob(".probe*"))
+
+
 @pytest.mark.parametrize("call", ["open", "link"])
 def test_a_full_disk_is_told_by_the_run_that_needs_room(job, disk, call):
     disk(Without(call, errno.ENOSPC))

@@ -147,6 +147,7 @@ def test_a_list_of_one_where_the_job_says_so(tmp_path, model):
         "int8_3x1": {"shape": [3, 1]},
         "bool_1": {},
         "int8_open": {"shape": [2, 3]},
+        "float64": {"meaning": "probability"},
     }
     scored = score(tmp_path, model("outputs_of_any_kind"), rows, columns=FLOAT, outputs=outputs)
     assert scored.column("float32_1") == [[0], [1], [3], [200]]

@@ -14,6 +14,8 @@ from transforms.disk import disk
 from transforms.local_storage import TEMPORARY
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_CANNOT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK, errno.EPERM, errno.EXDEV)
+"""What a file system says of something that it does not have; any other error may pass."""
 
 
 def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
@@ -26,17 +28,31 @@ def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
       targets: folders that are there, where parts get their final names.
 
     Returns:
-      a sentence for each thing that does not work, with the folder.
+      a sentence for each thing that the file system does not have, with the folder.
+
+    Raises:
+      OSError: something else went wrong; the same command may find it mended.
     """
     name = f".probe.{secrets.token_hex(6)}{TEMPORARY}"
     try:
         descriptor = disk().open(source / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except OSError as error:
-        return [] if error.errno in _FULL else [f"{source}: no file can be made there: {error.strerror}"]
+        if error.errno in _FULL:
+            return []
+        raise
+    try:
+        return _tried(descriptor, source, name, targets)
+    finally:
+        _remove(source / name)
+
+
+def _tried(descriptor: int, source: Path, name: str, targets: Sequence[Path]) -> list[str]:
     found = []
     try:
         disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno not in _CANNOT:
+            raise OSError(error.errno, error.strerror, str(source)) from None
         found.append(f"{source}: its file system has no locks ({error.strerror}), which a run needs: {_ELSEWHERE}")
     finally:
         disk().close(descriptor)
@@ -45,11 +61,12 @@ def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
         try:
             disk().link(source / name, second)
         except OSError as error:
+            if error.errno not in (*_FULL, *_CANNOT):
+                raise
             if error.errno not in _FULL:
                 found.append(_why_no_link(source, target, error))
         else:
             _remove(second)
-    _remove(source / name)
     return found
 
 
@@ -69,5 +86,7 @@ def _why_no_link(source: Path, target: Path, error: OSError) -> str:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # `clean` removes what is left
-        disk().unlink(path)
+    for _ in range(3):
+        with contextlib.suppress(OSError):  # `clean` removes what is left in an output
+            disk().unlink(path)
+            return
