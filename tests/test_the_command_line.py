@@ -159,7 +159,7 @@ def test_every_problem_of_a_job_is_told_at_once(people, model):
         output={"path": str(people / "data" / "people-0.csv" / "out")},
     )
     said = wrong("run", job)
-    assert "no file matches" in said and "model.path" in said and "is a file, expected a folder" in said
+    assert "there is no folder" in said and "model.path" in said and "is a file, expected a folder" in said
 
 
 PROBLEMS = [
@@ -183,7 +183,7 @@ PROBLEMS = [
     ({"input": {"files": []}}, "input.files: name at least one file or pattern"),
     ({"input": {"files": "x", "csv": {"delimiter": ";;"}}}, "input.csv.delimiter"),
     ({"input": None}, "input: found None"),
-    ({"outputs": {"p": {"meaning": "probability"}}}, "outputs.p.meaning: found 'probability'"),
+    ({"outputs": {"p": {"meaning": "likelihood"}}}, "outputs.p.meaning: found 'likelihood'"),
     ({"outputs": {"p": {"top": 2}}}, "labels, top and threshold need a meaning"),
     ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input is made in one way"),
     ({"output": {"path": "o", "format": "csv"}}, "output.format: found 'csv'"),
@@ -217,12 +217,12 @@ TEXTS = {
     "a key twice": (GOOD + "model: {path: n}\n", "duplicate key"),
     "a tag that makes an object": (
         GOOD + "preprocess: !!python/object/apply:os.system ['touch pwned']\n",
-        "no valid YAML",
+        "not valid YAML",
     ),
-    "a tab": ("input:\n\tfiles: x\n", "no valid YAML"),
-    "not closed": ("input: {files: x\n", "no valid YAML"),
-    "a list": ("- input\n", "no job file"),
-    "nothing": ("", "no job file"),
+    "a tab": ("input:\n\tfiles: x\n", "not valid YAML"),
+    "not closed": ("input: {files: x\n", "not valid YAML"),
+    "a list": ("- input\n", "not a job file"),
+    "nothing": ("", "not a job file"),
 }
 
 
@@ -238,7 +238,7 @@ def test_a_file_that_is_no_job_is_told(tmp_path, name, monkeypatch):
 def test_bytes_that_are_no_text_are_told(tmp_path):
     path = tmp_path / "job.yaml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(JobError, match="no valid YAML"):
+    with pytest.raises(JobError, match="is not UTF-8"):
         load_job(str(path))
     with pytest.raises(JobError, match="directory"):
         load_job(str(tmp_path))
@@ -263,7 +263,7 @@ def test_set_overrides_any_key(tmp_path):
         "rejects": "expected key=value",
         "=3": "expected key=value",
         "model.path.x=3": "'path' holds no further keys",
-        "rejects.budget={": "no valid YAML",
+        "rejects.budget={": "not valid YAML",
         "rejects..budget=1": "expected key=value",
     }.items():
         with pytest.raises(JobError) as error:
