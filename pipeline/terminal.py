@@ -64,6 +64,9 @@ def cut(text: str, most: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most:,} more characters)"
 
 
+_WHERE_NONE_IS_TOLD = 80
+
+
 class Console(rich.console.Console):
     """A console of rich that escapes control characters in whatever it prints.
 
@@ -79,7 +82,7 @@ class Console(rich.console.Console):
             self.width = _UNBOUNDED
         elif self.is_terminal and _own is not None and "width" not in options:
             with contextlib.suppress(OSError, ValueError):  # rich looks at descriptors 0 to 2
-                self.width = os.get_terminal_size(self.file.fileno()).columns
+                self.width = os.get_terminal_size(self.file.fileno()).columns or _WHERE_NONE_IS_TOLD
 
     def render_str(self, text: str, **options: object) -> Text:
         """Render a string; the width of a cell is known only once its text is escaped."""
