@@ -143,7 +143,7 @@ def test_a_process_that_dies_is_told_with_what_was_in_hand_and_gone_on_from(tmp_
     assert process.returncode == 1 and is_clear(said), said
     assert f"was ended by {sign.name}" in said and "the same command goes on from here" in said
     assert "in the model's hands" in said  # some rows or, if it was between two calls, none
-    assert ("out of memory" in said and "lower engine.workers" in said) == (sign == signal.SIGKILL)
+    assert ("out of memory" in said and "lower engine.memory" in said) == (sign == signal.SIGKILL)
     done = jobs.staged(output)
     assert done and not (output / "manifest.json").exists()
     assert run(load_job(job)).code == 0

@@ -361,8 +361,8 @@ def test_exit_codes(people, model):
     assert "without scoring again" in over.stdout and "beam-score replay" in over.stdout
     done = jobs.cli("run", job, "--set", "rejects.budget=5%", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["verdict"] == "done"
-    changed = wrong("run", job, "--set", "rejects.payload=none")
-    assert "payload changed" in changed and "--replace" in changed
+    changed = jobs.cli("run", job, "--set", "rejects.payload=none")
+    assert changed.returncode == 6 and "payload changed" in changed.stderr and "--replace" in changed.stderr
 
 
 def test_unusable_files_are_told_by_check_and_before_a_run(people, model):
@@ -370,7 +370,7 @@ def test_unusable_files_are_told_by_check_and_before_a_run(people, model):
     job = jobs.write_job(people, model("multiply"), rejects={"budget": "5%"})
     done = jobs.cli("check", job)
     assert done.returncode == 3 and "unusable" in done.stdout and "did you mean" in done.stdout
-    assert "not ready: 1 of 4 files cannot be used, and rejects.files allows 0" in done.stdout
+    assert "not ready: 1 of 3 files cannot be used, and rejects.files allows 0" in done.stdout
     done = jobs.cli("run", job)
     assert done.returncode == 3 and "bad.csv" in done.stdout and "missing_column" in done.stdout
     assert "Nothing was read." in done.stdout and "--set rejects.files=1" in done.stdout
@@ -422,6 +422,7 @@ def test_the_manifest_has_every_documented_field_and_no_other(people, model):
             found |= {f"{name}.{key}" for key in value}
         if name in ("files", "inputs"):
             found |= {f"{name}.{key}" for key in value[0]}
+    found |= {f"counts.rejected_by_column.{key}" for key in manifest["counts"]["rejected_by_column"][0]}
     assert {name for name in documented if "." in name} == found
     assert manifest["timings"]["rows_per_s"] > 0 and manifest["timings"]["start_up_s"]["check"] >= 0
     assert Standing.of(str(people / "out")).runs == [manifest["run"]]
