@@ -64,7 +64,7 @@ def test_it_is_shown_where_it_is_asked_for(job):
     assert done.returncode == 0 and "ready" in done.stdout and "print " not in done.stdout
     for way in ("print", "error", "warning", "descriptor 1", "descriptor 2", "child"):
         assert f"{way} {VALUE}" in done.stderr, way
-    assert "8812345 1" in done.stderr  # what the model prints
+    assert f"{VALUE}.000000" in done.stderr  # what the model prints
     assert "note: " not in done.stderr
 
 
