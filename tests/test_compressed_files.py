@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 import zstandard
 
-from transforms.compression import Damaged, Refuted, compression_of, damage_of, open_stream
+from transforms.compression import Damaged, RawStream, Refuted, compression_of, damage_of
 
 TEXT = b"".join(b'{"id": %d, "x": %r}\n' % (i, random.Random(i).random()) for i in range(20_000))
 PACK = {
@@ -22,7 +22,7 @@ SUFFIX = {"gzip": ".gz", "bzip2": ".bz2", "zstd": ".zst"}
 def read_all(path, n=50_000):
     """All bytes that a stream gives, and the message of the damage after them, if any."""
     parts = []
-    with open_stream(str(path)) as stream:
+    with RawStream(str(path)) as stream:
         try:
             while part := stream.read(n):
                 parts.append(part)
@@ -73,7 +73,7 @@ class TestEachCompression:
         assert data == b"first\nsecond\n"
         assert "checksum" in damage
         assert str(damage_of(str(path))) == damage
-        with open_stream(str(path), sound=damage_of(str(path))) as stream:
+        with RawStream(str(path), sound=damage_of(str(path))) as stream:
             found = b""
             while len(found) < len(data):
                 found += stream.read(n)
@@ -111,7 +111,7 @@ class TestEachCompression:
     def test_a_bomb_allocates_little(self, kind, tmp_path):
         path = tmp_path / "a"
         path.write_bytes(PACK[kind](bytes(200_000_000)))
-        with open_stream(str(path)) as stream:
+        with RawStream(str(path)) as stream:
             assert stream.read(1 << 20)
             tracemalloc.start()
             for _ in range(3):
@@ -164,7 +164,7 @@ def test_plain_files_are_given_as_they_are(tmp_path):
     path.write_bytes(TEXT)
     assert compression_of(str(path)) is None
     assert read_all(path) == (TEXT, None)
-    with open_stream(str(path), 10, 30) as stream:
+    with RawStream(str(path), 10, 30) as stream:
         assert stream.read(1000) == TEXT[10:30]
         assert stream.read(1000) == b""
 

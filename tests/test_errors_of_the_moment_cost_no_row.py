@@ -21,7 +21,7 @@ from pipeline.errors import explain
 from pipeline.launch import run
 from transforms import local_files
 from transforms.block import NO_REJECTED, ROW
-from transforms.compression import Damaged, open_stream
+from transforms.compression import Damaged, RawStream
 from transforms.files import list_files
 from transforms.local_files import Calls, LocalFile, ReadFails, is_of_the_system, retried
 from transforms.read import Chunk, read_range
@@ -181,13 +181,13 @@ class Decompressor:
 def test_a_decompressor_without_memory_is_no_damage(tmp_path):
     path = tmp_path / "rows.csv.zst"
     path.write_bytes(zstandard.compress(b"x\n1\n"))
-    with open_stream(str(path)) as stream:
+    with RawStream(str(path)) as stream:
         stream._members._begin()
         stream._members._member = Decompressor()
         with pytest.raises(MemoryError, match="not enough memory"):
             stream.read(10)
     path.write_bytes(path.read_bytes()[:-1])
-    with open_stream(str(path)) as stream, pytest.raises(Damaged):
+    with RawStream(str(path)) as stream, pytest.raises(Damaged):
         list(iter(lambda: stream.read(10), b""))
 
 

@@ -208,19 +208,6 @@ class RawStream:
         self.close()
 
 
-def open_stream(
-    path: str,
-    start: int = 0,
-    end: int = -1,
-    version: str | None = None,
-    ahead: bool = False,
-    sound: Damaged | None = None,
-    kind: str | None = None,
-) -> RawStream:
-    """Opens the content of a file; see `RawStream`."""
-    return RawStream(path, start, end, version, ahead, sound, kind)
-
-
 def is_zlib(head: bytes) -> bool:
     """Whether these bytes may begin a zlib stream (RFC 1950); text may begin so, too."""
     return len(head) > 1 and head[0] == _ZLIB[0] and int.from_bytes(head[:2]) % 31 == 0
@@ -230,7 +217,7 @@ def damage_of(path: str, version: str | None = None) -> Damaged | None:
     """What a checksum in a compressed file refuses; None where none does. Reads the file to its end. Raises OSError."""
     with open_file(path, version) as file:
         kind = "zlib" if is_zlib(file.read(2)) else None
-    with open_stream(path, version=version, ahead=True, kind=kind) as stream:
+    with RawStream(path, version=version, ahead=True, kind=kind) as stream:
         try:
             while stream.compression and stream.read(_PIECE):
                 pass

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from transforms import csv_records
-from transforms.compression import Damaged, RawStream, Refuted, open_stream
+from transforms.compression import Damaged, RawStream, Refuted
 from transforms.payload import MAX_PAYLOAD_BYTES
 from transforms.read import ReadSettings
 from transforms.splits import FileRange
@@ -59,7 +59,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
       header_bytes: how many bytes of the file precede its first record.
     """
     rest = b""
-    with open_stream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
+    with RawStream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
         pieces = _pieces(stream, 0 if range_.start else header_bytes, settings)
         try:
             for piece in pieces:

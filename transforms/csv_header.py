@@ -6,7 +6,7 @@ import collections
 import dataclasses
 
 from transforms import csv_records
-from transforms.compression import Damaged, open_stream
+from transforms.compression import Damaged, RawStream
 from transforms.foreign_files import refuse_foreign
 from transforms.names import near_miss
 from transforms.read import ReadSettings, UnusableFile
@@ -69,7 +69,7 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
     in them, a byte order mark left out."""
     dialect = (settings.delimiter, settings.quote, settings.escape)
     head, size, found = b"", _FIRST_READ, csv_records.spans(b"", *dialect)
-    with open_stream(path, version=version) as stream:
+    with RawStream(path, version=version) as stream:
         while True:
             try:
                 piece = stream.read(size)

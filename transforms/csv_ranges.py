@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from transforms import csv_records
-from transforms.compression import RawStream, is_compressed, open_file, open_stream
+from transforms.compression import RawStream, is_compressed, open_file
 from transforms.csv_header import header_of
 from transforms.objects import is_object
 from transforms.read import ReadSettings, UnusableFile
@@ -118,7 +118,7 @@ def _outside_quotes(
     file: _File, start: int, size: int, split_bytes: int, settings: ReadSettings
 ) -> list[tuple[int, int]]:
     """The same for a file with quotes: in order, since the state at a border is that of all before."""
-    with open_stream(file.path, start, size, file.version, ahead=True) as stream:
+    with RawStream(file.path, start, size, file.version, ahead=True) as stream:
         return _borders(stream, start, size, split_bytes, settings)
 
 

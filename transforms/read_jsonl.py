@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.block import stretch
-from transforms.compression import Damaged, Refuted, is_compressed, open_file, open_stream
+from transforms.compression import Damaged, RawStream, Refuted, is_compressed, open_file
 from transforms.foreign_files import refuse_foreign
 from transforms.framing import line_end_positions, line_spans
 from transforms.json_rows import FAST_WAYS, LineParser, too_large
@@ -39,7 +39,7 @@ def check(path: str, settings: ReadSettings, version: str | None = None) -> None
 
 
 def _check_encoding(path: str, version: str | None) -> None:
-    with open_stream(path, version=version) as stream:
+    with RawStream(path, version=version) as stream:
         try:
             head = stream.read(_HEAD_BYTES)
         except Damaged as damage:
@@ -146,7 +146,7 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
     """The lines of a range in blocks of about `max_block_bytes`, byte order mark left out."""
     line = _OpenLine(settings.max_row_bytes)
     first = range_.start == 0
-    with open_stream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
+    with RawStream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
         while True:
             try:
                 piece = stream.read(max(settings.max_block_bytes, _HEAD_BYTES))

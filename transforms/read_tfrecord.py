@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, dead_letters, fault_lists, stretch
-from transforms.compression import Damaged, compression_of, is_zlib, open_file, open_stream
+from transforms.compression import Damaged, RawStream, compression_of, is_zlib, open_file
 from transforms.contract import Column
 from transforms.convert import convert_flat, faults_column
 from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
@@ -123,7 +123,7 @@ def _compression(path: str, version: str | None) -> str | None:
 def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], bytes]]:
     path, version = range_.path, range_.version
     if kind := _compression(path, version):
-        with open_stream(path, version=version, ahead=ahead, sound=range_.sound, kind=kind) as stream:
+        with RawStream(path, version=version, ahead=ahead, sound=range_.sound, kind=kind) as stream:
             yield stream.read
         return
     with open_file(path, version) as file:
