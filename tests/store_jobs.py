@@ -43,12 +43,14 @@ class StoreJob:
       name: another one is another job.
       splits: how many.
       budget: of rejections.
+      keep_replaced: see `transforms.verdict.roll_forward`.
     """
 
     output: str
     name: str = "a"
     splits: int = 3
     budget: Budget = ENOUGH
+    keep_replaced: bool = False
 
     @property
     def ids(self) -> Counter:
@@ -87,7 +89,7 @@ class StoreJob:
                         self.write(folder, split.id)
                         between()
 
-        return Work(self.output, print_, lambda _: None, plan, score, self.budget, SCHEMA)
+        return Work(self.output, print_, lambda _: None, plan, score, self.budget, SCHEMA, self.keep_replaced)
 
     def write(self, folder: RunFolder, split: int) -> None:
         """What an attempt at a split writes."""

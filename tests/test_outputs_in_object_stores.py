@@ -159,7 +159,11 @@ def test_a_replacement_takes_the_place_of_what_was_published(job):
     job.launch(A)
     seen = []
     outcome = job.launch(
-        B, replace=True, name="b", between=lambda: seen.append(store_jobs.rows(job.output, read_manifest(job.output)))
+        B,
+        replace=True,
+        name="b",
+        keep_replaced=True,
+        between=lambda: seen.append(store_jobs.rows(job.output, read_manifest(job.output))),
     )
     assert outcome.code == 0
     assert all(len(rows) == sum(job.ids.values()) for rows in seen)  # whole, as long as it stood

@@ -98,7 +98,9 @@ def list_files(
         except NoFiles as error:
             problems.append(NotThere(f"input.files: {error}"))
         except OSError as error:
-            problems.append(f"input.files: {error.filename or pattern}: {error.strerror}")
+            # Of a bucket that cannot be listed the pattern says more than the folder that was asked for.
+            where = pattern if is_object(pattern) else error.filename or pattern
+            problems.append(f"input.files: {where}: {error.strerror}")
     for file in found.values():
         if (shown := os.fsencode(file.path).decode(errors="backslashreplace")) != file.path:
             problems.append(f"input.files: {shown}: the name is not UTF-8: give the file another")

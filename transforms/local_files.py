@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from transforms.byte_files import ByteFile
+
 Result = TypeVar("Result")
 
 WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
@@ -159,7 +161,7 @@ def entries_of(folder: str) -> list[os.DirEntry]:
     return retried(folder, lambda: _calls.list(folder))
 
 
-class LocalFile(io.RawIOBase):
+class LocalFile(ByteFile):
     """A local file as a seekable, unbuffered stream of bytes.
 
     After an error of the moment the file is opened anew, and read on from the same position.
@@ -172,7 +174,6 @@ class LocalFile(io.RawIOBase):
     def __init__(self, path: str):
         super().__init__()
         self.name = path
-        self._at = 0
         self._descriptor: int | None = None
         self._descriptor = retried(path, lambda: _calls.open(path))
 
@@ -187,11 +188,6 @@ class LocalFile(io.RawIOBase):
     def readall(self) -> bytes:
         return b"".join(iter(lambda: self.read(1 << 20), b""))
 
-    def readinto(self, buffer) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = 0
         if whence == io.SEEK_CUR:
@@ -200,15 +196,6 @@ class LocalFile(io.RawIOBase):
             start = retried(self.name, lambda: self._tried(_calls.size))
         self._at = max(0, start + offset)
         return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def close(self) -> None:
         if not self.closed and self._descriptor is not None:

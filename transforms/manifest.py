@@ -134,13 +134,15 @@ def timings(counts: Counts, spans: Sequence[tuple[float, float]]) -> dict[str, A
     }
 
 
-def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = ()) -> None:
+def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (), just_now: bool = False) -> None:
     """Removes what a published run leaves over: its staging, and all of the runs that it replaces.
 
     Done again, it changes nothing; so whoever finds a manifest may finish what its writer could not.
 
     Args:
       kept: runs that it replaces whose published files stay, for readers that still go by their manifest.
+      just_now: whether it has been published by this call's caller. Then launches that are getting ready are shown no
+        longer: they will find it finished. A store's go by themselves, since they are renewed.
     """
     root = storage.at(output)
     staging = root / STAGING
@@ -155,8 +157,9 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
     storage.remove_temporaries(staging, is_in_staging, is_in_run)
     launches = staging / LAUNCHES
-    dead = [launches / n for n in storage.names(launches) if is_launch(n) and not storage.is_held(launches / n)]
-    storage.remove_all(dead)
+    every = just_now and storage.has_folders(launches)
+    notes = [launches / n for n in storage.names(launches) if is_launch(n)]
+    storage.remove_all([note for note in notes if every or not storage.is_held(note)])
     storage.remove_if_empty(launches)
     storage.remove_if_empty(staging)
 

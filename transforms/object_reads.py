@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 
+from transforms.byte_files import ByteFile
 from transforms.file_versions import of_object
 from transforms.object_fetch import ask_store, fetch, submit
 from transforms.object_held import held
@@ -27,7 +28,7 @@ _PIECES_AHEAD = 3
 """Of a large object: while one piece is read, so many more are on their way."""
 
 
-class ObjectFile(io.RawIOBase):
+class ObjectFile(ByteFile):
     """An object as a seekable file of bytes. `read` and `readinto` give all that is asked for, up to the end.
 
     Args:
@@ -48,7 +49,6 @@ class ObjectFile(io.RawIOBase):
             version = f"{info.size}@{info.version}"
         self.version = version
         self.size, self._object_version = of_object(version)
-        self._at = 0
         self._spans: list[Span] = []
         self._last, self._step = (0, b""), HEAD_BYTES
 
@@ -88,26 +88,12 @@ class ObjectFile(io.RawIOBase):
             self._at += len(parts[-1])
         return b"".join(parts)
 
-    def readinto(self, buffer) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
     def readall(self) -> bytes:
         return self.read()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._at = max(0, offset + (0, self._at, self.size)[whence])
         return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def close(self) -> None:
         if not self.closed:

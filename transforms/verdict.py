@@ -243,7 +243,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     if standing is None or standing["run"] != folder.run:
         return manifest
     try:
-        clean_up(folder.output, standing, before if keep_replaced else ())
+        clean_up(folder.output, standing, before if keep_replaced else (), just_now=True)
     except OSError as error:
         log.warning("run %s is published, and leaves files over (%s): beam-score clean removes them", folder.run, error)
     return standing
