@@ -34,13 +34,12 @@ class Launching:
         folder = storage.at(self._output) / STAGING / LAUNCHES
         if storage.is_link(folder.parent) or storage.is_link(folder):
             return
-        made = list(_missing(folder))
+        # The staging folders go whoever made them; of those above them, what this launch has made.
+        above = [missing for missing in _missing(folder) if missing not in (folder, folder.parent)]
         path = folder / f"{secrets.token_hex(6)}.json"
         with contextlib.ExitStack() as stack:
-            for missing in made:  # the innermost is removed first
-                stack.callback(storage.remove_if_empty, missing)
-            stack.callback(storage.remove_if_empty, folder.parent)
-            stack.callback(storage.remove_if_empty, folder)
+            for made in (*above, folder.parent, folder):  # the innermost is removed first
+                stack.callback(storage.remove_if_empty, made)
             storage.make_folder(folder)
             stack.callback(storage.remove, path)
             storage.create_if_absent(path, b"{}")

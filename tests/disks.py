@@ -26,6 +26,8 @@ _ROLES = {
     r"(predictions|rejected)/[^/]+": r"\1",
     r"_staging": "staging",
     r"_staging/current\.json": "current",
+    r"_staging/launches": "launches folder",
+    r"_staging/launches/[^/]+": "launch",
     r"_staging/[^/]+": "run folder",
     r"_staging/[^/]+/plan\.json": "plan",
     r"_staging/[^/]+/commit-\d+\.json": "verdict",
@@ -44,6 +46,8 @@ def role(path: Path, output: Path) -> str:
         return "elsewhere"
     names = path.relative_to(output).parts
     plain = [hidden[1] if (hidden := _HIDDEN.fullmatch(name)) else name for name in names]
+    if plain[-1] == "probe":
+        return "probe"  # see `transforms.disk_probe`
     for pattern, found in _ROLES.items():
         if match := re.fullmatch(pattern, "/".join(plain)):
             found = match.expand(found)

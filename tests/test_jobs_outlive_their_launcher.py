@@ -82,7 +82,7 @@ def begun(model, tmp_path) -> RunFolder:
 
 
 def test_where_no_engine_answers_that_is_said_and_nothing_is_taken_away(begun):
-    (begun.parts / "predictions-000000-dead-0").write_bytes(b"what an attempt has left")
+    (begun.parts / "predictions-000000-dead-0.parquet").write_bytes(b"what an attempt has left")
     with socket.socket() as silent:  # bound, and nobody listens
         silent.bind(("localhost", 0))
         note(begun, Elsewhere("flink", "beam-score-lost", {"address": f"localhost:{silent.getsockname()[1]}"}))

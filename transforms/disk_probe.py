@@ -12,10 +12,12 @@ from pathlib import Path
 
 from transforms.disk import disk
 from transforms.local_storage import TEMPORARY
+from transforms.run_names import PROBE
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK, errno.EPERM, errno.EXDEV)
 """What a file system says of something that it does not have; any other error may pass."""
+_TRIES = 3
 
 
 def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
@@ -33,17 +35,27 @@ def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
     Raises:
       OSError: something else went wrong; the same command may find it mended.
     """
-    name = f".probe.{secrets.token_hex(6)}{TEMPORARY}"
-    try:
-        descriptor = disk().open(source / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    except OSError as error:
-        if error.errno in _FULL:
-            return []
-        raise
-    try:
-        return _tried(descriptor, source, name, targets)
-    finally:
-        _remove(source / name)
+    for _ in range(_TRIES):
+        name = _new_name()
+        try:
+            descriptor = disk().open(source / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except OSError as error:
+            if error.errno in _FULL:
+                return []
+            raise
+        try:
+            return _tried(descriptor, source, name, targets)
+        except FileNotFoundError:
+            if (source / name).exists() or not source.exists():
+                raise
+            continue  # a run was published here meanwhile, and has taken it for what a dead launch has left
+        finally:
+            _remove(source / name)
+    return []
+
+
+def _new_name() -> str:
+    return f".{PROBE}.{secrets.token_hex(6)}{TEMPORARY}"
 
 
 def _tried(descriptor: int, source: Path, name: str, targets: Sequence[Path]) -> list[str]:
@@ -57,7 +69,7 @@ def _tried(descriptor: int, source: Path, name: str, targets: Sequence[Path]) ->
     finally:
         disk().close(descriptor)
     for target in targets:
-        second = target / f".probe.{secrets.token_hex(6)}{TEMPORARY}"
+        second = target / _new_name()
         try:
             disk().link(source / name, second)
         except OSError as error:

@@ -70,7 +70,6 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
         self._limit = call.most_rows
         self._call_sizes = OutputSizes(call, tuple(call.signature.outputs))
         self._follows: dict[Axis, Axis] | None = None
-        self._warm: set[Any] = set()  # what has been traced, or compiled by shape
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
         self._model_ms = Metrics.distribution("beam_score", "model_ms")
@@ -321,9 +320,10 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
             return None
         compiled = call.__name__ == "call_compiled"
         kind = tuple(feed.shape for feed in feeds.values()) if compiled else "plain"
-        if kind in self._warm:
+        warm = call.__self__.warm  # the servable's, whose method it is
+        if kind in warm:
             return self.call.deadline_s
-        self._warm.add(kind)
+        warm.add(kind)
         return self.call.deadline_s + WARM_UP_S
 
 

@@ -12,7 +12,7 @@ from transforms.receipt import Counts, new_file_counts
 from transforms.record_shapes import MANIFEST as MANIFEST_SHAPE
 from transforms.record_shapes import Misfit, fit
 from transforms.run_folder import LAUNCHES, STAGING, RunFolder, parse_current
-from transforms.run_names import PUBLISHED, PUBLISHED_PATH, is_in_run, is_in_staging, is_launch
+from transforms.run_names import PROBE, PUBLISHED, PUBLISHED_PATH, is_in_run, is_in_staging, is_launch
 from transforms.sealed import Damaged, seal
 from transforms.spans import busy_seconds
 
@@ -156,6 +156,9 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
         storage.remove(root / FAILED)
     storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
     storage.remove_temporaries(staging, is_in_staging, is_in_run)
+    if storage.has_folders(root):
+        for folder in (root, *(root / kind for kind in KINDS)):  # of launches that were killed
+            storage.remove_temporaries(folder, PROBE.__eq__, PROBE.__eq__)
     launches = staging / LAUNCHES
     every = just_now and storage.has_folders(launches)
     notes = [launches / n for n in storage.names(launches) if is_launch(n)]

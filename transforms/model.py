@@ -78,6 +78,8 @@ class Servable:
     Attributes:
       signature: what may be fed, and what comes back.
       intra_op_threads: the threads that one op may use in this process; 0 where TensorFlow decides.
+      warm: kinds of calls that have been made: "plain", or shapes that it is compiled for. Whoever gives calls a time
+        keeps it; it belongs to the model, since whoever else calls it finds it traced.
     """
 
     def __init__(self, model: Any, signature: Signature, intra_op_threads: int = 0):
@@ -89,6 +91,7 @@ class Servable:
         self._compiling = threading.Lock()
         self.signature = signature
         self.intra_op_threads = intra_op_threads
+        self.warm: set[Any] = set()
 
     @classmethod
     def load(

@@ -26,7 +26,8 @@ class Rejection:
       rows: rows refused, whose first fault it is.
       also: rows refused that have it beside an earlier fault, which hides it in counts of first faults.
       stretches: files, or stretches of unknown length.
-      source, row: the file and row number of one of them; null where there are too many pairs to name one each.
+      source, row: the file and row number of the first of them, by path and number, so that it is the same one
+        whatever order blocks and splits end in; null where there are too many pairs to name one each.
       message: of that one, without a value of its row.
     """
 
@@ -38,6 +39,10 @@ class Rejection:
     source: str | None = None
     row: int | None = None
     message: str | None = None
+
+    def comes_after(self, source: str, row: int | None) -> bool:
+        """Whether another place is to be the example, for it comes first, or there is none yet."""
+        return self.source is None or (source, row or 0) < (self.source, self.row or 0)
 
 
 class Rejections:
@@ -67,10 +72,12 @@ class Rejections:
             own = self._of(one["reason"], one["column"])
             own.rows += one["rows_sum"] or 0
             own.stretches += one["at_count"] - one["rows_count"]
-            if own.source is None and len(self._found) <= _MOST_EXAMPLES:
+            if own.source is not None or len(self._found) <= _MOST_EXAMPLES:
                 at = one["at_min"]
-                own.source, own.row = place(source, rejected["row"][at].as_py())
-                own.message = without_values(rejected["message"][at].as_py())
+                path, row = place(source, rejected["row"][at].as_py())
+                if own.comes_after(path, row):
+                    own.source, own.row = path, row
+                    own.message = without_values(rejected["message"][at].as_py())
         faults = rejected["errors"].flatten()
         pairs = pa.table({name: faults.field(name) for name in ("reason", "column")})
         for one in pairs.group_by(["reason", "column"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
@@ -84,7 +91,7 @@ class Rejections:
             own.rows += other.rows
             own.also += other.also
             own.stretches += other.stretches
-            if own.source is None:
+            if other.source is not None and own.comes_after(other.source, other.row):
                 own.source, own.row, own.message = other.source, other.row, other.message
 
     def all(self) -> tuple[Rejection, ...]:

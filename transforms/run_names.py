@@ -28,6 +28,9 @@ PUBLISHED_PATH = re.compile(rf"(predictions|rejected)/{_PUBLISHED}")
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 """A file that is being written, or a folder that is being removed; the group is its name to be, or what it was."""
 
+PROBE = "probe"
+"""What a launch tries the file system with, always as a temporary file; see `transforms.disk_probe`."""
+
 _LAUNCH = re.compile(r"[0-9a-f]{12}\.json|alive")
 
 _IN_RUN = {
@@ -62,7 +65,7 @@ def is_in_run(path: str) -> bool:
 def is_in_staging(name: str) -> bool:
     """Whether a file or folder right in the staging folder has a name that a run gives."""
     name = temporary_of(name) or name
-    return name in ("current.json", "launches") or is_run(name)
+    return name in ("current.json", "launches", PROBE) or is_run(name)
 
 
 def is_launch(name: str) -> bool:
@@ -74,4 +77,5 @@ def is_temporary_of_output(name: str) -> bool:
     """Whether a name is that of a file that is being written right in the output folder, in `predictions` or in
     `rejected`."""
     to_be = temporary_of(name)
-    return to_be is not None and (to_be in ("manifest.json", "failed.json") or PUBLISHED.fullmatch(to_be) is not None)
+    ours = ("manifest.json", "failed.json", PROBE)
+    return to_be is not None and (to_be in ours or PUBLISHED.fullmatch(to_be) is not None)
