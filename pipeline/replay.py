@@ -9,7 +9,6 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.job import Job, parse_job, set_key
@@ -19,6 +18,7 @@ from transforms import storage
 from transforms.files import InputFile, format_of, look_at_file
 from transforms.letters import BY, OF_DAMAGE, Replay
 from transforms.manifest import DONE
+from transforms.many import each
 from transforms.names import near_miss
 from transforms.objects import is_object
 from transforms.read import UnusableFile, format_module
@@ -57,9 +57,8 @@ class Parent:
     @functools.cached_property
     def now(self) -> dict[str, dict[str, Any] | None]:
         """Those files as they are at this launch; None for one that is gone."""
-        with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
-            paths = [f["path"] for f in self.files]
-            return dict(zip(paths, pool.map(as_it_is, paths), strict=True))
+        paths = [f["path"] for f in self.files]
+        return dict(zip(paths, each(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
 
     @property
     def standing(self) -> list[InputFile]:

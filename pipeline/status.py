@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.elsewhere import at_work
@@ -16,6 +15,7 @@ from pipeline.launching import launches
 from runners.elsewhere import Found
 from transforms import storage
 from transforms.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
+from transforms.many import each
 from transforms.receipt import Counts, Receipt
 from transforms.run_folder import CURRENT, STAGING, RunFolder, parse_current, read_plan, read_shard
 from transforms.sealed import Damaged
@@ -215,8 +215,7 @@ class _Run:
         if not new:
             return
         new.sort()  # of several receipts of a split the first that is whole counts
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = list(pool.map(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new))
+        found = each(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new, _AT_ONCE)
         for (split, _, name), receipt in zip(new, found, strict=True):
             self._seen.add(name)
             if receipt is None or split not in self.split_bytes:

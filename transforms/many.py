@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -13,8 +13,8 @@ Result = TypeVar("Result")
 _A_TASK = 64
 _TASKS_A_THREAD = 4
 _MANY = 1000
-_QUICK_S = 0.0005
-"""A call that takes less has not waited for anything: threads would only wait for each other."""
+_WAIT_S = 0.0005
+"""Where calls wait less than this on average, threads would only wait for each other."""
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> list[Result]:
@@ -39,12 +39,17 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int
 
     done: list[Result] = []
     if len(items) >= _MANY:
+        began = _waited_s()
         for task in tasks:
-            began = perf_counter()
             done += work(task)
-            if perf_counter() - began > _QUICK_S * len(task):
+            if _waited_s() - began > _WAIT_S * len(done):
                 break
     with ThreadPoolExecutor(at_once) as pool:
         for results in pool.map(work, tasks):
             done += results
     return done
+
+
+def _waited_s() -> float:
+    """Seconds that this thread has not been at work, since some moment."""
+    return perf_counter() - thread_time()
