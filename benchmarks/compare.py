@@ -3,6 +3,7 @@
     python benchmarks/compare.py --rows 20000000 --pairs 7             # all suites
     python benchmarks/compare.py --rows 1000000 --pairs 3 csv jsonl    # some, shorter
     python benchmarks/compare.py --contenders ours,hand-tuned          # just these, the first against the rest
+    python benchmarks/compare.py --before ../older                     # against another checkout of beam-score
 
 A machine's speed drifts by more than the differences that matter, so contenders run interleaved, each
 in a process of its own, in the opposite order every other round; what counts is the ratio within a
@@ -138,6 +139,7 @@ class Ours:
     input_format: str = "csv"
     output_format: str = "parquet"
     bad: bool = False
+    checkout: pathlib.Path | None = None
 
     def command(self, bench: Bench, out: pathlib.Path) -> list[object]:
         """The command of the task; its job file is written beside its output."""
@@ -145,7 +147,11 @@ class Ours:
         job.parent.mkdir(parents=True, exist_ok=True)
         job.write_text(json.dumps(self.job(bench, out), indent=2))  # YAML 1.2 takes JSON as it is
         settings = [part for setting in bench.settings for part in ("--set", setting)]
-        return [pathlib.Path(sys.executable).with_name("beam-score"), "run", job, "--json", *settings]
+        program = [sys.executable, "-m", "pipeline.cli"]
+        if self.checkout is not None:
+            program = ["env", f"PYTHONPATH={self.checkout.resolve()}", f"--chdir={self.checkout}", *program]
+            job = job.resolve()
+        return [*program, "run", job, "--json", *settings]
 
     def run(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
         process = run_process(self.command(bench, out))
@@ -164,8 +170,8 @@ class Ours:
     def job(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
         """The same task as the peers', as a job file."""
         return {
-            "input": {"files": f"{bench.data(self.input_format, self.bad)}/*.{self.input_format}"},
-            "model": {"path": str(bench.model_path()), "batch_rows": "auto"},
+            "input": {"files": f"{bench.data(self.input_format, self.bad).resolve()}/*.{self.input_format}"},
+            "model": {"path": str(bench.model_path().resolve()), "batch_rows": "auto"},
             "columns": {
                 "id": {"dtype": "int64"},
                 "age": {"dtype": "float32", "range": [0, 150]},
@@ -179,7 +185,7 @@ class Ours:
                 }
             },
             "outputs": {"prediction": {}},
-            "output": {"path": str(out), "format": self.output_format, "keep": ["id"]},
+            "output": {"path": str(out.resolve()), "format": self.output_format, "keep": ["id"]},
             "rejects": {"budget": "5%"},
             "engine": {"runner": "local", "workers": bench.threads},
         }
@@ -266,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all, if none is named")
     parser.add_argument("--contenders", help=f"one group instead, by commas, of {', '.join(CONTENDERS)}")
+    parser.add_argument("--before", type=pathlib.Path, help="another checkout: how this one compares, in all formats")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("bench-data"))
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--shards", type=int, default=40)
@@ -278,6 +285,14 @@ def main() -> None:
         if suite not in SUITES:
             parser.error(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
     groups = [("", tuple(args.contenders.split(",")))] if args.contenders else []
+    if args.before:
+        of_before = {
+            f"{name}@before": dataclasses.replace(contender, checkout=args.before)
+            for name, contender in CONTENDERS.items()
+            if isinstance(contender, Ours)
+        }
+        CONTENDERS.update(of_before)
+        groups = groups or [("", (name.removesuffix("@before"), name)) for name in of_before]
     if not groups:
         groups = [(suite, group) for suite in args.suites or SUITES for group in SUITES[suite]]
     for name in (name for _, group in groups for name in group):
