@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import random
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,8 @@ from transforms import read_jsonl
 from transforms.block import FAULTS, ROW
 from transforms.contract import Column, Contract
 from transforms.framing import line_spans
-from transforms.json_rows import LineParser
+from transforms.json_arrow import ArrowLines
+from transforms.json_rows import LineParser, Lines
 from transforms.read import ReadSettings, UnusableFile
 from transforms.splits import FileRange
 
@@ -660,3 +662,58 @@ def test_rows_are_typed_as_the_contract_says():
     )
     assert chunk.rows[ROW].to_pylist() == [10]
     assert chunk.rejected["row"].to_pylist() == [11]
+
+
+# The text of a kept column that the contract does not declare.
+KEPT_LINES = [
+    b'{"a": 1, "k": "text"}',
+    b'{"k": null, "a": 2}',
+    b'{"k" :\t-1.50e3 , "a": 3}',
+    b'{"a": 4}',
+    b'{"a": 5, "k": "null"}',
+    b'{"a": 6, "k": [1, 2]}',
+    b'{"a": 7, "k": {"x": 1}}',
+    b'{"a": 8, "k": 1, "k": 2}',
+    b'{"a": 9, "x": {"k": 3}}',
+    b'{"a": 10, "x": "k"}',
+    b'{"a": 11, "x": "k", "k": true}',
+    b'{"a": 12, "\\u006b": 4}',
+    b'{"a": 13, "k": "\\"", "x": "\\"k\\": 5"}',
+    b'{"a": 14, "k": "\xc3\xa4{}"}',
+    b'{"a": 15, "x": ":1"}',
+    b'{"a": 16, "x": "y", ":b": 1}',
+    b'{"a": 17, "k": ""}',
+    b'{"a": 18, "k": 1} {}',
+    b'{"a": 19, "k": 01}',
+]
+
+
+@pytest.mark.parametrize("kept", ["k", ":", ",", "x", "", "K", 'k"', "\\", "(", "ä"])
+def test_the_text_of_a_kept_column_is_the_same_on_every_way(kept):
+    options = setup({"a": {"dtype": "int64"}}, keep=(kept,))
+    lines = [line.replace(b'"k"', b'"\xc3\xa4"') for line in KEPT_LINES] if kept == "ä" else KEPT_LINES
+    found = [parse(lines, options, ways) for ways in WAYS]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_keys_in_any_order_keep_a_kept_column_on_the_fast_way():
+    options = setup({"a": {"dtype": "int64"}}, keep=("k",))
+    lines = [b'{"a": 1, "k": "x"}', b'{"k": 2, "a": 2}', b'{"a": 3}'] * 100
+    data = b"\n".join(lines)
+    found, _ = ArrowLines(options).take(Lines(data, *line_spans(data)))
+    assert len(found) == len(lines)
+
+
+def test_a_thousand_keys_cost_ten_times_as_much_as_a_hundred():
+    def seconds(keys):
+        options = setup({f"f{k}": {"dtype": "float32"} for k in range(keys)}, keep=("id",))
+        line = json.dumps({"id": 7} | {f"f{k}": k + 0.5 for k in range(keys)}).encode()
+        data = b"\n".join([line] * (20_000 // keys))
+        starts, ends = line_spans(data)
+        began = time.process_time()
+        for ways in WAYS:
+            LineParser(options, ways).parse(data, starts, ends, 0, None)
+        return time.process_time() - began
+
+    seconds(100)
+    assert seconds(2000) < 5 * seconds(200)  # as many values; with a cost a key that grows by keys it would be 10

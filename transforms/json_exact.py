@@ -145,6 +145,7 @@ class LineJudge:
         self._show = settings.payload
         self._reject_extra = settings.extra == "reject"
         self.names = (*settings.contract_columns, *settings.kept_undeclared)
+        self._used = frozenset(self.names)
 
     def judge(self, line: bytes) -> Row | Refusal:
         """The values of one line without its line end, or why it is refused as a whole."""
@@ -179,9 +180,9 @@ class LineJudge:
         refusal = extra = None
         for raw, start, end in found:
             key = json.loads(raw) if "\\" in raw else raw[1:-1]
-            if key in spans and key in self.names:
+            if key in spans and key in self._used:
                 refusal = refusal or self._refuse("duplicate_key", key, f"key {_cut(key)!r} comes twice")
-            if key in self.names:
+            if key in self._used:
                 spans[key] = (start, end)
             elif self._reject_extra and extra is None:
                 expected = "the contract does not name it, and extra is reject"

@@ -14,7 +14,7 @@ _A_TASK = 64
 _TASKS_A_THREAD = 4
 _MANY = 1000
 _WAIT_S = 0.0005
-"""Where calls wait less than this on average, threads would only wait for each other."""
+"""Where a call waits less than this, on average of a task, threads would only wait for each other."""
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> list[Result]:
@@ -39,10 +39,10 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int
 
     done: list[Result] = []
     if len(items) >= _MANY:
-        began = _waited_s()
         for task in tasks:
+            began = _waited_s()
             done += work(task)
-            if _waited_s() - began > _WAIT_S * len(done):
+            if _waited_s() - began > _WAIT_S * len(task):
                 break
     with ThreadPoolExecutor(at_once) as pool:
         for results in pool.map(work, tasks):
