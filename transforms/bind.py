@@ -59,10 +59,10 @@ def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[s
                 columns[field.name] = Column(dtype=_DTYPES[single], shape=shape)
             else:
                 problems.append(f"column {field.name!r} is {field.type}: return numbers, bool or text")
-    contract = Contract(columns=columns)
+    contract, there = Contract(columns=columns), set(schema.names)
     for name, tensor in tensors.items():
         how = inputs.get(name, Input())
-        if missing := [s for s in how.sources(name) if s not in schema.names]:
+        if missing := [s for s in how.sources(name) if s not in there]:
             for source in missing:
                 near = near_miss(source, schema.names)
                 problems.append(f"it returns no column {source!r}, which input {name!r} is made of{near}")

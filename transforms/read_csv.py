@@ -32,6 +32,7 @@ from transforms.payload import Origin
 from transforms.read import Chunk, ReadSettings, empty_rows
 from transforms.splits import FileRange
 
+_MOST_GIVEN_UP = 8  # columns that one block shows not to be typed, before it is read as text
 _MOST_PADDED = 1000  # texts that are kept in mind from one block to the next
 
 __all__ = ["check", "columns_of", "cut", "read"]
@@ -74,13 +75,15 @@ class _Parser:
         self._settings = settings
         # By number, since names of columns that are not used may be there twice.
         self._fields = [str(i) for i in range(len(header.names))]
-        used = [*settings.contract_columns, *settings.kept_undeclared]
-        self._field_of = {name: str(header.names.index(name)) for name in used if name in header.names}
-        self._typed = TypedColumns({n: c for n, c in settings.contract_columns.items() if n in self._field_of})
+        self._contract = settings.contract_columns
+        used = [*self._contract, *settings.kept_undeclared]
+        at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of a name
+        self._field_of = {name: str(at[name]) for name in used if name in at}
+        self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
         # Text that is null is told from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
-            column = settings.contract_columns.get(name)
+            column = self._contract.get(name)
             nulls = ("", *settings.nulls, *(column.nulls if column else ()))
             strip = bool(column.strip) if column else settings.strip
             if strip:  # before they are looked up
@@ -187,15 +190,17 @@ class _Parser:
             parsed, _ = self._parse(text, (*nulls, *known, *texts), list(parsed), ragged, is_utf8)
             if len(known) + len(texts) <= _MOST_PADDED:
                 self._padded[nulls] = (*known, *texts)
-        undeclared = [n for n in parsed if n not in self._settings.contract_columns]
+        undeclared = [n for n in parsed if n not in self._contract]
         return parsed | {n: pc.utf8_trim(parsed[n], BLANKS) for n in undeclared}
 
     def _parse(
         self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
     ) -> tuple[dict[str, pa.Array], int]:
         """Columns by name, typed where they can be and else text, and how many rows they have."""
-        typed = {n: t for n, t in self._typed.types(text).items() if n in names} if is_utf8 else {}
+        wanted = set(names)
+        typed = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
         columns: dict[str, pa.Array] = {}
+        given_up = 0
         while True:
             left = [n for n in names if n not in columns]
             types = {self._field_of[n]: typed.get(n, pa.string()) for n in left} or {self._fields[0]: pa.string()}
@@ -209,6 +214,8 @@ class _Parser:
                     raise
                 self._typed.give_up(name)
                 del typed[name]
+                if (given_up := given_up + 1) == _MOST_GIVEN_UP:
+                    typed = {}  # each costs a whole read, and there may be thousands more
                 continue
             for name, values in zip(left, table.columns, strict=False):
                 whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
@@ -250,7 +257,7 @@ class _Parser:
         return pa.Table.from_batches(reader, reader.schema)
 
     def _is_binary(self, name: str) -> bool:
-        column = self._settings.contract_columns.get(name)
+        column = self._contract.get(name)
         return column is not None and column.dtype == "bytes"
 
     def _from_latin1(self, name: str, values: pa.Array) -> tuple[pa.Array, list[Fault]]:
@@ -261,7 +268,7 @@ class _Parser:
         raw = [v.encode("latin-1") for v in values.take(pa.array(index)).to_pylist()]
         if self._is_binary(name):
             return _replaced(values.cast(pa.binary()), index, raw), []
-        column = self._settings.contract_columns.get(name)
+        column = self._contract.get(name)
         if column is not None and not column.is_text:
             return _replaced(values, index, [r.decode("utf-8", "replace") for r in raw]), []
         good = [valid_utf8(r) for r in raw]

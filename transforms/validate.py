@@ -36,17 +36,19 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
       ValueError: the block's rows have no numbers.
     """
     _check_numbered(block.rows)
-    lacking = [name for name in contract.columns if name not in block.rows.schema.names]
+    names = block.rows.schema.names  # made anew by each call
+    known = set(names)
+    lacking = [name for name in contract.columns if name not in known]
     faults = _reader_faults(block.rows)
     for name in lacking:
         if contract.columns[name].required:
-            message = f"column {name!r} is not there{near_miss(name, block.rows.schema.names)}"
+            message = f"column {name!r} is not there{near_miss(name, names)}"
             faults.append(Fault(np.arange(block.rows.num_rows), name, "missing_column", message))
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # of one column there may be several
         faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
-    columns, tally, known = {}, {}, set(block.rows.schema.names)
-    for name in (*block.rows.schema.names, *lacking):
+    columns, tally = {}, {}
+    for name in (*names, *lacking):
         values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
         column = contract.columns.get(name)
         if column is not None:

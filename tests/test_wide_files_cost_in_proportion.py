@@ -1,0 +1,54 @@
+"""Ten times the columns take about ten times as long: in every format, read and validated."""
+
+import time
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+from transforms.contract import Column, Contract
+from transforms.read import ReadSettings, read_split
+from transforms.splits import FileRange, Split
+from transforms.validate import validate
+
+ROWS = 20
+
+
+def write(path, format_, columns):
+    table = pa.table({f"f{k}": np.arange(ROWS, dtype=np.float32) + k / 4 for k in range(columns)})
+    if format_ == "parquet":
+        pq.write_table(table, path)
+    elif format_ == "csv":
+        pacsv.write_csv(table, path)
+    elif format_ == "jsonl":
+        pl.from_arrow(table).write_ndjson(path)
+    else:
+        import tensorflow as tf
+
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for row in table.to_pylist():
+                lists = {n: tf.train.Feature(float_list=tf.train.FloatList(value=[v])) for n, v in row.items()}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString())
+
+
+def seconds(path, format_, columns):
+    write(path, format_, columns)
+    contract = Contract(columns={f"f{k}": Column(dtype="float32") for k in range(columns)})
+    settings = ReadSettings(format_, contract)
+    size = path.stat().st_size
+    best = float("inf")
+    for _ in range(2):
+        began = time.process_time()
+        blocks = read_split(Split(0, (FileRange(str(path), size, bytes=size),)), settings, "a")
+        assert sum(validate(block, contract).rows.num_rows for block in blocks) == ROWS
+        best = min(best, time.process_time() - began)
+    return best
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet", "tfrecord"])
+def test_the_time_grows_with_the_columns_and_not_with_their_square(tmp_path, format_):
+    few = seconds(tmp_path / "few", format_, 500)
+    assert seconds(tmp_path / "many", format_, 5000) < 30 * few
