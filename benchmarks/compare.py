@@ -149,8 +149,7 @@ class Ours:
         settings = [part for setting in bench.settings for part in ("--set", setting)]
         program = [sys.executable, "-m", "pipeline.cli"]
         if self.checkout is not None:
-            program = ["env", f"PYTHONPATH={self.checkout.resolve()}", f"--chdir={self.checkout}", *program]
-            job = job.resolve()
+            program = ["env", f"PYTHONPATH={self.checkout}", f"--chdir={self.checkout}", *program]
         return [*program, "run", job, "--json", *settings]
 
     def run(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
@@ -170,8 +169,8 @@ class Ours:
     def job(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
         """The same task as the peers', as a job file."""
         return {
-            "input": {"files": f"{bench.data(self.input_format, self.bad).resolve()}/*.{self.input_format}"},
-            "model": {"path": str(bench.model_path().resolve()), "batch_rows": "auto"},
+            "input": {"files": f"{bench.data(self.input_format, self.bad)}/*.{self.input_format}"},
+            "model": {"path": str(bench.model_path()), "batch_rows": "auto"},
             "columns": {
                 "id": {"dtype": "int64"},
                 "age": {"dtype": "float32", "range": [0, 150]},
@@ -185,7 +184,7 @@ class Ours:
                 }
             },
             "outputs": {"prediction": {}},
-            "output": {"path": str(out.resolve()), "format": self.output_format, "keep": ["id"]},
+            "output": {"path": str(out), "format": self.output_format, "keep": ["id"]},
             "rejects": {"budget": "5%"},
             "engine": {"runner": "local", "workers": bench.threads},
         }
@@ -287,7 +286,7 @@ def main() -> None:
     groups = [("", tuple(args.contenders.split(",")))] if args.contenders else []
     if args.before:
         of_before = {
-            f"{name}@before": dataclasses.replace(contender, checkout=args.before)
+            f"{name}@before": dataclasses.replace(contender, checkout=args.before.resolve())
             for name, contender in CONTENDERS.items()
             if isinstance(contender, Ours)
         }
@@ -301,7 +300,7 @@ def main() -> None:
 
     for suite, group in groups:
         rows = min(args.rows, SLOW_ROWS) if suite == "slow" else args.rows
-        bench = Bench(args.folder, rows, args.shards, args.threads, args.model, tuple(args.set))
+        bench = Bench(args.folder.resolve(), rows, args.shards, args.threads, args.model, tuple(args.set))
         compare(group, bench, args.pairs, lambda line: print(line, flush=True))
 
 
