@@ -4,11 +4,14 @@ raise: so what a call takes is measured on few rows before it is made on many.""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
 import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+import pyarrow as pa
 
 Result = TypeVar("Result")
 
@@ -18,7 +21,8 @@ _RESET_PEAK = "5"
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is resident now; the peak so far where the system does not tell."""
+    """Return the memory of this process that is resident and in use; the peak so far if the system does not say."""
+    _release_unused()
     return _field("VmRSS") or _peak_bytes()
 
 
@@ -28,10 +32,18 @@ def with_peak(work: Callable[[], Result]) -> tuple[Result, int]:
     Where the system cannot reset the peak (it is not Linux, or a sandbox forbids it), that is the peak since the
     process began: never less than what `work` took.
     """
+    _release_unused()
     with contextlib.suppress(OSError):
         _CLEAR.write_text(_RESET_PEAK)
     result = work()
     return result, _peak_bytes()
+
+
+def _release_unused() -> None:
+    """Return memory that the allocators hold but do not use: a later call would take from it, and seem to take less."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _peak_bytes() -> int:

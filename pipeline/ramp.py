@@ -66,7 +66,7 @@ class Ramp:
             self.limit = self.call_rows = limit
 
     def _learn(self, size: int, grown: int) -> None:
-        # Memory that earlier calls gave back to the allocator hides some of it: never more than they took.
+        # Memory that earlier calls left behind hides some of it: never more than they took.
         self.row_bytes = max(grown / size, (grown - self.call_bytes) / (size - self.call_rows))
         self.call_rows, self.call_bytes = size, max(self.call_bytes, grown)
 
