@@ -93,7 +93,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from pipeline.build import build
     from pipeline.job import parse_job
     from pipeline.standing import Standing
-    from runners.engine import engine_of
+    from runners.choose import engine_of
     from transforms import disk
     from transforms.files import list_files
     from transforms.model import import_tensorflow
@@ -198,7 +198,8 @@ def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
     """Files of one content on an emulator of Google Cloud Storage, while the body runs; gives where."""
     from far_store import BUCKET, emulator
 
-    from transforms.objects import ObjectPath, store_of
+    from transforms.objects import ObjectPath
+    from transforms.store_registry import store_of
 
     with tempfile.TemporaryDirectory(dir=data.parent) as folder, emulator(pathlib.Path(folder), delay_s):
         first, *others = sorted(file.name for file in data.iterdir())

@@ -26,8 +26,9 @@ from pipeline.status import Watcher
 from runners.local import Local
 from runners.settings import EngineSettings
 from transforms.contract import Contract
+from transforms.format_base import ReadSettings
 from transforms.plan import PlannedSplits
-from transforms.read import Read, ReadSettings
+from transforms.read import Read
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split

@@ -25,7 +25,8 @@ from far_store import BUCKET, emulator
 
 from pipeline.job import Job, parse_job
 from pipeline.launch import run
-from transforms.objects import ObjectPath, is_object, store_of
+from transforms.objects import ObjectPath, is_object
+from transforms.store_registry import store_of
 
 
 def upload(folder: pathlib.Path) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 import apache_beam as beam
 
 from transforms.commit import Commit
+from transforms.format_base import ReadSettings
 from transforms.infer import Infer, ModelCall
+from transforms.outputs import OutputPlan
 from transforms.plan import PlannedSplits
-from transforms.postprocess import OutputPlan, Postprocess
+from transforms.postprocess import Postprocess
 from transforms.preprocess import Input, Preprocess
-from transforms.read import Read, ReadSettings
+from transforms.read import Read
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder
 from transforms.validate import Validate

@@ -21,7 +21,8 @@ from pipeline.summary import print_rows
 from pipeline.terminal import Console, escape
 from pipeline.trial import Trial, load, try_rows
 from pipeline.tried import groups_of, hints, over_budget, print_groups, print_schema
-from runners.engine import Engine, engine_of
+from runners.choose import engine_of
+from runners.engine import Engine
 from transforms.model_copies import local_model
 from transforms.model_ops import ops_of
 from transforms.units import counted

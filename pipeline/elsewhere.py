@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from runners.elsewhere import Elsewhere, Found, find, place_problem
+from runners.choose import find, place_problem
+from runners.elsewhere import Elsewhere, Found
 from transforms import storage
 from transforms.record_shapes import NOTE, Misfit, fit
 from transforms.run_folder import JOB, RunFolder

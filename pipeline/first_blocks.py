@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 from pipeline.mistakes import JobError
 from pipeline.padded import padded_columns
 from pipeline.preflight import Prepared
-from transforms.block import ROW, Block
+from transforms.block import INPUT, OUTPUT, ROW, Block
 from transforms.compression import Damaged
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.halving import EveryRowFails
-from transforms.infer import OUTPUT
 from transforms.local_files import is_of_the_system
-from transforms.preprocess import INPUT, Preparation, PreprocessError
-from transforms.read import ReadSettings, UnusableFile, format_module, read_range
+from transforms.preprocess import Preparation, PreprocessError
+from transforms.read import format_module, read_range
 from transforms.splits import FileRange
 from transforms.validate import validate
 

@@ -173,7 +173,7 @@ def _jsonl(path: str) -> FirstRows:
 
 
 def _parquet(path: str) -> FirstRows:
-    from transforms.read import UnusableFile
+    from transforms.format_base import UnusableFile
     from transforms.read_parquet import first_rows as read_first
 
     try:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import Block
-from transforms.infer import OUTPUT, ServableHandler
+from transforms.block import OUTPUT, Block
+from transforms.infer import ServableHandler
 from transforms.model import Servable, Tensor
 from transforms.model_call import ModelCall
 from transforms.tensors import leaves, row_shapes

@@ -28,7 +28,8 @@ from pipeline.refuse import refuse_unusable
 from pipeline.replay import Parent
 from pipeline.standing import Standing
 from pipeline.trial import load
-from runners.engine import Engine, engine_of
+from runners.choose import engine_of
+from runners.engine import Engine
 from transforms import deadline, object_fetch, object_storage, storage
 from transforms.model import import_tensorflow
 from transforms.read import DRAIN, STOP

@@ -14,8 +14,9 @@ from pipeline.mistakes import JobError
 from transforms.disk_probe import problems_of_disk
 from transforms.files import InputFile
 from transforms.manifest import MANIFEST
-from transforms.objects import ObjectPath, check_store, is_object
+from transforms.objects import ObjectPath, is_object
 from transforms.run_folder import STAGING
+from transforms.store_registry import check_store
 
 if TYPE_CHECKING:
     from pipeline.preflight import Prepared

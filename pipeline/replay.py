@@ -16,12 +16,13 @@ from pipeline.mistakes import JobError
 from pipeline.own_runs import is_own
 from transforms import storage
 from transforms.files import InputFile, format_of, look_at_file
-from transforms.letters import BY, OF_DAMAGE, Replay
+from transforms.format_base import BY, Replay, UnusableFile
+from transforms.letters import OF_DAMAGE
 from transforms.manifest import DONE
 from transforms.many import each
 from transforms.names import near_miss
 from transforms.objects import is_object
-from transforms.read import UnusableFile, format_module
+from transforms.read import format_module
 from transforms.read_dead_letters import as_it_is, runs_on_record
 from transforms.verdict import CommitError
 
@@ -131,7 +132,7 @@ def load_replay(
       output: of the run: a folder with a manifest.json or a failed.json.
       overrides: `key=value`, of its job.
       to: the output folder of the replay; None for that of the run with `-replay` to its name.
-      by: one of `transforms.letters.BY`.
+      by: one of `transforms.format_base.BY`.
       trust: whether to run what a record names that this user has not written.
 
     Raises:

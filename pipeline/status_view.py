@@ -17,7 +17,8 @@ from pipeline.mistakes import JobError
 from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, PLANNED, PUBLISHING, RUNNING, STARTING, Status, Watcher
 from pipeline.terminal import Console, escape, printable, put
 from runners.elsewhere import Found
-from transforms.objects import NoSuchPlace, ObjectPath, check_bucket, is_object
+from transforms.objects import NoSuchPlace, ObjectPath, is_object
+from transforms.store_registry import check_bucket
 
 STILL_RUNNING = 4
 """Exit code."""

@@ -19,7 +19,7 @@ _ENDED = {dataflow.JobState[f"JOB_STATE_{name}"] for name in ("DONE", "FAILED", 
 
 
 def find(job: Elsewhere) -> Found:
-    """See `runners.elsewhere.find`."""
+    """See `runners.choose.find`."""
     project, region = job.place["project"], job.place["region"]
     try:
         client, ended = _client(job.place.get("endpoint")), None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-
-from runners import dataflow_names as names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,37 +52,3 @@ class Found:
         if not self.alive:
             return f"job {self.id or self.job.name} on {self.job.where} is over"
         return f"job {self.id} on {self.job.where} is still {self.state}"
-
-
-_ADDRESS = re.compile(r"(?:https?://)?(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?(?:/[\w./-]*)?", re.ASCII)
-_ENDPOINT = re.compile(
-    r"(?:https?://)?(?:localhost|127\.0\.0\.1|[a-z0-9.-]+\.googleapis\.com)(?::\d{1,5})?/?", re.ASCII
-)
-
-
-def place_problem(job: Elsewhere) -> str | None:
-    """Why nobody may be asked for a job, or None. What a note says becomes the address of a request, sent with this
-    user's credentials where it is of Google Cloud, and a part of a command that is shown to be typed."""
-    place = job.place
-    if job.runner == "flink" and not (place.keys() == {"address"} and _ADDRESS.fullmatch(place["address"])):
-        return f"{dict(place)} is not the address of a Flink cluster"
-    if job.runner == "dataflow":
-        if not {"project", "region"} <= place.keys() <= {"project", "region", "endpoint"}:
-            return f"{dict(place)} is not a project and a region"
-        if not _ENDPOINT.fullmatch(place.get("endpoint", "localhost")):
-            return f"{place['endpoint']} is not an endpoint of Google Cloud"
-        return names.project_problem(place["project"]) or names.region_problem(place["region"])
-    return None
-
-
-def find(job: Elsewhere) -> Found:
-    """Asks the engine what has become of a job; takes seconds where it does not answer."""
-    if job.runner == "flink":
-        from runners import flink_cluster
-
-        return flink_cluster.find(job)
-    if job.runner == "dataflow":
-        from runners import dataflow_active
-
-        return dataflow_active.find(job)
-    return Found(job, alive=None, why=f"this release of beam-score knows no engine {job.runner!r}")

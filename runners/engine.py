@@ -10,7 +10,6 @@ import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
 
 from runners.elsewhere import Elsewhere
-from runners.settings import EngineSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,26 +99,3 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Ends all that `run` has started; may be called from another thread, and where there is nothing to end."""
-
-
-def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:
-    """The engine that a job asks for.
-
-    Args:
-      beam_args: Beam's own options, which win over ours.
-    """
-    if settings.runner == "dataflow":
-        from runners.dataflow import Dataflow
-
-        return Dataflow(settings, beam_args)
-    if settings.runner == "flink":
-        from runners.flink import Flink
-
-        return Flink(settings, beam_args)
-    if settings.runner == "prism":
-        from runners.prism import Prism
-
-        return Prism(settings, beam_args)
-    from runners.local import Local
-
-    return Local(settings, beam_args)

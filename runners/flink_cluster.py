@@ -76,7 +76,7 @@ def cancel(address: str, name: str) -> None:
 
 
 def find(job: Elsewhere) -> Found:
-    """See `runners.elsewhere.find`."""
+    """See `runners.choose.find`."""
     address = job.place["address"]
     try:
         named = [found for found in ask(address, "/jobs/overview")["jobs"] if found["name"] == job.name]

@@ -15,9 +15,10 @@ import pyarrow as pa
 from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.files import list_files
+from transforms.format_base import ReadSettings
 from transforms.local_files import ReadFails
 from transforms.plan import split_files
-from transforms.read import ReadSettings, read_split
+from transforms.read import read_split
 
 FOR_EVER = 1 << 30
 

@@ -9,13 +9,15 @@ from typing import Any
 
 from transforms.block import Block
 from transforms.contract import Contract
+from transforms.format_base import ReadSettings
 from transforms.grouping import Weight, pieces
 from transforms.infer import ServableHandler
 from transforms.model_call import ModelCall
 from transforms.output_sizes import OutputSizes
-from transforms.postprocess import Output, OutputPlan, postprocess
+from transforms.outputs import OutputPlan
+from transforms.postprocess import Output, postprocess
 from transforms.preprocess import Preparation
-from transforms.read import ReadSettings, read_split
+from transforms.read import read_split
 from transforms.run_folder import RunFolder
 from transforms.splits import FileRange, Split
 from transforms.validate import validate

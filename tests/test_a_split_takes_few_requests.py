@@ -10,7 +10,8 @@ from pathlib import Path
 import jobs
 
 from pipeline.launch import run
-from transforms.objects import ObjectPath, store_of
+from transforms.objects import ObjectPath
+from transforms.store_registry import store_of
 
 FEW, MANY = 4, 12
 MOST = {"gs": 8.3, "s3": 10.3}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.contract import Contract
-from transforms.read import ReadSettings, read_split
+from transforms.format_base import ReadSettings
+from transforms.read import read_split
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
 

@@ -468,7 +468,7 @@ def test_parts_of_a_job_travel_to_workers(model):
 
     from transforms.infer import ModelCall, ServableHandler
     from transforms.model import read_signatures
-    from transforms.postprocess import OutputPlan
+    from transforms.outputs import OutputPlan
 
     found = read_signatures(model("several_outputs"))["serving_default"]
     plan = OutputPlan((pa.field("id", pa.int64()),), True, {"label": Output.model_validate({"as": "l"})}, found.outputs)

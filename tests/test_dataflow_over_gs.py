@@ -9,7 +9,8 @@ from pathlib import Path
 import jobs
 from dataflow_service import section, serving
 
-from transforms.objects import ObjectPath, store_of
+from transforms.objects import ObjectPath
+from transforms.store_registry import store_of
 
 
 def upload(gcs, folder: Path, to: str) -> None:

@@ -30,8 +30,9 @@ from pipeline.cli import app
 from pipeline.job import Job
 from pipeline.mistakes import JobError
 from runners import dataflow_cost, dataflow_names
+from runners.choose import engine_of
 from runners.ended import GoesOnElsewhere
-from runners.engine import Measured, engine_of
+from runners.engine import Measured
 
 TRACEBACK = """Traceback (most recent call last):
   File "apache_beam/runners/worker/sdk_worker.py", line 311, in _execute

@@ -23,8 +23,9 @@ from transforms import local_files
 from transforms.block import NO_REJECTED, ROW
 from transforms.compression import Damaged, RawStream
 from transforms.files import list_files
+from transforms.format_base import Chunk
 from transforms.local_files import Calls, LocalFile, ReadFails, is_of_the_system, retried
-from transforms.read import Chunk, read_range
+from transforms.read import read_range
 from transforms.splits import FileRange
 
 HERE = Path(__file__).parent

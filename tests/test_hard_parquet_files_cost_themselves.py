@@ -16,8 +16,9 @@ from transforms import parquet_sizes
 from transforms.block import ROW
 from transforms.bounds import Bounds
 from transforms.contract import Column, Contract
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.parquet_pages import BadPage, parse_header
-from transforms.read import ReadSettings, UnusableFile, read_split
+from transforms.read import read_split
 from transforms.read_parquet import check, columns_of, cut, read
 from transforms.splits import FileRange, Split
 

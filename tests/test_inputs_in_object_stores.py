@@ -28,11 +28,13 @@ from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
+from transforms.format_base import ReadSettings
 from transforms.object_fetch import StoreFails
 from transforms.object_reads import ObjectFile
-from transforms.objects import ObjectPath, store_of
+from transforms.objects import ObjectPath
 from transforms.plan import split_files
-from transforms.read import ReadSettings, format_module, read_split
+from transforms.read import format_module, read_split
+from transforms.store_registry import store_of
 from transforms.tfrecord import frame
 from transforms.validate import validate
 

@@ -20,9 +20,10 @@ from pipeline.standing import Changed
 from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
+from transforms.format_base import ReadSettings
 from transforms.local_files import ReadFails
 from transforms.plan import split_files
-from transforms.read import ReadSettings, read_split
+from transforms.read import read_split
 from transforms.run_folder import RunFolder, read_plan, read_shard, write_plan
 from transforms.splits import FileRange, Split
 

@@ -21,8 +21,8 @@ from pipeline.launch import run
 from pipeline.mistakes import JobError
 from pipeline.status import Watcher
 from pipeline.status_view import as_dict, as_line, exit_code
-from runners.elsewhere import Elsewhere, find
-from runners.engine import engine_of
+from runners.choose import engine_of, find
+from runners.elsewhere import Elsewhere
 from transforms.run_folder import RunFolder, read_plan
 
 _WITHIN_S = 120

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from transforms import read_jsonl
 from transforms.block import FAULTS, ROW
 from transforms.contract import Column, Contract
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.framing import line_spans
 from transforms.json_arrow import ArrowLines
 from transforms.json_rows import LineParser, Lines
-from transforms.read import ReadSettings, UnusableFile
 from transforms.splits import FileRange
 
 WAYS = [(), ("arrow",), ("template",), ("template", "arrow")]

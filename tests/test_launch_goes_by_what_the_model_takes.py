@@ -17,12 +17,11 @@ from pipeline.mistakes import JobError
 from pipeline.peak_memory import resident_bytes, with_peak
 from pipeline.preflight import prepare
 from pipeline.trial import Trial, load, try_rows
-from transforms.block import ROW, Block
+from transforms.block import INPUT, ROW, Block
 from transforms.bounds import Bounds
 from transforms.infer import ServableHandler
 from transforms.model import Servable, read_signatures
 from transforms.model_call import ModelCall
-from transforms.preprocess import INPUT
 
 NUMBER = {"x": {"dtype": "float32"}}
 

@@ -22,8 +22,9 @@ from transforms.loading import ModelChanged, load_once
 from transforms.model_copies import hashed_model, local_model
 from transforms.model_versions import find_version, hash_model
 from transforms.object_fetch import StoreFails
-from transforms.objects import ObjectPath, store_of
+from transforms.objects import ObjectPath
 from transforms.saved_model import ModelError
+from transforms.store_registry import store_of
 
 
 @pytest.fixture(autouse=True)

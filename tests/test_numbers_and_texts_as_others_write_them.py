@@ -13,7 +13,7 @@ from pipeline.mistakes import JobError
 from pipeline.padded import begin_with_a_space, padded_columns, padded_hint
 from pipeline.preflight import _text_problems, fingerprint
 from transforms.contract import Column, Contract
-from transforms.read import ReadSettings
+from transforms.format_base import ReadSettings
 
 JOB = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": "out"}}
 

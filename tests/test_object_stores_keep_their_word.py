@@ -12,7 +12,8 @@ import google_crc32c
 import pytest
 from faulty_proxy import Fault
 
-from transforms.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch, check_bucket, store_of
+from transforms.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch
+from transforms.store_registry import check_bucket, store_of
 
 
 @pytest.fixture
@@ -316,7 +317,7 @@ def test_after_a_fork_both_processes_have_connections_of_their_own(client, at):
 
 
 def test_without_its_library_a_sentence_says_what_to_install():
-    code = "import sys; sys.modules['boto3'] = None; from transforms.objects import store_of; store_of('s3')"
+    code = "import sys; sys.modules['boto3'] = None; from transforms.store_registry import store_of; store_of('s3')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode
     assert "pip install 'beam-score[s3]'" in ended.stderr.splitlines()[-1]

@@ -16,11 +16,10 @@ from scoring import score
 
 from pipeline.errors import explain
 from pipeline.mistakes import JobError
-from transforms.block import ROW, Block
+from transforms.block import INPUT, ROW, Block
 from transforms.halving import MAX_FIRST_FAILURES, Attempts, EveryRowFails, halve
 from transforms.infer import ModelCall, ServableHandler
 from transforms.model import Servable, import_tensorflow, read_signatures
-from transforms.preprocess import INPUT
 from transforms.redact import model_error, raised_at, without_values
 
 VECTOR = {"x": {"dtype": "float32", "shape": [3]}}

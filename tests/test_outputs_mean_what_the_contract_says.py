@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from transforms.block import ROW, Block
-from transforms.infer import OUTPUT
+from transforms.block import OUTPUT, ROW, Block
 from transforms.model import Tensor
-from transforms.outputs import Output
-from transforms.postprocess import OutputPlan, choose, postprocess, scores
+from transforms.outputs import Output, OutputPlan
+from transforms.postprocess import choose, postprocess, scores
 from transforms.tensors import (
     leaves,
     not_finite,

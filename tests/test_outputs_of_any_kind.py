@@ -17,10 +17,10 @@ from scoring import score
 
 from pipeline.mistakes import JobError
 from pipeline.trial import Trial
-from transforms.block import ROW, Block
-from transforms.infer import OUTPUT, WrongRows, _checked
-from transforms.outputs import Output, bind_outputs
-from transforms.postprocess import OutputPlan, postprocess
+from transforms.block import OUTPUT, ROW, Block
+from transforms.infer import WrongRows, _checked
+from transforms.outputs import Output, OutputPlan, bind_outputs
+from transforms.postprocess import postprocess
 from transforms.saved_model import SUPPORTED, Tensor, read_signatures
 
 FLOAT = {"x": {"dtype": "float32"}}

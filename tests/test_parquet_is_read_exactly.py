@@ -16,7 +16,8 @@ from pipeline.launch import run
 from transforms.block import FAULTS, ROW, known_rows
 from transforms.bounds import Bounds
 from transforms.contract import Column, Contract
-from transforms.read import ReadSettings, UnusableFile, read_split
+from transforms.format_base import ReadSettings, UnusableFile
+from transforms.read import read_split
 from transforms.read_parquet import check, cut, read
 from transforms.splits import FileRange, Split
 

@@ -13,7 +13,8 @@ from pipeline.launch import run
 from transforms.block import ROW, BlockCoder, Fault, reject_rows
 from transforms.contract import Column, Contract
 from transforms.dead_letters import dead_letter_rows
-from transforms.read import ReadSettings, read_split
+from transforms.format_base import ReadSettings
+from transforms.read import read_split
 from transforms.sources import Files, places
 from transforms.splits import FileRange, Split
 

@@ -16,7 +16,8 @@ from transforms.block import FAULTS, ROW
 from transforms.contract import Column, Contract
 from transforms.example_wire import BYTES, FLOAT, INT64
 from transforms.examples import _parse_one, parse
-from transforms.read import ReadSettings, UnusableFile, read_split
+from transforms.format_base import ReadSettings, UnusableFile
+from transforms.read import read_split
 from transforms.read_tfrecord import check, cut, read
 from transforms.splits import FileRange, Split
 from transforms.tfrecord import PADDING, Records

@@ -7,7 +7,7 @@ import pytest
 
 from transforms.block import FAULTS, ROW, Block
 from transforms.contract import Column, Contract
-from transforms.read import ReadSettings, UnusableFile
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.read_csv import read as read_csv
 from transforms.read_parquet import check, columns_of, read
 from transforms.splits import FileRange

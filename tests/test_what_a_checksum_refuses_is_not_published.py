@@ -16,8 +16,9 @@ from transforms import storage
 from transforms.block import ROW, BlockCoder
 from transforms.contract import Column, Contract
 from transforms.files import list_files
+from transforms.format_base import ReadSettings
 from transforms.letters import Letter
-from transforms.read import ReadSettings, read_split
+from transforms.read import read_split
 from transforms.receipts import collect
 from transforms.replay_source import from_source
 from transforms.run_folder import RunFolder

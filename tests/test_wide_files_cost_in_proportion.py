@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from transforms.contract import Column, Contract
-from transforms.read import ReadSettings, read_split
+from transforms.format_base import ReadSettings
+from transforms.read import read_split
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
 

@@ -364,3 +364,11 @@ def _from_ipc(data: bytes) -> pa.RecordBatch:
 
 
 beam.coders.registry.register_coder(Block, BlockCoder)
+
+
+INPUT = "input/"
+"""Prefix of the columns of `Block.rows` that hold the model's inputs."""
+
+
+OUTPUT = "output/"
+"""Prefix of the columns of `Block.rows` that hold the model's outputs."""

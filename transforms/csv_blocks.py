@@ -10,8 +10,8 @@ import numpy as np
 
 from transforms import csv_records
 from transforms.compression import Damaged, RawStream, Refuted
-from transforms.payload import MAX_PAYLOAD_BYTES
-from transforms.read import ReadSettings
+from transforms.format_base import ReadSettings
+from transforms.framing import MAX_PAYLOAD_BYTES
 from transforms.splits import FileRange
 
 _NONE = np.array([], np.int64)

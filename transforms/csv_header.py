@@ -8,8 +8,8 @@ import dataclasses
 from transforms import csv_records
 from transforms.compression import Damaged, RawStream
 from transforms.foreign_files import refuse_foreign
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.names import near_miss
-from transforms.read import ReadSettings, UnusableFile
 
 BOM = b"\xef\xbb\xbf"
 _FIRST_READ = 1 << 16

@@ -11,8 +11,8 @@ import numpy as np
 from transforms import csv_records
 from transforms.compression import RawStream, is_compressed, open_file
 from transforms.csv_header import header_of
+from transforms.format_base import ReadSettings, UnusableFile
 from transforms.objects import is_object
-from transforms.read import ReadSettings, UnusableFile
 from transforms.splits import FileRange
 
 _SCAN_BYTES = 4 << 20

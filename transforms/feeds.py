@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import Block, whole
+from transforms.block import INPUT, Block, whole
 from transforms.model import Tensor
-from transforms.preprocess import INPUT
 from transforms.tensors import dimensions, padded, row_shapes, to_numpy
 
 Feeds = dict[str, np.ndarray]

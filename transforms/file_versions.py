@@ -12,7 +12,8 @@ from __future__ import annotations
 import datetime
 
 from transforms.local_files import status_of
-from transforms.objects import ObjectPath, is_object, store_of
+from transforms.objects import ObjectPath, is_object
+from transforms.store_registry import store_of
 
 READ_IT_ANEW = "put it back as it was and run the same command, or add --restart to read it as it is now"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from transforms.read import UnusableFile
+from transforms.format_base import UnusableFile
 
 _MAGIC = (
     (rb"PK\x03\x04", "a ZIP archive or a workbook: unpack it, or save it as CSV"),

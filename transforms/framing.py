@@ -60,26 +60,5 @@ def is_white(byte: np.ndarray) -> np.ndarray:
     return (byte == SPACE) | (byte == TAB)
 
 
-def record_spans(
-    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
-    """The records of a text in a format, as `line_spans` gives them."""
-    if format == "jsonl":
-        return line_spans(data)
-    if format == "csv":
-        from transforms.csv_records import spans
-
-        found = spans(data, delimiter, quote, escape)
-        return found.starts, found.ends
-    raise ValueError(f"no records to find in {format}")
-
-
-def valid_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 text."""
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+MAX_PAYLOAD_BYTES = 64 * 1024
+"""A longer payload is cut, and marked so."""

@@ -16,7 +16,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from transforms import in_hand
 from transforms.batch_log import log_batch
-from transforms.block import Block, Fault, reject_rows
+from transforms.block import OUTPUT, Block, Fault, reject_rows
 from transforms.deadline import ModelHangs, within
 from transforms.feeds import Feeds, Group, groups
 from transforms.grouping import FIRST_ROWS, Cut, Weight
@@ -31,9 +31,6 @@ from transforms.places import Places
 from transforms.read import STOP, Stopped
 from transforms.redact import model_error
 from transforms.tensors import numpy_dtype, output_type
-
-OUTPUT = "output/"
-"""Prefix of the columns of `Block.rows` that hold the model's outputs."""
 
 MOST_PADDING = 2
 """So many times their own bytes the rows of a batch may take once they are padded; else it is cut before the longer."""

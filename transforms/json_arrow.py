@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from transforms.contract import Column
-from transforms.read import ReadSettings
+from transforms.format_base import ReadSettings
 
 _ROW = re.compile(r"in row ([0-9]+)\Z")
 _NOT_FINITE = re.compile(rb"[:,\[ -](?:NaN|Inf)")

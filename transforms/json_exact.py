@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from transforms.contract import Column
-from transforms.read import ReadSettings
+from transforms.format_base import ReadSettings
 
 MAX_NESTING = 1000
 _SHOWN_CHARS = 40

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from transforms.contract import Column
+from transforms.format_base import ReadSettings
 from transforms.json_exact import LineJudge, Row, members
-from transforms.read import ReadSettings
 
 _EXAMPLES = 40
 _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|true|false|null')

@@ -11,31 +11,10 @@ import orjson
 import pyarrow as pa
 
 from transforms.block import REJECTED_SCHEMA, stretch
-from transforms.read import Chunk, ReadSettings, empty_rows
-
-BY = ("auto", "payload", "source")
-"""Where a row is taken from: its dead letter, its file, or the better of the two."""
+from transforms.format_base import Chunk, ReadSettings, empty_rows
 
 OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
 """Reasons that are the file's: a sound one in its place is the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Replay:
-    """Whose dead letters are read, and how.
-
-    Attributes:
-      output, run: the parent, whose dead letters they are.
-      format: of the files that the rows were first read from.
-      by: one of `BY`.
-      same_rows: whether rows are numbered as by the parent: not with another delimiter, quote or header.
-    """
-
-    output: str
-    run: str
-    format: str
-    by: str = "auto"
-    same_rows: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,9 @@ import google_crc32c
 
 from transforms.model_versions import hash_model, listed_model, model_files
 from transforms.object_fetch import ask_store
-from transforms.objects import ObjectInfo, VersionMismatch, is_object, store_of
+from transforms.objects import ObjectInfo, VersionMismatch, is_object
 from transforms.saved_model import ModelError
+from transforms.store_registry import store_of
 
 CACHE = "BEAM_SCORE_CACHE"
 """The environment variable that names the folder of copies."""

@@ -13,8 +13,9 @@ from pathlib import Path
 from transforms.local_files import LocalFile, entries_of, status_of
 from transforms.names import near_miss
 from transforms.object_fetch import ask_store
-from transforms.objects import ObjectInfo, ObjectPath, is_object, store_of
+from transforms.objects import ObjectInfo, ObjectPath, is_object
 from transforms.saved_model import ModelError
+from transforms.store_registry import store_of
 
 _MOST_OBJECTS = 20_000
 """Below the path of a model in a store: more is a bucket of something else, and would take long to list."""

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from transforms.file_versions import check_unchanged, of_object
-from transforms.objects import ObjectPath, VersionMismatch, store_of
+from transforms.objects import ObjectPath, VersionMismatch
+from transforms.store_registry import store_of
 
 THREAD = "object-reads"
 """How the threads that fetch are called."""

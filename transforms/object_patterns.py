@@ -6,8 +6,9 @@ import itertools
 
 from transforms.names import near_miss
 from transforms.object_fetch import ask_store
-from transforms.objects import ObjectInfo, ObjectPath, store_of
+from transforms.objects import ObjectInfo, ObjectPath
 from transforms.patterns import MAGIC, NoFiles, fits, is_hidden
+from transforms.store_registry import store_of
 
 _NAMES_COMPARED = 1000
 

@@ -15,7 +15,8 @@ from transforms.byte_files import ByteFile
 from transforms.file_versions import of_object
 from transforms.object_fetch import ask_store, fetch, submit
 from transforms.object_held import held
-from transforms.objects import ObjectPath, store_of
+from transforms.objects import ObjectPath
+from transforms.store_registry import store_of
 
 HEAD_BYTES = 1 << 16
 """The least that is asked for: a header, or a footer, and what tells the compression."""

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import google_crc32c
 
 from transforms import many
-from transforms.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing, store_of
+from transforms.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing
+from transforms.store_registry import store_of
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from transforms.block import Block
+from transforms.block import INPUT, Block
 from transforms.model_call import ModelCall
-from transforms.preprocess import INPUT
 from transforms.tensors import fixed_bytes
 
 _LEARNED: dict[tuple, tuple[float, float]] = {}

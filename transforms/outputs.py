@@ -232,3 +232,34 @@ def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
         )
     if how.top > count:
         yield f"outputs.{name}: top {how.top} of {count} classes"
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputPlan:
+    """What a prediction is made of.
+
+    Attributes:
+      keep: names and types of the input columns carried along.
+      position: whether `source` and `row` come too.
+      outputs: output name to what it means, in the order of the columns.
+      tensors: the signature's outputs, as written (see `transforms.outputs.signature_as_written`).
+    """
+
+    keep: tuple[pa.Field, ...]
+    position: bool
+    outputs: Mapping[str, Output]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the predictions: kept columns, position, outputs."""
+        fields = list(self.keep)
+        if self.position:
+            fields += [pa.field("source", pa.string()), pa.field("row", pa.int64())]
+        for name, how in self.outputs.items():
+            fields += output_fields(name, self.tensors[name], how)
+        return pa.schema(fields)
+
+    def __reduce__(self):
+        # Arrow fields pickle; a mapping proxy or a dict view would not.
+        return OutputPlan, (self.keep, self.position, dict(self.outputs), dict(self.tensors))

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from transforms import in_hand, suspects
 from transforms.compression import open_file
+from transforms.format_base import UnusableFile
 from transforms.local_files import calls, is_of_the_system, retried
 from transforms.object_reads import ObjectFile
 from transforms.objects import is_object
 from transforms.parquet_pages import Pages, first_page, pages_of
-from transforms.read import UnusableFile
 
 READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-MAX_PAYLOAD_BYTES = 64 * 1024
-"""A longer payload is cut, and marked so."""
+from transforms.framing import MAX_PAYLOAD_BYTES, line_spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,6 @@ class Origin:
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """Found once for all the steps that refuse rows of this block."""
-        from transforms.framing import record_spans
 
         return record_spans(self.data, self.format, self.delimiter, self.quote, self.escape)
 
@@ -98,3 +96,17 @@ def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
     if pc.any(cut).as_py():
         payload = pa.array([p if p is None else p[:MAX_PAYLOAD_BYTES] for p in payload.to_pylist()], pa.binary())
     return payload, cut
+
+
+def record_spans(
+    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records of a text in a format, as `line_spans` gives them."""
+    if format == "jsonl":
+        return line_spans(data)
+    if format == "csv":
+        from transforms.csv_records import spans
+
+        found = spans(data, delimiter, quote, escape)
+        return found.starts, found.ends
+    raise ValueError(f"no records to find in {format}")

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 import apache_beam as beam
 
 from transforms.file_versions import check_unchanged, check_unless_asked_for
+from transforms.format_base import ReadSettings
 from transforms.manifest import published
 from transforms.many import each
 from transforms.object_fetch import StoreFails
 from transforms.objects import is_object
-from transforms.read import ReadSettings, format_module
+from transforms.read import format_module
 from transforms.run_folder import RunFolder, read_shard
 from transforms.splits import FileRange, Split
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import ROW, Block, Fault, reject_rows
-from transforms.infer import OUTPUT
-from transforms.outputs import Output, output_fields
+from transforms.block import OUTPUT, ROW, Block, Fault, reject_rows
+from transforms.outputs import Output, OutputPlan, output_fields
 from transforms.saved_model import Tensor
 from transforms.single_values import broken_text
 from transforms.sources import places
@@ -80,37 +79,6 @@ def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[
         for field, flat in zip(fields[1:], values, strict=True):
             made[field.name] = pa.FixedSizeListArray.from_arrays(flat, how.top) if how.top > 1 else flat
     return made
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputPlan:
-    """What a prediction is made of.
-
-    Attributes:
-      keep: names and types of the input columns carried along.
-      position: whether `source` and `row` come too.
-      outputs: output name to what it means, in the order of the columns.
-      tensors: the signature's outputs, as written (see `transforms.outputs.signature_as_written`).
-    """
-
-    keep: tuple[pa.Field, ...]
-    position: bool
-    outputs: Mapping[str, Output]
-    tensors: Mapping[str, Tensor]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the predictions: kept columns, position, outputs."""
-        fields = list(self.keep)
-        if self.position:
-            fields += [pa.field("source", pa.string()), pa.field("row", pa.int64())]
-        for name, how in self.outputs.items():
-            fields += output_fields(name, self.tensors[name], how)
-        return pa.schema(fields)
-
-    def __reduce__(self):
-        # Arrow fields pickle; a mapping proxy or a dict view would not.
-        return OutputPlan, (self.keep, self.position, dict(self.outputs), dict(self.tensors))
 
 
 def postprocess(block: Block, plan: OutputPlan) -> Block:

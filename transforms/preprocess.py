@@ -18,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import Block, Fault, filter_rows, reject_rows
+from transforms.block import INPUT, Block, Fault, filter_rows, reject_rows
 from transforms.contract import Contract
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
@@ -26,9 +26,6 @@ from transforms.model import Tensor
 from transforms.redact import raised_at
 from transforms.reject_count import BEFORE_THE_MODEL, count_rejects
 from transforms.tensors import dimensions, not_finite, nulls, row_shapes
-
-INPUT = "input/"
-"""Prefix of the columns of `Block.rows` that hold the model's inputs."""
 
 
 class PreprocessError(Exception):

@@ -26,10 +26,10 @@ from transforms.csv_blocks import Broken, Records, blocks
 from transforms.csv_header import BOM, Header, header_of
 from transforms.csv_ranges import cut
 from transforms.csv_typed import TypedColumns, failed_column
-from transforms.framing import valid_utf8
+from transforms.format_base import Chunk, ReadSettings, empty_rows
 from transforms.numbers import BLANKS
 from transforms.payload import Origin
-from transforms.read import Chunk, ReadSettings, empty_rows
+from transforms.single_values import valid_utf8
 from transforms.splits import FileRange
 
 _MOST_GIVEN_UP = 8  # columns that one block shows not to be typed, before it is read as text

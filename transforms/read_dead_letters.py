@@ -11,9 +11,9 @@ from typing import Any
 from transforms.compression import open_file
 from transforms.csv_header import header_of
 from transforms.files import InputFile, look_at_file
-from transforms.letters import Letter, Replay, parse_letters, refused_again
+from transforms.format_base import Chunk, ReadSettings, Replay, UnusableFile
+from transforms.letters import Letter, parse_letters, refused_again
 from transforms.manifest import read_failed, read_manifest
-from transforms.read import Chunk, ReadSettings, UnusableFile
 from transforms.read_jsonl import cut as cut_lines
 from transforms.replay_payloads import from_payloads
 from transforms.replay_source import from_source

@@ -13,10 +13,10 @@ import pyarrow as pa
 from transforms.block import stretch
 from transforms.compression import Damaged, RawStream, Refuted, is_compressed, open_file
 from transforms.foreign_files import refuse_foreign
-from transforms.framing import line_end_positions, line_spans
+from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
+from transforms.framing import MAX_PAYLOAD_BYTES, line_end_positions, line_spans
 from transforms.json_rows import FAST_WAYS, LineParser, too_large
-from transforms.payload import MAX_PAYLOAD_BYTES, Origin
-from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows
+from transforms.payload import Origin
 from transforms.splits import FileRange
 
 _BOM = b"\xef\xbb\xbf"

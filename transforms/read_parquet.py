@@ -18,6 +18,7 @@ from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
 from transforms.compression import SMALL_BYTES
 from transforms.contract import Column, Contract
 from transforms.convert import carry, convert, faults_column, fits
+from transforms.format_base import Chunk, ReadSettings, UnusableFile
 from transforms.names import near_miss
 from transforms.parquet_file import (
     DAMAGE,
@@ -33,7 +34,6 @@ from transforms.parquet_pages import BadPage
 from transforms.parquet_sizes import TooLarge, rows_at_once
 from transforms.parquet_spans import GroupsAhead
 from transforms.payload import Origin
-from transforms.read import Chunk, ReadSettings, UnusableFile
 from transforms.single_values import plain_type
 from transforms.splits import FileRange
 

@@ -23,9 +23,9 @@ from transforms.convert import convert_flat, faults_column
 from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
 from transforms.examples import Examples, parse
 from transforms.foreign_files import foreign
+from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.object_reads import ObjectFile
 from transforms.payload import Origin
-from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.single_values import broken_text
 from transforms.splits import FileRange
 from transforms.tfrecord import HEADER_BYTES, PADDING, Broken, Records, TooLarge, is_header, read_records, walk

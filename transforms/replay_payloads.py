@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from transforms.block import REJECTED_SCHEMA, ROW, known_rows
 from transforms.contract import Column
-from transforms.framing import record_spans
+from transforms.format_base import Chunk, ReadSettings, UnusableFile
 from transforms.letters import Letter, refused_again
-from transforms.payload import Origin, clip
-from transforms.read import Chunk, ReadSettings, UnusableFile, format_module
+from transforms.payload import Origin, clip, record_spans
+from transforms.read import format_module
 from transforms.splits import FileRange
 from transforms.tfrecord import frame
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 from transforms.block import ROW, filter_rows, stretch
 from transforms.compression import damage_of
 from transforms.files import InputFile
+from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.letters import Letter, missing_again
 from transforms.local_files import is_of_the_system
-from transforms.read import Chunk, ReadSettings, UnusableFile, empty_rows, format_module, read_range
+from transforms.read import format_module, read_range
 from transforms.splits import FileRange
 
 _RANGE_BYTES = 8 << 20

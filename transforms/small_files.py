@@ -15,7 +15,7 @@ from transforms.payload import Origin, join_origins
 from transforms.sources import Files, Source
 
 if TYPE_CHECKING:
-    from transforms.read import Chunk, ReadSettings
+    from transforms.format_base import Chunk, ReadSettings
 
 _PART = 4
 """A file is small where so many of its size fit into a block."""

@@ -45,7 +45,7 @@ def why_not(path: str, version: str | None, groups: tuple[int, ...] = (), names:
 def _tried(path: str, version: str | None, groups: tuple[int, ...], names: tuple[str, ...]) -> str | None:
     told = json.dumps({"path": path, "version": version, "groups": groups, "names": names})
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
-    command = [sys.executable, "-P", "-c", "from transforms.suspects import try_out; try_out()"]
+    command = [sys.executable, "-P", "-c", "from transforms.tried_apart import try_out; try_out()"]
     try:
         ended = subprocess.run(
             command,
@@ -62,14 +62,3 @@ def _tried(path: str, version: str | None, groups: tuple[int, ...], names: tuple
     number = -ended.returncode
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
     return f"the library that reads it ends the process by {name}"
-
-
-def try_out() -> None:
-    """Reads what standard input names; the process may die of it."""
-    from transforms.parquet_file import open_parquet
-
-    told = json.load(sys.stdin)
-    with open_parquet(told["path"], told["version"]) as opened:
-        for group in told["groups"]:
-            for _ in opened.batches(group, 1024, told["names"]):
-                pass

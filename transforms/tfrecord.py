@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.compression import Damaged, Refuted
-from transforms.payload import MAX_PAYLOAD_BYTES
+from transforms.framing import MAX_PAYLOAD_BYTES
 
 HEADER_BYTES = 12
 _FRAME_BYTES = 16  # what a record takes beside its data

@@ -1,0 +1,70 @@
+"""The engines there are: which one a job asks for, and which one is asked of a job that goes on elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from runners import dataflow_names as names
+from runners.elsewhere import Elsewhere, Found
+from runners.engine import Engine
+from runners.settings import EngineSettings
+
+
+def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:
+    """The engine that a job asks for.
+
+    Args:
+      beam_args: Beam's own options, which win over ours.
+    """
+    if settings.runner == "dataflow":
+        from runners.dataflow import Dataflow
+
+        return Dataflow(settings, beam_args)
+    if settings.runner == "flink":
+        from runners.flink import Flink
+
+        return Flink(settings, beam_args)
+    if settings.runner == "prism":
+        from runners.prism import Prism
+
+        return Prism(settings, beam_args)
+    from runners.local import Local
+
+    return Local(settings, beam_args)
+
+
+_ADDRESS = re.compile(r"(?:https?://)?(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?(?:/[\w./-]*)?", re.ASCII)
+
+
+_ENDPOINT = re.compile(
+    r"(?:https?://)?(?:localhost|127\.0\.0\.1|[a-z0-9.-]+\.googleapis\.com)(?::\d{1,5})?/?", re.ASCII
+)
+
+
+def place_problem(job: Elsewhere) -> str | None:
+    """Why nobody may be asked for a job, or None. What a note says becomes the address of a request, sent with this
+    user's credentials where it is of Google Cloud, and a part of a command that is shown to be typed."""
+    place = job.place
+    if job.runner == "flink" and not (place.keys() == {"address"} and _ADDRESS.fullmatch(place["address"])):
+        return f"{dict(place)} is not the address of a Flink cluster"
+    if job.runner == "dataflow":
+        if not {"project", "region"} <= place.keys() <= {"project", "region", "endpoint"}:
+            return f"{dict(place)} is not a project and a region"
+        if not _ENDPOINT.fullmatch(place.get("endpoint", "localhost")):
+            return f"{place['endpoint']} is not an endpoint of Google Cloud"
+        return names.project_problem(place["project"]) or names.region_problem(place["region"])
+    return None
+
+
+def find(job: Elsewhere) -> Found:
+    """Asks the engine what has become of a job; takes seconds where it does not answer."""
+    if job.runner == "flink":
+        from runners import flink_cluster
+
+        return flink_cluster.find(job)
+    if job.runner == "dataflow":
+        from runners import dataflow_active
+
+        return dataflow_active.find(job)
+    return Found(job, alive=None, why=f"this release of beam-score knows no engine {job.runner!r}")
