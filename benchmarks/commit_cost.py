@@ -26,13 +26,15 @@ from far_store import BUCKET, emulator, requests_so_far
 
 from pipeline.begin import freeze, is_read
 from pipeline.standing import Standing
-from transforms.receipt import Part, Receipt
+from transforms.parts import Part
+from transforms.publication import roll_forward
+from transforms.receipt import Receipt
 from transforms.receipts import put
 from transforms.run_folder import RunFolder
 from transforms.sealed import checksum
 from transforms.splits import FileRange, Split
 from transforms.storage import sync_folder, write_new
-from transforms.verdict import Budget, decide, roll_forward
+from transforms.verdict import Budget, decide
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
 _STORE_THREADS = 32

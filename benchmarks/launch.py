@@ -95,11 +95,11 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from pipeline.standing import Standing
     from runners.choose import engine_of
     from transforms import disk
+    from transforms.attempt import WriteSettings
     from transforms.files import list_files
     from transforms.model import import_tensorflow
     from transforms.objects import is_object
     from transforms.run_folder import read_plan
-    from transforms.write import WriteSettings
 
     class FirstReceipt(disk.Disk):
         """Notes when the split of the first receipt was begun, and the peak of memory by then."""

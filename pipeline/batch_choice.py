@@ -12,9 +12,9 @@ import numpy as np
 from pipeline.mistakes import JobError
 from pipeline.peak_memory import resident_bytes, with_peak
 from pipeline.preflight import Prepared
-from pipeline.trial import DEFAULT_BATCH_ROWS, Trial
+from pipeline.trial import Trial
 from transforms.model import Servable
-from transforms.model_call import ModelCall
+from transforms.model_call import DEFAULT_BATCH_ROWS, ModelCall
 from transforms.model_copies import local_model
 from transforms.model_ops import ops_of
 

@@ -22,13 +22,14 @@ from pipeline.preflight import Prepared
 from pipeline.standing import Overrun, Standing
 from pipeline.trial import try_rows
 from transforms import storage
-from transforms.manifest import drop_current, read_manifest
+from transforms.manifest import read_manifest
 from transforms.model import Servable
-from transforms.plan import split_files
+from transforms.publication import drop_current
 from transforms.receipts import all_done
 from transforms.run_folder import RunFolder, read_plan, write_plan
 from transforms.sealed import Damaged, seal
 from transforms.splits import Split
+from transforms.splitting import split_files
 from transforms.verdict import PUBLISH, verdicts
 
 log = logging.getLogger(__name__)

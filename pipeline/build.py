@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
+from transforms.attempt import WriteSettings
 from transforms.commit import Commit
 from transforms.format_base import ReadSettings
 from transforms.infer import Infer, ModelCall
 from transforms.outputs import OutputPlan
 from transforms.plan import PlannedSplits
-from transforms.postprocess import Postprocess
-from transforms.preprocess import Input, Preprocess
+from transforms.preprocess import Input
 from transforms.read import Read
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder
-from transforms.validate import Validate
+from transforms.step_postprocess import Postprocess
+from transforms.step_preprocess import Preprocess
+from transforms.step_validate import Validate
 from transforms.verdict import Budget
-from transforms.write import WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ def build(
 
     Args:
       shards: names of the plan's shards.
-      keep_replaced: see `transforms.verdict.roll_forward`.
+      keep_replaced: see `transforms.publication.roll_forward`.
       chains: see `runners.engine.Engine`. Each has an equal share of the splits, from Plan to WriteParts.
     """
     folder: RunFolder = write.folder

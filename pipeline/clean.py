@@ -13,18 +13,12 @@ from pipeline.mistakes import JobError
 from pipeline.standing import Standing, refuse_links
 from runners.elsewhere import Found as JobFound
 from transforms import storage
-from transforms.manifest import FAILED, KINDS, MANIFEST, drop_current
+from transforms.local_storage import temporary_of
+from transforms.manifest import FAILED, KINDS, MANIFEST
+from transforms.publication import drop_current
 from transforms.receipts import collect
 from transforms.run_folder import CURRENT, LAUNCHES, STAGING, RunFolder, read_plan
-from transforms.run_names import (
-    FOLDERS,
-    PUBLISHED,
-    is_in_run,
-    is_in_staging,
-    is_launch,
-    is_temporary_of_output,
-    temporary_of,
-)
+from transforms.run_names import FOLDERS, PUBLISHED, is_in_run, is_in_staging, is_launch, is_temporary_of_output
 from transforms.sealed import Damaged
 from transforms.storage import Place
 from transforms.verdict import verdicts

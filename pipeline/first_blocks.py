@@ -14,10 +14,11 @@ from pipeline.preflight import Prepared
 from transforms.block import INPUT, OUTPUT, ROW, Block
 from transforms.compression import Damaged
 from transforms.format_base import ReadSettings, UnusableFile
+from transforms.format_registry import format_module
 from transforms.halving import EveryRowFails
 from transforms.local_files import is_of_the_system
 from transforms.preprocess import Preparation, PreprocessError
-from transforms.read import format_module, read_range
+from transforms.reading import read_range
 from transforms.splits import FileRange
 from transforms.validate import validate
 

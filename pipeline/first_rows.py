@@ -16,8 +16,9 @@ from pipeline.csv_dialect import CERTAIN, Header, guess_delimiter, guess_escape,
 from pipeline.mistakes import JobError
 from pipeline.yaml_text import quoted
 from transforms.compression import Damaged, RawStream
-from transforms.files import InputFile, format_of
+from transforms.files import InputFile
 from transforms.foreign_files import foreign
+from transforms.format_registry import format_of
 
 ROWS = 1000
 """Rows looked at, of the first files."""

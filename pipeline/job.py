@@ -10,10 +10,11 @@ import pydantic
 from pipeline.job_text import LARGEST_BYTES, JobText, parse_value
 from pipeline.mistakes import JobError, sentences
 from runners.settings import EngineSettings
-from transforms.contract import Column, Contract, Strict
+from transforms.contract import Column, Contract
 from transforms.error_budget import Budget
 from transforms.inputs import Input
 from transforms.outputs import Output
+from transforms.strict import Strict
 from transforms.units import parse_bytes, parse_seconds, parse_share
 
 

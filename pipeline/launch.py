@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
 from contextlib import nullcontext
 
 import apache_beam as beam
@@ -22,28 +19,28 @@ from pipeline.memory import check_fits
 from pipeline.mistakes import JobError
 from pipeline.output_place import check_room
 from pipeline.preflight import prepare
-from pipeline.progress import watch
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.refuse import refuse_unusable
 from pipeline.replay import Parent
 from pipeline.standing import Standing
 from pipeline.trial import load
+from pipeline.waiting import in_thread, wait_for_end, workers_ended
+from pipeline.watch import watch
 from runners.choose import engine_of
 from runners.engine import Engine
-from transforms import deadline, object_fetch, object_storage, storage
+from transforms import storage
+from transforms.attempt import WriteSettings
 from transforms.model import import_tensorflow
-from transforms.read import DRAIN, STOP
 from transforms.receipt import Counts
 from transforms.receipts import collect
 from transforms.reject_count import reset_reject_count
 from transforms.run_folder import RunFolder, read_plan
-from transforms.write import WriteSettings
+from transforms.stopping import DRAIN, STOP
 
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 60
 _LONGEST_WAIT_TO_STOP_S = 10
-_LOOKS_EVERY_S = 0.1
 
 
 def run(
@@ -62,9 +59,9 @@ def run(
     Args:
       beam_args: Beam's own options.
       replace: whether to publish over a finished run.
-      show_progress: see `pipeline.progress.watch`.
+      show_progress: see `pipeline.watch.watch`.
       restart: whether to discard a run that is begun and not finished.
-      keep_replaced: see `transforms.verdict.roll_forward`.
+      keep_replaced: see `transforms.publication.roll_forward`.
       replace_if_changed: whether to put this job in place of another version of it, finished or not.
       parent: of a replay, the run whose dead letters are its input.
       on_planned: called once there is a plan, before anything is scored.
@@ -175,15 +172,15 @@ def _launch(
     try:
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, show_progress):
-            running = _started(work)
+            running = in_thread(work)
             with interrupts.first_sigint_calls(DRAIN.set) if engine.in_one_process else nullcontext():
-                _wait_for(running)
+                wait_for_end(running)
             running.result()
     except BaseException as error:
         STOP.set()
         engine.stop()
         # Beam's other workers go on after one has raised: none may outlive this call.
-        if _workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
+        if workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
             STOP.clear()
         if submitted is not None:
             forget_if_over(folder, submitted)
@@ -198,56 +195,3 @@ def _launch(
             raise interrupts.Drained(
                 f"stopped: {finished} of {plan['splits']} splits are done; the same command goes on from here"
             )
-
-
-def _started(work: Callable[[], None]) -> Future[None]:
-    """Calls in a thread of its own. Beam does not let go of a signal before all its workers have ended by
-    themselves; and a daemon, since a worker that hangs is not to keep the process."""
-    running: Future[None] = Future()
-
-    def call() -> None:
-        try:
-            running.set_result(work())
-        except BaseException as error:
-            running.set_exception(error)
-
-    threading.Thread(target=call, name="pipeline", daemon=True).start()
-    return running
-
-
-def _wait_for(running: Future[None]) -> None:
-    told = False
-    # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
-    while not wait([running], _LOOKS_EVERY_S).done:
-        if DRAIN.is_set() and not told:
-            log.warning("finishing the splits in hand; interrupt again to stop now")
-            told = True
-
-
-def _workers_ended(running: Future[None] | None, wait_s: float) -> bool:
-    """Waits until the pipeline has ended, and no thread is inside a step. Joining would not do: Beam keeps its
-    threads for other work."""
-    until = time.monotonic() + wait_s
-    wait([running] if running else (), wait_s)
-    while any(_is_at_work(thread) for thread in _others()):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _others() -> set[int]:
-    """All threads but this one, those that only make calls for others, which may never return, or not soon, and the one
-    that tells that this launch is at work."""
-    names = (deadline.THREAD, object_fetch.THREAD, object_storage.THREAD)
-    callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
-    return sys._current_frames().keys() - callers - {threading.get_ident()}
-
-
-def _is_at_work(thread: int) -> bool:
-    frame = sys._current_frames().get(thread)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith("transforms."):
-            return True
-        frame = frame.f_back
-    return False

@@ -19,8 +19,9 @@ from pipeline.replay import Parent
 from runners.settings import EngineSettings
 from transforms.bind import bind_inputs
 from transforms.contract import Contract
-from transforms.files import InputFile, format_of, list_files, told_folders
+from transforms.files import InputFile, list_files, told_folders
 from transforms.format_base import ReadSettings, UnusableFile
+from transforms.format_registry import format_module, format_of
 from transforms.infer import ModelCall
 from transforms.json_lines import MARKER
 from transforms.local_files import is_of_the_system
@@ -39,7 +40,6 @@ from transforms.model_ops import ops_of
 from transforms.objects import AT_ONCE, is_object
 from transforms.outputs import OutputPlan, bind_outputs, reshaped, signature_as_written, wanted_outputs
 from transforms.preprocess import Input, PreprocessError, hash_code, load_function
-from transforms.read import format_module
 from transforms.serialize import RECORD
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from pipeline.standing import Overrun, Standing
 from transforms import storage
 from transforms.files import InputFile
 from transforms.manifest import DONE as PUBLISHED
-from transforms.manifest import clean_up, published, read_manifest
+from transforms.manifest import published, read_manifest
+from transforms.publication import Overtaken, clean_up, roll_forward
 from transforms.run_folder import RunFolder
-from transforms.verdict import PUBLISH, Budget, Overtaken, decide, roll_forward, verdicts
+from transforms.verdict import PUBLISH, Budget, decide, verdicts
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Work:
       score: makes the receipts that a run still lacks; may publish, too.
       budget: of rejections.
       schema: of the predictions.
-      keep_replaced: see `transforms.verdict.roll_forward`.
+      keep_replaced: see `transforms.publication.roll_forward`.
       files: that it reads, to tell which of them have changed.
       settings: of the job file, to tell the same of them.
     """

@@ -6,9 +6,10 @@ import time
 
 from pipeline.batch_choice import default_choice
 from pipeline.preflight import Prepared
-from pipeline.trial import DEFAULT_BATCH_ROWS, Trial, score_first
+from pipeline.trial import Trial, score_first
 from runners.engine import Measured
 from transforms.model import Servable
+from transforms.model_call import DEFAULT_BATCH_ROWS
 
 _ROWS = 4 * DEFAULT_BATCH_ROWS
 _ENOUGH_S, _MOST_ROUNDS = 0.5, 20

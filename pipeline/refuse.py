@@ -11,8 +11,8 @@ from pipeline.begin import describe, new_run
 from pipeline.preflight import Prepared
 from pipeline.standing import Standing
 from transforms import storage
-from transforms.block import stretch
 from transforms.dead_letters import dead_letter_lines, dead_letter_rows
+from transforms.faults import stretch
 from transforms.manifest import FAILED, OVER_BUDGET, record, timings
 from transforms.receipt import Counts, new_file_counts
 from transforms.sealed import checksum, to_json

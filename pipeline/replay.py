@@ -15,15 +15,15 @@ from pipeline.job import Job, parse_job, set_key
 from pipeline.mistakes import JobError
 from pipeline.own_runs import is_own
 from transforms import storage
-from transforms.files import InputFile, format_of, look_at_file
+from transforms.ended import runs_on_record
+from transforms.files import InputFile, as_it_is, look_at_file
 from transforms.format_base import BY, Replay, UnusableFile
+from transforms.format_registry import format_module, format_of
 from transforms.letters import OF_DAMAGE
 from transforms.manifest import DONE
 from transforms.many import each
 from transforms.names import near_miss
 from transforms.objects import is_object
-from transforms.read import format_module
-from transforms.read_dead_letters import as_it_is, runs_on_record
 from transforms.verdict import CommitError
 
 _LOOKED_AT_ONCE = 16

@@ -10,7 +10,8 @@ from pipeline.differences import differing_settings
 from pipeline.mistakes import JobError
 from transforms import storage
 from transforms.files import InputFile, differing
-from transforms.manifest import KINDS, is_publishing, read_failed, read_manifest
+from transforms.manifest import KINDS, read_failed, read_manifest
+from transforms.publication import is_publishing
 from transforms.run_folder import STAGING, RunFolder, parse_current, read_plan
 from transforms.run_names import FOLDERS
 from transforms.sealed import Damaged
@@ -104,7 +105,7 @@ class Standing:
 
     @property
     def publishing(self) -> RunFolder | None:
-        """The run that is being published, so that nobody may discard it; see `transforms.manifest.is_publishing`."""
+        """The run that is being published, so that nobody may discard it; see `transforms.publication`."""
         if self.known is None or not is_publishing(self.known):
             return None
         return RunFolder(self.output, self.current["run"])

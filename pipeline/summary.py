@@ -19,7 +19,8 @@ from pipeline.clean import Found
 from pipeline.protocol import Outcome
 from pipeline.terminal import Console, escape
 from transforms import storage
-from transforms.manifest import FAILED, MANIFEST, files_of_runs
+from transforms.manifest import FAILED, MANIFEST
+from transforms.publication import files_of_runs
 from transforms.units import counted
 
 _MOST_SHOWN = 20  # pairs of reason and column

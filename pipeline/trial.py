@@ -15,19 +15,19 @@ from pipeline.independence import dependence
 from pipeline.mistakes import JobError
 from pipeline.preflight import Prepared
 from pipeline.ramp import Ramp
-from transforms.block import REJECTED_SCHEMA, concat
+from transforms.faults import REJECTED_SCHEMA
 from transforms.feeds import groups
 from transforms.halving import EveryRowFails
 from transforms.infer import ServableHandler
 from transforms.loading import load_once
 from transforms.model import Servable
-from transforms.model_call import ModelCall
+from transforms.model_call import DEFAULT_BATCH_ROWS, ModelCall
+from transforms.plain import concat
 from transforms.postprocess import NOT_PROBABILITIES, postprocess
+from transforms.saved_model import numpy_dtype
 from transforms.tally import add_tally
-from transforms.tensors import numpy_dtype
 
 TRIAL_ROWS = 1024
-DEFAULT_BATCH_ROWS = 8192
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.remedies import remedies
 from pipeline.sample import Seen, look_at_files
 from pipeline.terminal import Console, escape
 from pipeline.trial import Trial
-from transforms.block import known_rows
+from transforms.faults import known_rows
 from transforms.receipt import Counts
 
 _SHOWN_GROUPS = 12

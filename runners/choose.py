@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from runners import dataflow_names as names
 from runners.elsewhere import Elsewhere, Found
-from runners.engine import Engine
 from runners.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from runners.engine import Engine
 
 
 def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:

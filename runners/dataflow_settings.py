@@ -9,7 +9,7 @@ import pydantic
 
 from runners import dataflow_names as names
 from runners.layout import Layout
-from transforms.contract import Strict
+from transforms.strict import Strict
 
 
 class DataflowSettings(Strict):

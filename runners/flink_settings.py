@@ -8,7 +8,7 @@ from typing import Literal
 import pydantic
 
 from runners.layout import Layout, one_process
-from transforms.contract import Strict
+from transforms.strict import Strict
 
 EMBEDDED = "[local]"
 

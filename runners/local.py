@@ -53,7 +53,7 @@ class Local(Engine):
         return result
 
     def stop(self) -> None:
-        """Ends worker processes, where there are any; threads stop by `transforms.read.STOP`."""
+        """Ends worker processes, where there are any; threads stop by `transforms.stopping.STOP`."""
         processes.kill_all()
 
     def _options(self) -> PipelineOptions:

@@ -89,7 +89,7 @@ class Prism(Engine):
                 self._program.end()
 
     def stop(self) -> None:
-        """Ends Prism; workers are threads, and stop by `transforms.read.STOP`."""
+        """Ends Prism; workers are threads, and stop by `transforms.stopping.STOP`."""
         self._stopping.set()
         if self._program is not None:
             self._program.end()

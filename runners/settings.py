@@ -15,7 +15,7 @@ from runners.flink_settings import FlinkSettings
 from runners.layout import PROCESS_BYTES, Layout, available_cores, one_process
 from runners.machine_memory import machine_bytes
 from transforms.bounds import Bounds, bounds_of
-from transforms.contract import Strict
+from transforms.strict import Strict
 from transforms.units import parse_bytes
 
 LEAST_MEMORY_BYTES = 1_000_000_000

@@ -17,8 +17,8 @@ from transforms.contract import Column, Contract
 from transforms.files import list_files
 from transforms.format_base import ReadSettings
 from transforms.local_files import ReadFails
-from transforms.plan import split_files
-from transforms.read import read_split
+from transforms.reading import read_split
+from transforms.splitting import split_files
 
 FOR_EVER = 1 << 30
 

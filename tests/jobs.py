@@ -23,9 +23,9 @@ from pipeline.preflight import prepare
 from pipeline.trial import load
 from runners.local import Local
 from runners.settings import EngineSettings
+from transforms.attempt import WriteSettings
 from transforms.receipt import Receipt
 from transforms.run_folder import RunFolder, read_plan
-from transforms.write import WriteSettings
 
 ROOT = Path(__file__).parent.parent
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from transforms.block import NO_REJECTED, REJECTED_SCHEMA, ROW, Block
-from transforms.read import new_attempt
+from transforms.block import ROW, Block
+from transforms.faults import NO_REJECTED, REJECTED_SCHEMA
+from transforms.reading import new_attempt
 
 
 def blocks_of(split: int, source: str, ids: Sequence[str]) -> Iterator[Block]:

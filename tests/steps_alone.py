@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from transforms.attempt import WriteSettings
 from transforms.block import Block
 from transforms.contract import Contract
 from transforms.format_base import ReadSettings
@@ -17,11 +18,11 @@ from transforms.output_sizes import OutputSizes
 from transforms.outputs import OutputPlan
 from transforms.postprocess import Output, postprocess
 from transforms.preprocess import Preparation
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.run_folder import RunFolder
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
-from transforms.write import WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 
 def score(path: Path, output: Path, read: ReadSettings, call: ModelCall, model: Any, format_: str = "parquet") -> dict:

@@ -15,12 +15,13 @@ from pipeline.begin import freeze
 from pipeline.protocol import Work, bring_to_verdict
 from pipeline.standing import Standing
 from transforms import storage
+from transforms.attempt import WriteSettings
 from transforms.manifest import read_manifest
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split
 from transforms.verdict import Budget
-from transforms.write import WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4
@@ -43,7 +44,7 @@ class StoreJob:
       name: another one is another job.
       splits: how many.
       budget: of rejections.
-      keep_replaced: see `transforms.verdict.roll_forward`.
+      keep_replaced: see `transforms.publication.roll_forward`.
     """
 
     output: str

@@ -11,12 +11,12 @@ import pytest
 from pipeline.begin import freeze
 from pipeline.build import build
 from pipeline.standing import Standing
+from transforms.attempt import WriteSettings
+from transforms.format_registry import format_module
 from transforms.many import each
-from transforms.read import format_module
 from transforms.run_folder import read_plan
 from transforms.splits import FileRange, Split
 from transforms.verdict import Budget
-from transforms.write import WriteSettings
 
 LARGEST = 1_000_000
 """Bytes; Dataflow refuses requests of some 10 MB."""

@@ -24,7 +24,7 @@ from pipeline.mistakes import JobError
 from pipeline.preflight import prepare
 from pipeline.standing import Changed, Overrun, Standing
 from pipeline.trial import load
-from transforms.manifest import clean_up
+from transforms.publication import clean_up
 
 ROWS, FILES = 600, 4
 

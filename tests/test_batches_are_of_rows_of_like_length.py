@@ -14,8 +14,7 @@ from transforms.bounds import Bounds
 from transforms.infer import ServableHandler
 from transforms.model_call import ModelCall
 from transforms.own_lengths import cut_back, followed
-from transforms.saved_model import Signature, Tensor
-from transforms.tensors import output_type
+from transforms.saved_model import Signature, Tensor, output_type
 
 X = Tensor("x", "float32", (None, None))
 

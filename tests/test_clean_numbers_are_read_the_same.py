@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from transforms.contract import Contract
 from transforms.format_base import ReadSettings
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
 

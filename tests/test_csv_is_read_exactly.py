@@ -19,7 +19,7 @@ from transforms import csv_blocks, csv_ranges, csv_records, read_csv
 from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.format_base import ReadSettings, UnusableFile, empty_rows
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
 

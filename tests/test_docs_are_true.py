@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 import transforms
 from pipeline.cli import app
 from pipeline.job import Job, parse_job
-from transforms.block import REASONS
+from transforms.faults import REASONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -23,7 +23,8 @@ from dirty import Published
 from pipeline.job import parse_job
 from pipeline.launch import run
 from runners.prism import BINARY
-from transforms.block import Block, BlockCoder
+from transforms.block import Block
+from transforms.step_coder import BlockCoder
 
 LOCAL = {"runner": "local"}
 

@@ -20,12 +20,13 @@ from test_inputs_that_change_are_refused import FORMATS, ROWS, write
 from pipeline.errors import explain
 from pipeline.launch import run
 from transforms import local_files
-from transforms.block import NO_REJECTED, ROW
+from transforms.block import ROW
 from transforms.compression import Damaged, RawStream
+from transforms.faults import NO_REJECTED
 from transforms.files import list_files
 from transforms.format_base import Chunk
 from transforms.local_files import Calls, LocalFile, ReadFails, is_of_the_system, retried
-from transforms.read import read_range
+from transforms.reading import read_range
 from transforms.splits import FileRange
 
 HERE = Path(__file__).parent

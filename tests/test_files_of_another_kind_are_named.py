@@ -15,7 +15,7 @@ from test_what_a_checksum_refuses_is_not_published import fates as rows_of
 
 from transforms import read_csv, read_jsonl, read_tfrecord
 from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 
 TEXT = b"x\n1\n2\n"

@@ -18,8 +18,8 @@ from transforms.bounds import Bounds
 from transforms.contract import Column, Contract
 from transforms.format_base import ReadSettings, UnusableFile
 from transforms.parquet_pages import BadPage, parse_header
-from transforms.read import read_split
 from transforms.read_parquet import check, columns_of, cut, read
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 
 ROOT = Path(__file__).parents[1]

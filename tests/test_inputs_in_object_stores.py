@@ -29,11 +29,12 @@ from transforms.contract import Column, Contract
 from transforms.file_versions import InputChanged
 from transforms.files import list_files
 from transforms.format_base import ReadSettings
+from transforms.format_registry import format_module
 from transforms.object_fetch import StoreFails
 from transforms.object_reads import ObjectFile
 from transforms.objects import ObjectPath
-from transforms.plan import split_files
-from transforms.read import format_module, read_split
+from transforms.reading import read_split
+from transforms.splitting import split_files
 from transforms.store_registry import store_of
 from transforms.tfrecord import frame
 from transforms.validate import validate

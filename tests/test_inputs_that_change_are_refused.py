@@ -22,10 +22,10 @@ from transforms.file_versions import InputChanged
 from transforms.files import list_files
 from transforms.format_base import ReadSettings
 from transforms.local_files import ReadFails
-from transforms.plan import split_files
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.run_folder import RunFolder, read_plan, read_shard, write_plan
 from transforms.splits import FileRange, Split
+from transforms.splitting import split_files
 
 ROWS = 3000
 AN_HOUR = 3600 * 10**9

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transforms import read_jsonl
-from transforms.block import FAULTS, ROW
+from transforms.block import ROW
 from transforms.contract import Column, Contract
+from transforms.faults import FAULTS
 from transforms.format_base import ReadSettings, UnusableFile
 from transforms.framing import line_spans
 from transforms.json_arrow import ArrowLines

@@ -19,17 +19,18 @@ from peak import peak
 
 from runners.machine_memory import machine_bytes
 from runners.settings import EngineSettings
-from transforms.block import ROW, Block, Fault, reject_rows
+from transforms.block import ROW, Block, reject_rows
 from transforms.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
 from transforms.contract import Contract
+from transforms.faults import Fault
 from transforms.grouping import Weight, pieces
 from transforms.infer import ServableHandler
 from transforms.model_call import ModelCall
 from transforms.output_sizes import OutputSizes
 from transforms.payload import Origin
-from transforms.preprocess import Preprocess
 from transforms.reject_count import reset_reject_count
 from transforms.saved_model import Signature, Tensor
+from transforms.step_preprocess import Preprocess
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

@@ -13,19 +13,24 @@ import pytest
 from pipeline.build import build
 from pipeline.launch import run
 from transforms import storage
-from transforms.block import NO_REJECTED, ROW, Block, BlockCoder, Fault, concat, reject_rows, stretch
+from transforms.attempt import LostBlocks, WriteSettings
+from transforms.block import ROW, Block, reject_rows
 from transforms.commit import Commit
+from transforms.faults import NO_REJECTED, Fault, stretch
 from transforms.infer import Infer
 from transforms.payload import Origin
+from transforms.plain import concat
 from transforms.plan import PlannedSplits
-from transforms.postprocess import Postprocess
-from transforms.preprocess import Preprocess
-from transforms.read import STOP, Read
+from transforms.read import Read
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder, read_plan
-from transforms.validate import Validate
+from transforms.step_coder import BlockCoder
+from transforms.step_postprocess import Postprocess
+from transforms.step_preprocess import Preprocess
+from transforms.step_validate import Validate
+from transforms.stopping import STOP
 from transforms.verdict import Budget, CommitError, decide
-from transforms.write import LostBlocks, WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 FILES, ROWS = 6, 1500
 

@@ -19,7 +19,8 @@ from pipeline.mistakes import JobError
 from pipeline.standing import Standing
 from pipeline.status import Watcher
 from runners.elsewhere import Elsewhere
-from transforms.manifest import Unreadable, clean_up, read_manifest
+from transforms.manifest import Unreadable, read_manifest
+from transforms.publication import clean_up
 from transforms.receipt import Receipt
 from transforms.record_shapes import MANIFEST, Misfit, fit
 from transforms.run_folder import RunFolder, parse_current, read_plan, read_shard

@@ -29,8 +29,9 @@ from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, RUNNING, Watcher
 from transforms import storage
 from transforms.manifest import read_failed, read_manifest
 from transforms.object_storage import ALIVE, SILENT_S
+from transforms.publication import Overtaken
 from transforms.run_folder import RunFolder
-from transforms.verdict import Budget, Overtaken
+from transforms.verdict import Budget
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)

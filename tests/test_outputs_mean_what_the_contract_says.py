@@ -15,18 +15,8 @@ from transforms.block import OUTPUT, ROW, Block
 from transforms.model import Tensor
 from transforms.outputs import Output, OutputPlan
 from transforms.postprocess import choose, postprocess, scores
-from transforms.tensors import (
-    leaves,
-    not_finite,
-    nulls,
-    output_type,
-    owners,
-    padded,
-    row_shapes,
-    to_arrow,
-    to_numpy,
-    with_leaves,
-)
+from transforms.saved_model import output_type
+from transforms.tensors import leaves, not_finite, nulls, owners, padded, row_shapes, to_arrow, to_numpy, with_leaves
 
 NAN, INF = math.nan, math.inf
 

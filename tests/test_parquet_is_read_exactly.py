@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings, strategies
 
 from pipeline.job import parse_job
 from pipeline.launch import run
-from transforms.block import FAULTS, ROW, known_rows
+from transforms.block import ROW
 from transforms.bounds import Bounds
 from transforms.contract import Column, Contract
+from transforms.faults import FAULTS, known_rows
 from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read import read_split
 from transforms.read_parquet import check, cut, read
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 
 D = decimal.Decimal

@@ -10,13 +10,15 @@ import pytest
 import scoring
 
 from pipeline.launch import run
-from transforms.block import ROW, BlockCoder, Fault, reject_rows
+from transforms.block import ROW, reject_rows
 from transforms.contract import Column, Contract
 from transforms.dead_letters import dead_letter_rows
+from transforms.faults import Fault
 from transforms.format_base import ReadSettings
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.sources import Files, places
 from transforms.splits import FileRange, Split
+from transforms.step_coder import BlockCoder
 
 FILES, ROWS = 12, 7
 CONTRACT = Contract(columns={"x": Column(dtype="int64"), "text": Column(dtype="string", required=False)})

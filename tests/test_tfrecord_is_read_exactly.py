@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from transforms.block import FAULTS, ROW
+from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.example_wire import BYTES, FLOAT, INT64
 from transforms.examples import _parse_one, parse
+from transforms.faults import FAULTS
 from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read import read_split
 from transforms.read_tfrecord import check, cut, read
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 from transforms.tfrecord import PADDING, Records
 

@@ -26,11 +26,13 @@ from pipeline.mistakes import JobError
 from pipeline.protocol import Outcome, Work, bring_to_verdict
 from pipeline.standing import Standing
 from transforms import disk
+from transforms.attempt import WriteSettings
+from transforms.publication import Overtaken
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder, read_plan, read_shard
 from transforms.splits import FileRange, Split
-from transforms.verdict import Budget, CommitError, Overtaken
-from transforms.write import WriteParts, WriteSettings
+from transforms.verdict import Budget, CommitError
+from transforms.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4  # a split; the last of each is refused

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transforms.block import FAULTS, ROW, Block
+from transforms.block import ROW, Block
 from transforms.contract import Column, Contract
+from transforms.faults import FAULTS
 from transforms.format_base import ReadSettings, UnusableFile
 from transforms.read_csv import read as read_csv
 from transforms.read_parquet import check, columns_of, read

@@ -11,8 +11,9 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from transforms.block import FAULTS, FAULTS_TYPE, ROW, Block
+from transforms.block import ROW, Block
 from transforms.contract import Column, Contract
+from transforms.faults import FAULTS, FAULTS_TYPE
 from transforms.validate import validate
 
 

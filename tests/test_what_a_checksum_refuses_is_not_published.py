@@ -13,18 +13,20 @@ import zstandard
 
 from pipeline.launch import run
 from transforms import storage
-from transforms.block import ROW, BlockCoder
+from transforms.attempt import WriteSettings
+from transforms.block import ROW
 from transforms.contract import Column, Contract
 from transforms.files import list_files
 from transforms.format_base import ReadSettings
 from transforms.letters import Letter
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.receipts import collect
 from transforms.replay_source import from_source
 from transforms.run_folder import RunFolder
 from transforms.splits import FileRange, Split
+from transforms.step_coder import BlockCoder
 from transforms.tfrecord import frame
-from transforms.write import WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 MEMBER = 300  # rows
 CONTRACT = Contract(columns={"x": Column(dtype="int64")})

@@ -11,7 +11,7 @@ import pytest
 
 from transforms.contract import Column, Contract
 from transforms.format_base import ReadSettings
-from transforms.read import read_split
+from transforms.reading import read_split
 from transforms.splits import FileRange, Split
 from transforms.validate import validate
 

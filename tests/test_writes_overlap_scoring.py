@@ -10,9 +10,10 @@ from small_blocks import blocks_of
 from store_jobs import SCHEMA
 
 from transforms import storage
+from transforms.attempt import WriteSettings
 from transforms.receipts import is_done
 from transforms.run_folder import RunFolder
-from transforms.write import WriteParts, WriteSettings
+from transforms.write import WriteParts
 
 
 @pytest.fixture

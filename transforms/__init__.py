@@ -22,16 +22,16 @@ _WHERE = {
     "ModelCall": "transforms.model_call",
     "Output": "transforms.outputs",
     "OutputPlan": "transforms.outputs",
-    "Postprocess": "transforms.postprocess",
-    "Preprocess": "transforms.preprocess",
+    "Postprocess": "transforms.step_postprocess",
+    "Preprocess": "transforms.step_preprocess",
     "Read": "transforms.read",
     "ReadSettings": "transforms.format_base",
-    "Validate": "transforms.validate",
+    "Validate": "transforms.step_validate",
     "WriteParts": "transforms.write",
     "bind_inputs": "transforms.bind",
     "read_signatures": "transforms.model",
     "signature_as_written": "transforms.outputs",
-    "split_files": "transforms.plan",
+    "split_files": "transforms.splitting",
 }
 
 __all__ = sorted(_WHERE)

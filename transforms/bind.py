@@ -74,29 +74,6 @@ def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[s
 _DTYPES = {Column(dtype=d).scalar_type: d for d in get_args(Dtype)}
 
 
-def plain_types(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Dictionary, large and view types as their plain ones, at any depth of lists."""
-    columns = {}
-    for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        type_ = _plain_type(column.type)
-        columns[name] = column if type_ == column.type else column.cast(type_)
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _plain_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(type_):
-        return _plain_type(type_.value_type)
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(_plain_type(type_.value_type), type_.list_size)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return pa.list_(_plain_type(type_.value_type))
-    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
-        return pa.binary()
-    return type_
-
-
 def _listed(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{n} {t.describe()}" for n, t in tensors.items())
 

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.single_values import broken_text, plain
+from transforms.plain import broken_text, plain
 
 
 def columns_json(batch: pa.RecordBatch) -> pa.Array:

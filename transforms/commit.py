@@ -6,10 +6,11 @@ import apache_beam as beam
 import pyarrow as pa
 
 from transforms import storage
-from transforms.read import DRAIN
+from transforms.publication import roll_forward
 from transforms.receipts import collect
 from transforms.run_folder import RunFolder, read_plan
-from transforms.verdict import Budget, decide, roll_forward
+from transforms.stopping import DRAIN
+from transforms.verdict import Budget, decide
 
 
 class Commit(beam.PTransform):
@@ -20,7 +21,7 @@ class Commit(beam.PTransform):
       folder: of the run.
       budget: see `Budget`.
       schema: of the predictions.
-      keep_replaced: see `transforms.verdict.roll_forward`.
+      keep_replaced: see `transforms.publication.roll_forward`.
     """
 
     def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):

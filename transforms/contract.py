@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
+from transforms.strict import Strict
+
 Dtype = Literal[
     "float16",
     "float32",
@@ -40,13 +42,6 @@ _ARROW = {
 
 # An integer stays one, exact beyond 2^53; neither text nor a boolean is a number.
 Number = pydantic.StrictInt | pydantic.StrictFloat
-
-
-class Strict(pydantic.BaseModel):
-    """Base of every settings object: frozen, and an unknown key is an error."""
-
-    # A default of NaN stays one on record, and is no null.
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Column(Strict):

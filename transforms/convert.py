@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.block import Fault, fault_lists
 from transforms.contract import Column
-from transforms.single_values import convert_values, is_text, plain, plain_type, spread, without_nan
+from transforms.faults import Fault
+from transforms.plain import is_text, plain, plain_type, spread
+from transforms.single_values import convert_values, without_nan
 
 _SHOWN_CHARS = 40
 _WHAT = {
@@ -93,14 +93,6 @@ def carry(array: pa.Array, name: str, show: bool) -> tuple[pa.Array, list[Fault]
     keep[index] = False
     message = f"column {name!r} is {_WHAT['bad_encoding']}, and was to be kept"
     return spread(array.filter(pa.array(keep)), keep), [Fault(index, name, "bad_encoding", message)]
-
-
-def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
-    """The `FAULTS` column of a batch of `count` rows: null where a row has none."""
-    positions, errors = fault_lists(faults, order)
-    at = np.zeros(count, bool)
-    at[positions] = True
-    return spread(errors, at)
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from transforms.disk import disk
 from transforms.local_storage import TEMPORARY
-from transforms.run_names import PROBE
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK, errno.EPERM, errno.EXDEV)
@@ -102,3 +101,7 @@ def _remove(path: Path) -> None:
         with contextlib.suppress(OSError):  # `clean` removes what is left in an output
             disk().unlink(path)
             return
+
+
+PROBE = "probe"
+"""What a launch tries the file system with, always as a temporary file; see `transforms.disk_probe`."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from transforms.single_values import broken_text
+from transforms.plain import broken_text
 from transforms.tfrecord import Records, spans
 
 BYTES, FLOAT, INT64 = 1, 2, 3

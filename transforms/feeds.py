@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import INPUT, Block, whole
+from transforms.block import INPUT, Block
 from transforms.model import Tensor
+from transforms.plain import whole
 from transforms.tensors import dimensions, padded, row_shapes, to_numpy
 
 Feeds = dict[str, np.ndarray]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,18 +17,6 @@ from transforms.object_patterns import is_matched, matching_objects, object_at
 from transforms.objects import is_object
 from transforms.patterns import NoFiles
 
-FORMAT_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
-}
-_COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
 _NAMED = 3  # files that have changed; the others are counted
 
 
@@ -156,16 +143,11 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
     return "; ".join(said[:_NAMED] + more)
 
 
-def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
-    """The format that the suffixes tell, compression's apart; else None and why not."""
-    by_format: dict[str | None, str] = {}
-    for file in files:
-        suffix = os.path.splitext(_COMPRESSED.sub("", file.path))[1].lower()
-        by_format.setdefault(FORMAT_SUFFIXES.get(suffix), file.path)
-    if len(by_format) == 1 and None not in by_format:
-        return next(iter(by_format)), ""
-    shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
-    return (
-        None,
-        f"input.format cannot be told from the suffixes: {shown}; set input.format to csv, jsonl, parquet or tfrecord",
-    )
+def as_it_is(path: str) -> dict[str, Any] | None:
+    """What tells a file from a changed one, as `transforms.files.InputFile` has it; None where it is gone.
+
+    Raises:
+      OSError, ReadFails, StoreFails: it cannot be looked at, so nobody knows.
+    """
+    found = look_at_file(path)
+    return None if found is None else dataclasses.asdict(found)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from transforms.block import NO_REJECTED, ROW
+from transforms.block import ROW
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.contract import Column, Contract
+from transforms.faults import NO_REJECTED
 from transforms.payload import Origin
 
 
@@ -17,7 +18,7 @@ class UnusableFile(Exception):
     """A file that cannot be used at all: one dead letter for the file, and the others go on.
 
     Attributes:
-      reason: a code of `transforms.block.REASONS`.
+      reason: a code of `transforms.faults.REASONS`.
       message: what was found, what was expected, what to do; without the file's name.
       column: the column at fault, if it is one.
     """

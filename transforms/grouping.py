@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import apache_beam as beam
-
-from transforms.block import NO_REJECTED, Block
+from transforms.block import Block
+from transforms.faults import NO_REJECTED
 from transforms.model_call import ModelCall
 from transforms.output_sizes import OutputSizes
 
@@ -64,22 +63,3 @@ def pieces(block: Block, call: ModelCall, sizes: OutputSizes) -> Iterator[Block]
         # What is not of single rows goes with the first piece.
         block = dataclasses.replace(block, rejected=NO_REJECTED, tally={})
         at, number = at + rows, number + 1
-
-
-class Cut(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: see `pieces`."""
-
-    def __init__(self, call: ModelCall):
-        super().__init__()
-        self.call = call
-
-    def expand(self, blocks):
-        return blocks | beam.ParDo(_CutFn(self.call)).with_output_types(Block)
-
-
-class _CutFn(beam.DoFn):
-    def __init__(self, call: ModelCall):
-        self.call, self.sizes = call, OutputSizes(call)
-
-    def process(self, block: Block):
-        yield from pieces(block, self.call, self.sizes)

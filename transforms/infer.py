@@ -14,12 +14,16 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from transforms import in_hand
+from transforms import (
+    in_hand,
+    step_coder,  # noqa: F401 -- registers the coder of blocks
+)
 from transforms.batch_log import log_batch
-from transforms.block import OUTPUT, Block, Fault, reject_rows
+from transforms.block import OUTPUT, Block, reject_rows
 from transforms.deadline import ModelHangs, within
+from transforms.faults import Fault
 from transforms.feeds import Feeds, Group, groups
-from transforms.grouping import FIRST_ROWS, Cut, Weight
+from transforms.grouping import FIRST_ROWS, Weight, pieces
 from transforms.halving import Attempts, halve
 from transforms.in_hand import Rows
 from transforms.loading import load_once
@@ -28,9 +32,9 @@ from transforms.model_call import WARM_UP_S, ModelCall
 from transforms.output_sizes import OutputSizes, input_bytes
 from transforms.own_lengths import Axis, cut_back, followed, open_axes
 from transforms.places import Places
-from transforms.read import STOP, Stopped
 from transforms.redact import model_error
-from transforms.tensors import numpy_dtype, output_type
+from transforms.saved_model import numpy_dtype, output_type
+from transforms.stopping import STOP, Stopped
 
 MOST_PADDING = 2
 """So many times their own bytes the rows of a batch may take once they are padded; else it is cut before the longer."""
@@ -382,3 +386,22 @@ class Infer(beam.PTransform):
         # resource hint on the handler would cut the chain (see docs/design.md): none here.
         whole = blocks | "Cut" >> Cut(self.call)
         return whole | RunInference(ServableHandler(self.call)).with_output_types(Block)
+
+
+class Cut(beam.PTransform):
+    """PCollection[Block] -> PCollection[Block]: see `pieces`."""
+
+    def __init__(self, call: ModelCall):
+        super().__init__()
+        self.call = call
+
+    def expand(self, blocks):
+        return blocks | beam.ParDo(_CutFn(self.call)).with_output_types(Block)
+
+
+class _CutFn(beam.DoFn):
+    def __init__(self, call: ModelCall):
+        self.call, self.sizes = call, OutputSizes(call)
+
+    def process(self, block: Block):
+        yield from pieces(block, self.call, self.sizes)

@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
-from transforms.contract import Dtype, Strict
+from transforms.contract import Dtype
 from transforms.model import Tensor
+from transforms.saved_model import numpy_dtype
 from transforms.serialize import RECORD, serialize
-from transforms.tensors import dimensions, leaves, not_finite, numpy_dtype, owners, to_arrow, to_numpy, with_leaves
+from transforms.strict import Strict
+from transforms.tensors import dimensions, leaves, not_finite, owners, to_arrow, to_numpy, with_leaves
 
 TEXT = ("string", "bytes")
 
@@ -125,7 +127,7 @@ class Step:
         where it cannot.
       misfits: (values, setting) to a mask of the values that the step cannot take; None where it
         takes all.
-      reason: code of `transforms.block.REASONS` for a row with a misfit.
+      reason: code of `transforms.faults.REASONS` for a row with a misfit.
     """
 
     apply: Callable[[np.ndarray, Any], np.ndarray]

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.single_values import broken_text
+from transforms.plain import broken_text
 from transforms.tensors import leaves, nulls, owners, with_leaves
 
 MARKER = "_not_finite"

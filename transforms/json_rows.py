@@ -11,14 +11,15 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import FAULTS, FAULTS_TYPE, NO_REJECTED, ROW, Fault, concat, dead_letters, fault_lists
+from transforms.block import ROW
+from transforms.faults import FAULTS, FAULTS_TYPE, NO_REJECTED, Fault, dead_letters, fault_lists
 from transforms.format_base import Chunk, ReadSettings
 from transforms.framing import CR, LF
 from transforms.json_arrow import ArrowLines
 from transforms.json_exact import LineJudge, Row
 from transforms.json_template import TemplateLines
 from transforms.payload import Origin
-from transforms.single_values import valid_utf8
+from transforms.plain import concat, valid_utf8
 
 FAST_WAYS = ("template", "arrow")
 """In the order in which they are tried; without any, every line goes to the exact judge."""

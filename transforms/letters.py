@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from transforms.block import REJECTED_SCHEMA, stretch
+from transforms.faults import REJECTED_SCHEMA, stretch
 from transforms.format_base import Chunk, ReadSettings, empty_rows
 
 OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
@@ -20,7 +20,7 @@ OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
 @dataclasses.dataclass(frozen=True)
 class Letter:
     """One dead letter; see docs/dead-letters.md. `payload` is the record's own bytes, `kind` that of
-    `transforms.block.REJECTED_SCHEMA`."""
+    `transforms.faults.REJECTED_SCHEMA`."""
 
     source: str
     row: int

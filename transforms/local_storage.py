@@ -9,13 +9,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transforms.disk import disk
-from transforms.run_names import temporary_of
 
 TEMPORARY = ".tmp"
 
@@ -337,3 +337,13 @@ def is_held(path: Path) -> bool:
 
 def still_alone(path: Path) -> bool:
     return True
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
+"""A file that is being written, or a folder that is being removed; the group is its name to be, or what it was."""
+
+
+def temporary_of(name: str) -> str | None:
+    """The name that a temporary file is to get, or that a folder that is being removed had; None for any other."""
+    found = _TEMPORARY.fullmatch(name)
+    return None if found is None else found[1]

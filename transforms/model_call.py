@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
-from transforms.saved_model import Signature
-from transforms.tensors import fixed_bytes
+from transforms.saved_model import Signature, fixed_bytes
 
 WARM_UP_S = 300.0
 """What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
@@ -59,3 +58,6 @@ class ModelCall:
         tensors = [*self.signature.inputs.values(), *self.signature.outputs.values()]
         row_bytes = sum(fixed_bytes(tensor) or 0 for tensor in tensors)
         return self.fixed_rows or max(1, min(self.batch_rows, self.bounds.call_bytes // max(1, row_bytes)))
+
+
+DEFAULT_BATCH_ROWS = 8192

@@ -8,7 +8,7 @@ import numpy as np
 
 from transforms.block import INPUT, Block
 from transforms.model_call import ModelCall
-from transforms.tensors import fixed_bytes
+from transforms.saved_model import fixed_bytes
 
 _LEARNED: dict[tuple, tuple[float, float]] = {}
 """By model, signature and outputs: the most bytes of outputs a row, and a byte of its inputs, of any group of rows."""

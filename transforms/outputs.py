@@ -11,10 +11,9 @@ from typing import Literal
 import pyarrow as pa
 import pydantic
 
-from transforms.contract import Strict
 from transforms.names import near_miss
-from transforms.saved_model import MOST_VALUES, SUPPORTED, Signature, Tensor
-from transforms.tensors import output_type
+from transforms.saved_model import MOST_VALUES, SUPPORTED, Signature, Tensor, output_type
+from transforms.strict import Strict
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 

@@ -15,24 +15,11 @@ from transforms.batch_sizes import batch_bytes
 from transforms.bounds import DEFAULT_BOUNDS, Bounds
 from transforms.dead_letters import dead_letter_lines
 from transforms.json_lines import to_json_lines
-from transforms.receipt import Part
+from transforms.write_behind import Write, nothing_to_wait_for, write_at_once
 
 MAX_GROUP_ROWS = 1 << 20
 
 _DISTINCT_SAMPLE = 10_000
-
-Write = Callable[[storage.Place, Sequence[bytes | memoryview]], Callable[[], None]]
-"""Writes a file, or begins to; what it gives waits until that is done, and raises what went wrong."""
-
-
-def write_at_once(path: storage.Place, pieces: Sequence[bytes | memoryview]) -> Callable[[], None]:
-    """A `Write` that there is nothing to wait for any more."""
-    storage.write_new(path, *pieces)
-    return _nothing
-
-
-def _nothing() -> None:
-    pass
 
 
 class Parts:
@@ -61,7 +48,7 @@ class Parts:
         bounds: Bounds = DEFAULT_BOUNDS,
     ):
         self._folder, self._kind, self._stem, self._encoder, self._write = folder, kind, stem, encoder, write
-        self._bounds, self.wait = bounds, _nothing
+        self._bounds, self.wait = bounds, nothing_to_wait_for
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = self._rows = 0
         self.written: list[Part] = []
@@ -201,3 +188,22 @@ class PredictionFormat:
 def dead_letter_encoder() -> LinesEncoder:
     """Of what `dead_letter_rows` makes."""
     return LinesEncoder(dead_letter_lines)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A file of predictions or dead letters.
+
+    Attributes:
+      name: under the run's `parts` folder.
+      kind: `predictions` or `rejected`.
+      rows: lines or rows in it.
+      bytes: its size.
+      crc32c: of its content, in hexadecimal.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    bytes: int
+    crc32c: str

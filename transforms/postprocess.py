@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import OUTPUT, ROW, Block, Fault, reject_rows
+from transforms.block import OUTPUT, ROW, Block, reject_rows
+from transforms.faults import Fault
 from transforms.outputs import Output, OutputPlan, output_fields
-from transforms.saved_model import Tensor
-from transforms.single_values import broken_text
+from transforms.plain import broken_text
+from transforms.saved_model import Tensor, numpy_dtype
 from transforms.sources import places
-from transforms.tensors import leaves, not_finite, numpy_dtype, owners, to_numpy, with_leaves
+from transforms.tensors import leaves, not_finite, owners, to_numpy, with_leaves
 
 NOT_PROBABILITIES = "not_probabilities."
 """Begins the name of a tally, an output's name after it: rows with values outside of 0 to 1."""
@@ -135,20 +134,3 @@ def _not_probabilities(column: pa.Array) -> int:
 
 def _as(column: pa.Array, type_: pa.DataType) -> pa.Array:
     return column if column.type == type_ else column.cast(type_)
-
-
-class Postprocess(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: rows become predictions, as they will be written."""
-
-    def __init__(self, plan: OutputPlan):
-        super().__init__()
-        self.plan = plan
-
-    def expand(self, blocks):
-        return blocks | beam.Map(_timed, self.plan).with_output_types(Block)
-
-
-def _timed(block: Block, plan: OutputPlan) -> Block:
-    began = time.perf_counter()
-    block = postprocess(block, plan)
-    return block.with_tally(postprocess_s=time.perf_counter() - began)

@@ -10,21 +10,20 @@ import importlib.util
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import INPUT, Block, Fault, filter_rows, reject_rows
+from transforms.block import INPUT, Block, reject_rows
 from transforms.contract import Contract
+from transforms.faults import Fault
 from transforms.halving import Attempts, halve
 from transforms.inputs import STEPS, Input, make
 from transforms.model import Tensor
+from transforms.plain import filter_rows
 from transforms.redact import raised_at
-from transforms.reject_count import BEFORE_THE_MODEL, count_rejects
 from transforms.tensors import dimensions, not_finite, nulls, row_shapes
 
 
@@ -223,33 +222,6 @@ def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
     return filter_rows(rows, keep)
 
 
-class Preprocess(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: adds the model's inputs as columns.
-
-    Args:
-      inputs: how each is made; one not named is the column of its own name.
-      tensors: the signature's inputs.
-      contract: of the columns.
-      function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
-      stop_after: see `transforms.reject_count`.
-    """
-
-    def __init__(
-        self,
-        inputs: Mapping[str, Input],
-        tensors: Mapping[str, Tensor],
-        contract: Contract,
-        function: str | None = None,
-        stop_after: int | None = None,
-    ):
-        super().__init__()
-        self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
-        self._stop_after = stop_after
-
-    def expand(self, blocks):
-        return blocks | beam.ParDo(_PreprocessFn(self._preparation, self._stop_after)).with_output_types(Block)
-
-
 @dataclasses.dataclass
 class Preparation:
     """All of this step, for one worker: it remembers whether the function has ever succeeded.
@@ -274,7 +246,8 @@ class Preparation:
 
     def _bind(self, made: pa.RecordBatch) -> pa.RecordBatch:
         """What the function made, found to fit the model's inputs, in plain types."""
-        from transforms.bind import bind_made, plain_types
+        from transforms.bind import bind_made
+        from transforms.plain import plain_types
 
         made = plain_types(made)
         if made.schema != self._bound:
@@ -282,17 +255,3 @@ class Preparation:
                 raise PreprocessError("; ".join(f"preprocess {self.function!r}: {p}" for p in problems))
             self._bound = made.schema
         return made
-
-
-class _PreprocessFn(beam.DoFn):
-    def __init__(self, preparation: Preparation, stop_after: int | None):
-        self.preparation, self.stop_after = preparation, stop_after
-
-    def setup(self):
-        self.preparation = dataclasses.replace(self.preparation, attempts=Attempts())
-
-    def process(self, block: Block):
-        began = time.perf_counter()
-        block = self.preparation(block)
-        count_rejects(block, self.stop_after, BEFORE_THE_MODEL)
-        yield block.with_tally(preprocess_s=time.perf_counter() - began)

@@ -11,25 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from transforms import csv_records
-from transforms.block import (
-    FAULTS,
-    FAULTS_TYPE,
-    NO_REJECTED,
-    ROW,
-    Fault,
-    dead_letters,
-    fault_lists,
-    known_rows,
-    stretch,
-)
+from transforms.block import ROW
 from transforms.csv_blocks import Broken, Records, blocks
 from transforms.csv_header import BOM, Header, header_of
 from transforms.csv_ranges import cut
 from transforms.csv_typed import TypedColumns, failed_column
+from transforms.faults import FAULTS, FAULTS_TYPE, NO_REJECTED, Fault, dead_letters, fault_lists, known_rows, stretch
 from transforms.format_base import Chunk, ReadSettings, empty_rows
 from transforms.numbers import BLANKS
 from transforms.payload import Origin
-from transforms.single_values import valid_utf8
+from transforms.plain import valid_utf8
 from transforms.splits import FileRange
 
 _MOST_GIVEN_UP = 8  # columns that one block shows not to be typed, before it is read as text

@@ -4,26 +4,21 @@ have had from the first. Each letter is accounted for: its rows come out, or are
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from transforms.compression import open_file
 from transforms.csv_header import header_of
-from transforms.files import InputFile, look_at_file
+from transforms.ended import LettersLost, files_on_record
+from transforms.files import InputFile, as_it_is
 from transforms.format_base import Chunk, ReadSettings, Replay, UnusableFile
 from transforms.letters import Letter, parse_letters, refused_again
-from transforms.manifest import read_failed, read_manifest
 from transforms.read_jsonl import cut as cut_lines
 from transforms.replay_payloads import from_payloads
 from transforms.replay_source import from_source
 from transforms.splits import FileRange
 
 REASONS_OF_THE_FILE = "put it back as it was then"
-
-
-class LettersLost(RuntimeError):
-    """The dead letters, or the record, of the run that is replayed cannot be read any more."""
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
@@ -73,37 +68,6 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
         raise LettersLost(f"{range_.path}: {error.strerror or type(error).__name__}") from error
     if rest or left:
         raise LettersLost(f"{range_.path}: the file of dead letters is cut off: restore it")
-
-
-@functools.lru_cache(4)
-def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
-    """What the record of a run says of each of its input files, by path.
-
-    Raises LettersLost where the run is not there any more."""
-    record = next((record for record in runs_on_record(output) if record["run"] == run), None)
-    if record is None:
-        raise LettersLost(f"{output} does not hold run {run} any more, whose dead letters are replayed")
-    texts = record["headers"]
-    return {i["path"]: {**i, "header": None if i["header"] is None else texts[i["header"]]} for i in record["inputs"]}
-
-
-def runs_on_record(output: str) -> list[dict[str, Any]]:
-    """What an output folder holds of runs that have ended, the last one first: the manifest, and what a run that was
-    to replace it, or to be the first, has left over its budget."""
-    manifest, failed = read_manifest(output), read_failed(output)
-    if failed is not None and manifest is not None and failed["run"] in (manifest["run"], *manifest["replaces"]):
-        failed = None  # about to be cleaned up
-    return [record for record in (failed, manifest) if record is not None]
-
-
-def as_it_is(path: str) -> dict[str, Any] | None:
-    """What tells a file from a changed one, as `transforms.files.InputFile` has it; None where it is gone.
-
-    Raises:
-      OSError, ReadFails, StoreFails: it cannot be looked at, so nobody knows.
-    """
-    found = look_at_file(path)
-    return None if found is None else dataclasses.asdict(found)
 
 
 def _replayed(

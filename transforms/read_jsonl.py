@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import stretch
 from transforms.compression import Damaged, RawStream, Refuted, is_compressed, open_file
+from transforms.faults import stretch
 from transforms.foreign_files import refuse_foreign
 from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.framing import MAX_PAYLOAD_BYTES, line_end_positions, line_spans

@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import parquet_spans, suspects
-from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, stretch
+from transforms.block import ROW
 from transforms.compression import SMALL_BYTES
 from transforms.contract import Column, Contract
-from transforms.convert import carry, convert, faults_column, fits
+from transforms.convert import carry, convert, fits
+from transforms.faults import FAULTS, NO_REJECTED, Fault, faults_column, stretch
 from transforms.format_base import Chunk, ReadSettings, UnusableFile
 from transforms.names import near_miss
 from transforms.parquet_file import (
@@ -34,7 +35,7 @@ from transforms.parquet_pages import BadPage
 from transforms.parquet_sizes import TooLarge, rows_at_once
 from transforms.parquet_spans import GroupsAhead
 from transforms.payload import Origin
-from transforms.single_values import plain_type
+from transforms.plain import plain_type
 from transforms.splits import FileRange
 
 _WORST = 8

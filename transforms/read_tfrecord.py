@@ -16,17 +16,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.block import FAULTS, NO_REJECTED, ROW, Fault, dead_letters, fault_lists, stretch
+from transforms.block import ROW
 from transforms.compression import Damaged, RawStream, compression_of, is_zlib, open_file
 from transforms.contract import Column
-from transforms.convert import convert_flat, faults_column
+from transforms.convert import convert_flat
 from transforms.example_wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
 from transforms.examples import Examples, parse
+from transforms.faults import FAULTS, NO_REJECTED, Fault, dead_letters, fault_lists, faults_column, stretch
 from transforms.foreign_files import foreign
 from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
 from transforms.object_reads import ObjectFile
 from transforms.payload import Origin
-from transforms.single_values import broken_text
+from transforms.plain import broken_text
 from transforms.splits import FileRange
 from transforms.tfrecord import HEADER_BYTES, PADDING, Broken, Records, TooLarge, is_header, read_records, walk
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from transforms.parts import Part
 from transforms.record_shapes import RECEIPT, Misfit, fit
 from transforms.rejections import Rejection, Rejections
 from transforms.sealed import Damaged, seal, unseal
@@ -17,25 +18,6 @@ def new_file_counts() -> dict[str, Any]:
     """The counts of a file of which nothing is known yet: rows read, predicted, rejected by reason;
     stretches of unknown length by reason."""
     return {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A file of predictions or dead letters.
-
-    Attributes:
-      name: under the run's `parts` folder.
-      kind: `predictions` or `rejected`.
-      rows: lines or rows in it.
-      bytes: its size.
-      crc32c: of its content, in hexadecimal.
-    """
-
-    name: str
-    kind: str
-    rows: int
-    bytes: int
-    crc32c: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,12 +18,13 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from transforms.block import REJECTED_SCHEMA, ROW, known_rows
+from transforms.block import ROW
 from transforms.contract import Column
+from transforms.faults import REJECTED_SCHEMA, known_rows
 from transforms.format_base import Chunk, ReadSettings, UnusableFile
+from transforms.format_registry import format_module
 from transforms.letters import Letter, refused_again
 from transforms.payload import Origin, clip, record_spans
-from transforms.read import format_module
 from transforms.splits import FileRange
 from transforms.tfrecord import frame
 

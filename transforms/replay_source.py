@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.block import ROW, filter_rows, stretch
+from transforms.block import ROW
 from transforms.compression import damage_of
+from transforms.faults import stretch
 from transforms.files import InputFile
 from transforms.format_base import Chunk, ReadSettings, UnusableFile, empty_rows
+from transforms.format_registry import format_module
 from transforms.letters import Letter, missing_again
 from transforms.local_files import is_of_the_system
-from transforms.read import format_module, read_range
+from transforms.plain import filter_rows
+from transforms.reading import read_range
 from transforms.splits import FileRange
 
 _RANGE_BYTES = 8 << 20

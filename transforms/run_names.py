@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 
+from transforms.disk_probe import PROBE
+from transforms.local_storage import temporary_of
+
 _RUN = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{6}"
 _PART = r"(?:predictions|rejected)-[0-9A-Za-z-]+\.(?:parquet|jsonl)"
 _SHARD = r"[0-9]{5,}-[0-9a-f]{8}\.jsonl"
@@ -25,11 +28,6 @@ PUBLISHED = re.compile(_PUBLISHED)
 PUBLISHED_PATH = re.compile(rf"(predictions|rejected)/{_PUBLISHED}")
 """The same with its folder; the groups are the folder and the run."""
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
-"""A file that is being written, or a folder that is being removed; the group is its name to be, or what it was."""
-
-PROBE = "probe"
-"""What a launch tries the file system with, always as a temporary file; see `transforms.disk_probe`."""
 
 _LAUNCH = re.compile(r"[0-9a-f]{12}\.json|alive")
 
@@ -47,12 +45,6 @@ FOLDERS = tuple(filter(None, _IN_RUN))
 def is_run(name: str) -> bool:
     """Whether a name is the id of a run."""
     return RUN.fullmatch(name) is not None
-
-
-def temporary_of(name: str) -> str | None:
-    """The name that a temporary file is to get, or that a folder that is being removed had; None for any other."""
-    found = _TEMPORARY.fullmatch(name)
-    return None if found is None else found[1]
 
 
 def is_in_run(path: str) -> bool:

@@ -8,11 +8,14 @@ comes in milliseconds, where `import tensorflow` alone takes seconds. TensorFlow
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from google.protobuf import message
 
 from transforms.local_files import LocalFile
@@ -213,3 +216,31 @@ _FIELDS = {
 @functools.cache
 def _message_class() -> type[message.Message]:
     return message_class("SavedModel", _FIELDS, "beam_score.saved_model")
+
+
+def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
+    """The Arrow type of a model's output: float32 for bfloat16; lists, one level a dimension after the first,
+    fixed-size where the dimension is.
+
+    Args:
+      text: whether string outputs are text (`string`), not bytes (`binary`).
+    """
+    names = {"bfloat16": "float32", "float16": "float16", "string": "string" if text else "binary", "bool": "bool"}
+    type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
+    for size in reversed(tensor.shape[1:]):
+        type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
+    return type_
+
+
+def fixed_bytes(tensor: Tensor) -> int | None:
+    """Bytes of one row of a tensor; None for text, where a dimension is open, and for what cannot be written."""
+    if tensor.dtype == "string" or tensor.dtype not in SUPPORTED or tensor.kind != "dense":
+        return None
+    if tensor.shape is None or None in tensor.shape[1:]:
+        return None
+    return math.prod(tensor.shape[1:]) * numpy_dtype(tensor).itemsize
+
+
+def numpy_dtype(tensor: Tensor) -> np.dtype:
+    """The dtype of what is fed to an input: float32 for bfloat16, objects (bytes) for string."""
+    return np.dtype({"bfloat16": "float32", "string": "object"}.get(tensor.dtype, tensor.dtype))

@@ -10,47 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.contract import Column
+from transforms.plain import broken_text, spread, values_of
 
 Found = list[tuple[np.ndarray, str]]
-
-
-def plain(array: pa.Array) -> pa.Array:
-    """The same values without a dictionary, a view, or a fixed width of binary."""
-    type_ = plain_type(array.type)
-    return array if type_ == array.type else array.cast(type_)
-
-
-def values_of(array: pa.Array) -> np.ndarray:
-    """The buffer of a numeric array as numpy, without a copy; anything where it is null."""
-    data = array.buffers()[1]
-    dtype = np.dtype(array.type.to_pandas_dtype())
-    if data is None:
-        return np.zeros(len(array), dtype)
-    return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
-
-
-def plain_type(type_: pa.DataType) -> pa.DataType:
-    """The type without dictionaries, views, wide offsets and fixed widths of binary: how a writer laid values out
-    does not make them others."""
-    if pa.types.is_dictionary(type_):
-        type_ = type_.value_type
-    if pa.types.is_string_view(type_) or pa.types.is_large_string(type_):
-        return pa.string()
-    if pa.types.is_binary_view(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
-        return pa.binary()
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
-        field = type_.value_field
-        if pa.types.is_fixed_size_list(type_):
-            if type_.list_size < 1:  # pyarrow reads such a type, and cannot make one
-                return type_
-            made = pa.list_(field.with_type(plain_type(field.type)), type_.list_size)
-        else:
-            made = pa.list_(field.with_type(plain_type(field.type)))
-        return type_ if made == type_ else made
-    if pa.types.is_struct(type_):
-        made = pa.struct([field.with_type(plain_type(field.type)) for field in type_.fields])
-        return type_ if made == type_ else made
-    return type_
 
 
 def without_nan(array: pa.Array) -> pa.Array:
@@ -146,48 +108,3 @@ def _to_string(array: pa.Array) -> tuple[pa.Array, Found]:
     keep = np.ones(len(raw), bool)
     keep[index] = False
     return spread(raw.filter(pa.array(keep)).cast(pa.string()), keep), [(index, "bad_encoding")]
-
-
-def broken_text(raw: pa.Array) -> np.ndarray:
-    """Positions of the values of a binary array that are not valid UTF-8."""
-    raw = raw.cast(pa.large_binary())
-    offsets = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1, raw.offset * 8)
-    data = np.frombuffer(raw.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    high = np.flatnonzero(data >= 0x80) + offsets[0]  # plain ASCII needs no look
-    suspects = np.unique(np.searchsorted(offsets, high, side="right") - 1)
-    return np.array([i for i in suspects.tolist() if not _is_utf8(raw[i].as_py())], np.int64)
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        return value is None or value.decode() is not None
-    except UnicodeDecodeError:
-        return False
-
-
-def spread(values: pa.Array, at: np.ndarray) -> pa.Array:
-    """`values`, one each where `at` is true, and null elsewhere."""
-    if len(values) == len(at):
-        return values
-    return values.take(pa.array(np.cumsum(at) - 1, mask=~at))
-
-
-def is_text(type_: pa.DataType) -> bool:
-    """Text or bytes, of any plain type."""
-    return (
-        pa.types.is_string(type_)
-        or pa.types.is_large_string(type_)
-        or pa.types.is_binary(type_)
-        or pa.types.is_large_binary(type_)
-    )
-
-
-def valid_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 text."""
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

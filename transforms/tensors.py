@@ -6,14 +6,11 @@ Columns here hold no nulls: `nulls` finds the rows to refuse before.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from transforms.saved_model import SUPPORTED, Tensor
 
 
 def leaves(column: pa.Array) -> pa.Array:
@@ -163,31 +160,3 @@ def padded(column: pa.Array, pad: float | str | bool, shapes: np.ndarray | None 
     out = np.full((len(column), *size), pad.encode() if isinstance(pad, str) else pad, values.dtype)
     out[tuple(at)] = values
     return out
-
-
-def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
-    """The Arrow type of a model's output: float32 for bfloat16; lists, one level a dimension after the first,
-    fixed-size where the dimension is.
-
-    Args:
-      text: whether string outputs are text (`string`), not bytes (`binary`).
-    """
-    names = {"bfloat16": "float32", "float16": "float16", "string": "string" if text else "binary", "bool": "bool"}
-    type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
-    for size in reversed(tensor.shape[1:]):
-        type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
-    return type_
-
-
-def fixed_bytes(tensor: Tensor) -> int | None:
-    """Bytes of one row of a tensor; None for text, where a dimension is open, and for what cannot be written."""
-    if tensor.dtype == "string" or tensor.dtype not in SUPPORTED or tensor.kind != "dense":
-        return None
-    if tensor.shape is None or None in tensor.shape[1:]:
-        return None
-    return math.prod(tensor.shape[1:]) * numpy_dtype(tensor).itemsize
-
-
-def numpy_dtype(tensor: Tensor) -> np.dtype:
-    """The dtype of what is fed to an input: float32 for bfloat16, objects (bytes) for string."""
-    return np.dtype({"bfloat16": "float32", "string": "object"}.get(tensor.dtype, tensor.dtype))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.block import FAULTS, ROW, Block, Fault, reject_rows, whole
+from transforms.block import ROW, Block, reject_rows
 from transforms.contract import Column, Contract
 from transforms.convert import NAN_HINT, convert, fits
+from transforms.faults import FAULTS, Fault
 from transforms.names import near_miss
 from transforms.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
+from transforms.plain import whole
 from transforms.single_values import without_nan
 
 _SHOWN_CHARS = 40
@@ -302,28 +302,6 @@ def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show
 def _shown(value) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
-
-
-class Validate(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: types the contract's columns, rejects what breaks it.
-
-    Args:
-      contract: what a valid row is.
-      show_values: whether dead letters' messages may hold values (`rejects.payload: full`).
-    """
-
-    def __init__(self, contract: Contract, show_values: bool = True):
-        super().__init__()
-        self.contract, self.show_values = contract, show_values
-
-    def expand(self, blocks):
-        return blocks | beam.Map(_timed, self.contract, self.show_values).with_output_types(Block)
-
-
-def _timed(block: Block, contract: Contract, show_values: bool) -> Block:
-    began = time.perf_counter()
-    block = validate(block, contract, show_values)
-    return block.with_tally(validate_s=time.perf_counter() - began)
 
 
 assert ROW != FAULTS

@@ -14,41 +14,22 @@ import pyarrow as pa
 
 from transforms import storage
 from transforms.error_budget import Budget
-from transforms.manifest import (
-    DONE,
-    FAILED,
-    MANIFEST,
-    OVER_BUDGET,
-    check_own_files,
-    claim_publication,
-    clean_up,
-    current_run,
-    parse,
-    published,
-    record,
-    timings,
-)
-from transforms.parts import Parts, PredictionFormat
-from transforms.receipt import Counts, Part, Receipt
+from transforms.manifest import DONE, OVER_BUDGET, check_own_files, record, timings
+from transforms.parts import Part, Parts, PredictionFormat
+from transforms.receipt import Counts, Receipt
 from transforms.receipts import collect
 from transforms.record_shapes import VERDICT, Misfit, fit
 from transforms.run_folder import RunFolder, read_plan
 from transforms.run_names import PART, PUBLISHED_PATH
-from transforms.sealed import Damaged, read_sealed, seal, to_json
+from transforms.sealed import Damaged, read_sealed, seal
 
 log = logging.getLogger(__name__)
 
 PUBLISH = "publish"
 
-_DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
-
 
 class CommitError(RuntimeError):
     """The receipts do not prove that all rows of the plan are accounted for: nothing is published."""
-
-
-class Overtaken(RuntimeError):
-    """Another run stands where this one was to be published, or has discarded it: nothing of it is published."""
 
 
 def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
@@ -201,84 +182,3 @@ def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema)
     encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
     parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
     return parts.write_empty(schema)
-
-
-def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
-    """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
-
-    Args:
-      keep_replaced: whether the files of the run that was published before stay, for readers that still go by its
-        manifest, until another replacement begins or the output is cleaned.
-
-    Returns:
-      the manifest, or what stands in its place where the run is over budget.
-
-    Raises:
-      Overtaken: another run is published here, or this one was discarded.
-    """
-    output, manifest = storage.at(folder.output), verdict["manifest"]
-    before, content = manifest["replaces"], to_json(manifest, indent=True)
-    try:
-        for kind in dict.fromkeys(f["kind"] for f in manifest["files"]):
-            storage.make_folder(output / kind)
-            storage.publish([(folder.parts / part, output / name) for part, name in _of_kind(verdict, kind)])
-            storage.sync_folder(output / kind)
-        if verdict["decision"] == PUBLISH:
-            before = _settle(folder, manifest, content)
-        elif storage.has_folders(output) or _is_begun(folder):
-            storage.replace(output / FAILED, content, folder.path)
-        else:
-            raise FileNotFoundError(str(folder.current))
-    except FileNotFoundError:
-        # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
-        if storage.exists(folder.plan):
-            raise
-        if not published(folder.output, folder.run):
-            raise Overtaken(_DISCARDED.format(folder.run)) from None
-    # Over budget staging stays: with a higher budget the same job publishes without scoring again.
-    # Read, and not taken to be there; but a manifest of very many files is not made into Python twice.
-    there = storage.read(output / MANIFEST)
-    standing = manifest if there == content else None if there is None else parse(there, output / MANIFEST)
-    del there, content
-    if standing is None or standing["run"] != folder.run:
-        return manifest
-    try:
-        clean_up(folder.output, standing, before if keep_replaced else (), just_now=True)
-    except OSError as error:
-        log.warning("run %s is published, and leaves files over (%s): beam-score clean removes them", folder.run, error)
-    return standing
-
-
-def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
-    return [p for p in verdict["parts"] if p[1].startswith(f"{kind}/")]
-
-
-def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> Sequence[str]:
-    """Makes this run's manifest the one that stands, in place only of those that it replaces.
-
-    Returns:
-      the runs that may have stood before it.
-    """
-    path, claimed = storage.at(folder.output) / MANIFEST, False
-    while True:
-        known = storage.read(path)
-        standing = None if known is None else parse(known, path)
-        if standing is not None and standing["run"] == folder.run:
-            return manifest["replaces"]
-        if standing is not None and standing["run"] not in manifest["replaces"]:
-            raise Overtaken(
-                f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
-                f"and run {folder.run} is not published"
-            )
-        if claimed and storage.swap(path, known, content, folder.path):
-            return [] if standing is None else [standing["run"]]
-        if not claimed and not (claimed := claim_publication(folder)):
-            # Who has carried it out says so only once the manifest stands.
-            if published(folder.output, folder.run):
-                return manifest["replaces"]
-            raise Overtaken(_DISCARDED.format(folder.run))
-
-
-def _is_begun(folder: RunFolder) -> bool:
-    known = storage.read(folder.current)
-    return known is not None and current_run(known) == folder.run

@@ -8,13 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from transforms import storage
-from transforms.parts import write_at_once
 
 _AT_ONCE = 4
 """Two kinds of parts, and a receipt, of a split; more would wait for these."""
 
 _SPLITS = 1
 """So many are under way beside the one that is scored: each holds its parts in memory."""
+
+Write = Callable[[storage.Place, Sequence[bytes | memoryview]], Callable[[], None]]
+"""Writes a file, or begins to; what it gives waits until that is done, and raises what went wrong."""
+
+
+def write_at_once(path: storage.Place, pieces: Sequence[bytes | memoryview]) -> Callable[[], None]:
+    """A `Write` that there is nothing to wait for any more."""
+    storage.write_new(path, *pieces)
+    return nothing_to_wait_for
+
+
+def nothing_to_wait_for() -> None:
+    pass
 
 
 class AtOnce:
@@ -39,7 +51,7 @@ class Behind:
         self._under_way: collections.deque[tuple[int, Future[None]]] = collections.deque()
 
     def write(self, path: storage.Place, pieces: Sequence[bytes | memoryview]) -> Callable[[], None]:
-        """See `transforms.parts.Write`."""
+        """See `transforms.write_behind.Write`."""
         return self._threads.submit(storage.write_new, path, *pieces).result
 
     def settle(self, split: int, settle: Callable[[], None]) -> Iterator[int]:

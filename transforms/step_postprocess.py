@@ -1,0 +1,29 @@
+"""The step that makes predictions of what the model answers."""
+
+from __future__ import annotations
+
+import time
+
+import apache_beam as beam
+
+from transforms import step_coder  # noqa: F401 -- registers the coder of blocks
+from transforms.block import Block
+from transforms.outputs import OutputPlan
+from transforms.postprocess import postprocess
+
+
+class Postprocess(beam.PTransform):
+    """PCollection[Block] -> PCollection[Block]: rows become predictions, as they will be written."""
+
+    def __init__(self, plan: OutputPlan):
+        super().__init__()
+        self.plan = plan
+
+    def expand(self, blocks):
+        return blocks | beam.Map(_timed, self.plan).with_output_types(Block)
+
+
+def _timed(block: Block, plan: OutputPlan) -> Block:
+    began = time.perf_counter()
+    block = postprocess(block, plan)
+    return block.with_tally(postprocess_s=time.perf_counter() - began)

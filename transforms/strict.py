@@ -1,0 +1,12 @@
+"""Settings that refuse what they do not know."""
+
+from __future__ import annotations
+
+import pydantic
+
+
+class Strict(pydantic.BaseModel):
+    """Base of every settings object: frozen, and an unknown key is an error."""
+
+    # A default of NaN stays one on record, and is no null.
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
