@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.status import RUNNING, Status
 from pipeline.status_view import as_line, time_left
+from pipeline.watch import Show
 
 if TYPE_CHECKING:
     from pipeline.terminal import Console
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 
 
 _LOG_EVERY_S = 30
-
-Show = Callable[[Status], None]
 
 
 @contextlib.contextmanager

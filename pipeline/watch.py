@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from pipeline.progress import Show
-from pipeline.status import Watcher
+from pipeline.status import Status, Watcher
 from transforms import storage
 from transforms.run_folder import RunFolder
 from transforms.sealed import Damaged
 
 _EVERY_S = 0.25
-
-
 _EVERY_IN_STORE_S = 5
 """A look lists the receipts, which a store charges for."""
+
+Show = Callable[[Status], None]
 
 
 @contextlib.contextmanager
