@@ -22,19 +22,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+from beam_score.pipeline.run.begin import freeze, is_read
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.durable.sealed import checksum
+from beam_score.transforms.durable.storage import sync_folder, write_new
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.ledger.publication import roll_forward
+from beam_score.transforms.ledger.receipt import Receipt
+from beam_score.transforms.ledger.receipts import put
+from beam_score.transforms.ledger.verdict import Budget, decide
+from beam_score.transforms.output.parts import Part
 from far_store import BUCKET, emulator, requests_so_far
-
-from pipeline.begin import freeze, is_read
-from pipeline.standing import Standing
-from transforms.parts import Part
-from transforms.publication import roll_forward
-from transforms.receipt import Receipt
-from transforms.receipts import put
-from transforms.run_folder import RunFolder
-from transforms.sealed import checksum
-from transforms.splits import FileRange, Split
-from transforms.storage import sync_folder, write_new
-from transforms.verdict import Budget, decide
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
 _STORE_THREADS = 32

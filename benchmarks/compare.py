@@ -147,7 +147,7 @@ class Ours:
         job.parent.mkdir(parents=True, exist_ok=True)
         job.write_text(json.dumps(self.job(bench, out), indent=2))  # YAML 1.2 takes JSON as it is
         settings = [part for setting in bench.settings for part in ("--set", setting)]
-        program = [sys.executable, "-m", "pipeline.cli"]
+        program = [sys.executable, "-m", "beam_score.pipeline.cli"]
         if self.checkout is not None:
             program = ["env", f"PYTHONPATH={self.checkout}", f"--chdir={self.checkout}", *program]
         return [*program, "run", job, "--json", *settings]

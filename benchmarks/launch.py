@@ -87,19 +87,19 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     peaks: dict[str, float] = {}
 
     import apache_beam as beam
+    from beam_score.pipeline.job.job import parse_job
+    from beam_score.pipeline.prepare import preflight, trial
+    from beam_score.pipeline.prepare.chain import build
+    from beam_score.pipeline.run import begin
+    from beam_score.pipeline.run.standing import Standing
+    from beam_score.runners.choose import engine_of
+    from beam_score.transforms.durable import disk
+    from beam_score.transforms.ledger.attempt import WriteSettings
+    from beam_score.transforms.ledger.folder import read_plan
+    from beam_score.transforms.listing.files import list_files
+    from beam_score.transforms.model.servable import import_tensorflow
+    from beam_score.transforms.stores.objects import is_object
     from far_store import requests_so_far
-
-    from pipeline import begin, preflight, trial
-    from pipeline.build import build
-    from pipeline.job import parse_job
-    from pipeline.standing import Standing
-    from runners.choose import engine_of
-    from transforms import disk
-    from transforms.attempt import WriteSettings
-    from transforms.files import list_files
-    from transforms.model import import_tensorflow
-    from transforms.objects import is_object
-    from transforms.run_folder import read_plan
 
     class FirstReceipt(disk.Disk):
         """Notes when the split of the first receipt was begun, and the peak of memory by then."""
@@ -196,10 +196,9 @@ def main() -> None:
 @contextlib.contextmanager
 def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
     """Files of one content on an emulator of Google Cloud Storage, while the body runs; gives where."""
+    from beam_score.transforms.stores.objects import ObjectPath
+    from beam_score.transforms.stores.registry import store_of
     from far_store import BUCKET, emulator
-
-    from transforms.objects import ObjectPath
-    from transforms.store_registry import store_of
 
     with tempfile.TemporaryDirectory(dir=data.parent) as folder, emulator(pathlib.Path(folder), delay_s):
         first, *others = sorted(file.name for file in data.iterdir())

@@ -19,19 +19,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
-
-from pipeline.begin import freeze
-from pipeline.standing import Standing
-from pipeline.status import Watcher
-from runners.local import Local
-from runners.settings import EngineSettings
-from transforms.contract import Contract
-from transforms.format_base import ReadSettings
-from transforms.plan import PlannedSplits
-from transforms.read import Read
-from transforms.receipt import Receipt
-from transforms.run_folder import RunFolder, read_plan, read_shard
-from transforms.splits import FileRange, Split
+from beam_score.pipeline.run.begin import freeze
+from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.status import Watcher
+from beam_score.runners.local import Local
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
+from beam_score.transforms.ledger.receipt import Receipt
+from beam_score.transforms.steps.plan import PlannedSplits
+from beam_score.transforms.steps.read import Read
 
 
 def _done(split: int) -> bool:

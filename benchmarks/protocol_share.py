@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipeline.job import load_job
-from pipeline.launch import run
-from transforms import disk
+from beam_score.pipeline.job.job import load_job
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.durable import disk
 
 _CALLS = ("open", "close", "read", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir", "names", "stat")
 

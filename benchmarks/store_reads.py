@@ -21,12 +21,11 @@ import statistics
 import tempfile
 import time
 
+from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.stores.objects import ObjectPath, is_object
+from beam_score.transforms.stores.registry import store_of
 from far_store import BUCKET, emulator
-
-from pipeline.job import Job, parse_job
-from pipeline.launch import run
-from transforms.objects import ObjectPath, is_object
-from transforms.store_registry import store_of
 
 
 def upload(folder: pathlib.Path) -> str:

@@ -136,7 +136,7 @@ def run(shape: Shape, models: pathlib.Path, mb: float, memory: str) -> dict[str,
         command = [
             sys.executable,
             "-c",
-            "from pipeline.cli import main; main()",
+            "from beam_score.pipeline.cli import main; main()",
             "run",
             str(folder / "job.yaml"),
             "--json",

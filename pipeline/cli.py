@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from pipeline import interrupts
-from pipeline.printed import Printed, keep_apart
-from pipeline.supervise import supervised
-from pipeline.terminal import Console, escape, flush, put, say
-from runners.ended import GoesOnElsewhere
+from beam_score.pipeline.printing.printed import Printed, keep_apart
+from beam_score.pipeline.printing.terminal import Console, escape, flush, put, say
+from beam_score.pipeline.process import interrupts
+from beam_score.pipeline.process.supervise import supervised
+from beam_score.runners.ended import GoesOnElsewhere
 
 app = typer.Typer(
     name="beam-score",
@@ -100,10 +99,10 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
-    from pipeline.draft import draft_job
-    from pipeline.first_rows import Known
-    from pipeline.mistakes import JobError
-    from transforms.files import list_files, told_folders
+    from beam_score.pipeline.draft.draft import draft_job
+    from beam_score.pipeline.draft.first_rows import Known
+    from beam_score.pipeline.job.mistakes import JobError
+    from beam_score.transforms.listing.files import list_files, told_folders
 
     if output != "-" and Path(output).exists() and not force:
         raise JobError([f"{output} exists: name another with -o, or add --force"])
@@ -132,7 +131,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Shows a model's versions, signatures, inputs and outputs."""
-    from pipeline.inspect import inspect_model, print_inspection
+    from beam_score.pipeline.show.inspect import inspect_model, print_inspection
 
     found = inspect_model(model, version)
     if as_json:
@@ -152,9 +151,9 @@ def check(
     log_format: LogFormat = "text",
 ) -> None:
     """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
-    from pipeline import logs
-    from pipeline.check import check_job
-    from pipeline.job import load_job
+    from beam_score.pipeline.job.job import load_job
+    from beam_score.pipeline.process import logs
+    from beam_score.pipeline.show.check import check_job
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
@@ -181,18 +180,18 @@ def run(
     log_format: LogFormat = "text",
 ) -> None:
     """Runs a job: predictions and dead letters are published together, or nothing is."""
-    from pipeline import logs
-    from pipeline.job import load_job
+    from beam_score.pipeline.job.job import load_job
+    from beam_score.pipeline.process import logs
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    from pipeline.launching import Launching
+    from beam_score.pipeline.run.launching import Launching
 
     settings = load_job(job, overrides or ())
     with Launching(settings.output.path) as launching:
-        from pipeline.launch import run as launch
-        from pipeline.progress import shown
-        from pipeline.summary import print_summary
+        from beam_score.pipeline.run.launch import run as launch
+        from beam_score.pipeline.show.progress import shown
+        from beam_score.pipeline.show.summary import print_summary
 
         flags = (restart, keep_replaced, replace_if_changed)
         with shown() as show:
@@ -218,8 +217,8 @@ def clean(
     ] = False,
 ) -> None:
     """Takes away what dead attempts have left: nothing that is published, nothing of a run that lives."""
-    from pipeline.clean import clean as clean_output
-    from pipeline.summary import print_cleaned
+    from beam_score.pipeline.run.clean import clean as clean_output
+    from beam_score.pipeline.show.summary import print_cleaned
 
     print_cleaned(Console(), clean_output(output, dry_run, unfinished, lost_jobs), dry_run)
 
@@ -235,7 +234,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch an object a line.")] = False,
 ) -> None:
     """Shows how far a run is, from any machine that sees its output folder; changes nothing there."""
-    from pipeline.status_view import show_status
+    from beam_score.pipeline.show.status_view import show_status
 
     raise typer.Exit(show_status(output, Console(), watch, as_json))
 
@@ -275,17 +274,17 @@ def replay(
     log_format: LogFormat = "text",
 ) -> None:
     """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
-    from pipeline import logs
-    from pipeline.launching import Launching
-    from pipeline.replay import accounting, load_replay
+    from beam_score.pipeline.prepare.replay import accounting, load_replay
+    from beam_score.pipeline.process import logs
+    from beam_score.pipeline.run.launching import Launching
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
     settings, parent = load_replay(output, overrides or (), to, by, trust)
     with Launching(settings.output.path) as launching:
-        from pipeline.launch import run as launch
-        from pipeline.progress import shown
-        from pipeline.summary import print_summary
+        from beam_score.pipeline.run.launch import run as launch
+        from beam_score.pipeline.show.progress import shown
+        from beam_score.pipeline.show.summary import print_summary
 
         flags = (restart, keep_replaced, replace_if_changed, parent)
         with shown() as show:
@@ -304,9 +303,9 @@ def replay(
 @app.command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""
-    from pipeline import logs
-    from pipeline.check import bench_job
-    from pipeline.job import load_job
+    from beam_score.pipeline.job.job import load_job
+    from beam_score.pipeline.process import logs
+    from beam_score.pipeline.show.check import bench_job
 
     logs.set_up("warning", "text")
     keep_apart("warning")
@@ -320,7 +319,7 @@ _SCORE = ("run", "replay", "check", "bench")
 def main() -> None:
     """The console script. A user's mistake is told in a sentence, never as a traceback."""
     # What a preprocess function imports may lie in the folder of the command. Last, so that no file there stands for a
-    # module of ours, or of a library; see `transforms.preprocess.load_function`.
+    # module of ours, or of a library; see `transforms.scoring.preprocess.load_function`.
     sys.path.append("")
     interrupts.catch()
     try:
@@ -353,7 +352,7 @@ def _command() -> int:
         Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
         code = 0
     except Exception as error:  # told by kind; what no one expected keeps its traceback
-        from pipeline.errors import explain
+        from beam_score.pipeline.process.errors import explain
 
         code, problems = explain(error)
         say(problems)

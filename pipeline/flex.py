@@ -58,7 +58,7 @@ def main() -> None:
         with FileSystems.open(job) as content, os.fdopen(descriptor, "wb") as file:
             file.write(content.read())
         job = local
-    from pipeline.cli import main as beam_score
+    from beam_score.pipeline.cli import main as beam_score
 
     sys.argv = ["beam-score", *command(sys.argv[1:], job)]
     beam_score()

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runners import dataflow_names as names
-from runners.elsewhere import Elsewhere, Found
-from runners.settings import EngineSettings
+from beam_score.runners.elsewhere import Elsewhere, Found
+from beam_score.runners.settings import dataflow_names as names
+from beam_score.runners.settings.engine import EngineSettings
 
 if TYPE_CHECKING:
-    from runners.engine import Engine
+    from beam_score.runners.engine import Engine
 
 
 def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:
@@ -21,18 +21,18 @@ def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine
       beam_args: Beam's own options, which win over ours.
     """
     if settings.runner == "dataflow":
-        from runners.dataflow import Dataflow
+        from beam_score.runners.dataflow.engine import Dataflow
 
         return Dataflow(settings, beam_args)
     if settings.runner == "flink":
-        from runners.flink import Flink
+        from beam_score.runners.flink.engine import Flink
 
         return Flink(settings, beam_args)
     if settings.runner == "prism":
-        from runners.prism import Prism
+        from beam_score.runners.portable.prism import Prism
 
         return Prism(settings, beam_args)
-    from runners.local import Local
+    from beam_score.runners.local import Local
 
     return Local(settings, beam_args)
 
@@ -63,11 +63,11 @@ def place_problem(job: Elsewhere) -> str | None:
 def find(job: Elsewhere) -> Found:
     """Asks the engine what has become of a job; takes seconds where it does not answer."""
     if job.runner == "flink":
-        from runners import flink_cluster
+        from beam_score.runners.flink import cluster as flink_cluster
 
         return flink_cluster.find(job)
     if job.runner == "dataflow":
-        from runners import dataflow_active
+        from beam_score.runners.dataflow import active as dataflow_active
 
         return dataflow_active.find(job)
     return Found(job, alive=None, why=f"this release of beam-score knows no engine {job.runner!r}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from runners.machine_memory import machine_bytes
-from transforms.in_hand import MODEL, Rows
+from beam_score.runners.settings.machine_memory import machine_bytes
+from beam_score.transforms.model.in_hand import MODEL, Rows
 
 GOES_ON = "what is done stays done, and the same command goes on from here"
 

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
-
-from runners.elsewhere import Elsewhere
+from beam_score.runners.elsewhere import Elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Engine(Protocol):
 
     Attributes:
       in_one_process: whether the workers are threads of this process, and see its flags
-        (`transforms.stopping.STOP` and `DRAIN`).
+        (`transforms.common.stopping.STOP` and `DRAIN`).
       chains: how many times the graph holds the chain from Plan to WriteParts. More than one only for an engine that
         has one thread go through all that a chain is given.
     """

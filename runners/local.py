@@ -9,11 +9,11 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.runner import PipelineResult
-
-from runners import beam_options, processes
-from runners.engine import Engine
-from runners.layout import Layout
-from runners.settings import EngineSettings, available_cores
+from beam_score.runners import beam_options
+from beam_score.runners.engine import Engine
+from beam_score.runners.settings.engine import EngineSettings, available_cores
+from beam_score.runners.settings.layout import Layout
+from beam_score.runners.worker import processes
 
 # Beam (2.77) hands over what a step puts out at 10 MB, and every second from a thread of its own as well, which takes
 # no account of who is writing (`TimeBasedBufferingClosableOutputStream` in `runners/worker/data_plane.py`): what is
@@ -53,7 +53,7 @@ class Local(Engine):
         return result
 
     def stop(self) -> None:
-        """Ends worker processes, where there are any; threads stop by `transforms.stopping.STOP`."""
+        """Ends worker processes, where there are any; threads stop by `transforms.common.stopping.STOP`."""
         processes.kill_all()
 
     def _options(self) -> PipelineOptions:

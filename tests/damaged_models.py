@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from transforms.saved_model import _message_class
+from beam_score.transforms.model.signature import _message_class
 
 PB = "saved_model.pb"
 DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.index"

@@ -18,12 +18,11 @@ import jobs
 import models
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
-
-from pipeline.build import build
-from runners.dataflow import Dataflow
-from runners.ended import GoesOnElsewhere
-from runners.settings import EngineSettings
-from transforms.run_folder import read_plan
+from beam_score.pipeline.prepare.chain import build
+from beam_score.runners.dataflow.engine import Dataflow
+from beam_score.runners.ended import GoesOnElsewhere
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.transforms.ledger.folder import read_plan
 
 GOLDEN = Path(__file__).parent / "golden" / "dataflow_template.json"
 

@@ -53,7 +53,7 @@ def _row(file: int, row: int, format_: str) -> dict[str, Any]:
 
 def write_plenty(folder: Path) -> Path:
     """CSV files of so many rows that some splits are done while others are in hand: the model is given rows by the
-    131,072 (`transforms.infer.MIN_GROUP_ROWS`)."""
+    131,072 (`transforms.steps.infer.MIN_GROUP_ROWS`)."""
     for file in range(PLENTY_FILES):
         row = pl.int_range(PLENTY_ROWS, eager=True)
         number = pl.DataFrame({"id": row + PLENTY_ROWS * file, "row": row})

@@ -1,4 +1,4 @@
-"""Disks that see, kill, stop and fail: stand-ins for `transforms.disk.Disk`, the real calls behind all of them.
+"""Disks that see, kill, stop and fail: stand-ins for `transforms.durable.disk.Disk`, the real calls behind all of them.
 
 A step is a call and what it is made on: "receipt.link", "part.fsync". What is made under a hidden name first is
 called by what it is for: "manifest draft.write", and what is removed under one "doomed receipt.unlink".
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transforms.disk import Disk
-from transforms.storage import TEMPORARY
+from beam_score.transforms.durable.disk import Disk
+from beam_score.transforms.durable.storage import TEMPORARY
 
 _CHANGING = ("write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir")
 
@@ -47,7 +47,7 @@ def role(path: Path, output: Path) -> str:
     names = path.relative_to(output).parts
     plain = [hidden[1] if (hidden := _HIDDEN.fullmatch(name)) else name for name in names]
     if plain[-1] == "probe":
-        return "probe"  # see `transforms.disk_probe`
+        return "probe"  # see `transforms.durable.disk_probe`
     for pattern, found in _ROLES.items():
         if match := re.fullmatch(pattern, "/".join(plain)):
             found = match.expand(found)

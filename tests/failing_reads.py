@@ -11,14 +11,13 @@ import os
 import sys
 
 import pyarrow as pa
-
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.files import list_files
-from transforms.format_base import ReadSettings
-from transforms.local_files import ReadFails
-from transforms.reading import read_split
-from transforms.splitting import split_files
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.stores.local_file import ReadFails
 
 FOR_EVER = 1 << 30
 

@@ -35,20 +35,20 @@ _IMPORTED_LATE = (
     "apache_beam.runners.portability.fn_api_runner",
     "apache_beam.ml.inference.base",
     "outcomes",
-    "pipeline.cli",
-    "pipeline.errors",
-    "pipeline.launch",
-    "pipeline.progress",
-    "pipeline.summary",
+    "beam_score.pipeline.cli",
+    "beam_score.pipeline.process.errors",
+    "beam_score.pipeline.run.launch",
+    "beam_score.pipeline.show.progress",
+    "beam_score.pipeline.show.summary",
     "apache_beam.typehints.opcodes",
     "polars",
     "pyarrow.csv",
     "pyarrow.parquet",
     "rich._emoji_codes",
     "rich.progress",
-    "transforms.csv_blocks",
-    "transforms.csv_typed",
-    "transforms.read_csv",
+    "beam_score.transforms.formats.csv.blocks",
+    "beam_score.transforms.formats.csv.typed",
+    "beam_score.transforms.formats.csv.reader",
 )
 
 
@@ -207,7 +207,7 @@ def serving(folder: Path) -> Iterator[Forks]:
 
 
 def _serve() -> None:
-    from transforms.model import import_tensorflow
+    from beam_score.transforms.model.servable import import_tensorflow
 
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     import_tensorflow()
@@ -239,8 +239,8 @@ def _serve() -> None:
 def _be_the_command(
     arguments: list[str], log: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
 ) -> None:
-    import transforms.disk
-    from pipeline.cli import main
+    from beam_score.pipeline.cli import main
+    from beam_score.transforms.durable import disk as real
 
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
@@ -251,7 +251,7 @@ def _be_the_command(
         os.dup2(opened, descriptor)
         os.close(opened)
     if disk is not None:
-        transforms.disk.use(disks.make(**disk))
+        real.use(disks.make(**disk))
     os.environ.update(environment)
     sys.argv = ["beam-score", *arguments]
     main()

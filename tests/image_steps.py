@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
             subprocess.run([python, *command], check=True, cwd=folder)
         elif step.verb == "RUN":
             print(f"left out: RUN {step.rest}")
-    told = "import pipeline, runners, transforms, apache_beam.runners.worker.sdk_worker_main; print(pipeline.__file__)"
+    told = "import beam_score.pipeline.cli, beam_score.runners.worker.harness; print(beam_score.__file__)"
     subprocess.run([python, "-c", told], check=True, cwd=folder)
 
 

@@ -15,17 +15,16 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.runners.runner import PipelineResult
-
-from pipeline.begin import pinned, plan_run
-from pipeline.build import Steps
-from pipeline.job import Job, parse_job
-from pipeline.preflight import prepare
-from pipeline.trial import load
-from runners.local import Local
-from runners.settings import EngineSettings
-from transforms.attempt import WriteSettings
-from transforms.receipt import Receipt
-from transforms.run_folder import RunFolder, read_plan
+from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.pipeline.prepare.chain import Steps
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.prepare.trial import load
+from beam_score.pipeline.run.begin import pinned, plan_run
+from beam_score.runners.local import Local
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder, read_plan
+from beam_score.transforms.ledger.receipt import Receipt
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,7 +152,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", *arguments]
+    return [sys.executable, "-m", "beam_score.pipeline.cli", *arguments]
 
 
 def cli(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from transforms.model import import_tensorflow
+from beam_score.transforms.model.servable import import_tensorflow
 
 POISON = 1e6
 """`poison` raises on a batch that holds a value above this."""

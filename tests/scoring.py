@@ -12,9 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from pipeline.job import parse_job
-from pipeline.launch import run
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.run.launch import run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, format: st
             writer.writeheader()
             writer.writerows(rows)
     elif format == "tfrecord":
-        from transforms.model import import_tensorflow
+        from beam_score.transforms.model.servable import import_tensorflow
 
         with import_tensorflow().io.TFRecordWriter(str(path)) as writer:
             for row in rows:
@@ -97,7 +96,7 @@ def _b64(value: bytes) -> dict[str, str]:
 
 def example(row: Mapping[str, Any]):
     """A tf.Example: floats as float_list, integers as int64_list, text as bytes_list."""
-    from transforms.model import import_tensorflow
+    from beam_score.transforms.model.servable import import_tensorflow
 
     train, features = import_tensorflow().train, {}
     for name, value in row.items():

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-
-from transforms.block import ROW, Block
-from transforms.faults import NO_REJECTED, REJECTED_SCHEMA
-from transforms.reading import new_attempt
+from beam_score.transforms.formats.reading import new_attempt
+from beam_score.transforms.rows.block import ROW, Block
+from beam_score.transforms.rows.faults import NO_REJECTED, REJECTED_SCHEMA
 
 
 def blocks_of(split: int, source: str, ids: Sequence[str]) -> Iterator[Block]:

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transforms.attempt import WriteSettings
-from transforms.block import Block
-from transforms.contract import Contract
-from transforms.format_base import ReadSettings
-from transforms.grouping import Weight, pieces
-from transforms.infer import ServableHandler
-from transforms.model_call import ModelCall
-from transforms.output_sizes import OutputSizes
-from transforms.outputs import OutputPlan
-from transforms.postprocess import Output, postprocess
-from transforms.preprocess import Preparation
-from transforms.reading import read_split
-from transforms.run_folder import RunFolder
-from transforms.splits import FileRange, Split
-from transforms.validate import validate
-from transforms.write import WriteParts
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.scoring.grouping import Weight, pieces
+from beam_score.transforms.scoring.output_sizes import OutputSizes
+from beam_score.transforms.scoring.postprocess import Output, postprocess
+from beam_score.transforms.scoring.preprocess import Preparation
+from beam_score.transforms.scoring.validate import validate
+from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.write import WriteParts
 
 
 def score(path: Path, output: Path, read: ReadSettings, call: ModelCall, model: Any, format_: str = "parquet") -> dict:

@@ -9,19 +9,18 @@ from collections.abc import Callable
 
 import google_crc32c
 import pyarrow as pa
+from beam_score.pipeline.run.begin import freeze
+from beam_score.pipeline.run.protocol import Work, bring_to_verdict
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
+from beam_score.transforms.ledger.manifest import read_manifest
+from beam_score.transforms.ledger.receipts import is_done
+from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.steps.write import WriteParts
 from small_blocks import blocks_of
-
-from pipeline.begin import freeze
-from pipeline.protocol import Work, bring_to_verdict
-from pipeline.standing import Standing
-from transforms import storage
-from transforms.attempt import WriteSettings
-from transforms.manifest import read_manifest
-from transforms.receipts import is_done
-from transforms.run_folder import RunFolder, read_plan, read_shard
-from transforms.splits import FileRange, Split
-from transforms.verdict import Budget
-from transforms.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4
@@ -44,7 +43,7 @@ class StoreJob:
       name: another one is another job.
       splits: how many.
       budget: of rejections.
-      keep_replaced: see `transforms.publication.roll_forward`.
+      keep_replaced: see `transforms.ledger.publication.roll_forward`.
     """
 
     output: str

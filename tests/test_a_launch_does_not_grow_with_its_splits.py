@@ -7,16 +7,15 @@ import time
 import apache_beam as beam
 import jobs
 import pytest
-
-from pipeline.begin import freeze
-from pipeline.build import build
-from pipeline.standing import Standing
-from transforms.attempt import WriteSettings
-from transforms.format_registry import format_module
-from transforms.many import each
-from transforms.run_folder import read_plan
-from transforms.splits import FileRange, Split
-from transforms.verdict import Budget
+from beam_score.pipeline.prepare.chain import build
+from beam_score.pipeline.run.begin import freeze
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.common.many import each
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import read_plan
+from beam_score.transforms.ledger.verdict import Budget
 
 LARGEST = 1_000_000
 """Bytes; Dataflow refuses requests of some 10 MB."""

@@ -9,16 +9,15 @@ import time
 
 import jobs
 import pytest
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.differences import differing_settings
+from beam_score.pipeline.run.launching import Launching, launches
+from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.status import Watcher
+from beam_score.pipeline.show.status_view import as_dict, as_line, as_table, exit_code
+from beam_score.transforms.ledger.verdict import Budget
 from rich.console import Console
 from store_jobs import StoreJob
-
-from pipeline.clean import clean
-from pipeline.differences import differing_settings
-from pipeline.launching import Launching, launches
-from pipeline.standing import Changed
-from pipeline.status import Watcher
-from pipeline.status_view import as_dict, as_line, as_table, exit_code
-from transforms.verdict import Budget
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 

@@ -9,10 +9,9 @@ import dirty
 import faults
 import jobs
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.run.launch import run
 from dirty import Published
-
-from pipeline.job import parse_job
-from pipeline.launch import run
 
 _WITHIN_S = 120
 

@@ -7,12 +7,11 @@ import re
 
 import numpy as np
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.independence import _same
+from beam_score.pipeline.prepare.preflight import fingerprint, prepare
 from scoring import score
-
-from pipeline.independence import _same
-from pipeline.job import parse_job
-from pipeline.mistakes import JobError
-from pipeline.preflight import fingerprint, prepare
 
 NUMBER = {"x": {"dtype": "float32"}}
 VECTOR = {"x": {"dtype": "float32", "shape": [3]}}

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jobs
-
-from pipeline.launch import run
-from transforms.objects import ObjectPath
-from transforms.store_registry import store_of
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.stores.objects import ObjectPath
+from beam_score.transforms.stores.registry import store_of
 
 FEW, MANY = 4, 12
 MOST = {"gs": 8.3, "s3": 10.3}

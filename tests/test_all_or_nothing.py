@@ -15,16 +15,15 @@ import jobs
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-
-from pipeline.begin import plan_run
-from pipeline.errors import explain
-from pipeline.job import load_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
-from pipeline.standing import Changed, Overrun, Standing
-from pipeline.trial import load
-from transforms.publication import clean_up
+from beam_score.pipeline.job.job import load_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.prepare.trial import load
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.begin import plan_run
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.standing import Changed, Overrun, Standing
+from beam_score.transforms.ledger.publication import clean_up
 
 ROWS, FILES = 600, 4
 
@@ -296,7 +295,7 @@ def test_a_run_without_rows_publishes_an_empty_part_with_the_schema(tmp_path, mo
 def test_stop_after_ends_a_hopeless_run_and_leaves_it_resumable(tmp_path, people, model):
     with pytest.raises(Exception, match=r"rejects\.stop_after is 10") as error:
         run(jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 10}))
-    from pipeline.errors import explain
+    from beam_score.pipeline.process.errors import explain
 
     code, (said,) = explain(error.value)
     assert code == 3 and "wrong_type" in said
@@ -349,7 +348,7 @@ def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):
     at_work = [f for i, f in sys._current_frames().items() if i != threading.get_ident()]
     for frame in at_work:
         while frame is not None:
-            assert not frame.f_globals.get("__name__", "").startswith(("transforms.", "pipeline."))
+            assert not frame.f_globals.get("__name__", "").startswith("beam_score.")
             frame = frame.f_back
     before = sorted((tmp_path / "out").rglob("*"))
     time.sleep(0.3)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import jobs
 import pytest
-
-from pipeline.mistakes import JobError
-from pipeline.output_place import output_problems
-from pipeline.preflight import prepare
-from transforms.disk import Disk, use
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.output_place import output_problems
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.transforms.durable.disk import Disk, use
 
 ROWS = 20
 

@@ -8,13 +8,12 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from transforms.block import ROW, Block
-from transforms.bounds import Bounds
-from transforms.infer import ServableHandler
-from transforms.model_call import ModelCall
-from transforms.own_lengths import cut_back, followed
-from transforms.saved_model import Signature, Tensor, output_type
+from beam_score.transforms.common.bounds import Bounds
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.signature import Signature, Tensor, output_type
+from beam_score.transforms.rows.block import ROW, Block
+from beam_score.transforms.scoring.own_lengths import cut_back, followed
+from beam_score.transforms.steps.infer import ServableHandler
 
 X = Tensor("x", "float32", (None, None))
 

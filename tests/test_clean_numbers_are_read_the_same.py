@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.scoring.validate import validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from transforms.contract import Contract
-from transforms.format_base import ReadSettings
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
-from transforms.validate import validate
 
 SPELLINGS = [
     *(

@@ -8,11 +8,10 @@ import sys
 import jobs
 import pytest
 import turns
-
-from pipeline.clean import clean
-from pipeline.launch import run
-from transforms import storage
-from transforms.run_folder import RunFolder
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.folder import RunFolder
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_a_folder_that_is_no_output_is_refused(tmp_path, kind):
 
 def test_looking_and_cleaning_need_neither_beam_nor_tensorflow():
     code = (
-        "import sys, pipeline.cli, pipeline.clean, pipeline.status_view\n"
+        "import sys, beam_score.pipeline.cli, beam_score.pipeline.run.clean, beam_score.pipeline.show.status_view\n"
         "assert not {'apache_beam', 'tensorflow'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=jobs.environment())

@@ -6,16 +6,21 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.transforms.contract.binding import bind_inputs
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.inputs import Input
+from beam_score.transforms.contract.outputs import (
+    Output,
+    as_written,
+    bind_outputs,
+    signature_as_written,
+    wanted_outputs,
+)
+from beam_score.transforms.model.servable import Signature, Tensor
 from scoring import score, write
-
-from pipeline.job import parse_job
-from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
-from transforms.bind import bind_inputs
-from transforms.contract import Contract
-from transforms.inputs import Input
-from transforms.model import Signature, Tensor
-from transforms.outputs import Output, as_written, bind_outputs, signature_as_written, wanted_outputs
 
 F32 = {"dtype": "float32"}
 
@@ -447,7 +452,7 @@ def test_a_function_gives_what_fits_in_any_plain_form(tmp_path, model, monkeypat
 
 @pytest.mark.parametrize(("workers", "threads", "expected"), [(1, "auto", None), (4096, "auto", 1), (2, 3, 3)])
 def test_threads_of_an_op_are_the_cores_that_no_worker_has(tmp_path, model, workers, threads, expected):
-    from runners.settings import available_cores
+    from beam_score.runners.settings.engine import available_cores
 
     path = write(tmp_path, [{"x": 1.0}], "jsonl")
     job = parse_job(
@@ -465,10 +470,9 @@ def test_threads_of_an_op_are_the_cores_that_no_worker_has(tmp_path, model, work
 def test_parts_of_a_job_travel_to_workers(model):
     """What the chain is told is pickled by Beam."""
     from apache_beam.internal import pickler
-
-    from transforms.infer import ModelCall, ServableHandler
-    from transforms.model import read_signatures
-    from transforms.outputs import OutputPlan
+    from beam_score.transforms.contract.outputs import OutputPlan
+    from beam_score.transforms.model.servable import read_signatures
+    from beam_score.transforms.steps.infer import ModelCall, ServableHandler
 
     found = read_signatures(model("several_outputs"))["serving_default"]
     plan = OutputPlan((pa.field("id", pa.int64()),), True, {"label": Output.model_validate({"as": "l"})}, found.outputs)

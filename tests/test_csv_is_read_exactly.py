@@ -11,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty_rows
+from beam_score.transforms.formats.csv import blocks as csv_blocks
+from beam_score.transforms.formats.csv import ranges as csv_ranges
+from beam_score.transforms.formats.csv import reader as read_csv
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.scoring.validate import validate
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-
-from transforms import csv_blocks, csv_ranges, csv_records, read_csv
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.format_base import ReadSettings, UnusableFile, empty_rows
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
-from transforms.validate import validate
 
 NOTHING = "missing_value"  # the fate of an empty field in a column without a default
 

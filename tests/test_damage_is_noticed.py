@@ -7,13 +7,12 @@ import jobs
 import numpy as np
 import pytest
 import turns
-
-from pipeline.clean import clean
-from pipeline.errors import explain
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from transforms.manifest import Unreadable
-from transforms.sealed import Damaged, seal, unseal
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.durable.sealed import Damaged, seal, unseal
+from beam_score.transforms.ledger.manifest import Unreadable
 
 
 @pytest.fixture

@@ -9,16 +9,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.show.inspect import inspect_model
+from beam_score.transforms.model.ops import ops_of
+from beam_score.transforms.model.servable import ModelError, Servable
+from beam_score.transforms.model.signature import choose_signature, read_signatures
 from damaged_models import DATA, INDEX, PB, damaged_bytes, damaged_folders, odd_signature
-
-from pipeline.errors import explain
-from pipeline.inspect import inspect_model
-from pipeline.job import parse_job
-from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
-from transforms.model import ModelError, Servable
-from transforms.model_ops import ops_of
-from transforms.saved_model import choose_signature, read_signatures
 
 SEED = int(os.environ.get("FUZZ_SEED", "20261127"))
 FAULTS = int(os.environ.get("FUZZ_FAULTS", "400"))

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import jobs
+from beam_score.transforms.stores.objects import ObjectPath
+from beam_score.transforms.stores.registry import store_of
 from dataflow_service import section, serving
-
-from transforms.objects import ObjectPath
-from transforms.store_registry import store_of
 
 
 def upload(gcs, folder: Path, to: str) -> None:

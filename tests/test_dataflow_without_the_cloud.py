@@ -19,28 +19,28 @@ import dataflow_golden
 import jobs
 import pytest
 import typer
+from beam_score.pipeline import flex
+from beam_score.pipeline.cli import app
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.chain import build
+from beam_score.runners.choose import engine_of
+from beam_score.runners.dataflow import cost as dataflow_cost
+from beam_score.runners.ended import GoesOnElsewhere
+from beam_score.runners.engine import Measured
+from beam_score.runners.settings import dataflow_names
 from dataflow_service import Fate, section, serving, staged
 from forks import Forks, Running
 from google.cloud.dataflow_v1beta3 import TemplateMetadata
 from google.protobuf import json_format
 
-from pipeline import flex
-from pipeline.build import build
-from pipeline.cli import app
-from pipeline.job import Job
-from pipeline.mistakes import JobError
-from runners import dataflow_cost, dataflow_names
-from runners.choose import engine_of
-from runners.ended import GoesOnElsewhere
-from runners.engine import Measured
-
 TRACEBACK = """Traceback (most recent call last):
   File "apache_beam/runners/worker/sdk_worker.py", line 311, in _execute
     response = task()
-  File "transforms/halving.py", line 90, in __call__
+  File "transforms/scoring/halving.py", line 90, in __call__
     raise EveryRowFails(told)
-transforms.halving.EveryRowFails: the model fails on every row: bad weights [while running 'Infer/RunInference']
-"""
+beam_score.transforms.scoring.halving.EveryRowFails: the model fails on every row: bad weights [while running 'Infer/RunInference']
+"""  # noqa: E501
 
 
 @pytest.fixture
@@ -460,14 +460,14 @@ def test_the_sdist_that_setup_file_makes_holds_our_three_packages_and_installs(t
     with tarfile.open(made) as archive:
         files = [name.partition("/")[2] for name in archive.getnames()]
     modules = {name.partition("/")[0] for name in files if name.endswith(".py")}
-    assert modules == {"pipeline", "transforms", "runners", "setup.py"}
+    assert modules == {"beam_score", "pipeline", "transforms", "runners", "setup.py"}
     assert not [name for name in files if re.search(r"job\.yaml|\.csv|tests/|\.git", name)]
 
     subprocess.run(["python", "-m", "venv", tmp_path / "venv"], check=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--no-deps", made]
     subprocess.run(install, check=True)
-    told = "import pipeline, transforms, runners; print(pipeline.__file__)"
+    told = "import beam_score.pipeline.run, beam_score.transforms.rows, beam_score.runners; print(beam_score.__file__)"
     imported = subprocess.run([python, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(tmp_path / "venv") in imported.stdout
 

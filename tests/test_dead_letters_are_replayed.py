@@ -17,13 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
-
-from pipeline.job import parse_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.replay import accounting, load_replay
-from transforms.letters import parse_letters
-from transforms.tfrecord import frame, read_records
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.replay import accounting, load_replay
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.framing.tfrecord import frame, read_records
+from beam_score.transforms.replay.letter import parse_letters
 
 STRICT = {
     "id": {"dtype": "int64", "range": [0, 500]},

@@ -13,13 +13,13 @@ from pathlib import Path
 import pydantic
 import pytest
 import typer
+from beam_score.pipeline.cli import app
+from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.transforms.rows.faults import REASONS
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-import transforms
-from pipeline.cli import app
-from pipeline.job import Job, parse_job
-from transforms.faults import REASONS
+from beam_score import transforms
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -145,7 +145,7 @@ def test_python_examples_are_python(page):
 def test_imports_in_examples_are_there(page):
     for code in examples(page, "python"):
         for node in ast.walk(ast.parse(code)):
-            if isinstance(node, ast.ImportFrom) and node.module == "transforms":
+            if isinstance(node, ast.ImportFrom) and node.module == "beam_score.transforms":
                 assert {alias.name for alias in node.names} <= set(transforms.__all__)
 
 

@@ -18,13 +18,12 @@ import faults
 import jobs
 import pytest
 from apache_beam import coders
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.run.launch import run
+from beam_score.runners.portable.prism import BINARY
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.steps.coder import BlockCoder
 from dirty import Published
-
-from pipeline.job import parse_job
-from pipeline.launch import run
-from runners.prism import BINARY
-from transforms.block import Block
-from transforms.step_coder import BlockCoder
 
 LOCAL = {"runner": "local"}
 

@@ -1,6 +1,6 @@
 """A failing read of a sound file is tried again, then fails the run: it is never a dead letter.
 
-Damage is what the bytes themselves show; see `transforms.local_files`.
+Damage is what the bytes themselves show; see `transforms.stores.local_file`.
 """
 
 import errno
@@ -15,19 +15,18 @@ import jobs
 import pyarrow as pa
 import pytest
 import zstandard
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.formats.base import Chunk
+from beam_score.transforms.formats.reading import read_range
+from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import NO_REJECTED
+from beam_score.transforms.stores import local_file as local_files
+from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.local_file import Calls, LocalFile, ReadFails, is_of_the_system, retried
 from test_inputs_that_change_are_refused import FORMATS, ROWS, write
-
-from pipeline.errors import explain
-from pipeline.launch import run
-from transforms import local_files
-from transforms.block import ROW
-from transforms.compression import Damaged, RawStream
-from transforms.faults import NO_REJECTED
-from transforms.files import list_files
-from transforms.format_base import Chunk
-from transforms.local_files import Calls, LocalFile, ReadFails, is_of_the_system, retried
-from transforms.reading import read_range
-from transforms.splits import FileRange
 
 HERE = Path(__file__).parent
 MOMENTS = (errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ETIMEDOUT)

@@ -17,21 +17,20 @@ import jobs
 import numpy as np
 import polars as pl
 import pytest
-
-from pipeline.build import build
-from pipeline.errors import explain
-from pipeline.job import load_job, parse_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.preflight import fingerprint, prepare
-from runners.ended import told
-from transforms import in_hand
-from transforms.deadline import THREAD, ModelHangs, within
-from transforms.halving import Attempts, halve
-from transforms.loading import ModelChanged, load_once
-from transforms.model_versions import hash_model
-from transforms.redact import without_values
-from transforms.run_folder import read_plan
+from beam_score.pipeline.job.job import load_job, parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.chain import build
+from beam_score.pipeline.prepare.preflight import fingerprint, prepare
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.launch import run
+from beam_score.runners.ended import told
+from beam_score.transforms.ledger.folder import read_plan
+from beam_score.transforms.model import in_hand
+from beam_score.transforms.model.deadline import THREAD, ModelHangs, within
+from beam_score.transforms.model.loading import ModelChanged, load_once
+from beam_score.transforms.model.versions import hash_model
+from beam_score.transforms.rows.redact import without_values
+from beam_score.transforms.scoring.halving import Attempts, halve
 
 LONGEST_S = 300  # of anything, on a machine that others use too
 GROUPS = 300_000  # rows are scored in groups of a hundred thousand or so, and a group's splits end together
@@ -188,7 +187,7 @@ def test_suspending_the_command_suspends_the_work(tmp_path, model):
 
 def test_the_process_that_watches_is_light():
     code = (
-        "import sys, pipeline.supervise\n"
+        "import sys, beam_score.pipeline.process.supervise\n"
         "heavy = {'apache_beam', 'tensorflow', 'pyarrow', 'polars', 'numpy', 'pydantic'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
@@ -420,7 +419,7 @@ def test_a_worker_process_that_is_killed_ends_the_run(tmp_path, model):
     process = jobs.start("run", job, *PROCESSES)
     until(lambda: jobs.staged(output), process)
     ((child, _),) = processes_of(process.pid)
-    workers = [pid for pid, line in processes_of(child) if "runners.worker" in line]
+    workers = [pid for pid, line in processes_of(child) if "beam_score.runners.worker.harness" in line]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     said = process.communicate(timeout=LONGEST_S)[1]

@@ -11,11 +11,10 @@ import dirty
 import faults
 import jobs
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.run.launch import run
 from dirty import Published
-
-from pipeline.job import parse_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
 
 
 def settings(data: Path, model, output: Path, flink: dict, **engine) -> dict:

@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from beam_score.pipeline.job.job import load_job
+from beam_score.pipeline.job.job_text import parse_value
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.status import Watcher
+from beam_score.pipeline.show.status_view import as_dict, as_line
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.contract.inputs import Input
+from beam_score.transforms.contract.outputs import Output
+from beam_score.transforms.durable.sealed import seal
+from beam_score.transforms.ledger.verdict import Budget
 from store_jobs import StoreJob
-
-from pipeline.clean import clean
-from pipeline.errors import explain
-from pipeline.job import load_job
-from pipeline.job_text import parse_value
-from pipeline.mistakes import JobError
-from pipeline.status import Watcher
-from pipeline.status_view import as_dict, as_line
-from transforms.contract import Column
-from transforms.inputs import Input
-from transforms.outputs import Output
-from transforms.sealed import seal
-from transforms.verdict import Budget
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 SEEDS = range(4)

@@ -10,17 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from beam_score.transforms.common.bounds import Bounds
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.parquet import sizes as parquet_sizes
+from beam_score.transforms.formats.parquet.pages import BadPage, parse_header
+from beam_score.transforms.formats.parquet.reader import check, columns_of, cut, read
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.rows.block import ROW
 from parquet_files import CASES, write_encrypted
-
-from transforms import parquet_sizes
-from transforms.block import ROW
-from transforms.bounds import Bounds
-from transforms.contract import Column, Contract
-from transforms.format_base import ReadSettings, UnusableFile
-from transforms.parquet_pages import BadPage, parse_header
-from transforms.read_parquet import check, columns_of, cut, read
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,7 +108,7 @@ def peak_mb(path, columns, limit_mb=1500):
     code = (
         "import json, resource, sys\n"
         "import test_hard_parquet_files_cost_themselves as t\n"
-        "from transforms.read_parquet import read\n"
+        "from beam_score.transforms.formats.parquet.reader import read\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "found = t.outcome(sys.argv[1], t.reading(json.loads(sys.argv[2]), payload=False))\n"
         "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -154,7 +153,7 @@ def test_the_longest_text_of_a_dictionary_decides_how_many_rows_are_decoded(tmp_
         seen.append(decided(*args))
         return seen[-1]
 
-    monkeypatch.setattr("transforms.read_parquet.rows_at_once", noted)
+    monkeypatch.setattr("beam_score.transforms.formats.parquet.reader.rows_at_once", noted)
     for column, expected in (("s", 104), ("l", 52)):
         rule = "string" if column == "s" else {"dtype": "string", "shape": (2,)}
         settings = reading({column: rule}, bounds=Bounds(decoded_bytes=10 << 17))
@@ -180,8 +179,8 @@ def test_a_run_of_list_elements_beyond_memory_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_what_pages_say_is_what_was_written(tmp_path, compression, version):
-    from transforms.parquet_file import open_parquet
-    from transforms.parquet_file import reading as bytes_of
+    from beam_score.transforms.formats.parquet.file import open_parquet
+    from beam_score.transforms.formats.parquet.file import reading as bytes_of
 
     count = 20_000
     table = pa.table({"x": [None, 7] * (count // 2), "s": [f"text {i}" for i in range(count)], "l": [[1, 2]] * count})
@@ -207,8 +206,8 @@ def test_what_is_no_page_header_is_refused(data):
 
 
 def test_the_first_rows_are_of_the_columns_that_can_be_read(tmp_path):
-    from pipeline.first_rows import first_rows
-    from pipeline.mistakes import JobError
+    from beam_score.pipeline.draft.first_rows import first_rows
+    from beam_score.pipeline.job.mistakes import JobError
 
     found = first_rows(encrypted(tmp_path), "parquet")
     assert found.rows == [{"id": i, "age": 1.5} for i in range(5)] and found.names == ("id", "age")
@@ -221,8 +220,8 @@ def test_the_first_rows_are_of_the_columns_that_can_be_read(tmp_path):
 
 
 def test_the_file_that_is_read_is_noted_while_pyarrow_has_it(tmp_path):
-    from runners.ended import told
-    from transforms import in_hand
+    from beam_score.runners.ended import told
+    from beam_score.transforms.model import in_hand
 
     register = in_hand.make_register()
     before = in_hand._register

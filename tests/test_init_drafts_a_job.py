@@ -13,22 +13,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from beam_score.pipeline.cli import app
+from beam_score.pipeline.draft.csv_dialect import guess_header
+from beam_score.pipeline.draft.draft import draft_job
+from beam_score.pipeline.draft.first_rows import Known
+from beam_score.pipeline.draft.yaml_text import flow, scalar
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.show.check import check_job
+from beam_score.transforms.model.servable import ModelError, import_tensorflow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import estimator
 from rich.console import Console
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
-
-from pipeline.check import check_job
-from pipeline.cli import app
-from pipeline.csv_dialect import guess_header
-from pipeline.draft import draft_job
-from pipeline.first_rows import Known
-from pipeline.job import parse_job
-from pipeline.mistakes import JobError
-from pipeline.yaml_text import flow, scalar
-from transforms.model import ModelError, import_tensorflow
 
 PEOPLE = [{"id": f"p{i}", "age": 18 + i % 70, "income": 250.5 * (i % 90), "score": (i % 11) / 10} for i in range(200)]
 

@@ -16,28 +16,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.replay import load_replay
+from beam_score.pipeline.process.errors import FAILED, explain
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.standing import Changed
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.framing.tfrecord import frame
+from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.scoring.validate import validate
+from beam_score.transforms.stores import held as object_held
+from beam_score.transforms.stores import object_file as object_reads
+from beam_score.transforms.stores.fetch import StoreFails
+from beam_score.transforms.stores.object_file import ObjectFile
+from beam_score.transforms.stores.objects import ObjectPath
+from beam_score.transforms.stores.registry import store_of
+from beam_score.transforms.stores.versions import InputChanged
 from faulty_proxy import Fault
-
-from pipeline.errors import FAILED, explain
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.replay import load_replay
-from pipeline.standing import Changed
-from transforms import object_held, object_reads
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.file_versions import InputChanged
-from transforms.files import list_files
-from transforms.format_base import ReadSettings
-from transforms.format_registry import format_module
-from transforms.object_fetch import StoreFails
-from transforms.object_reads import ObjectFile
-from transforms.objects import ObjectPath
-from transforms.reading import read_split
-from transforms.splitting import split_files
-from transforms.store_registry import store_of
-from transforms.tfrecord import frame
-from transforms.validate import validate
 
 ROWS = 2000
 CONTRACT = Contract(columns={"x": Column(dtype="int64", range=(0, 10**6)), "text": Column(dtype="string")})
@@ -65,10 +65,10 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(object_held, "WHOLE_BYTES", 1024)
     monkeypatch.setattr(object_reads, "PIECE_BYTES", 4096)
     monkeypatch.setattr(object_reads, "FIRST_PIECE_BYTES", 700)
-    monkeypatch.setattr("transforms.parquet_spans.HELD_BYTES", 20_000)
-    monkeypatch.setattr("transforms.parquet_spans._LEAST_PIECE", 1000)
-    monkeypatch.setattr("transforms.parquet_spans._GAP_BYTES", 100)
-    monkeypatch.setattr("transforms.parquet_spans.PIECE_BYTES", 4096)
+    monkeypatch.setattr("beam_score.transforms.formats.parquet.ahead.HELD_BYTES", 20_000)
+    monkeypatch.setattr("beam_score.transforms.formats.parquet.ahead._LEAST_PIECE", 1000)
+    monkeypatch.setattr("beam_score.transforms.formats.parquet.ahead._GAP_BYTES", 100)
+    monkeypatch.setattr("beam_score.transforms.formats.parquet.ahead.PIECE_BYTES", 4096)
 
 
 # The same rows.

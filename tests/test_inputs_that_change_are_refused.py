@@ -12,20 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
-
-from pipeline.build import build
-from pipeline.errors import explain
-from pipeline.launch import run
-from pipeline.standing import Changed
-from transforms.contract import Column, Contract
-from transforms.file_versions import InputChanged
-from transforms.files import list_files
-from transforms.format_base import ReadSettings
-from transforms.local_files import ReadFails
-from transforms.reading import read_split
-from transforms.run_folder import RunFolder, read_plan, read_shard, write_plan
-from transforms.splits import FileRange, Split
-from transforms.splitting import split_files
+from beam_score.pipeline.prepare.chain import build
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.standing import Changed
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard, write_plan
+from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.stores.local_file import ReadFails
+from beam_score.transforms.stores.versions import InputChanged
 
 ROWS = 3000
 AN_HOUR = 3600 * 10**9

@@ -9,12 +9,11 @@ import shutil
 import jobs
 import models
 import pytest
+from beam_score.pipeline.job.job import Model
+from beam_score.pipeline.show.check import check_job
+from beam_score.pipeline.show.inspect import inspect_model, print_inspection
+from beam_score.transforms.model.servable import ModelError, hash_model
 from rich.console import Console
-
-from pipeline.check import check_job
-from pipeline.inspect import inspect_model, print_inspection
-from pipeline.job import Model
-from transforms.model import ModelError, hash_model
 
 
 def printed(info):
@@ -98,7 +97,7 @@ def test_check_says_it_before_the_model_is_loaded(tmp_path, monkeypatch):
     def load(prepared):
         raise Seen
 
-    monkeypatch.setattr("pipeline.check.load", load)
+    monkeypatch.setattr("beam_score.pipeline.show.check.load", load)
     with pytest.raises(Seen):
         check_job(jobs.parse_job(job), Console(file=out, width=200, force_terminal=False))
     assert "writes files (WriteFile)" in out.getvalue() and "as any foreign program" in out.getvalue()

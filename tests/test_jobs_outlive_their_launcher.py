@@ -12,18 +12,17 @@ import dirty
 import faults
 import jobs
 import pytest
-
-from pipeline.build import build
-from pipeline.clean import clean
-from pipeline.elsewhere import note, noted
-from pipeline.job import parse_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.status import Watcher
-from pipeline.status_view import as_dict, as_line, exit_code
-from runners.choose import engine_of, find
-from runners.elsewhere import Elsewhere
-from transforms.run_folder import RunFolder, read_plan
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.chain import build
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.jobs_elsewhere import note, noted
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.status import Watcher
+from beam_score.pipeline.show.status_view import as_dict, as_line, exit_code
+from beam_score.runners.choose import engine_of, find
+from beam_score.runners.elsewhere import Elsewhere
+from beam_score.transforms.ledger.folder import RunFolder, read_plan
 
 _WITHIN_S = 120
 

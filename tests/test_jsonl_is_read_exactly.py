@@ -12,18 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.jsonl import reader as read_jsonl
+from beam_score.transforms.formats.jsonl.arrow import ArrowLines
+from beam_score.transforms.formats.jsonl.rows import LineParser, Lines
+from beam_score.transforms.framing.lines import line_spans
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import FAULTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from transforms import read_jsonl
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.faults import FAULTS
-from transforms.format_base import ReadSettings, UnusableFile
-from transforms.framing import line_spans
-from transforms.json_arrow import ArrowLines
-from transforms.json_rows import LineParser, Lines
-from transforms.splits import FileRange
 
 WAYS = [(), ("arrow",), ("template",), ("template", "arrow")]
 MISSING = object()

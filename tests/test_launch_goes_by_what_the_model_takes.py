@@ -8,20 +8,19 @@ import models
 import numpy as np
 import pyarrow as pa
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.batch_choice import choose_batch, default_choice
+from beam_score.pipeline.prepare.memory import call_bytes, check_call_fits
+from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.prepare.trial import Trial, load, try_rows
+from beam_score.transforms.common.bounds import Bounds
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.servable import Servable, read_signatures
+from beam_score.transforms.rows.block import INPUT, ROW, Block
+from beam_score.transforms.steps.infer import ServableHandler
 from scoring import score, write
-
-from pipeline.batch_choice import choose_batch, default_choice
-from pipeline.job import parse_job
-from pipeline.memory import call_bytes, check_call_fits
-from pipeline.mistakes import JobError
-from pipeline.peak_memory import resident_bytes, with_peak
-from pipeline.preflight import prepare
-from pipeline.trial import Trial, load, try_rows
-from transforms.block import INPUT, ROW, Block
-from transforms.bounds import Bounds
-from transforms.infer import ServableHandler
-from transforms.model import Servable, read_signatures
-from transforms.model_call import ModelCall
 
 NUMBER = {"x": {"dtype": "float32"}}
 

@@ -15,22 +15,21 @@ import pydantic
 import pytest
 import steps_alone
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.runners.settings.machine_memory import machine_bytes
+from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.signature import Signature, Tensor
+from beam_score.transforms.rows.block import ROW, Block, reject_rows
+from beam_score.transforms.rows.faults import Fault
+from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.rows.reject_count import reset_reject_count
+from beam_score.transforms.scoring.grouping import Weight, pieces
+from beam_score.transforms.scoring.output_sizes import OutputSizes
+from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.preprocess import Preprocess
 from peak import peak
-
-from runners.machine_memory import machine_bytes
-from runners.settings import EngineSettings
-from transforms.block import ROW, Block, reject_rows
-from transforms.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
-from transforms.contract import Contract
-from transforms.faults import Fault
-from transforms.grouping import Weight, pieces
-from transforms.infer import ServableHandler
-from transforms.model_call import ModelCall
-from transforms.output_sizes import OutputSizes
-from transforms.payload import Origin
-from transforms.reject_count import reset_reject_count
-from transforms.saved_model import Signature, Tensor
-from transforms.step_preprocess import Preprocess
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

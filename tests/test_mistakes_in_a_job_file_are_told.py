@@ -7,11 +7,10 @@ import importlib
 import time
 
 import pytest
-
-from pipeline import errors
-from pipeline.job import load_job, parse_job
-from pipeline.job_text import JobText
-from pipeline.mistakes import JobError
+from beam_score.pipeline.job.job import load_job, parse_job
+from beam_score.pipeline.job.job_text import JobText
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process import errors
 
 BASE = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": "o"}}
 

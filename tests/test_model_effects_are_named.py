@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from transforms.model_ops import EFFECTS, ModelOps, ops_of
-from transforms.saved_model import ModelError
+from beam_score.transforms.model.ops import EFFECTS, ModelOps, ops_of
+from beam_score.transforms.model.signature import ModelError
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_signature_that_is_not_there_and_a_damaged_graph_are_told(model, tmp_p
 
 def test_reading_ops_does_not_import_tensorflow(model):
     code = (
-        "import sys; from transforms.model_ops import ops_of; "
+        "import sys; from beam_score.transforms.model.ops import ops_of; "
         f"assert ops_of({model('multiply')!r}, 'serving_default').called; assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -15,9 +15,8 @@ import weakref
 import models
 import numpy as np
 import pytest
-
-from transforms import saved_model
-from transforms.model import (
+from beam_score.transforms.model import signature as saved_model
+from beam_score.transforms.model.servable import (
     ModelError,
     Servable,
     Signature,
@@ -204,7 +203,8 @@ def test_signatures_are_read_as_tensorflow_reads_them(model):
 
 def test_reading_signatures_does_not_import_tensorflow(model):
     script = (
-        "import sys, transforms.model as m; s = m.read_signatures(sys.argv[1]); m.hash_model(sys.argv[1]);"
+        "import sys, beam_score.transforms.model.servable as m;"
+        "s = m.read_signatures(sys.argv[1]); m.hash_model(sys.argv[1]);"
         "assert 'serving_default' in s; print('tensorflow' in sys.modules)"
     )
     run = subprocess.run(
@@ -426,7 +426,7 @@ def test_a_model_whose_variables_are_lost_is_told(model, tmp_path):
 
 def test_one_op_takes_one_thread_and_tensorflow_does_not_chatter(model):
     script = (
-        "import sys, json, numpy as np; from transforms.model import Servable\n"
+        "import sys, json, numpy as np; from beam_score.transforms.model.servable import Servable\n"
         "s = Servable.load(sys.argv[1]); t = Servable.load(sys.argv[1], intra_op_threads=5)\n"
         "y = s.call({'inputs': np.zeros((1, 3), np.float32)})['probabilities']\n"
         "print(json.dumps([s.intra_op_threads, t.intra_op_threads, y.shape]))"
@@ -440,7 +440,7 @@ def test_one_op_takes_one_thread_and_tensorflow_does_not_chatter(model):
 
 def test_what_others_write_to_standard_error_meanwhile_is_passed_on(model):
     script = (
-        "import os, sys, threading; from transforms import model\n"
+        "import os, sys, threading; from beam_score.transforms.model import servable as model\n"
         "with model._quiet():\n"
         "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on. You may see\\nsomething else\\n')"
     )

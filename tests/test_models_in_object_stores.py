@@ -10,21 +10,20 @@ from pathlib import Path
 
 import jobs
 import pytest
+from beam_score.pipeline.draft.draft import draft_job
+from beam_score.pipeline.prepare.memory import process_bytes
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.process.errors import FAILED, WRONG, explain
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.show.inspect import inspect_model
+from beam_score.transforms.model.copies import hashed_model, local_model
+from beam_score.transforms.model.loading import ModelChanged, load_once
+from beam_score.transforms.model.signature import ModelError
+from beam_score.transforms.model.versions import find_version, hash_model
+from beam_score.transforms.stores.fetch import StoreFails
+from beam_score.transforms.stores.objects import ObjectPath
+from beam_score.transforms.stores.registry import store_of
 from faulty_proxy import Fault
-
-from pipeline.draft import draft_job
-from pipeline.errors import FAILED, WRONG, explain
-from pipeline.inspect import inspect_model
-from pipeline.launch import run
-from pipeline.memory import process_bytes
-from pipeline.preflight import prepare
-from transforms.loading import ModelChanged, load_once
-from transforms.model_copies import hashed_model, local_model
-from transforms.model_versions import find_version, hash_model
-from transforms.object_fetch import StoreFails
-from transforms.objects import ObjectPath
-from transforms.saved_model import ModelError
-from transforms.store_registry import store_of
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +73,9 @@ def test_many_processes_at_once_make_one_copy(store, model, cache):
     url = upload(store, model("multiply"), "models/1")
     files = sum(p.is_file() for p in Path(model("multiply")).rglob("*"))
     store.proxy.reset()
-    code = "import sys; from transforms.model_copies import hashed_model; print(hashed_model(sys.argv[1])[1])"
+    code = (
+        "import sys; from beam_score.transforms.model.copies import hashed_model; print(hashed_model(sys.argv[1])[1])"
+    )
     command = [sys.executable, "-c", code, url]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=jobs.environment()) for _ in range(3)]
     assert {r.communicate()[0].strip() for r in running} == {hash_model(model("multiply"))}

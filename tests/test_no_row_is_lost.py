@@ -9,28 +9,27 @@ import jobs
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from pipeline.build import build
-from pipeline.launch import run
-from transforms import storage
-from transforms.attempt import LostBlocks, WriteSettings
-from transforms.block import ROW, Block, reject_rows
-from transforms.commit import Commit
-from transforms.faults import NO_REJECTED, Fault, stretch
-from transforms.infer import Infer
-from transforms.payload import Origin
-from transforms.plain import concat
-from transforms.plan import PlannedSplits
-from transforms.read import Read
-from transforms.receipts import is_done
-from transforms.run_folder import RunFolder, read_plan
-from transforms.step_coder import BlockCoder
-from transforms.step_postprocess import Postprocess
-from transforms.step_preprocess import Preprocess
-from transforms.step_validate import Validate
-from transforms.stopping import STOP
-from transforms.verdict import Budget, CommitError, decide
-from transforms.write import WriteParts
+from beam_score.pipeline.prepare.chain import build
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.arrays.plain import concat
+from beam_score.transforms.common.stopping import STOP
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.attempt import LostBlocks, WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder, read_plan
+from beam_score.transforms.ledger.receipts import is_done
+from beam_score.transforms.ledger.verdict import Budget, CommitError, decide
+from beam_score.transforms.rows.block import ROW, Block, reject_rows
+from beam_score.transforms.rows.faults import NO_REJECTED, Fault, stretch
+from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.steps.coder import BlockCoder
+from beam_score.transforms.steps.commit import Commit
+from beam_score.transforms.steps.infer import Infer
+from beam_score.transforms.steps.plan import PlannedSplits
+from beam_score.transforms.steps.postprocess import Postprocess
+from beam_score.transforms.steps.preprocess import Preprocess
+from beam_score.transforms.steps.read import Read
+from beam_score.transforms.steps.validate import Validate
+from beam_score.transforms.steps.write import WriteParts
 
 FILES, ROWS = 6, 1500
 
@@ -53,7 +52,7 @@ class CutByHint(beam.PTransform):
 
 
 def chain(pipeline, planned, after_read=(), infer=None, before_write=()):
-    """The chain of `pipeline.build`, with steps of a test between."""
+    """The chain of `pipeline.prepare.chain`, with steps of a test between."""
     steps, contract = planned.steps, planned.steps.read.columns
     blocks = (
         pipeline

@@ -10,22 +10,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.jobs_elsewhere import note, noted
+from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.status import Watcher
+from beam_score.runners.elsewhere import Elsewhere
+from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.ledger.folder import RunFolder, parse_current, read_plan, read_shard
+from beam_score.transforms.ledger.manifest import Unreadable, read_manifest
+from beam_score.transforms.ledger.publication import clean_up
+from beam_score.transforms.ledger.receipt import Receipt
+from beam_score.transforms.ledger.shapes import MANIFEST, Misfit, fit
+from beam_score.transforms.ledger.verdict import Budget, verdicts
 from store_jobs import StoreJob
-
-from pipeline.clean import clean
-from pipeline.elsewhere import note, noted
-from pipeline.errors import explain
-from pipeline.mistakes import JobError
-from pipeline.standing import Standing
-from pipeline.status import Watcher
-from runners.elsewhere import Elsewhere
-from transforms.manifest import Unreadable, read_manifest
-from transforms.publication import clean_up
-from transforms.receipt import Receipt
-from transforms.record_shapes import MANIFEST, Misfit, fit
-from transforms.run_folder import RunFolder, parse_current, read_plan, read_shard
-from transforms.sealed import Damaged, seal
-from transforms.verdict import Budget, verdicts
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 BAD_RUNS = ["../../victim", "..", "/etc", "a/b", "", f"{A}/..", f"{A}\n", "20260101T000000-AAAAAA", "٢٠٢٦T٠٠-aaaaaa"]
@@ -171,7 +170,7 @@ def test_shards_of_a_planted_plan(over, victim):
     "line", ["[]", "5", '["../x", []]', "[-1, []]", '[0, [["p", "1"]]]', "[0, [[1, 10]]]", "[0, 7]", "{", "[true, []]"]
 )
 def test_splits_of_a_planted_shard(tmp_path, line):
-    from transforms.sealed import checksum
+    from beam_score.transforms.durable.sealed import checksum
 
     folder = RunFolder(str(tmp_path), A)
     name = f"00000-{checksum(line.encode())}.jsonl"

@@ -7,15 +7,14 @@ import socket
 from pathlib import Path
 
 import pytest
+from beam_score.transforms.listing.files import list_files, look_at_file
+from beam_score.transforms.listing.objects import folder_that_fits, is_matched
+from beam_score.transforms.model.signature import ModelError
+from beam_score.transforms.model.versions import find_version, hash_model
+from beam_score.transforms.stores import local_file as local_files
+from beam_score.transforms.stores.local_file import Calls, ReadFails
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from transforms import local_files
-from transforms.files import list_files, look_at_file
-from transforms.local_files import Calls, ReadFails
-from transforms.model_versions import find_version, hash_model
-from transforms.object_patterns import folder_that_fits, is_matched
-from transforms.saved_model import ModelError
 
 TREE = (
     "a.csv",

@@ -1,4 +1,4 @@
-"""What the protocol asks of an object store, of each store that there is: `transforms.objects.ObjectStore`."""
+"""What the protocol asks of an object store, of each store that there is: `transforms.stores.objects.ObjectStore`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
 import pytest
+from beam_score.transforms.stores.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch
+from beam_score.transforms.stores.registry import check_bucket, store_of
 from faulty_proxy import Fault
-
-from transforms.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch
-from transforms.store_registry import check_bucket, store_of
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ def test_a_folder_is_listed_in_order_with_or_without_what_is_below(client, at):
 
 
 def test_a_folder_of_thousands_is_listed_by_pages(client, at, store, monkeypatch):
-    monkeypatch.setattr("transforms.store_gcs._PAGE", 1000)  # else the emulator gives all at once
+    monkeypatch.setattr("beam_score.transforms.stores.gcs._PAGE", 1000)  # else the emulator gives all at once
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda n: client.write(at / f"{n:04d}", [b"x"]), range(1_010)))
     store.proxy.reset()
@@ -189,7 +188,7 @@ def test_what_is_not_there_cannot_be_copied_with_the_others(client, many, at):
 
 def test_a_large_one_that_cannot_be_copied_with_the_others_is_named():
     """Of a large one the store copies a piece a call, and the rest is asked for by itself."""
-    from transforms.store_gcs import GoogleStore
+    from beam_score.transforms.stores.gcs import GoogleStore
 
     class Piecewise(GoogleStore):
         def _requests(self):
@@ -317,7 +316,8 @@ def test_after_a_fork_both_processes_have_connections_of_their_own(client, at):
 
 
 def test_without_its_library_a_sentence_says_what_to_install():
-    code = "import sys; sys.modules['boto3'] = None; from transforms.store_registry import store_of; store_of('s3')"
+    code = "import sys; sys.modules['boto3'] = None\n"
+    code += "from beam_score.transforms.stores.registry import store_of; store_of('s3')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode
     assert "pip install 'beam-score[s3]'" in ended.stderr.splitlines()[-1]

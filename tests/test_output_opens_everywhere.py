@@ -12,10 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from transforms.json_lines import to_json_lines
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.output.json_lines import to_json_lines
 
 NAN, INF = float("nan"), float("inf")
 

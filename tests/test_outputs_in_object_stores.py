@@ -18,20 +18,19 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pytest
 import store_jobs
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.launch import _LONGEST_WAIT_S
+from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.status import DONE, INTERRUPTED, NOTHING, OVER, RUNNING, Watcher
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.ledger.manifest import read_failed, read_manifest
+from beam_score.transforms.ledger.publication import Overtaken
+from beam_score.transforms.ledger.verdict import Budget
 from faulty_proxy import Fault
 from store_jobs import ENOUGH, StoreJob, assert_result
-
-from pipeline.clean import clean
-from pipeline.launch import _LONGEST_WAIT_S
-from pipeline.mistakes import JobError
-from pipeline.standing import Changed
-from pipeline.status import DONE, INTERRUPTED, NOTHING, OVER, RUNNING, Watcher
-from transforms import storage
-from transforms.manifest import read_failed, read_manifest
-from transforms.object_storage import ALIVE, SILENT_S
-from transforms.publication import Overtaken
-from transforms.run_folder import RunFolder
-from transforms.verdict import Budget
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)

@@ -7,16 +7,25 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from beam_score.transforms.arrays.nested import (
+    leaves,
+    not_finite,
+    nulls,
+    owners,
+    padded,
+    row_shapes,
+    to_arrow,
+    to_numpy,
+    with_leaves,
+)
+from beam_score.transforms.contract.outputs import Output, OutputPlan
+from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import output_type
+from beam_score.transforms.rows.block import OUTPUT, ROW, Block
+from beam_score.transforms.scoring.postprocess import choose, postprocess, scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from transforms.block import OUTPUT, ROW, Block
-from transforms.model import Tensor
-from transforms.outputs import Output, OutputPlan
-from transforms.postprocess import choose, postprocess, scores
-from transforms.saved_model import output_type
-from transforms.tensors import leaves, not_finite, nulls, owners, padded, row_shapes, to_arrow, to_numpy, with_leaves
 
 NAN, INF = math.nan, math.inf
 

@@ -12,16 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.trial import Trial
+from beam_score.transforms.contract.outputs import Output, OutputPlan, bind_outputs
+from beam_score.transforms.model.signature import SUPPORTED, Tensor, read_signatures
+from beam_score.transforms.rows.block import OUTPUT, ROW, Block
+from beam_score.transforms.scoring.postprocess import postprocess
+from beam_score.transforms.steps.infer import WrongRows, _checked
 from models import OUTPUT_DTYPES, OUTPUT_SHAPES
 from scoring import score
-
-from pipeline.mistakes import JobError
-from pipeline.trial import Trial
-from transforms.block import OUTPUT, ROW, Block
-from transforms.infer import WrongRows, _checked
-from transforms.outputs import Output, OutputPlan, bind_outputs
-from transforms.postprocess import postprocess
-from transforms.saved_model import SUPPORTED, Tensor, read_signatures
 
 FLOAT = {"x": {"dtype": "float32"}}
 X = [0, 1, 3, 200]

@@ -9,18 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.common.bounds import Bounds
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.parquet.reader import check, cut, read
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import FAULTS, known_rows
 from hypothesis import HealthCheck, given, settings, strategies
-
-from pipeline.job import parse_job
-from pipeline.launch import run
-from transforms.block import ROW
-from transforms.bounds import Bounds
-from transforms.contract import Column, Contract
-from transforms.faults import FAULTS, known_rows
-from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read_parquet import check, cut, read
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
 
 D = decimal.Decimal
 NAN, INF = float("nan"), float("inf")

@@ -17,22 +17,29 @@ from pathlib import Path
 
 import jobs
 import pytest
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.status import Status, Watcher, lives
+from beam_score.pipeline.show.status_view import (
+    as_dict,
+    as_line,
+    as_table,
+    duration,
+    exit_code,
+    show_status,
+    until_over,
+)
+from beam_score.transforms.common.busy import busy_seconds
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.durable import disk, storage
+from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.ledger.folder import RunFolder, write_plan
+from beam_score.transforms.ledger.manifest import Unreadable
+from beam_score.transforms.ledger.receipt import Receipt
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-
-from pipeline.errors import explain
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.status import Status, Watcher, lives
-from pipeline.status_view import as_dict, as_line, as_table, duration, exit_code, show_status, until_over
-from transforms import disk, storage
-from transforms.manifest import Unreadable
-from transforms.receipt import Receipt
-from transforms.run_folder import RunFolder, write_plan
-from transforms.sealed import Damaged, seal
-from transforms.spans import busy_seconds
-from transforms.splits import FileRange, Split
 
 
 def look(output) -> Status:

@@ -6,11 +6,10 @@ import re
 
 import jobs
 import pytest
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.status import Watcher
+from beam_score.pipeline.show.summary import print_summary
 from rich.console import Console
-
-from pipeline.launch import run
-from pipeline.status import Watcher
-from pipeline.summary import print_summary
 
 
 @pytest.fixture

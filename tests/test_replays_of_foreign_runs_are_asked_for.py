@@ -9,11 +9,10 @@ import stat
 from pathlib import Path
 
 import pytest
-
-from pipeline import own_runs
-from pipeline.mistakes import JobError
-from pipeline.replay import load_replay
-from transforms.sealed import to_json
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare import own_runs
+from beam_score.pipeline.prepare.replay import load_replay
+from beam_score.transforms.durable.sealed import to_json
 
 RUN = "20260101T000000-aaaaaa"
 JOB = {

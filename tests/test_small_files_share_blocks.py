@@ -8,17 +8,16 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scoring
-
-from pipeline.launch import run
-from transforms.block import ROW, reject_rows
-from transforms.contract import Column, Contract
-from transforms.dead_letters import dead_letter_rows
-from transforms.faults import Fault
-from transforms.format_base import ReadSettings
-from transforms.reading import read_split
-from transforms.sources import Files, places
-from transforms.splits import FileRange, Split
-from transforms.step_coder import BlockCoder
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.output.dead_letters import dead_letter_rows
+from beam_score.transforms.rows.block import ROW, reject_rows
+from beam_score.transforms.rows.faults import Fault
+from beam_score.transforms.rows.sources import Files, places
+from beam_score.transforms.steps.coder import BlockCoder
 
 FILES, ROWS = 12, 7
 CONTRACT = Contract(columns={"x": Column(dtype="int64"), "text": Column(dtype="string", required=False)})

@@ -10,9 +10,8 @@ import textwrap
 
 import jobs
 import pytest
-
-from pipeline import printed, terminal
-from pipeline.supervise import supervised
+from beam_score.pipeline.printing import printed, terminal
+from beam_score.pipeline.process.supervise import supervised
 
 VALUE = "8812345"
 

@@ -9,19 +9,18 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.tfrecord.examples import _parse_one, parse
+from beam_score.transforms.formats.tfrecord.reader import check, cut, read
+from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64
+from beam_score.transforms.framing.tfrecord import PADDING, Records
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import FAULTS
 from hypothesis import HealthCheck, given, settings, strategies
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
-
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.example_wire import BYTES, FLOAT, INT64
-from transforms.examples import _parse_one, parse
-from transforms.faults import FAULTS
-from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read_tfrecord import check, cut, read
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
-from transforms.tfrecord import PADDING, Records
 
 NAN, INF = float("nan"), float("inf")
 
@@ -351,7 +350,7 @@ def test_rows_do_not_depend_on_blocks_or_splits(tmp_path):
 
 
 def test_cutting_passes_over_large_records_and_stops_at_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("transforms.read_tfrecord._WALK_BYTES", 500)
+    monkeypatch.setattr("beam_score.transforms.formats.tfrecord.reader._WALK_BYTES", 500)
     records = many(200)
     records[50] = b"\0" * 5000
     path = written(tmp_path / "a.tfrecord", records)
@@ -547,7 +546,7 @@ def test_most_records_take_the_fast_way(monkeypatch):
     def refuse(record):
         raise AssertionError("a plain record was left to protobuf")
 
-    monkeypatch.setattr("transforms.examples._parse_one", refuse)
+    monkeypatch.setattr("beam_score.transforms.formats.tfrecord.examples._parse_one", refuse)
     draw = random.Random(1)
     features = {
         "x": ints(5, -1),

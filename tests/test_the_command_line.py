@@ -8,13 +8,12 @@ import sys
 
 import jobs
 import pytest
-
-from pipeline.job import load_job, parse_job
-from pipeline.launch import run
-from pipeline.mistakes import JobError
-from pipeline.preflight import prepare
-from pipeline.standing import Standing
-from transforms.run_folder import read_plan
+from beam_score.pipeline.job.job import load_job, parse_job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import prepare
+from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.ledger.folder import read_plan
 
 MARKER = "sesame"  # stands in every row of some data, and must stand in no log
 
@@ -35,7 +34,7 @@ def called(*arguments):
     """Code that calls the command line, and goes on."""
     return (
         f"import sys; sys.argv = {['beam-score', *arguments]}\n"
-        "from pipeline.cli import app\n"
+        "from beam_score.pipeline.cli import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
     )
@@ -61,10 +60,11 @@ def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
 @pytest.mark.parametrize(
     "code",
     [
-        "import pipeline.job; pipeline.job.load_job('examples/demo/job.yaml')",
-        "import pipeline.errors; pipeline.errors.explain(ValueError('x')); import pipeline.mistakes, transforms.files",
-        "import pipeline.status_view, pipeline.clean, pipeline.launching",
-        "import sys; sys.argv = ['beam-score', 'run', 'no-such.yaml']; import pipeline.cli; pipeline.cli._command()",
+        "from beam_score.pipeline.job.job import load_job; load_job('examples/demo/job.yaml')",
+        "from beam_score.pipeline.process import errors; errors.explain(ValueError('x'))",
+        "import beam_score.pipeline.show.status_view, beam_score.pipeline.run.clean, beam_score.pipeline.run.launching",
+        "import sys; from beam_score.pipeline import cli;"
+        "sys.argv = ['beam-score', 'run', 'no-such.yaml']; cli._command()",
     ],
 )
 def test_a_job_file_is_parsed_and_refused_without_beam(code):
@@ -73,7 +73,7 @@ def test_a_job_file_is_parsed_and_refused_without_beam(code):
 
 
 def test_shells_complete_commands_and_options():
-    code = "import sys; sys.argv = ['beam-score']; from pipeline.cli import main; main()"
+    code = "import sys; sys.argv = ['beam-score']; from beam_score.pipeline.cli import main; main()"
     for words, expected in (("beam-score ch", "check"), ("beam-score run --repl", "--replace")):
         place = str(words.count(" "))
         done = python(code, _BEAM_SCORE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=place)
@@ -86,8 +86,8 @@ def test_no_package_imports_tensorflow():
     code = """
 import importlib, pathlib, sys
 for package in ("pipeline", "transforms", "runners"):
-    for path in sorted(pathlib.Path(package).glob("*.py")):
-        importlib.import_module(f"{package}.{path.stem}")
+    for path in sorted(pathlib.Path(package).rglob("*.py")):
+        importlib.import_module(".".join(("beam_score", *path.with_suffix("").parts)))
         assert "tensorflow" not in sys.modules, path
 print("none")
 """
@@ -327,15 +327,15 @@ def test_beam_and_tensorflow_are_silent_unless_asked(people, model):
     done = jobs.cli("run", job)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
-    assert all(re.search(r"\[(pipeline|transforms)\.\w+\]", line) for line in lines), done.stderr
+    assert all(re.search(r"\[beam_score\.[\w.]+\]", line) for line in lines), done.stderr
     assert len(lines) <= 5
     done = jobs.cli("run", job, "--replace", "--log-level", "warning")
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
-    from pipeline.progress import log_now_and_then
-    from pipeline.status import Status
+    from beam_score.pipeline.run.status import Status
+    from beam_score.pipeline.show.progress import log_now_and_then
 
     times = iter([0, 10, 31, 40, 62])
     said = []
@@ -388,7 +388,7 @@ def test_metrics_have_stable_names(people, model):
             "\n".join(f"{line},{'bonus' if at == 0 else 5}" for at, line in enumerate(path.read_text().splitlines()))
         )
     planned = jobs.plan(jobs.job(people, model("multiply"), columns=columns, rejects={"budget": "5%"}))
-    from pipeline.build import build
+    from beam_score.pipeline.prepare.chain import build
 
     result = jobs.run_locally(
         lambda p: build(
@@ -438,14 +438,14 @@ def test_a_file_whose_name_is_no_text_is_told(tmp_path, model):
 
 TWICE = """
 import os, signal, sys
-from pipeline import cli
+from beam_score.pipeline import cli
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 class AtImport:
     def find_spec(self, name, *where):
-        if name == "pipeline.errors":
+        if name == "beam_score.pipeline.process.errors":
             interrupt()
 
 say = cli.say

@@ -15,24 +15,23 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 import turns
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.run.begin import freeze
+from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.protocol import Outcome, Work, bring_to_verdict
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.durable import disk
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
+from beam_score.transforms.ledger.publication import Overtaken
+from beam_score.transforms.ledger.receipts import is_done
+from beam_score.transforms.ledger.verdict import Budget, CommitError
+from beam_score.transforms.steps.write import WriteParts
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from small_blocks import blocks_of
 from turns import Actor, Killed, Turns
-
-from pipeline.begin import freeze
-from pipeline.clean import clean
-from pipeline.mistakes import JobError
-from pipeline.protocol import Outcome, Work, bring_to_verdict
-from pipeline.standing import Standing
-from transforms import disk
-from transforms.attempt import WriteSettings
-from transforms.publication import Overtaken
-from transforms.receipts import is_done
-from transforms.run_folder import RunFolder, read_plan, read_shard
-from transforms.splits import FileRange, Split
-from transforms.verdict import Budget, CommitError
-from transforms.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4  # a split; the last of each is refused

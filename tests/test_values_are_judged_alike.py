@@ -4,15 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from transforms.block import ROW, Block
-from transforms.contract import Column, Contract
-from transforms.faults import FAULTS
-from transforms.format_base import ReadSettings, UnusableFile
-from transforms.read_csv import read as read_csv
-from transforms.read_parquet import check, columns_of, read
-from transforms.splits import FileRange
-from transforms.validate import validate
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.csv.reader import read as read_csv
+from beam_score.transforms.formats.parquet.reader import check, columns_of, read
+from beam_score.transforms.rows.block import ROW, Block
+from beam_score.transforms.rows.faults import FAULTS
+from beam_score.transforms.scoring.validate import validate
 
 NAN = float("nan")
 
@@ -96,7 +95,7 @@ def test_a_nan_that_is_refused_says_how_to_fill_it(tmp_path):
 
 
 def test_the_input_says_it_for_all_columns_of_numbers():
-    from pipeline.job import parse_job
+    from beam_score.pipeline.job.job import parse_job
 
     job = parse_job(
         {

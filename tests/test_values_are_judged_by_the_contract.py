@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 import pytest
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.rows.block import ROW, Block
+from beam_score.transforms.rows.faults import FAULTS, FAULTS_TYPE
+from beam_score.transforms.scoring.validate import validate
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-
-from transforms.block import ROW, Block
-from transforms.contract import Column, Contract
-from transforms.faults import FAULTS, FAULTS_TYPE
-from transforms.validate import validate
 
 
 def judged(column: Column, values: pa.Array, cut: slice = slice(None), faults: list | None = None) -> list:

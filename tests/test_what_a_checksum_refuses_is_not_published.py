@@ -10,23 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-
-from pipeline.launch import run
-from transforms import storage
-from transforms.attempt import WriteSettings
-from transforms.block import ROW
-from transforms.contract import Column, Contract
-from transforms.files import list_files
-from transforms.format_base import ReadSettings
-from transforms.letters import Letter
-from transforms.reading import read_split
-from transforms.receipts import collect
-from transforms.replay_source import from_source
-from transforms.run_folder import RunFolder
-from transforms.splits import FileRange, Split
-from transforms.step_coder import BlockCoder
-from transforms.tfrecord import frame
-from transforms.write import WriteParts
+from beam_score.pipeline.run.launch import run
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.durable import storage
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.framing.tfrecord import frame
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.ledger.receipts import collect
+from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.replay.from_source import from_source
+from beam_score.transforms.replay.letter import Letter
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.steps.coder import BlockCoder
+from beam_score.transforms.steps.write import WriteParts
 
 MEMBER = 300  # rows
 CONTRACT = Contract(columns={"x": Column(dtype="int64")})

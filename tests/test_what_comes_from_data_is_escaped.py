@@ -11,12 +11,11 @@ import sys
 
 import jobs
 import pytest
+from beam_score.pipeline.printing.terminal import LONGEST_MESSAGE, Console, cut, escape, printable
+from beam_score.transforms.common.units import counted
 from rich import box
 from rich.table import Table
 from rich.text import Text
-
-from pipeline.terminal import LONGEST_MESSAGE, Console, cut, escape, printable
-from transforms.units import counted
 
 EVIL = "a\x1b[2Jb\x9b31mc\x07\x7f\u202egnp\u2028x\u2066y\r\nz\udcff\ufeff"
 ESCAPED = r"a\x1b[2Jb\x9b31mc\x07\x7f\u202egnp\u2028x\u2066y\r\nz\udcff\ufeff"
@@ -66,9 +65,9 @@ def test_off_a_terminal_no_line_is_wrapped_or_cut():
 def test_a_log_has_no_line_that_data_made(capsys):
     code = (
         "import logging\n"
-        "from pipeline import logs\n"
+        "from beam_score.pipeline.process import logs\n"
         "logs.set_up('info', {form!r})\n"
-        "log = logging.getLogger('pipeline.x')\n"
+        "log = logging.getLogger('beam_score.x')\n"
         "log.warning('found %s', {evil!r})\n"
         "try:\n    raise ValueError({evil!r})\n"
         "except ValueError:\n    log.warning('raised', exc_info=True)\n"
@@ -88,7 +87,7 @@ def test_a_log_has_no_line_that_data_made(capsys):
 
 
 def test_a_message_is_one_line_and_is_cut():
-    code = f"from pipeline.terminal import say\nsay([{EVIL!r}, 'x' * 10**6] + ['y'] * 1000)\n"
+    code = f"from beam_score.pipeline.printing.terminal import say\nsay([{EVIL!r}, 'x' * 10**6] + ['y'] * 1000)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=jobs.environment())
     lines = done.stderr.splitlines()
     assert lines[0] == f"error: {ESCAPED}"
@@ -97,7 +96,7 @@ def test_a_message_is_one_line_and_is_cut():
 
 
 def test_nothing_is_printed_but_by_the_one_module():
-    """So none is forgotten: rich's own console and escape, and print, are used in pipeline/terminal.py only."""
+    """So none is forgotten: rich's own console and escape, and print, are used in one module only."""
     found = []
     for package in ("pipeline", "transforms", "runners"):
         for path in sorted((jobs.ROOT / package).glob("*.py")):

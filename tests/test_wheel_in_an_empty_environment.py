@@ -15,7 +15,13 @@ from importlib import metadata
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PACKAGES = {"pipeline", "runners", "transforms"}
+FOLDERS = {"beam_score", "pipeline", "runners", "transforms"}
+SOURCES = {
+    str(path.relative_to(ROOT)).removeprefix("beam_score/"): path
+    for name in FOLDERS
+    for path in (ROOT / name).rglob("*.py")
+}
+"""By path in the package `beam_score`."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def wheel(tmp_path_factory):
     source = folder / "source"
     source.mkdir()
     # A copy, since setuptools builds in its own tree, and would find what an earlier build left there.
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", *PACKAGES):
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", *FOLDERS):
         subprocess.run(["cp", "-r", ROOT / name, source / name], check=True)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -53,12 +59,13 @@ def run(environment, *command, cwd):
     )
 
 
-def test_it_ships_the_three_packages_and_nothing_else(wheel):
+def test_it_ships_one_package_with_all_its_modules_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names}
-    assert {folder for folder in folders if not folder.endswith(".dist-info")} == PACKAGES
+    assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"beam_score"}
     shipped = {name for name in names if name.endswith(".py")}
-    assert shipped == {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    assert shipped == {f"beam_score/{path}" for path in SOURCES}
+    assert "beam_score/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -69,16 +76,15 @@ def test_every_import_is_a_declared_dependency(wheel):
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines if "extra ==" not in line}
     # Of an extra, one module alone may import: the one that says what to install where it is not there.
     assert any(re.match(r"boto3\b.*extra == .s3.", line) for line in lines)
-    extra = {("transforms/store_s3.py", "boto3"), ("transforms/store_s3.py", "botocore")}
+    extra = {("transforms/stores/s3.py", "boto3"), ("transforms/stores/s3.py", "botocore")}
     owners = metadata.packages_distributions()
     missing = {
-        f"{source.relative_to(ROOT)}: {name}"
-        for package in PACKAGES
-        for source in (ROOT / package).rglob("*.py")
-        for name in imported(source)
-        if name not in PACKAGES | set(sys.stdlib_module_names)
+        f"{source}: {name}"
+        for source, path in SOURCES.items()
+        for name in imported(path)
+        if name not in {"beam_score", *sys.stdlib_module_names}
         and not declared & {normal(owner) for owner in owners.get(name, [])}
-        and (str(source.relative_to(ROOT)), name) not in extra
+        and (source, name) not in extra
     }
     assert not missing
 
@@ -105,7 +111,8 @@ def test_the_command_is_there_and_runs(environment, model, tmp_path):
 
 
 def test_its_code_is_the_wheels(environment, tmp_path):
-    script = "import pipeline, runners, transforms; print(pipeline.__path__ + runners.__path__ + transforms.__path__)"
+    script = "from beam_score import pipeline as p, runners as r, transforms as t\n"
+    script += "print(p.__path__ + r.__path__ + t.__path__)"
     done = run(environment, "python", "-c", script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert all(folder.startswith(str(environment)) for folder in ast.literal_eval(done.stdout))

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-
-from transforms.contract import Column, Contract
-from transforms.format_base import ReadSettings
-from transforms.reading import read_split
-from transforms.splits import FileRange, Split
-from transforms.validate import validate
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.contract.columns import Column, Contract
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.scoring.validate import validate
 
 ROWS = 20
 

@@ -59,7 +59,7 @@ def test_all_that_is_installed_is_locked_by_hash_or_is_ours():
 
 def test_nothing_of_the_repository_is_copied_but_the_three_packages_and_what_builds_them():
     copied = {name for line in of("COPY") if "--from=" not in line for name in line.split()[:-1]}
-    assert {name for name in copied if (ROOT / name).is_dir()} == {"pipeline", "transforms", "runners"}
+    assert {name for name in copied if (ROOT / name).is_dir()} == {"beam_score", "pipeline", "transforms", "runners"}
     let_in = set(re.findall(r"^!(\S+)$", DOCKERFILE.with_name("Dockerfile.dockerignore").read_text(), re.MULTILINE))
     assert let_in == copied
     for name in copied:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 
 import pytest
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.ledger.receipts import is_done
+from beam_score.transforms.steps.write import WriteParts
 from faulty_proxy import Fault
 from small_blocks import blocks_of
 from store_jobs import SCHEMA
-
-from transforms import storage
-from transforms.attempt import WriteSettings
-from transforms.receipts import is_done
-from transforms.run_folder import RunFolder
-from transforms.write import WriteParts
 
 
 @pytest.fixture

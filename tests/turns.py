@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transforms.disk import Disk
+from beam_score.transforms.durable.disk import Disk
 
 
 class Killed(BaseException):

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import pyarrow.compute as pc
-
-from transforms import (
+from beam_score.transforms import (
     Block,
     Column,
     Contract,

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+from beam_score.runners.flink import cluster as flink_cluster
 from flink.jars import OPENED
-
-from runners import flink_cluster
 
 _READY_WITHIN_S = 120
 _JVM = [
@@ -145,7 +144,7 @@ class Cluster:
 
     def _start_pool(self) -> None:
         worker = self.folder / "worker"
-        worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m runners.boot "$@"\n')
+        worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m beam_score.runners.worker.boot "$@"\n')
         worker.chmod(0o755)
         arguments = [f"--service_port={self._pool_port}", f"--container_executable={worker}"]
         self._pool_process = self._process(

@@ -1,0 +1,1 @@
+"""Score very many rows with a TensorFlow SavedModel: every row predicted or accounted for."""

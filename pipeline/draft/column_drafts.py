@@ -1,0 +1,143 @@
+"""What a drafted job file says of one column: its rules, and in a comment what was seen of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from beam_score.pipeline.draft.remedies import remedies
+from beam_score.pipeline.draft.sample import Seen
+from beam_score.pipeline.draft.yaml_text import flow
+from beam_score.transforms.model.servable import Tensor
+
+TEXT = ("string", "bytes")
+
+
+@dataclass
+class ColumnDraft:
+    """One entry of `columns`.
+
+    Attributes:
+      settings: key to YAML text, in order.
+      remark: the comment beside it.
+    """
+
+    settings: dict[str, str] = field(default_factory=dict)
+    remark: str = ""
+
+    def rules(self) -> str:
+        """`{dtype: float32, shape: [3]}`."""
+        return "{" + ", ".join(f"{key}: {value}" for key, value in self.settings.items()) + "}"
+
+
+def fed(seen: Seen, tensor: Tensor, shape: Sequence[int | None], format: str) -> ColumnDraft:
+    """A column that feeds a model input."""
+    dtype = fed_dtype(seen, tensor)
+    settings = {"dtype": dtype} | ({"shape": flow(shape)} if shape else {})
+    more, notes = _helped(seen, dtype, format)
+    return ColumnDraft(settings | more, ", ".join([_seen(seen, dtype, format), *notes]))
+
+
+def fed_dtype(seen: Seen, tensor: Tensor) -> str:
+    """The dtype of a column that feeds an input: bfloat16 is not a dtype of data, and bytes are not always text."""
+    if tensor.dtype == "string" and seen.kind == "bytes":
+        return "bytes"
+    return "float32" if tensor.dtype == "bfloat16" else tensor.dtype
+
+
+def kept(seen: Seen, format: str) -> ColumnDraft | None:
+    """A column that is carried along; None if its own type is better left as it is."""
+    dtype = kept_dtype(seen, format)
+    if dtype is None:
+        return None
+    settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape else {})
+    remark = "kept; declared, so that it is written with this dtype"
+    return ColumnDraft(settings | {"required": "false"} | _helped(seen, dtype, format)[0], remark)
+
+
+def kept_dtype(seen: Seen, format: str) -> str | None:
+    """The narrowest dtype that holds all values seen, and what is likely to come; None if there is none."""
+    if seen.shape and format == "csv":
+        return "string"
+    if seen.is_number:
+        if seen.misfits or (format == "csv" and seen.zero_led):
+            return "string" if format == "csv" else None
+        if seen.not_finite or seen.fractions:
+            return "float64"
+        low, high = seen.low or 0, seen.high or 0
+        if seen.kind == "float" and (format != "csv" or abs(low) > 2**53 or abs(high) > 2**53):
+            return "float64"
+        if np.iinfo("int64").min <= low and high <= np.iinfo("int64").max:
+            return "int64"
+        if low >= 0 and high <= np.iinfo("uint64").max:
+            return "uint64"
+        return "string" if format == "csv" else None
+    if format == "csv":
+        return "string" if seen.kind != "bool" or seen.misfits else "bool"
+    if seen.misfits:
+        return None
+    return {"bool": "bool", "string": "string", "bytes": "bytes"}.get(seen.kind)
+
+
+def unused(seen: Seen, format: str) -> ColumnDraft:
+    """A column of a file without a header that has to be named, and of which nothing is asked."""
+    remark = f"not used; named for its place in the file, {_seen(seen, 'string', format)}"
+    return ColumnDraft({"dtype": "bytes", "required": "false"}, remark)
+
+
+def candidate(seen: Seen, dtype: str | None, format: str) -> ColumnDraft:
+    """A column that may feed an input, if a person chooses it.
+
+    Args:
+      dtype: the input's; None if it takes columns of any.
+    """
+    if dtype is None:
+        dtype = kept_dtype(seen, format) or "string"
+        dtype = "float32" if dtype == "float64" else dtype
+    dtype = "bytes" if dtype == "string" and seen.kind == "bytes" else dtype
+    settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape and format != "csv" else {})
+    more, notes = _helped(seen, dtype, format)
+    remark = ", ".join([_seen(seen, dtype, format), *notes])
+    return ColumnDraft(settings | more, remark + "; drop it if not chosen")
+
+
+def _helped(seen: Seen, dtype: str, format: str) -> tuple[dict[str, str], list[str]]:
+    """(the settings that nearly all values need, what is said of these and of others)."""
+    found = remedies(seen, dtype, format)
+    settings = {r.key: r.value for r in found if r.is_for_all}
+    return settings, [r.why if r.is_for_all else f"{r.why} (rejected, unless {r.hint})" for r in found]
+
+
+def _seen(seen: Seen, dtype: str, format: str) -> str:
+    """`seen: 18 .. 91 in 1,000 rows, 2 empty (...)`."""
+    if not seen.rows:
+        return "no rows seen"
+    found = f"{_number(seen.low)} .. {_number(seen.high)}" if seen.low is not None else seen.kind
+    parts = [f"seen: {found} in {seen.rows:,} rows"]
+    is_text = dtype in TEXT
+    if is_text and format != "csv" and seen.kind not in ("string", "bytes", "nothing"):
+        parts.append(f"which is not {dtype}")
+    if not (is_text or seen.is_number or seen.kind in ("nothing", dtype) or seen.number_kind):
+        parts.append(f"which is not {dtype}")
+    if seen.empty:
+        parts.append(f"{seen.empty:,} empty (rejected, unless there is a default)")
+    if seen.misfits and not (is_text and format == "csv") and not (seen.nulls and format == "csv"):
+        parts.append(f"{seen.misfits:,} not {'numbers' if seen.is_number else seen.kind} (rejected)")
+    if "int" in dtype and seen.is_number:
+        if seen.fractions:
+            parts.append(f"{seen.fractions:,} not integers (rejected)")
+        limits = np.iinfo(dtype)
+        if seen.low is not None and (seen.low < limits.min or seen.high > limits.max):
+            parts.append(f"some outside of {dtype} (rejected)")
+    return ", ".join(parts)
+
+
+def _number(value: float | int | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def number_seen(seen: Seen) -> Seen:
+    """A column of texts of numbers, as the numbers that `from: string` makes of it."""
+    return seen if seen.number_kind is None else dataclasses.replace(seen, kind=seen.number_kind)

@@ -1,0 +1,182 @@
+"""A guess at how a CSV file is written: its delimiter, whether it has a header, and how sure that is."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import itertools
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from beam_score.pipeline.draft.yaml_text import quoted
+from beam_score.transforms.framing import csv as csv_records
+
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
+NULLS = ("NULL", "NA", "N/A", "NONE", "NIL", "-", "?", "\\N", "NAN")
+"""Texts that stand for a missing value in much data, in upper case."""
+
+_DELIMITERS = (",", ";", "\t", "|")
+_LOOKED_AT = 200  # records, for a guess
+_ENOUGH = 20  # rows, before their texts say something about the first line
+_NAME = re.compile(r"[^\W\d][\w .\-/()%]{0,63}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Whether the first line is a header.
+
+    Attributes:
+      is_there: the guess.
+      is_sure: whether a person need not be asked.
+      why: what the guess rests on.
+    """
+
+    is_there: bool
+    is_sure: bool
+    why: str
+
+
+CERTAIN = Header(True, True, "")
+"""There is a header, or no need of one."""
+
+
+def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "") -> list[list[str]]:
+    """The first records of a CSV text, blank lines left out.
+
+    Args:
+      whole: whether the text is all of the file; else its last record may be half a one, and is dropped.
+      most: records.
+      escape: the escape character; "" if there is none.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, escapechar=escape or None)
+    found = [r for r in itertools.islice(reader, most) if r]
+    return found if whole or len(found) >= most else found[:-1]
+
+
+def guess_delimiter(text: str, whole: bool, path: str) -> str:
+    """The character that cuts most records into the same number of fields, more than one; else the comma."""
+    if ".tsv" in path.lower():
+        return "\t"
+    return max(_DELIMITERS, key=lambda d: (*_evenness(records(text, whole, d, _LOOKED_AT), d), d == ","))
+
+
+def guess_escape(text: str, delimiter: str) -> str:
+    """A backslash, if quotes can only be read with it as the escape character; else ""."""
+    if '\\"' not in text:
+        return ""
+    data = text.encode()
+    plain, escaped = (csv_records.spans(data, delimiter, '"', escape) for escape in ("", "\\"))
+    return "\\" if len(plain.joined) > len(escaped.joined) else ""
+
+
+def _evenness(found: Sequence[Sequence[str]], delimiter: str) -> tuple[float, float]:
+    """(share of the records that have the most frequent number of fields, share of the fields without another
+    delimiter in them); zeros if that number is one."""
+    if not found:
+        return 0.0, 0.0
+    size, times = collections.Counter(len(r) for r in found).most_common(1)[0]
+    if size == 1:
+        return 0.0, 0.0
+    others = [d for d in _DELIMITERS if d != delimiter]
+    fields = [f for r in found for f in r]
+    clean = sum(bool(DECIMAL_COMMA.fullmatch(f.strip())) or not any(d in f for d in others) for f in fields)
+    return round(times / len(found), 1), clean / len(fields)
+
+
+def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ()) -> Header:
+    """Whether the first record holds names.
+
+    Args:
+      found: the first records of the file.
+      expected: names that columns may have: those of the model's inputs.
+    """
+    if not found:
+        return Header(True, True, "the file is empty")
+    first = [f.strip(" \t") for f in found[0]]
+    body = [r for r in found[1 : _LOOKED_AT + 1] if len(r) == len(first)]
+    names = {n.casefold() for n in expected}
+    if shared := [f for f in first if f.casefold() in names]:
+        return Header(True, True, f"the first line has {quoted(shared[0])}, an input of the model")
+    numbers = [f for f in first if _is_number(f)]
+    columns = [[v for r in body if not _is_empty(v := r[i].strip(" \t"))] for i in range(len(first))]
+    of_numbers = [bool(c) and sum(map(_is_number, c)) >= 0.9 * len(c) for c in columns]
+    for_it = [f for f, n in zip(first, of_numbers, strict=True) if n and not _is_empty(f) and not _is_number(f)]
+    against = [f for f, n in zip(first, of_numbers, strict=True) if n and _is_number(f)]
+    if _are_counted(numbers) and len(numbers) >= len(first) - 1:
+        decimals = any(DECIMAL.fullmatch(v) and not v.lstrip("+-").isdigit() for c in columns for v in c)
+        why = "the first line counts its columns, as pandas does for a table without names"
+        return Header(True, decimals and len(numbers) > 2, why)
+    if not body and numbers:
+        return Header(False, False, "the file has one line, and there are numbers in it")
+    if for_it and not against:
+        return Header(True, True, f"{quoted(for_it[0])} is above a column of numbers")
+    if against and for_it:
+        why = f"{quoted(for_it[0])} is above a column of numbers, and so is {quoted(against[0])}"
+        return Header(len(for_it) >= len(against), False, why)
+    if against and len(numbers) < len(first) and _are_evenly_spaced(numbers):
+        return Header(True, False, f"{', '.join(numbers[:3])} may be the names of columns, years for example")
+    if against:
+        return Header(False, True, "the first line holds numbers, as the others do")
+    return _header_of_texts(first, columns, body)
+
+
+def _header_of_texts(first: Sequence[str], columns: Sequence[Sequence[str]], body: Sequence[Sequence[str]]) -> Header:
+    """The guess where no column is of numbers."""
+    if any([f.strip(" \t") for f in r] == list(first) for r in body):
+        return Header(len(first) > 1, False, "the first line comes again further down")
+    for name, column in zip(first, columns, strict=True):
+        if name and name in column:
+            return Header(False, len(body) >= _ENOUGH, f"{quoted(name[:40])} is a value of the column further down")
+    if not all(_NAME.fullmatch(f) for f in first if f) or len(set(first)) < len(first):
+        return Header(False, False, "the first line does not look like names")
+    for name, column in zip(first, columns, strict=True):
+        if len(column) >= _ENOUGH and _is_apart(name, column):
+            return Header(True, True, f"{quoted(name)} is unlike all values of its column")
+    if not body:
+        return Header(True, len(first) > 1, "the file has one line, and it looks like names")
+    return Header(True, False, "all columns hold text, and the first line may be names or a row")
+
+
+def _is_apart(name: str, column: Sequence[str]) -> bool:
+    """Whether a text is not one of a column's: the values are few, or of few patterns, and it is of none."""
+    if len(set(column)) <= len(column) / 5:
+        return True
+    patterns = {_pattern(v) for v in column}
+    is_phrase = " " not in name and all(" " in v for v in column)
+    return _pattern(name) not in patterns and (len(patterns) <= 3 or is_phrase)
+
+
+def _pattern(text: str) -> str:
+    """`Aa9-a` for `Bern2020-x`: the kinds of its characters."""
+    kinds = ("9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in text)
+    return "".join(k for k, _ in itertools.groupby(kinds))
+
+
+def _is_number(text: str) -> bool:
+    return bool(DECIMAL.fullmatch(text) or DECIMAL_COMMA.fullmatch(text))
+
+
+def _is_empty(text: str) -> bool:
+    return not text or text.upper() in NULLS
+
+
+def _are_counted(numbers: Sequence[str]) -> bool:
+    """Whether these are 0, 1, 2 and so on, or 1, 2, 3."""
+    return len(numbers) > 1 and any([str(i + at) for i in range(len(numbers))] == list(numbers) for at in (0, 1))
+
+
+def _are_evenly_spaced(numbers: Sequence[str]) -> bool:
+    if len(numbers) < 2 or not all(n.isdigit() and len(n) < 20 for n in numbers):
+        return False
+    return len({int(b) - int(a) for a, b in itertools.pairwise(numbers)} - {0}) == 1
+
+
+def odd_first_line(found: Sequence[Sequence[str]]) -> int | None:
+    """The number of fields that most records have, if the first record is the one that has another; else None."""
+    if len(found) < 3:
+        return None
+    size, times = collections.Counter(len(r) for r in found[1:]).most_common(1)[0]
+    return size if len(found[0]) != size and times > len(found) / 2 else None

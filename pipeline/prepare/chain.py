@@ -1,0 +1,80 @@
+"""The job as one visible chain."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.folder import RunFolder
+from beam_score.transforms.ledger.receipts import is_done
+from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.scoring.preprocess import Input
+from beam_score.transforms.steps.commit import Commit
+from beam_score.transforms.steps.infer import Infer, ModelCall
+from beam_score.transforms.steps.plan import PlannedSplits
+from beam_score.transforms.steps.postprocess import Postprocess
+from beam_score.transforms.steps.preprocess import Preprocess
+from beam_score.transforms.steps.read import Read
+from beam_score.transforms.steps.validate import Validate
+from beam_score.transforms.steps.write import WriteParts
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """A job with everything resolved: what each step of the chain is told.
+
+    Attributes:
+      read: includes the contract.
+      inputs: how the model's inputs are made.
+      function: the user's own preprocessing, `package.module:function`, or None.
+      call: how the model is called.
+      outputs: what a prediction is made of.
+    """
+
+    read: ReadSettings
+    inputs: Mapping[str, Input]
+    function: str | None
+    call: ModelCall
+    outputs: OutputPlan
+
+
+def build(
+    pipeline: beam.Pipeline,
+    steps: Steps,
+    write: WriteSettings,
+    shards: Sequence[str],
+    budget: Budget,
+    keep_replaced: bool = False,
+    chains: int = 1,
+) -> beam.PCollection:
+    """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
+    descriptors of splits are ever serialized.
+
+    Args:
+      shards: names of the plan's shards.
+      keep_replaced: see `transforms.ledger.publication.roll_forward`.
+      chains: see `runners.engine.Engine`. Each has an equal share of the splits, from Plan to WriteParts.
+    """
+    folder: RunFolder = write.folder
+    contract = steps.read.columns
+    written = []
+    for i in range(chains):
+        name = f"{i + 1}/" if chains > 1 else ""
+        written.append(
+            pipeline
+            | f"{name}Plan" >> PlannedSplits(folder, shards, (i, chains))
+            | f"{name}Read" >> Read(steps.read, functools.partial(is_done, folder))
+            | f"{name}Validate" >> Validate(contract, steps.read.payload)
+            | f"{name}Preprocess"
+            >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function, write.stop_after)
+            | f"{name}Infer" >> Infer(steps.call)
+            | f"{name}Postprocess" >> Postprocess(steps.outputs)
+            | f"{name}WriteParts" >> WriteParts(write)
+        )
+    done = written[0] if chains == 1 else written | "Written" >> beam.Flatten()
+    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced)

@@ -1,0 +1,126 @@
+"""The first rows of a job's input, ready for the model, no more than may wait for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.pipeline.draft.padded import padded_columns
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.reading import read_range
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.rows.block import INPUT, OUTPUT, ROW, Block
+from beam_score.transforms.scoring.halving import EveryRowFails
+from beam_score.transforms.scoring.preprocess import Preparation, PreprocessError
+from beam_score.transforms.scoring.validate import validate
+from beam_score.transforms.stores.compression import Damaged
+from beam_score.transforms.stores.local_file import is_of_the_system
+
+_LEAST_ROWS = 2
+"""However large they are: one row alone has no company to be compared in."""
+
+_MOST_BLOCKS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstBlocks:
+    """Attributes:
+    blocks: after Preprocess.
+    row_bytes: input bytes a row, of the file as it is stored; None where there are no rows.
+    padded: see `pipeline.draft.padded`.
+    """
+
+    blocks: Sequence[Block]
+    row_bytes: float | None
+    padded: Sequence[str] = ()
+
+
+def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
+    """The first rows of the input: at most `rows`, with no more bytes of model inputs than one call may have.
+
+    Raises:
+      JobError: the preprocessing function fails on every row, or breaks its promise.
+    """
+    steps = prepared.steps
+    blocks, row_bytes, left = [], None, rows
+    texts: dict[str, list[str | None]] = {}
+    bytes_left = steps.call.bounds.call_bytes
+    preparation = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
+    for block in _first_blocks(prepared):
+        if row_bytes is None and block.count and block.origin is not None and isinstance(block.origin.data, pa.Buffer):
+            row_bytes = block.origin.data.size / block.count
+        block = _first_rows(block, left)
+        for name in _unstripped(steps.read, block.rows):
+            texts.setdefault(name, []).extend(block.rows[name].to_pylist())
+        block = validate(block, steps.read.columns, steps.read.payload)
+        try:
+            block = preparation(block)
+        except (PreprocessError, EveryRowFails) as error:
+            raise JobError([str(error)]) from None
+        fit = int(bytes_left // max(row_bytes_of([block]), 1))
+        least = 0 if any(b.rows.num_rows for b in blocks) else _LEAST_ROWS
+        blocks.append(_first_rows(block, max(fit, least)))
+        left -= blocks[-1].rows.num_rows
+        bytes_left -= _inputs_and_outputs(blocks[-1])
+        if left <= 0 or bytes_left <= 0 or fit < block.rows.num_rows or len(blocks) >= _MOST_BLOCKS:
+            break
+    if row_bytes is None and blocks and (count := sum(b.count for b in blocks)):
+        row_bytes = prepared.files[0].size / max(count, 1)
+    return FirstBlocks(blocks, row_bytes, padded_columns(texts))
+
+
+def _inputs_and_outputs(block: Block) -> int:
+    rows = block.rows
+    return sum(rows[n].nbytes for n in rows.schema.names if n.startswith((INPUT, OUTPUT)))
+
+
+def row_bytes_of(blocks: Sequence[Block]) -> float:
+    """Bytes of inputs and outputs a row."""
+    rows = sum(b.rows.num_rows for b in blocks)
+    return sum(map(_inputs_and_outputs, blocks)) / rows if rows else 0.0
+
+
+def head(blocks: Sequence[Block], rows: int) -> list[Block]:
+    """The first rows of some blocks."""
+    found = []
+    for block in blocks:
+        found.append(_first_rows(block, rows))
+        rows -= found[-1].rows.num_rows
+        if not rows:
+            break
+    return found
+
+
+def _unstripped(read: ReadSettings, rows: pa.RecordBatch) -> list[str]:
+    """The columns of text from which spaces are not dropped."""
+    columns = read.columns.columns
+    names = [n for n in rows.schema.names if pa.types.is_string(rows.schema.field(n).type)]
+    return [
+        n for n in names if (columns[n].dtype == "string" and not columns[n].strip if n in columns else not read.strip)
+    ]
+
+
+def _first_rows(block: Block, most: int) -> Block:
+    """The first rows of a block, and the dead letters up to the last of them."""
+    if block.rows.num_rows <= most:
+        return block
+    rows = block.rows.slice(0, most)
+    before = pc.less_equal(block.rejected["row"], rows[ROW][-1]) if most else pa.array([False] * len(block.rejected))
+    return dataclasses.replace(block, rows=rows, rejected=block.rejected.filter(before))
+
+
+def _first_blocks(prepared: Prepared) -> Iterator[Block]:
+    settings = prepared.steps.read
+    module = format_module(settings.format)
+    for file in prepared.files:
+        try:
+            for chunk in read_range(module, FileRange(file.path, file.size, version=file.version), settings):
+                yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
+        except (UnusableFile, OSError, Damaged) as error:
+            if is_of_the_system(error):
+                raise

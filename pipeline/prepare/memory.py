@@ -1,0 +1,57 @@
+"""The memory that a worker process takes, held against what there is where it will run."""
+
+from __future__ import annotations
+
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.pipeline.prepare.trial import Trial
+from beam_score.runners.engine import Engine
+from beam_score.runners.settings.layout import PROCESS_BYTES
+from beam_score.transforms.model.copies import model_bytes
+
+
+def process_bytes(job: Job, prepared: Prepared) -> int:
+    """What a worker process takes, roughly; see `runners.settings.layout.Layout.memory_bytes`."""
+    return job.engine.layout.memory_bytes(_model_bytes(prepared), job.engine.block_bytes)
+
+
+def call_bytes(prepared: Prepared, trial: Trial, batch_rows: int) -> int:
+    """What the calls of a worker process take at once, by what the trial measured of a row.
+
+    Args:
+      batch_rows: rows a call.
+    """
+    most = prepared.steps.call.bounds.call_bytes // max(trial.fed_row_bytes, 1)
+    rows = max(1, min(batch_rows, most, prepared.bytes / trial.row_bytes if trial.row_bytes else batch_rows))
+    return int(prepared.job.engine.layout.threads * rows * trial.call_row_bytes)
+
+
+def check_call_fits(prepared: Prepared, trial: Trial, batch_rows: int) -> None:
+    """Raises JobError where calls of so many rows take more than a worker process may."""
+    engine = prepared.job.engine
+    free = engine.memory_bytes - PROCESS_BYTES - _model_bytes(prepared)
+    taken = call_bytes(prepared, trial, batch_rows)
+    if taken <= free:
+        return
+    threads = engine.layout.threads
+    fit = int(free / threads / max(trial.call_row_bytes, 1))
+    remedy = f"set model.batch_rows to {fit:,}, or less" if fit >= 1 else "take fewer engine.workers"
+    raise JobError(
+        [
+            f"model.batch_rows: a row takes {trial.call_row_bytes / 1e6:,.1f} MB in a call of the model (measured on "
+            f"{trial.call_rows:,} rows), so calls of {batch_rows:,} rows by {threads} threads take "
+            f"{taken / 1e9:,.1f} GB at once, and engine.memory leaves {max(0, free) / 1e9:,.1f} GB beside the "
+            f"libraries and the model: {remedy}, or raise engine.memory"
+        ]
+    )
+
+
+def _model_bytes(prepared: Prepared) -> int:
+    return model_bytes(prepared.model.path, prepared.model_hash)
+
+
+def check_fits(prepared: Prepared, engine: Engine) -> None:
+    """Raises JobError where the machines that are asked for have too little memory."""
+    if problems := engine.memory_problems(_model_bytes(prepared)):
+        raise JobError(problems)

@@ -1,0 +1,362 @@
+"""Everything that can be known before launch, all problems at once, without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.chain import Steps
+from beam_score.pipeline.prepare.output_place import output_problems, own_files
+from beam_score.pipeline.prepare.replay import Parent
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.transforms.common.many import each
+from beam_score.transforms.contract.binding import bind_inputs
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.outputs import (
+    OutputPlan,
+    bind_outputs,
+    reshaped,
+    signature_as_written,
+    wanted_outputs,
+)
+from beam_score.transforms.contract.serialize import RECORD
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.registry import format_module, format_of
+from beam_score.transforms.listing.files import InputFile, list_files, told_folders
+from beam_score.transforms.model.copies import hashed_model, model_bytes, named
+from beam_score.transforms.model.ops import ops_of
+from beam_score.transforms.model.servable import (
+    ModelError,
+    Signature,
+    Version,
+    choose_signature,
+    find_version,
+    read_signatures,
+    unsupported,
+)
+from beam_score.transforms.output.json_lines import MARKER
+from beam_score.transforms.scoring.preprocess import Input, PreprocessError, hash_code, load_function
+from beam_score.transforms.steps.infer import ModelCall
+from beam_score.transforms.stores.local_file import is_of_the_system
+from beam_score.transforms.stores.objects import AT_ONCE, is_object
+
+log = logging.getLogger(__name__)
+
+_LEAST_ROWS, _MOST_ROWS = 8192, 65536
+"""Of a block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
+
+_CHECKED_AT_ONCE = 16
+_NAMED = 20  # files that cannot be read; the others are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A job that can be launched.
+
+    Attributes:
+      job: its settings.
+      files: what it reads.
+      model: the SavedModel folder.
+      model_hash: SHA-256 of it.
+      signature: the model's own. The steps have it with the outputs as they are written.
+      steps: the chain, with the model's batch not yet chosen.
+      unusable: (path, reason) of the files that a header or footer shows to be of no use.
+      headers: of the files that have one, by path.
+      parent: of a replay, the run whose dead letters it reads.
+    """
+
+    job: Job
+    files: Sequence[InputFile]
+    model: Version
+    model_hash: str
+    signature: Signature
+    steps: Steps
+    unusable: Sequence[tuple[str, UnusableFile]]
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parent: Parent | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.size for f in self.files)
+
+    def fingerprint(self) -> dict[str, str]:
+        """See `fingerprint`."""
+        other = reshaped(self.steps.outputs.outputs, self.signature)
+        return fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
+
+
+def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
+    """Lists files, reads headers and the model's signature, and binds the contract to them.
+
+    Args:
+      parent: of a replay, the run whose dead letters are its input.
+      known: problems that were found elsewhere, to be told with those found here.
+
+    Raises:
+      JobError: with every problem found.
+    """
+    folders: list[str] = []
+    if parent is None:
+        files, problems = list_files(job.input.files, own_files(job), folders)
+    else:
+        files, problems = parent.letters, []
+    if folders:
+        log.warning("%s", told_folders(folders))
+    problems = [*known, *problems]
+    format_ = job.input.format
+    if format_ is None and files:
+        format_, why = format_of(files)
+        problems += [why] if format_ is None else []
+    version, signature, model_hash, model_problems = _model(job)
+    problems += model_problems
+    problems += output_problems(job, files if parent is None else [*files, *parent.standing])
+    problems += _function_problems(job)
+    if format_ == "csv":
+        problems += [
+            f"columns.{name}: shape {list(c.shape)}: a CSV field holds one value; declare a column a value, "
+            "and pack them in inputs"
+            for name, c in job.columns.items()
+            if c.shape
+        ]
+    if format_ not in ("csv", None):
+        problems += _text_problems(job, format_)
+    if format_ != "tfrecord":
+        problems += [
+            f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record
+        ]
+    if format_ != "csv" and job.input.csv.model_fields_set:
+        problems.append(f"input.csv is for CSV, and the format is {format_}")
+    keep: tuple[str, ...] = ()
+    kept_types: dict[str, pa.DataType] = {}
+    read = None
+    if format_ is not None and files:
+        read = _read_settings(job, format_, signature)
+        keep, kept_types, keep_problems = _resolve_keep(job, files if parent is None else parent.standing, read)
+        problems += keep_problems if parent is None else keep_problems or parent.keep_problems(job, keep, kept_types)
+        read = dataclasses.replace(read, keep=keep, kept_types=kept_types)
+        if parent is not None:
+            headers = parent.headers(read)
+            read = dataclasses.replace(read, format="dead_letters", replay=parent.replay)
+    if signature is not None:
+        problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
+        wanted = wanted_outputs(job.outputs, signature)
+        taken = dict.fromkeys(keep, "a kept column") | (
+            {"source": "position", "row": "position"} if job.output.position else {}
+        )
+        problems += [
+            f"output.keep: column {n!r} meets output.position"
+            for n in keep
+            if job.output.position and n in ("source", "row")
+        ]
+        problems += bind_outputs(wanted, signature, taken)
+    if problems or read is None or signature is None:
+        raise JobError(problems)
+    checked = _check_files(files, read)
+    if parent is None:
+        texts: dict[str, str] = {}  # one copy of what thousands of files have in common
+        headers = {path: texts.setdefault(found, found) for path, found in checked if isinstance(found, str)}
+    fields = tuple(
+        pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
+    )
+    written = signature_as_written(wanted, signature)
+    call = ModelCall(
+        path=version.path,
+        signature=written,
+        outputs=tuple(wanted),
+        pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
+        intra_op_threads=_op_threads(job.engine),
+        sha256=model_hash,
+        deadline_s=job.model.deadline,
+        full_messages=job.rejects.model_messages == "full",
+        proven=parent is not None and parent.has_proven(model_hash),
+    )
+    outputs = OutputPlan(fields, job.output.position, wanted, dict(written.outputs))
+    if job.output.format == "jsonl" and job.output.not_finite == "null":
+        names = outputs.schema.names
+        if met := [n for n in names if n.endswith(MARKER) and n.removesuffix(MARKER) in names]:
+            raise JobError(
+                [f"output: column {n!r} meets the one that JSON Lines adds: use output.not_finite: string" for n in met]
+            )
+    bounds = job.engine.bounds(model_bytes(version.path, model_hash))
+    read = dataclasses.replace(
+        read,
+        bounds=bounds,
+        max_block_bytes=min(read.max_block_bytes, bounds.block_bytes),
+        max_block_rows=min(bounds.block_rows, max(job.rejects.stop_after or _MOST_ROWS, _LEAST_ROWS)),
+    )
+    call = dataclasses.replace(call, bounds=bounds)
+    steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
+    unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
+    return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, parent)
+
+
+def _text_problems(job: Job, format_: str) -> list[str]:
+    """Settings for numbers in text, in a format in which numbers are none."""
+    problems = []
+    if job.input.decimal != "." and not any(c.from_ for c in job.columns.values()):
+        problems.append(f"input.decimal is for numbers in text, and the format is {format_}: drop it")
+    for name, column in job.columns.items():
+        if column.from_ is None and column.decimal is not None:
+            problems.append(f"columns.{name}.decimal is for numbers in text, and the format is {format_}: drop it")
+        if column.from_ is None and column.strip and column.dtype != "string":
+            problems.append(f"columns.{name}.strip is for text, and this column is {column.dtype}: drop it")
+    return problems
+
+
+def _op_threads(engine: EngineSettings) -> int:
+    """Threads that one op may use."""
+    if isinstance(engine.intra_op_threads, int):
+        return engine.intra_op_threads
+    return engine.layout.op_threads
+
+
+def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
+    try:
+        version = find_version(job.model.path, job.model.version)
+        local, sha256 = hashed_model(version.path)
+        with named(version.path, local):
+            signature = choose_signature(read_signatures(local), job.model.signature)
+            ops = ops_of(local, signature.name)
+        problems = [f"model: {p}" for p in unsupported(signature)]
+        if job.model.independent and ops.dependent:
+            problems.append(
+                f"model: signature {signature.name!r} {', and '.join(ops.dependent)}: what comes out for a row may "
+                "depend on more than the row; export it for inference, or set model.independent: false to publish "
+                "such results"
+            )
+        return version, signature, sha256, problems
+    except (ModelError, OSError) as error:
+        return None, None, "", [f"model.path: {error}"]
+
+
+def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadSettings:
+    csv = job.input.csv
+    fed_by_record = any(i.record for i in job.inputs.values())
+    bare = None
+    if signature is not None and len(signature.inputs) == 1:
+        name = next(iter(signature.inputs))
+        sources = job.inputs.get(name, Input()).sources(name)
+        bare = sources[0] if len(sources) == 1 and sources[0] in job.columns else None
+    return ReadSettings(
+        format=format_,
+        columns=job.contract,
+        payload=job.rejects.payload == "full",
+        extra=job.input.extra,
+        delimiter=csv.delimiter,
+        quote=csv.quote,
+        escape=csv.escape,
+        strip=job.input.strip,
+        header=csv.header,
+        nulls=csv.nulls,
+        record_column=RECORD if fed_by_record else None,
+        bare_value_column=bare if format_ == "jsonl" else None,
+        max_block_bytes=job.engine.block_bytes,
+        max_row_bytes=job.input.max_row_bytes,
+    )
+
+
+def _resolve_keep(
+    job: Job, files: Sequence[InputFile], read: ReadSettings
+) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
+    """Names of the kept columns, and the types of those that Parquet files give a type."""
+    keep = job.output.kept
+    module = format_module(read.format)
+    if keep is None and not hasattr(module, "columns_of"):
+        return (), {}, [f"output.keep: all cannot be known of {read.format}: name the columns"]
+    if not hasattr(module, "columns_of"):
+        return keep, {}, []
+    types: dict[str, pa.DataType] = {}
+    for file in files:
+        try:
+            found = module.columns_of(
+                file.path, dataclasses.replace(read, keep=keep if read.format == "parquet" else ()), file.version
+            )
+        except (UnusableFile, OSError):  # see `_check_files`
+            continue
+        if found is None:
+            continue
+        keep = tuple(found) if keep is None else keep
+        types |= {n: t for n, t in found.items() if n in keep and n not in job.columns and n not in types}
+        if not (untyped := [n for n, t in types.items() if pa.types.is_null(t)]):
+            break
+        for name in untyped:  # no row of the file has a value: the next one tells the type
+            del types[name]
+    return keep or (), types, []
+
+
+def _function_problems(job: Job) -> list[str]:
+    if job.preprocess is None:
+        return []
+    try:
+        load_function(job.preprocess)
+    except PreprocessError as error:
+        return [str(error)]
+    return []
+
+
+def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile | str | None]]:
+    """(path, what is wrong with the file; else its header, if it has one).
+
+    Raises:
+      JobError: files that may not be read, or are gone since they were listed.
+    """
+    module = format_module(read.format)
+
+    def check(file: InputFile) -> UnusableFile | OSError | str | None:
+        try:
+            return module.check(file.path, read, file.version)
+        except UnusableFile as error:
+            return error
+        except OSError as error:
+            if is_of_the_system(error):
+                return error
+            return UnusableFile("unreadable", error.strerror or type(error).__name__)
+
+    at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
+    checked = list(zip((f.path for f in files), each(check, files, at_once), strict=True))
+    if failed := [f"input.files: {path}: {e.strerror}" for path, e in checked if isinstance(e, OSError)]:
+        raise JobError([*failed[:_NAMED], *([f"and {len(failed) - _NAMED:,} more files"] if failed[_NAMED:] else [])])
+    return checked
+
+
+def fingerprint(
+    job: Job, files: Sequence[InputFile], model_hash: str, signature: str, reshaped: Sequence[str] = ()
+) -> dict[str, str]:
+    """What makes this job this one, as hashes of its pieces: what a change of any is called by.
+    Budget, threads and runner are not among them: they change no result; XLA does. Settings left at their defaults
+    are left out, so that a setting that is new in a later version makes no other job.
+
+    Args:
+      reshaped: outputs that are not written in the signature's shape (see `reshaped` in
+        `transforms.contract.outputs`). Runs of versions that wrote them as they are must not be continued.
+    """
+    rules: Contract = job.contract
+    pieces: dict[str, Any] = {
+        "input files": [tuple(vars(f).values()) for f in files],
+        "input settings": job.input.model_dump(mode="json", exclude={"files"}, exclude_defaults=True),
+        "model": [model_hash, signature, *(() if job.model.independent else ("not independent",))],
+        "contract": [
+            [n, c.model_dump(mode="json", exclude={"unit", "meaning"}, exclude_defaults=True)]
+            for n, c in rules.columns.items()
+        ],
+        "preprocessing": [
+            job.preprocess and [job.preprocess, hash_code(job.preprocess)],
+            {n: i.model_dump(mode="json", exclude_defaults=True) for n, i in sorted(job.inputs.items())},
+        ],
+        "outputs": [
+            {n: o.model_dump(mode="json", exclude_defaults=True) for n, o in job.outputs.items()},
+            job.output.model_dump(mode="json", exclude={"path"}, exclude_defaults=True),
+            *([list(reshaped)] if reshaped else []),
+        ],
+        "payload": job.rejects.payload if job.rejects.model_messages == "none" else [job.rejects.payload, "messages"],
+    }
+    if job.engine.xla == "on":
+        pieces["engine.xla"] = "on"
+    return {name: hashlib.sha256(json.dumps(piece).encode()).hexdigest()[:16] for name, piece in pieces.items()}

@@ -1,0 +1,88 @@
+"""Calls of the model on more and more rows, each measured before a larger one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from beam_score.pipeline.prepare.first_blocks import head
+from beam_score.pipeline.prepare.independence import without_outputs
+from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.steps.infer import ServableHandler
+
+_STEP = 4
+"""Each call has so many times the rows of the call before."""
+
+
+class Ramp:
+    """Finds how many rows of a sample a call may have.
+
+    Attributes:
+      call_rows: rows of the largest call.
+      call_bytes: memory that the process grew by in it.
+      row_bytes: of this, what a row adds.
+      limit: see `Trial`.
+    """
+
+    def __init__(self, call: ModelCall, servable: Servable, asked: int, blocks: Sequence[Block]):
+        self._call, self._servable, self._blocks = call, servable, blocks
+        self._rows = sum(b.rows.num_rows for b in blocks)
+        self._asked = call.fixed_rows or max(1, min(dataclasses.replace(call, batch_rows=asked).most_rows, self._rows))
+        self._may = call.bounds.model_bytes
+        self.call_rows, self.call_bytes, self.row_bytes = 0, 0, 0.0
+        self.limit: int | None = None
+
+    def climb(self) -> list[Block]:
+        """All rows scored, by calls as large as was asked for, or as memory allows.
+
+        Raises:
+          EveryRowFails: see `transforms.scoring.halving`.
+        """
+        size = self._call.fixed_rows or 1
+        if self._call.deadline_s is not None:
+            self._handler(size).warm_up(self._servable)
+        if not self._rows:
+            return self._score(size)[0]
+        self._measured(size)  # what a first call leaves behind is not the rows'
+        before = resident_bytes()
+        while True:
+            scored, limit, peak = self._measured(size)
+            self._learn(size, max(0, peak - before))
+            if limit < size:
+                self.limit = self.call_rows = limit
+                break
+            if (larger := self._larger(size)) <= size:
+                break
+            size = larger
+        return scored if size >= self._rows else self._score(self.call_rows)[0]
+
+    def find_limit(self, blocks: Sequence[Block]) -> None:
+        """Sets `limit` where the model refuses rows together that it takes apart."""
+        _, limit = self._score(self.call_rows, [without_outputs(b) for b in blocks])
+        if limit < self.call_rows:
+            self.limit = self.call_rows = limit
+
+    def _learn(self, size: int, grown: int) -> None:
+        # Memory that earlier calls left behind hides some of it: never more than they took.
+        self.row_bytes = max(grown / size, (grown - self.call_bytes) / (size - self.call_rows))
+        self.call_rows, self.call_bytes = size, max(self.call_bytes, grown)
+
+    def _larger(self, size: int) -> int:
+        fit = int((self._may - self.call_bytes) // max(self.row_bytes, 1))
+        return min(self._asked, size * _STEP, size + fit)
+
+    def _measured(self, size: int) -> tuple[list[Block], int, int]:
+        """A call on the first rows: what came out, the rows it went through with, and the peak of memory."""
+        blocks = self._blocks if size >= self._rows else head(self._blocks, size)
+        (scored, limit), peak = with_peak(lambda: self._score(size, blocks))
+        return scored, limit, peak
+
+    def _score(self, size: int, blocks: Sequence[Block] | None = None) -> tuple[list[Block], int]:
+        handler = self._handler(size)
+        return handler.run_inference(self._blocks if blocks is None else blocks, self._servable), handler.limit
+
+    def _handler(self, size: int) -> ServableHandler:
+        return ServableHandler(dataclasses.replace(self._call, batch_rows=size))

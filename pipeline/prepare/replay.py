@@ -1,0 +1,287 @@
+"""A replay: the dead letters of an earlier run as a job of their own, with settings mended."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_score.pipeline.job.job import Job, parse_job, set_key
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.own_runs import is_own
+from beam_score.transforms.common.many import each
+from beam_score.transforms.common.names import near_miss
+from beam_score.transforms.durable import storage
+from beam_score.transforms.formats.base import BY, Replay, UnusableFile
+from beam_score.transforms.formats.registry import format_module, format_of
+from beam_score.transforms.ledger.ended import runs_on_record
+from beam_score.transforms.ledger.manifest import DONE
+from beam_score.transforms.ledger.verdict import CommitError
+from beam_score.transforms.listing.files import InputFile, as_it_is, look_at_file
+from beam_score.transforms.replay.letter import OF_DAMAGE
+from beam_score.transforms.stores.objects import is_object
+
+_LOOKED_AT_ONCE = 16
+_OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """The run whose dead letters are replayed.
+
+    Attributes:
+      output: its folder.
+      record: its manifest, or what stands in its place over budget.
+      replay: how the letters are read.
+      letters: their files.
+    """
+
+    output: str
+    record: Mapping[str, Any]
+    replay: Replay
+    letters: Sequence[InputFile]
+
+    def on_record(self) -> dict[str, str]:
+        """As the manifest of the replay names it."""
+        return {"run": self.record["run"], "output": self.output, "from": self.replay.by}
+
+    @functools.cached_property
+    def files(self) -> list[Mapping[str, Any]]:
+        """What the record says of each file that has dead letters."""
+        return [i for i in self.record["inputs"] if i["rejected"] or i["stretches"]]
+
+    @functools.cached_property
+    def now(self) -> dict[str, dict[str, Any] | None]:
+        """Those files as they are at this launch; None for one that is gone."""
+        paths = [f["path"] for f in self.files]
+        return dict(zip(paths, each(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
+
+    @property
+    def standing(self) -> list[InputFile]:
+        """Those that are there."""
+        return [InputFile(**now) for now in self.now.values() if now is not None]
+
+    def is_unchanged(self, file: Mapping[str, Any]) -> bool:
+        """Whether a file is as the parent read it."""
+        now = self.now[file["path"]]
+        return now is not None and all(file.get(name) == value for name, value in now.items())
+
+    def files_on_record(self) -> list[dict[str, Any]]:
+        """The files as the replay's own record names them: as they were when their rows were first read. So a
+        replay of the replay knows what has changed since."""
+        found = []
+        for file in self.files:
+            # What is known of a file of which nothing could be read comes from the file as it is now.
+            unread = not file["read"] and not file["predicted_before"]
+            stands = (self.now[file["path"]] if unread else None) or {n: file.get(n) for n in _OF_IDENTITY}
+            found.append(stands | {"predicted_before": file["predicted_before"] + file["predicted"]})
+        return found
+
+    def headers(self, read: Any) -> dict[str, str]:
+        """The headers of CSV files, as far as they are known, by path.
+
+        Args:
+          read: the `ReadSettings` of the replay."""
+        found = {}
+        for file in self.files:
+            path = file["path"]
+            if file["header"] is not None:
+                found[path] = self.record["headers"][file["header"]]
+            elif read.format == "csv" and self.now[path] is not None:
+                try:
+                    text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
+                except UnusableFile:
+                    continue
+                if text is not None:
+                    found[path] = text
+        return found
+
+    def keep_problems(self, job: Job, keep: Sequence[str], types: Mapping[str, Any]) -> list[str]:
+        """What cannot be known of kept columns, where no file is there to tell it."""
+        left = [n for n in keep if n not in job.columns and n not in types]
+        if job.output.keep == "all" and not keep:
+            return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
+        if self.replay.format == "parquet" and left:
+            return [
+                f"output.keep: no input file is there any more to tell the type of column {left[0]!r}: declare it, as "
+                f"with --set columns.{left[0]}.dtype=string, or do not keep it"
+            ]
+        return []
+
+    def fingerprint(self) -> str:
+        """Of all that the replay's rows come from."""
+        files = [] if self.replay.by == "payload" else list(self.now.values())
+        return hashlib.sha256(json.dumps([self.on_record(), files]).encode()).hexdigest()[:16]
+
+    def has_proven(self, model_hash: str) -> bool:
+        """Whether the parent has predicted rows with this very model."""
+        return self.record["model"]["sha256"] == model_hash and self.record["counts"]["predicted"] > 0
+
+
+def load_replay(
+    output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto", trust: bool = False
+) -> tuple[Job, Parent]:
+    """The job that replays the dead letters of the last run that has ended in a folder, and the run.
+
+    Args:
+      output: of the run: a folder with a manifest.json or a failed.json.
+      overrides: `key=value`, of its job.
+      to: the output folder of the replay; None for that of the run with `-replay` to its name.
+      by: one of `transforms.formats.base.BY`.
+      trust: whether to run what a record names that this user has not written.
+
+    Raises:
+      JobError: there is nothing to replay, or not so.
+    """
+    output = output.rstrip("/") or output
+    records = runs_on_record(output)
+    if not records:
+        raise JobError(
+            [f"{output} holds no manifest.json and no failed.json: name the output folder of a run that has ended"]
+        )
+    # What was refused before any row was read has no rows to score again.
+    record = next((record for record in records if record["engine"] is not None), records[0])
+    if by not in BY:
+        raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
+    if record["engine"] is None:
+        raise JobError(
+            [f"run {record['run']} in {output} was refused before any row was read: mend it, and run its job again"]
+        )
+    parts = [f for f in record["files"] if f["kind"] == "rejected"]
+    if not parts:
+        raise JobError([f"run {record['run']} in {output} has no dead letters: there is nothing to replay"])
+    letters = _letter_files(output, record["run"], parts)
+    to = to or f"{output}-replay"
+    if to.rstrip("/") == output or (not is_object(to) and os.path.realpath(to) == os.path.realpath(output)):
+        raise JobError([f"--output {to} is the folder of the run that is replayed: name another"])
+    first = parse_job(record["job"], f"the job of run {record['run']}")
+    if not trust and not is_own(record):
+        raise JobError([_not_own(output, record["run"], first)])
+    job = _mended(record, first, overrides, to)
+    replay = Replay(output, record["run"], job.input.format, by, _numbering(job) == _numbering(first, record))
+    parent = Parent(output, record, replay, letters)
+    _refuse_hopeless(parent, first)
+    return job, parent
+
+
+def _not_own(output: str, run: str, job: Job) -> str:
+    """What would be run of a record that someone else has written."""
+    flink = job.engine.flink
+    programs = {
+        "model.path": job.model.path,
+        "preprocess": job.preprocess,
+        "engine.flink.job_server_jar": flink.job_server_jar,
+        "engine.flink.worker_command": flink.worker_command,
+    }
+    named = ", ".join(f"{key} {value}" for key, value in programs.items() if value is not None)
+    return (
+        f"run {run} in {output} was not launched by this user on this machine, or its record was changed since. Its "
+        f"replay runs what the record names, with your rights: {named}. Look at them, and at `job` in the record; "
+        "then add --trust"
+    )
+
+
+def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> list[InputFile]:
+    found, problems = [], []
+    for part in parts:
+        path = str(storage.at(output) / part["path"])
+        listed = look_at_file(path)
+        if listed is None:
+            problems.append(f"{path}: the dead letters of run {run} are not there any more: restore the file")
+            continue
+        if listed.size != part["bytes"]:
+            problems.append(f"{path}: found {listed.size} bytes, and run {run} wrote {part['bytes']}: restore the file")
+        found.append(listed)
+    if problems:
+        raise JobError(problems)
+    return found
+
+
+def _mended(record: Mapping[str, Any], first: Job, overrides: Sequence[str], to: str) -> Job:
+    """The parent's job with what is to be different."""
+    settings = json.loads(json.dumps(record["job"]))
+    settings["output"]["path"] = to
+    settings["input"]["format"] = _format(first, record)
+    if not isinstance(first.rejects.budget, int):
+        # Of all rows, not of the bad ones: what the parent was allowed to refuse the replay may refuse again.
+        allowed = math.floor(first.rejects.budget * record["counts"]["read"])
+        settings["rejects"] = {**settings.get("rejects", {}), "budget": allowed}
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    if first.model.version == "latest" and record["model"]["version"] and not {"model", "model.path"} & {*keys}:
+        settings["model"]["version"] = record["model"]["version"]  # else two versions would make one set of predictions
+    for key, override in zip(keys, overrides, strict=True):
+        if key in ("input", "input.files"):
+            raise JobError([f"--set {key}: a replay reads the dead letters of its run, and no other files"])
+        if key in ("output", "output.path"):
+            raise JobError([f"--set {key}: name the folder of the replay with --output"])
+        set_key(settings, override)
+    return parse_job(settings, "replay")
+
+
+def _format(job: Job, record: Mapping[str, Any]) -> str | None:
+    return job.input.format or format_of([InputFile(i["path"], 0) for i in record["inputs"]])[0]
+
+
+def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
+    """What the numbers of rows depend on."""
+    csv = job.input.csv
+    format_ = job.input.format if record is None else _format(job, record)
+    return format_, csv.delimiter, csv.quote, csv.escape, csv.header
+
+
+def _refuse_hopeless(parent: Parent, first: Job) -> None:
+    """Raises JobError where no row can be had."""
+    replay, files = parent.replay, parent.files
+    if replay.by == "payload" and first.rejects.payload == "none":
+        raise JobError([f"--from payload: run {replay.run} kept none (rejects.payload: none): use --from source"])
+    if replay.by == "source" and not replay.same_rows:
+        raise JobError(
+            [
+                "--from source: with another input.format, csv.delimiter, csv.quote, csv.escape or csv.header a row's "
+                "number is another: use --from payload"
+            ]
+        )
+    if replay.by == "source" or (replay.by == "auto" and first.rejects.payload == "none"):
+        usable = [f for f in files if parent.is_unchanged(f) or (_was_damaged(f) and parent.now[f["path"]])]
+        if not usable:
+            path = files[0]["path"]
+            state = "is not there any more" if parent.now[path] is None else f"has changed since run {replay.run}"
+            others = f" (nor can {len(files) - 1} more)" if len(files) > 1 else ""
+            shown = "" if replay.by == "source" else "the dead letters have no payload (rejects.payload: none), and "
+            raise JobError([f"nothing can be replayed: {shown}{path} {state}{others}: put it back as it was"])
+
+
+def _was_damaged(file: Mapping[str, Any]) -> bool:
+    """Whether a sound file in its place would help."""
+    return bool(file["stretches"]) or not OF_DAMAGE.isdisjoint(file["rejected"])
+
+
+def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
+    """Where every row that the parent read is, after its replay: a sentence.
+
+    Raises:
+      CommitError: the two do not add up.
+    """
+    before, after = parent.record["counts"], manifest["counts"]
+    by_path = {i["path"]: i for i in manifest["inputs"]}
+    for file in parent.files:
+        refused, read = sum(file["rejected"].values()), by_path.get(file["path"], {"read": 0})["read"]
+        if read < refused or (read > refused and not file["stretches"]):
+            raise CommitError(
+                f"{file['path']}: {refused} rows were refused by run {parent.record['run']}, its replay read {read}: "
+                f"the rows are not all accounted for; what run {manifest['run']} has written stands, and is not to be "
+                "relied on: please report it"
+            )
+    over = [who for who, of in (("the parent", parent.record), ("this replay", manifest)) if of["verdict"] != DONE]
+    won = after["read"] - before["rejected"]
+    read = f"the parent read {before['read']:,}" + (f" and {won:,} more could be read now" if won else "")
+    return (
+        f"{read} = {before['predicted']:,} predicted by it + {after['predicted']:,} predicted by this replay "
+        f"+ {after['rejected']:,} still rejected"
+        + "".join(f"; {who} is over its budget, so its predictions are not published" for who in over)
+    )

@@ -1,0 +1,89 @@
+"""What a person is told of an error, and with which exit code."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import traceback
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.interrupts import TEXT
+from beam_score.runners.ended import JobFailed
+
+FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
+"""Exit codes; 4 is of `status`, which says that a run is still going on."""
+
+# By name: to import all of them would take seconds, before a mistake in a job file is told.
+_CODES = {
+    "beam_score.pipeline.job.mistakes.JobError": WRONG,
+    "beam_score.pipeline.run.standing.Changed": CHANGED,
+    "beam_score.pipeline.process.interrupts.Drained": INTERRUPTED,
+    "beam_score.runners.ended.EngineFailed": FAILED,
+    "beam_score.runners.ended.WorkerDied": FAILED,
+    "beam_score.transforms.model.deadline.ModelHangs": FAILED,
+    "beam_score.transforms.stores.versions.InputChanged": CHANGED,
+    "beam_score.transforms.scoring.halving.EveryRowFails": FAILED,
+    "beam_score.transforms.model.loading.ModelChanged": CHANGED,
+    "beam_score.transforms.stores.local_file.ReadFails": FAILED,
+    "beam_score.transforms.ledger.manifest.Unreadable": FAILED,
+    "beam_score.transforms.model.signature.ModelError": WRONG,
+    "beam_score.transforms.stores.fetch.StoreFails": FAILED,
+    "beam_score.transforms.stores.objects.NoSuchPlace": WRONG,
+    "beam_score.transforms.scoring.preprocess.PreprocessError": FAILED,
+    "beam_score.transforms.ledger.ended.LettersLost": FAILED,
+    "beam_score.transforms.durable.sealed.Damaged": FAILED,
+    "beam_score.transforms.ledger.verdict.CommitError": FAILED,
+    "beam_score.transforms.ledger.publication.Overtaken": FAILED,
+    "beam_score.transforms.ledger.attempt.LostBlocks": FAILED,
+    "beam_score.transforms.rows.reject_count.TooManyRejects": OVER,
+    "builtins.OSError": FAILED,
+    "builtins.MemoryError": FAILED,
+}
+_OURS = {name.rpartition(".")[2] for name in _CODES if not name.startswith("builtins.")}
+_BY_NAME = (
+    {name.rpartition(".")[2]: code for name, code in _CODES.items()}
+    | {"ArrowMemoryError": FAILED}
+    | {name: FAILED for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, OSError)}
+)
+_STEP = re.compile(r" \[while running '[^']*'\]$")
+_LAST_LINE = re.compile(r"^(?:[\w.]+\.)?(\w+): (.*?)(?: \[while running '([^']*)'\])?$", re.MULTILINE)
+
+_QUOTED = re.compile(r"""^(['"])(.*)\1$""")  # a KeyError's text
+
+
+def explain(error: Exception) -> tuple[int, list[str]]:
+    """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
+    raised, to be reported."""
+    if isinstance(error, JobError):
+        return _of_job_error(error), error.problems
+    for kind in type(error).__mro__:
+        code = _CODES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if code is not None:
+            return code, _sentences(error)
+    if str(error).rstrip().endswith("KeyboardInterrupt"):
+        return INTERRUPTED, [TEXT]  # it reached a worker first
+    # Beam's worker threads hand an exception over as the text of its traceback; so does a job elsewhere.
+    for name, message, step in reversed(_LAST_LINE.findall(str(error))):
+        if name in _BY_NAME:
+            where = f" (in step {step})" if step and name not in _OURS else ""
+            said = [_QUOTED.sub(r"\2", message) + where]
+            return _BY_NAME[name], [error.text, *said] if isinstance(error, JobFailed) else said
+    if isinstance(error, JobFailed):
+        return FAILED, [error.text, *dict.fromkeys(error.reasons)]
+    lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
+    return FAILED, ["this should not have happened; please report it:", *lines]
+
+
+def _of_job_error(error: JobError) -> int:
+    """An input that is late is not a mistake, unless there is one beside it: a scheduler tries it again."""
+    if _CODES.get(f"{type(error).__module__}.{type(error).__qualname__}") == CHANGED:
+        return CHANGED
+    from beam_score.transforms.listing.files import NotThere
+
+    return NOT_THERE if error.problems and all(isinstance(p, NotThere) for p in error.problems) else WRONG
+
+
+def _sentences(error: Exception) -> list[str]:
+    if isinstance(error, OSError) and error.filename is not None:
+        return [f"{error.filename}: {error.strerror}"]
+    return _STEP.sub("", str(error)).strip("\n").split("\n") if str(error) else [type(error).__name__]

@@ -1,0 +1,105 @@
+"""Logs: one line an event, structured, with the run's id; never a value of a row."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.printing.terminal import cut, printable, printable_lines
+from beam_score.transforms.common.names import near_miss
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMS = ("text", "json")
+
+_NOISE = (
+    # Both are about an engine that was chosen on purpose, and are said on every run (Beam 2.77).
+    "If direct_num_workers is not equal to 1",
+    "Resource module is not available",
+)
+
+
+_run: dict[str, str] = {}
+
+
+def set_up(level: str, form: str) -> None:
+    """Sends all logs of this process to standard error.
+
+    Args:
+      level: of our own logs; Beam's and TensorFlow's are kept to errors, unless it is debug.
+      form: `text` or `json`.
+
+    Raises:
+      JobError: there is no such level or form.
+    """
+    problems = [
+        f"--{option} {value}: expected {', '.join(known)}{near_miss(value, known)}"
+        for option, value, known in (("log-level", level, LEVELS), ("log-format", form, FORMS))
+        if value not in known
+    ]
+    if problems:
+        raise JobError(problems)
+    own = getattr(logging, level.upper())
+    others = logging.INFO if level == "debug" else logging.CRITICAL
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if level == "debug" else "2")
+    before = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_run,
+    ]
+    last = [structlog.processors.format_exc_info]
+    if form == "json":
+        last.append(structlog.processors.JSONRenderer())  # escapes all that is not ASCII
+    else:
+        last.append(_escape)
+        last.append(
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                pad_event_to=0,
+                sort_keys=False,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+    )
+    handler.addFilter(_is_wanted)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(others)
+    logging.getLogger("beam_score").setLevel(own)
+    # Below INFO they log what goes over the wire.
+    for name in ("apache_beam", "tensorflow", "absl"):
+        logging.getLogger(name).setLevel(others)
+
+
+def _escape(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Escapes what came from data; an event is one line, but for its traceback."""
+    escaped = {key: cut(printable(value)) for key, value in event.items() if isinstance(value, str)}
+    if isinstance(found := event.get("exception"), str):
+        escaped["exception"] = printable_lines(found)
+    return {**event, **escaped}
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    # What a step raises is told by the command itself; Beam logs it too, with all that it says of a row.
+    # A job service's messages come without a name.
+    from_beam = record.name.startswith("apache_beam.runners") or record.module == "portable_runner"
+    raised = from_beam and record.levelno >= logging.ERROR
+    return not raised and not any(noise in str(record.msg) for noise in _NOISE)
+
+
+def name_run(run: str) -> None:
+    """From now on each line of the log has the run's id."""
+    _run["run"] = run
+
+
+def _add_run(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return event | _run

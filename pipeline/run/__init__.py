@@ -1,0 +1,1 @@
+"""From a prepared job to its verdict, whatever other launches do meanwhile."""

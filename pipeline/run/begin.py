@@ -1,0 +1,222 @@
+"""The beginning of a run: how its model is called, and its plan."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import logging
+import platform
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.prepare.batch_choice import choose_batch
+from beam_score.pipeline.prepare.chain import Steps
+from beam_score.pipeline.prepare.memory import check_call_fits
+from beam_score.pipeline.prepare.own_runs import mark
+from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.pipeline.prepare.trial import try_rows
+from beam_score.pipeline.run.standing import Overrun, Standing
+from beam_score.transforms.common.splits import Split
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.ledger.folder import RunFolder, read_plan, write_plan
+from beam_score.transforms.ledger.manifest import read_manifest
+from beam_score.transforms.ledger.publication import drop_current
+from beam_score.transforms.ledger.receipts import all_done
+from beam_score.transforms.ledger.verdict import PUBLISH, verdicts
+from beam_score.transforms.model.servable import Servable
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("beam-score", "apache-beam", "tensorflow", "tfx-bsl", "pyarrow", "polars", "numpy")
+
+
+@contextlib.contextmanager
+def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Notes how long the body takes."""
+    began = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - began, 2)
+
+
+def new_run() -> str:
+    """An id that sorts by time."""
+    now = datetime.datetime.now(datetime.UTC)
+    return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def plan_run(
+    prepared: Prepared,
+    print_: Mapping[str, str],
+    servable: Servable,
+    standing: Standing | None = None,
+    seconds: dict[str, float] | None = None,
+    run: str | None = None,
+) -> RunFolder:
+    """Tries the job on its first rows, chooses how the model is called, and freezes the plan.
+
+    Args:
+      print_: see `pipeline.prepare.preflight.fingerprint`.
+      standing: see `freeze`.
+      seconds: gets what the steps took.
+      run: id for it.
+
+    Raises:
+      Overrun: another launch has begun, or finished, meanwhile.
+    """
+    job, seconds = prepared.job, {} if seconds is None else seconds
+    layout = job.engine.layout
+    standing = standing or Standing.of(job.output.path)
+    with clock(seconds, "try rows"):
+        trial = try_rows(prepared, servable)
+        choice = choose_batch(prepared, servable, trial)
+    check_call_fits(prepared, trial, choice.batch_rows)
+    for remark in trial.remarks:
+        log.warning("%s", remark)
+    log.info("batch_rows %d, XLA %s: %s", choice.batch_rows, "on" if choice.compiled else "off", choice.why)
+    call = choice.apply(prepared.steps.call)
+    with clock(seconds, "plan"):
+        files = [(f.path, f.size, f.version) for f in prepared.files]
+        splits = split_files(files, prepared.steps.read, job.engine.split_bytes, layout.workers)
+    engine = {
+        "runner": job.engine.runner,
+        "workers": layout.workers,
+        "processes": layout.processes,
+        "batch_rows": call.batch_rows,
+        "xla": call.compiled,
+        "why": choice.why,
+        "intra_op_threads": call.intra_op_threads,
+    }
+    header = describe(prepared, print_, standing) | {"engine": engine, "start_up_s": seconds}
+    return freeze(standing, print_, splits, header, run or new_run())
+
+
+def freeze(
+    standing: Standing, print_: Mapping[str, str], splits: Sequence[Split], header: dict[str, Any], new: str
+) -> RunFolder:
+    """Begins a run and makes its plan the one that all go by.
+
+    Where another launch of the same job was first, its plan is the plan.
+
+    Args:
+      standing: what the output folder holds, all of which is replaced, but for a run of this job that is begun
+        and has no plan yet: that one gets it.
+      header: see `transforms.steps.plan.write_plan`.
+      new: id for a new run.
+
+    Raises:
+      Overrun: another launch has begun, or finished, meanwhile.
+    """
+    folder = standing.begun(print_)
+    if folder is None:
+        folder = RunFolder(standing.output, new)
+        claim(folder, print_, standing)
+    header = header | {"replaces": [r for r in standing.runs if r != folder.run]}
+    # Another may have discarded the run since it was begun, and its folder with it.
+    with contextlib.suppress(FileNotFoundError):
+        write_plan(folder, splits, header)
+    if _current(folder) != folder.run:
+        folder.remove()
+        raise Overrun
+    return folder
+
+
+def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> None:
+    """Makes a new run the one that is begun here, before its folder is made; discards the one that was.
+
+    Raises:
+      Overrun: something else stands here now.
+    """
+    staging = folder.current.parent
+    try:
+        for path in (staging.parent, staging):
+            storage.make_folder(path)
+        claimed = storage.swap(folder.current, standing.known, seal({"run": folder.run, "fingerprint": print_}))
+    except FileNotFoundError:  # one that has just finished takes the empty folder away
+        claimed = False
+    manifest = read_manifest(folder.output)
+    if not claimed or (manifest is not None and manifest["run"] not in standing.runs):
+        # Another has begun, or published, while this one was getting ready.
+        drop_current(folder.output, [folder.run])
+        storage.remove_if_empty(staging)
+        raise Overrun
+    if standing.current is not None and standing.current["run"]:
+        RunFolder(folder.output, standing.current["run"]).remove()
+
+
+def _current(folder: RunFolder) -> str | None:
+    current = Standing.of(folder.output).current
+    return None if current is None else current["run"]
+
+
+def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> dict[str, Any]:
+    """What is on record of a job, whatever comes of it."""
+    job = prepared.job
+    found = {
+        "fingerprint": print_,
+        "replaces": standing.runs,
+        "job": settings_on_record(job),
+        "model": {
+            "path": prepared.model.path,
+            "version": prepared.model.version,
+            "sha256": prepared.model_hash,
+            "signature": prepared.steps.call.signature.name,
+            "independent": job.model.independent,
+        },
+        "versions": versions(),
+        **inputs_on_record(prepared),
+        "parent": prepared.parent and prepared.parent.on_record(),
+    }
+    return found | {"mark": mark(found)}
+
+
+def settings_on_record(job: Job) -> dict[str, Any]:
+    """The settings of a job, as plan and manifest have them."""
+    return job.as_json() | {"output": job.output.model_dump(mode="json")}
+
+
+def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
+    """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
+    texts = list(dict.fromkeys(prepared.headers.values()))
+    place = {text: at for at, text in enumerate(texts)}
+    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # of very many no second list
+    if prepared.parent is not None:
+        files = prepared.parent.files_on_record()
+    return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
+
+
+def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
+    """The steps, with the choices of the launch that made the plan."""
+    engine = plan["engine"]
+    if engine is None:
+        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
+    call = dataclasses.replace(
+        prepared.steps.call,
+        batch_rows=engine["batch_rows"],
+        compiled=engine["xla"],
+        intra_op_threads=engine["intra_op_threads"],
+        sha256=plan["model"]["sha256"],
+    )
+    return dataclasses.replace(prepared.steps, call=call)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that results may depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def is_read(folder: RunFolder) -> bool:
+    """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
+    if any(verdict["decision"] == PUBLISH for verdict in verdicts(folder)):
+        return True
+    return all_done(folder, read_plan(folder)["splits"])

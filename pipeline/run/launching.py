@@ -1,0 +1,69 @@
+"""A launch that is getting ready: shown to `beam-score status` from its first moment, before there is a plan."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.storage import Place
+from beam_score.transforms.ledger.folder import LAUNCHES, STAGING
+
+
+class Launching:
+    """Holds a file in an output folder as long as the body runs, or until `end`.
+
+    Nothing rests on it but what `status` and `clean` tell: where it cannot be made, the launch goes on without, and
+    says itself what is wrong with the folder.
+
+    Args:
+      output: the output folder; made, and taken away again where nothing came of the launch.
+    """
+
+    def __init__(self, output: str):
+        self._output = output
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Launching:
+        with contextlib.suppress(OSError, ValueError):
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
+        folder = storage.at(self._output) / STAGING / LAUNCHES
+        if storage.is_link(folder.parent) or storage.is_link(folder):
+            return
+        # The staging folders go whoever made them; of those above them, what this launch has made.
+        above = [missing for missing in _missing(folder) if missing not in (folder, folder.parent)]
+        path = folder / f"{secrets.token_hex(6)}.json"
+        with contextlib.ExitStack() as stack:
+            for made in (*above, folder.parent, folder):  # the innermost is removed first
+                stack.callback(storage.remove_if_empty, made)
+            storage.make_folder(folder)
+            stack.callback(storage.remove, path)
+            storage.create_if_absent(path, b"{}")
+            stack.enter_context(storage.hold(path))
+            self._held = stack.pop_all()
+
+    def end(self) -> None:
+        """Shows it no longer: there is a plan, which tells more."""
+        with contextlib.suppress(OSError, ValueError):
+            self._held.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+
+def _missing(folder: Place) -> Iterator[Place]:
+    """The folders on the way to a folder that are not there, the outermost first."""
+    if storage.has_folders(folder) and not storage.exists(folder):
+        yield from _missing(folder.parent)
+        yield folder
+
+
+def launches(output: str) -> list[tuple[Place, bool]]:
+    """The files that launches hold in an output folder, and whether their launch is still there."""
+    folder = storage.at(output) / STAGING / LAUNCHES
+    names = [name for name in storage.names(folder) if name.endswith(".json")]
+    return [(folder / name, storage.is_held(folder / name)) for name in names]

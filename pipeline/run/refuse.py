@@ -1,0 +1,51 @@
+"""A run that is over its budget of files before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.pipeline.run.begin import describe, new_run
+from beam_score.pipeline.run.standing import Standing
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import checksum, to_json
+from beam_score.transforms.ledger.manifest import FAILED, OVER_BUDGET, record, timings
+from beam_score.transforms.ledger.receipt import Counts, new_file_counts
+from beam_score.transforms.output.dead_letters import dead_letter_lines, dead_letter_rows
+from beam_score.transforms.rows.faults import stretch
+
+
+def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> Mapping[str, Any] | None:
+    """Where headers and footers show more unusable files than `rejects.files` allows: leaves a dead letter
+    for each, and what stands in a manifest's place, as a run would have. Nothing is read or scored.
+
+    Returns that; None where the job can go on.
+    """
+    budget = prepared.job.rejects.as_budget()
+    if len(prepared.unusable) <= budget.files:
+        return None
+    run, output = new_run(), storage.at(prepared.job.output.path)
+    counts, letters = Counts(), []
+    for path, error in prepared.unusable:
+        counts.add(path, new_file_counts() | {"stretches": {error.reason: 1}})
+        refused = stretch(0, None, error.reason, error.message, error.column)
+        counts.rejections.add_letters(refused, path)
+        letters.append(dead_letter_rows(refused, path, run))
+    content = dead_letter_lines(pa.Table.from_batches(letters))
+    name = f"rejected/{run}-00000.jsonl"
+    storage.make_folder(output / "rejected")
+    storage.replace(output / name, content)
+    part = {"path": name, "kind": "rejected", "rows": len(letters), "bytes": len(content), "crc32c": checksum(content)}
+    header = describe(prepared, print_, standing) | {"run": run, "engine": None}
+    failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
+    storage.replace(output / FAILED, to_json(failed, indent=True))
+    if storage.size(output / name) is None:
+        # A clean that looked between the two took them for leftovers; now that they are on record none does.
+        storage.replace(output / name, content)
+    if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
+        # What an earlier refusal left; a run that was scored still needs its own.
+        for file in standing.failed["files"]:
+            storage.remove(output / file["path"])
+    return failed

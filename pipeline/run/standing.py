@@ -1,0 +1,195 @@
+"""What an output folder holds, and what a launch may do with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.run.differences import differing_settings
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.ledger.folder import STAGING, RunFolder, parse_current, read_plan
+from beam_score.transforms.ledger.manifest import KINDS, read_failed, read_manifest
+from beam_score.transforms.ledger.names import FOLDERS
+from beam_score.transforms.ledger.publication import is_publishing
+from beam_score.transforms.listing.files import InputFile, differing
+
+
+class Occupied(JobError):
+    """The output folder holds a run that this job cannot go on with.
+
+    Attributes:
+      flag: the option with which the same command goes on.
+    """
+
+    def __init__(self, problems: Sequence[str], flag: str):
+        super().__init__(problems)
+        self.flag = flag
+
+
+class Changed(Occupied):
+    """That run is of another job, or of this one before something changed."""
+
+
+class Overrun(Exception):
+    """Another launch was faster: look again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """What an output folder holds, as the files of the protocol tell it.
+
+    Attributes:
+      output: the folder.
+      manifest: of the run that is published there.
+      failed: what the last run that was over budget left.
+      current: of the run that is begun and has no final verdict: its id and fingerprint; the id is empty where
+        that is damaged.
+      known: the content of the file that says so; None where there is none.
+      discards: runs that the launch may put another in place of.
+      files: that the job reads, so that it can be told which have changed.
+      settings: of the job, as plain data, so that it can be told which have changed.
+    """
+
+    output: str
+    manifest: Mapping[str, Any] | None
+    failed: Mapping[str, Any] | None
+    current: Mapping[str, Any] | None
+    known: bytes | None
+    discards: Collection[str] = ()
+    files: Sequence[InputFile] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        output: str,
+        discards: Collection[str] = (),
+        files: Sequence[InputFile] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> Standing:
+        refuse_links(output)
+        known, current = storage.read(RunFolder(output, "").current), None
+        if known is not None:
+            try:
+                current = parse_current(known)
+            except Damaged:
+                current = {"run": "", "fingerprint": {}}
+        if current is not None and current["run"]:
+            refuse_links(output, RunFolder(output, current["run"]))
+        records = read_manifest(output), read_failed(output)
+        return cls(output, *records, current, known, discards, files, settings or {})
+
+    def allowing(self, replace: bool, restart: bool) -> Collection[str]:
+        """What a launch may discard of what stands now.
+
+        Args:
+          replace: the published run.
+          restart: the one that is begun.
+        """
+        found = {self.manifest["run"]} if replace and self.manifest is not None else set()
+        return found | ({self.current["run"]} if restart and self.current is not None else set())
+
+    def others(self, print_: Mapping[str, str]) -> Collection[str]:
+        """Return the runs here, finished or begun, that are of another job, or of this one before something changed."""
+        found = (s for s in (self.manifest, self.current) if s is not None)
+        return {s["run"] for s in found if _differences(s["fingerprint"], print_)}
+
+    @property
+    def runs(self) -> list[str]:
+        """All that a new run replaces."""
+        found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
+        return sorted(set(found) - {""})
+
+    @property
+    def publishing(self) -> RunFolder | None:
+        """The run that is being published, so that nobody may discard it; see `transforms.ledger.publication`."""
+        if self.known is None or not is_publishing(self.known):
+            return None
+        return RunFolder(self.output, self.current["run"])
+
+    def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
+        if self.manifest is None or self.manifest["run"] in self.discards:
+            return None
+        if changed := _differences(self.manifest["fingerprint"], print_):
+            raise Changed(
+                [
+                    f"{self.output} holds a finished run of another job ({changed} changed)"
+                    f"{self._which(self.manifest)}: write elsewhere, or add --replace to publish over it"
+                ],
+                "--replace",
+            )
+        return self.manifest
+
+    def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
+        """The run of this job that is to be gone on with; it may have no plan yet.
+
+        Raises:
+          Changed: it is another job's.
+          Occupied: it is damaged.
+          Overrun: it has been published, or discarded, since it was found.
+        """
+        if self.current is None or self.current["run"] in self.discards:
+            return None
+        folder = RunFolder(self.output, self.current["run"])
+        changed = _differences(self.current["fingerprint"], print_)
+        if not folder.run:
+            raise Occupied(
+                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"],
+                "--restart",
+            )
+        try:
+            if changed and not storage.exists(folder.plan):
+                return None  # nothing was done for it
+            if not changed:
+                if storage.exists(folder.plan):
+                    read_plan(folder, whole=True)
+                return folder
+            plan = read_plan(folder, whole=True)
+            over = self.failed is not None and self.failed["run"] == folder.run
+            state = "over its error budget and not published" if over else "not finished"
+            kind, found = Changed, f"of another job, {state} ({changed} changed){self._which(plan)}"
+        except FileNotFoundError:
+            raise Overrun from None
+        except Damaged as error:
+            kind, found = Occupied, f"that cannot be gone on with ({error})"
+        raise kind(
+            [
+                f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
+                "and begin anew"
+            ],
+            "--restart",
+        )
+
+    def _which(self, before: Mapping[str, Any]) -> str:
+        """What to add on changed files and settings to a sentence; empty where none of them is what changed."""
+        files = differing(before["inputs"], self.files) if self.files else ""
+        settings = differing_settings(before["job"], self.settings) if self.settings else ""
+        return "".join(f"; {found}" for found in (files, settings) if found)
+
+
+def refuse_links(output: str, run: RunFolder | None = None) -> None:
+    """Make sure that what is written and removed in an output folder is in that folder.
+
+    Args:
+      run: to look at its folders instead.
+
+    Raises:
+      JobError: a folder of the protocol is a link; what it leads to may be anybody's.
+    """
+    root = storage.at(output)
+    if run is None:
+        folders = [root / name for name in (STAGING, *KINDS)]
+    else:
+        folders = [run.path, *(run.path / name for name in FOLDERS)]
+    links = [folder for folder in folders if storage.is_link(folder)]
+    if links:
+        what = "is a link, expected a folder of this output: remove the link, or move its target here"
+        raise JobError([f"{link} {what}" for link in links])
+
+
+def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> str:
+    return ", ".join(name for name in {**a, **b} if a.get(name) != b.get(name))

@@ -1,0 +1,259 @@
+"""What is known of a run, from its plan and receipts: by anyone who sees the output folder, with any
+engine. Nothing here creates or changes a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from beam_score.pipeline.run.jobs_elsewhere import at_work
+from beam_score.pipeline.run.launching import launches
+from beam_score.runners.elsewhere import Found
+from beam_score.transforms.common.busy import busy_seconds
+from beam_score.transforms.common.many import each
+from beam_score.transforms.common.sums import add_tally
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.ledger.folder import CURRENT, STAGING, RunFolder, parse_current, read_plan, read_shard
+from beam_score.transforms.ledger.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
+from beam_score.transforms.ledger.receipt import Counts, Receipt
+from beam_score.transforms.ledger.verdict import verdicts
+
+NOTHING, STARTING, PLANNED, RUNNING, PUBLISHING = "nothing", "starting", "planned", "running", "publishing"
+INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
+
+_AT_ONCE = 32
+_TRIES = 3
+_ASKS_EVERY_S = 10.0
+
+_RECEIPT = re.compile(r"(\d+)(?:\.(\d+))?\.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What is known of the run that an output folder is about.
+
+    Attributes:
+      output: the folder.
+      state: one of the states above; docs/status.md says what each means.
+      run: its id; None for `nothing` and `starting`.
+      published: id of the run whose predictions stand there now.
+      splits_done, splits, bytes_done, bytes: of the plan; None where it is gone: of a run that is over.
+        Bytes are those that it takes to read a split.
+      counts: `read`, `predicted`, ...: as in a manifest.
+      rows_per_s: rows read a second, over the time in which splits were at work; None where nothing is known.
+      seconds_left: of a run that is running: by its bytes; None where nothing is known.
+      last_receipt: when it was written, in seconds since the epoch.
+      damaged: names of receipts that cannot be read; their splits count as not done.
+      jobs: where no launch is at work: jobs on an engine elsewhere that are, or of which nobody can tell.
+    """
+
+    output: str
+    state: str
+    run: str | None = None
+    published: str | None = None
+    splits_done: int | None = None
+    splits: int | None = None
+    bytes_done: int | None = None
+    bytes: int | None = None
+    counts: Mapping[str, Any] = dataclasses.field(default_factory=Counts().summary)
+    rows_per_s: float | None = None
+    seconds_left: float | None = None
+    last_receipt: float | None = None
+    damaged: tuple[str, ...] = ()
+    jobs: tuple[Found, ...] = ()
+
+
+def lives(folder: RunFolder) -> bool:
+    """Whether a launch is at work on a run; False too where there are no locks. Raises OSError."""
+    return storage.is_held(folder.plan)
+
+
+class Watcher:
+    """Looks at an output folder, any number of times; what cannot change is read once."""
+
+    def __init__(self, output: str):
+        self._output = output
+        self._run: _Run | None = None
+        self._read: dict[storage.Place, tuple[Hashable, Any]] = {}
+        self._asked: tuple[str, float, tuple[Found, ...]] | None = None
+
+    def look(self) -> Status:
+        """What is known now. Raises Damaged, Unreadable, OSError."""
+        found = self._look()
+        if found.state in (RUNNING, PUBLISHING) or not any(held for _, held in launches(self._output)):
+            return found
+        return Status(self._output, STARTING, published=found.published)
+
+    def _look(self) -> Status:
+        for _ in range(_TRIES):
+            current = self._parsed(storage.at(self._output) / STAGING / CURRENT, parse_current)
+            if current is None:
+                break
+            try:
+                return self._begun(RunFolder(self._output, current["run"]))
+            except FileNotFoundError:
+                continue  # it was published and cleaned up, or replaced, while this looked
+        return self._settled()
+
+    def _begun(self, folder: RunFolder) -> Status:
+        if self._run is None or self._run.folder != folder:
+            self._run = _Run(folder)
+        run = self._run
+        # In this order: what a launch wrote before it ended is seen once it is found ended.
+        alive = lives(folder)
+        jobs = () if alive else self._jobs(folder)
+        run.read_receipts()
+        manifest = self._record(MANIFEST)
+        published = manifest and manifest["run"]
+        if published == folder.run:
+            return self._settled()
+        if alive or any(job.alive for job in jobs):
+            state = PUBLISHING if len(run.spans) == len(run.split_bytes) else RUNNING
+        elif any(verdict["decision"] == OVER_BUDGET for verdict in verdicts(folder)[-1:]):
+            state = OVER
+        else:
+            state = INTERRUPTED if run.spans else PLANNED
+        return dataclasses.replace(self._of(run, state, published), jobs=jobs)
+
+    def _jobs(self, folder: RunFolder) -> tuple[Found, ...]:
+        """What engines say of the jobs of a run, not asked more often than they like."""
+        now = time.monotonic()
+        if self._asked is None or self._asked[0] != folder.run or now > self._asked[1] + _ASKS_EVERY_S:
+            self._asked = folder.run, now, tuple(at_work(folder))
+        return self._asked[2]
+
+    def _settled(self) -> Status:
+        """Nothing is begun: what the last run has left."""
+        manifest = self._record(MANIFEST)
+        failed = self._record(FAILED)
+        published = manifest and manifest["run"]
+        over = failed is not None and (manifest is None or failed["run"] not in (published, *manifest["replaces"]))
+        record = failed if over else manifest
+        if record is None:
+            return Status(self._output, NOTHING)
+        state = OVER if over else DONE
+        found = Status(self._output, state, record["run"], published)
+        if self._run is not None and self._run.folder.run == record["run"]:
+            found = self._of(self._run, state, published)  # watched to its end
+            found = dataclasses.replace(found, splits_done=found.splits, bytes_done=found.bytes, damaged=())
+        return dataclasses.replace(found, counts=record["counts"], rows_per_s=record["timings"]["rows_per_s"])
+
+    def _of(self, run: _Run, state: str, published: str | None) -> Status:
+        seconds = busy_seconds(list(run.spans.values()))
+        all_bytes, bytes_ = sum(run.split_bytes.values()), sum(run.split_bytes[split] for split in run.spans)
+        left = None
+        if state == RUNNING and bytes_ and seconds:
+            left = (all_bytes - bytes_) * seconds / bytes_
+        return Status(
+            self._output,
+            state,
+            run.folder.run,
+            published,
+            len(run.spans),
+            len(run.split_bytes),
+            bytes_,
+            all_bytes,
+            run.counts.summary(),
+            run.counts.read / seconds if seconds else None,
+            left,
+            run.last_receipt,
+            tuple(sorted(name for split, name in run.damaged.items() if split not in run.spans)),
+        )
+
+    def _record(self, name: str) -> Any:
+        path = storage.at(self._output) / name
+        return self._parsed(path, lambda content: parse(content, path))
+
+    def _parsed(self, path: storage.Place, parsed: Callable[[bytes], Any]) -> Any:
+        """What a file of the protocol says, read again only when it is another; None where there is none.
+
+        Raises Damaged, Unreadable."""
+        if (version := storage.version(path)) is None:
+            return None
+        try:
+            if self._read.get(path, (None,))[0] != version:
+                if (content := storage.read(path)) is None:
+                    return None
+                self._read[path] = version, parsed(content)
+        except Damaged:
+            raise Damaged(f"{path} is damaged: restore it, or run the job again with --restart") from None
+        return self._read[path][1]
+
+
+class _Run:
+    """What plan and receipts of one run say; each file is read once.
+
+    Attributes:
+      split_bytes: split to the bytes that it takes to read it.
+      spans: split that is done to when it was begun and ended, by its worker's clock.
+      damaged: split to the name of a receipt of it that cannot be read.
+
+    Raises FileNotFoundError where the run has been cleaned up.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        shards = read_plan(folder)["shards"]
+        self.split_bytes = {split.id: split.bytes for shard in shards for split in read_shard(folder, shard)}
+        self.spans: dict[int, tuple[float, float]] = {}
+        self.damaged: dict[int, str] = {}
+        self.counts = Counts()
+        self.last_receipt: float | None = None
+        self._seen: set[str] = set()
+
+    def read_receipts(self) -> None:
+        """Reads those that have come since the last time."""
+        names = storage.names(self.folder.receipts)
+        if not names and not storage.exists(self.folder.plan):
+            raise FileNotFoundError(str(self.folder.plan))
+        new = [(int(m[1]), int(m[2] or 1), m[0]) for n in names if n not in self._seen and (m := _RECEIPT.fullmatch(n))]
+        if not new:
+            return
+        new.sort()  # of several receipts of a split the first that is whole counts
+        found = each(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new, _AT_ONCE)
+        for (split, _, name), receipt in zip(new, found, strict=True):
+            self._seen.add(name)
+            if receipt is None or split not in self.split_bytes:
+                self.damaged[split] = name
+            elif split not in self.spans:
+                self._count(receipt)
+
+    def _count(self, receipt: KnownReceipt) -> None:
+        counts, own = self.counts, receipt.counts
+        counts.read += own.read
+        counts.predicted += own.predicted
+        counts.rejected += own.rejected
+        counts.stretches += own.stretches
+        counts.reasons = add_tally(counts.reasons, own.reasons)
+        counts.rejections.add(own.rejections.all())
+        counts.stretch_reasons = add_tally(counts.stretch_reasons, own.stretch_reasons)
+        self.spans[receipt.split] = (receipt.began, receipt.ended)
+        self.last_receipt = max(self.last_receipt or 0.0, receipt.written)
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownReceipt:
+    """What status wants of a receipt. Attributes: as of `Receipt`; written: seconds since the epoch, by
+    the clock of where it is written."""
+
+    split: int
+    counts: Counts
+    began: float
+    ended: float
+    written: float
+
+
+def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
+    """The receipt of a split; None where it is damaged."""
+    content, written = storage.read_stamped(path)
+    try:
+        receipt = Receipt.from_json(content)
+        known = KnownReceipt(split, Counts.of([receipt]), float(receipt.began), float(receipt.ended), written)
+    except (Damaged, TypeError, KeyError, AttributeError):
+        return None
+    return known if receipt.split == split and math.isfinite(known.began + known.ended) else None

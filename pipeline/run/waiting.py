@@ -1,0 +1,72 @@
+"""The pipeline in a thread of its own: started, waited for, and seen to its end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+
+from beam_score.transforms.common.stopping import DRAIN
+from beam_score.transforms.durable import on_objects as object_storage
+from beam_score.transforms.model import deadline
+from beam_score.transforms.stores import fetch as object_fetch
+
+log = logging.getLogger(__name__)
+
+_LOOKS_EVERY_S = 0.1
+
+
+def in_thread(work: Callable[[], None]) -> Future[None]:
+    """Calls in a thread of its own. Beam does not let go of a signal before all its workers have ended by
+    themselves; and a daemon, since a worker that hangs is not to keep the process."""
+    running: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            running.set_result(work())
+        except BaseException as error:
+            running.set_exception(error)
+
+    threading.Thread(target=call, name="pipeline", daemon=True).start()
+    return running
+
+
+def wait_for_end(running: Future[None]) -> None:
+    told = False
+    # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
+    while not wait([running], _LOOKS_EVERY_S).done:
+        if DRAIN.is_set() and not told:
+            log.warning("finishing the splits in hand; interrupt again to stop now")
+            told = True
+
+
+def workers_ended(running: Future[None] | None, wait_s: float) -> bool:
+    """Waits until the pipeline has ended, and no thread is inside a step. Joining would not do: Beam keeps its
+    threads for other work."""
+    until = time.monotonic() + wait_s
+    wait([running] if running else (), wait_s)
+    while any(_is_at_work(thread) for thread in _others()):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _others() -> set[int]:
+    """All threads but this one, those that only make calls for others, which may never return, or not soon, and the one
+    that tells that this launch is at work."""
+    names = (deadline.THREAD, object_fetch.THREAD, object_storage.THREAD)
+    callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
+    return sys._current_frames().keys() - callers - {threading.get_ident()}
+
+
+def _is_at_work(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("beam_score.transforms."):
+            return True
+        frame = frame.f_back
+    return False

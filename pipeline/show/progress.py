@@ -1,0 +1,76 @@
+"""How far a run is, shown by the command that runs it: what `beam-score status` shows of it from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from beam_score.pipeline.run.status import RUNNING, Status
+from beam_score.pipeline.run.watch import Show
+from beam_score.pipeline.show.status_view import as_line, time_left
+
+if TYPE_CHECKING:
+    from beam_score.pipeline.printing.terminal import Console
+
+log = logging.getLogger(__name__)
+
+
+_LOG_EVERY_S = 30
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Show]:
+    """A function to show progress with: a live bar on a terminal, else a line in the log now and then."""
+    from beam_score.pipeline.printing.terminal import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as show:
+            yield show
+    else:
+        yield log_now_and_then(time.monotonic, log.info)
+
+
+def log_now_and_then(now: Callable[[], float], say: Callable) -> Show:
+    """A function to show progress with, which says a line every half minute.
+
+    Args:
+      now: seconds by some clock.
+      say: takes a format and its values, as `logging.info` does.
+    """
+    last = now()
+
+    def show(status: Status) -> None:
+        nonlocal last
+        if (moment := now()) - last >= _LOG_EVERY_S:
+            last = moment
+            say("%s", as_line(status))
+
+    return show
+
+
+@contextlib.contextmanager
+def _bar(console: Console) -> Iterator[Show]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
+    # What others print is not the command's (see `pipeline.printing.printed`): rich would take it in.
+    apart = {"redirect_stdout": False, "redirect_stderr": False}
+    with Progress(*columns, console=console, transient=True, **apart) as progress:
+        task = None
+
+        def show(status: Status) -> None:
+            nonlocal task
+            if status.splits is None:
+                return
+            if task is None:
+                task = progress.add_task("scoring", total=max(status.splits, 1), known="")
+            speed = "" if status.rows_per_s is None else f"  {status.rows_per_s:,.0f} rows/s"
+            known = f"{status.splits_done:,}/{status.splits:,} splits  {status.counts['read']:,} rows{speed}"
+            left = f"  {time_left(status)} left" if status.state == RUNNING else ""
+            progress.update(task, completed=status.splits_done, known=known + left)
+
+        yield show

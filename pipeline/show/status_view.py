@@ -1,0 +1,227 @@
+"""A run's status as a person, a log or a program reads it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.printing.terminal import Console, escape, printable, put
+from beam_score.pipeline.run.status import (
+    DONE,
+    INTERRUPTED,
+    NOTHING,
+    OVER,
+    PLANNED,
+    PUBLISHING,
+    RUNNING,
+    STARTING,
+    Status,
+    Watcher,
+)
+from beam_score.runners.elsewhere import Found
+from beam_score.transforms.stores.objects import NoSuchPlace, ObjectPath, is_object
+from beam_score.transforms.stores.registry import check_bucket
+from rich import box
+from rich.live import Live
+from rich.table import Table
+
+STILL_RUNNING = 4
+"""Exit code."""
+
+_CODES = {DONE: 0, OVER: 3, STARTING: STILL_RUNNING, RUNNING: STILL_RUNNING, PUBLISHING: STILL_RUNNING}
+_STYLES = {DONE: "bold green", OVER: "bold red", INTERRUPTED: "bold yellow"}
+_MEANS = {
+    NOTHING: "no run is begun or published here",
+    STARTING: "a launch is getting ready: it checks the job, loads the model and plans",
+    PLANNED: "no split is done, and no launch is at work: the job's command goes on with it",
+    INTERRUPTED: "no launch is at work: the job's command goes on from here",
+    OVER: "with a higher rejects.budget or rejects.files the job's command publishes it",
+}
+_LOOKS_EVERY_S = 1.0
+_SAYS_EVERY_S = 10.0
+_NAMED = 3
+
+
+def exit_code(status: Status) -> int:
+    """0 done, 3 over budget, 4 starting, running or publishing, 1 all else."""
+    return _CODES.get(status.state, 1)
+
+
+def show_status(output: str, console: Console, watch: bool, as_json: bool) -> int:
+    """Prints the status of an output folder, once or until its run ends. Returns the exit code.
+
+    Raises:
+      JobError: there is no such folder, or it may not be looked at.
+    """
+    if is_object(output):
+        try:
+            check_bucket(ObjectPath.parse(output))
+        except (FileNotFoundError, PermissionError) as error:
+            raise JobError([f"{error.filename}: {error.strerror}"]) from error
+        except NoSuchPlace as error:
+            raise JobError([str(error)]) from error
+    elif not Path(output).is_dir():
+        what = "is a file" if Path(output).exists() else "does not exist"
+        raise JobError([f"{output} {what}, expected the output folder of a job (output.path of the job file)"])
+    looks = until_over(Watcher(output), time.sleep) if watch else iter([Watcher(output).look()])
+    if not watch:
+        status = next(looks)
+        if as_json:
+            put(json.dumps(as_dict(status), indent=1))
+        else:
+            console.print(as_table(status, time.time()))
+    elif console.is_terminal and not as_json:
+        with Live(console=console, auto_refresh=False) as live:
+            for status in looks:
+                live.update(as_table(status, time.time()), refresh=True)
+    else:
+        status = _say_now_and_then(looks, (lambda s: json.dumps(as_dict(s))) if as_json else as_line)
+    return exit_code(status)
+
+
+def until_over(watcher: Watcher, sleep: Callable[[float], None]) -> Iterator[Status]:
+    """What is known, look after look, to the end of the run: done, over budget, or nobody at work on it."""
+    before = None
+    while True:
+        status = watcher.look()
+        yield status
+        # Twice: a launch that has planned is at work only a moment later.
+        if status.state in (DONE, OVER) or (exit_code(status) != STILL_RUNNING and status == before):
+            return
+        before = status
+        sleep(_LOOKS_EVERY_S)
+
+
+def _say_now_and_then(looks: Iterator[Status], text: Callable[[Status], str]) -> Status:
+    """Prints a line at once, at each change of state, every ten seconds, and at the end."""
+    said = last = None
+    due = 0.0
+    for last in looks:
+        if said is None or last.state != said.state or (last != said and time.monotonic() >= due):
+            put(text(last), flush=True)
+            said, due = last, time.monotonic() + _SAYS_EVERY_S
+    if last != said:
+        put(text(last), flush=True)
+    return last
+
+
+def as_dict(status: Status) -> dict[str, Any]:
+    """The fields of `--json`, which docs/status.md explains."""
+    at = status.last_receipt
+    return {
+        "output": status.output,
+        "state": status.state,
+        "run": status.run,
+        "published": status.published,
+        "splits": {"done": status.splits_done, "all": status.splits},
+        "bytes": {"done": status.bytes_done, "all": status.bytes},
+        "counts": dict(status.counts),
+        "rows_per_s": None if status.rows_per_s is None else round(status.rows_per_s),
+        "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 1),
+        "last_receipt": None
+        if at is None
+        else f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "damaged_receipts": list(status.damaged),
+        "jobs": [
+            {
+                "runner": found.job.runner,
+                "name": found.job.name,
+                **found.job.place,
+                "id": found.id,
+                "state": found.state,
+                "why_not_known": found.why or None,
+            }
+            for found in status.jobs
+        ],
+    }
+
+
+def as_line(status: Status) -> str:
+    """One line, for a log."""
+    if status.run is None:
+        return f"{printable(status.output)}: {_MEANS[status.state]}"
+    said = [f"{status.run} {status.state}"]
+    if status.splits is not None:
+        said.append(f"{status.splits_done:,} of {status.splits:,} splits")
+    said += [f"{status.counts['read']:,} rows", f"{status.counts['rejected']:,} rejected"]
+    if status.rows_per_s is not None:
+        said.append(f"{status.rows_per_s:,.0f} rows/s")
+    if status.state == RUNNING:
+        said.append(f"{time_left(status)} left")
+    said += [f"no launch is at work, {printable(found)}" for found in status.jobs]
+    return ", ".join(said)
+
+
+def as_table(status: Status, now: float) -> Table:
+    """All of it, for a person.
+
+    Args:
+      now: seconds since the epoch.
+    """
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    counts = status.counts
+    style = _STYLES.get(status.state, "bold")
+    table.add_row("state", f"[{style}]{status.state}[/]", _MEANS.get(status.state, ""))
+    if status.run is None:
+        return table
+    table.add_row("run", "", escape(status.run))
+    for found in status.jobs:
+        table.add_row("job", "", escape(_of_job(found)))
+    if status.published not in (None, status.run):
+        table.add_row("", "", f"it replaces {escape(status.published)}, which stays published until then")
+    if status.splits is not None:
+        table.add_row("splits done", f"{status.splits_done:,}", f"of {status.splits:,}")
+        share = f", {status.bytes_done / status.bytes:.0%}" if status.bytes else ""
+        table.add_row("MB done", f"{status.bytes_done / 1e6:,.1f}", f"of {status.bytes / 1e6:,.1f}{share}")
+    table.add_row("rows read", f"{counts['read']:,}", "")
+    table.add_row("predicted", f"{counts['predicted']:,}", "")
+    table.add_row(
+        "rejected",
+        f"{counts['rejected']:,}",
+        f"{counts['rejected'] / counts['read']:.2%}" if counts["read"] else "",
+    )
+    for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
+        table.add_row(f"  {escape(reason)}", f"{rows:,}", "")
+    if counts["stretches"]:
+        table.add_row("cannot be read", f"{counts['stretches']:,}", "files or stretches of them")
+    if status.rows_per_s is not None:
+        table.add_row("rows/s", f"{status.rows_per_s:,.0f}", "")
+    if status.state == RUNNING:
+        table.add_row("time left", time_left(status), "")
+    if status.last_receipt is not None:
+        table.add_row("last receipt", f"{duration(now - status.last_receipt)} ago", "")
+    if status.damaged:
+        more = f" and {len(status.damaged) - _NAMED:,} more" if len(status.damaged) > _NAMED else ""
+        shown = escape(", ".join(status.damaged[:_NAMED]))
+        table.add_row("damaged", f"{len(status.damaged):,}", f"receipts, counted as not done: {shown}{more}")
+    return table
+
+
+def _of_job(found: Found) -> str:
+    if found.alive:
+        return (
+            f"the launcher is gone; {found}. It publishes by itself; the job's command waits for it. To cancel it: "
+            f"{found.cancel}"
+        )
+    return f"the launcher is gone; {found}"
+
+
+def time_left(status: Status) -> str:
+    return "unknown" if status.seconds_left is None else duration(status.seconds_left)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them; a clock that was set gives none, never less."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

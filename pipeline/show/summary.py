@@ -1,0 +1,205 @@
+"""What a person sees at the end of a run, and of a check."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+from beam_score.pipeline.printing.terminal import Console, escape
+from beam_score.pipeline.run.clean import Found
+from beam_score.pipeline.run.protocol import Outcome
+from beam_score.transforms.common.units import counted
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.manifest import FAILED, MANIFEST
+from beam_score.transforms.ledger.publication import files_of_runs
+from rich import box
+from rich.table import Table
+
+_MOST_SHOWN = 20  # pairs of reason and column
+_LOOKED_AT = 50  # files of dead letters that examples are looked for in
+
+
+def print_summary(console: Console, output: str, outcome: Outcome) -> None:
+    """The outcome of a run: counts, examples, speed, where it is and how to look at it."""
+    manifest, seconds = outcome.manifest, outcome.seconds
+    counts = manifest["counts"]
+    done = manifest["verdict"] == "done"
+    if outcome.by_another:
+        console.print(f"[bold green]Done[/] by another launch of this job: the result of run {manifest['run']} stands.")
+    elif outcome.already:
+        console.print(f"[bold green]Finished already[/]: run {manifest['run']}; nothing was scored again.")
+    elif done:
+        console.print(f"[bold green]Done[/]: run {manifest['run']}")
+    else:
+        console.print(f"[bold red]Over the error budget[/]: run {manifest['run']}")
+        for problem in manifest["over_budget"]:
+            console.print(f"  {escape(problem)}", soft_wrap=True)
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_row("rows read", f"{counts['read']:,}", "")
+    table.add_row("predicted", f"{counts['predicted']:,}", "")
+    table.add_row(
+        "rejected",
+        f"{counts['rejected']:,}",
+        "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}",
+    )
+    by_column = counts.get("rejected_by_column", ())[:_MOST_SHOWN]
+    examples = _examples(output, manifest, {_pair(one) for one in by_column})
+    for one in by_column:
+        if one["rows"] or one["also"]:
+            also = f"(and {one['also']:,} more rows beside an earlier fault) " if one["also"] else ""
+            table.add_row(f"  {_fault(one)}", f"{one['rows']:,}", escape(also + examples.get(_pair(one), "")))
+    if counts["stretches"]:
+        table.add_row("unreadable", f"{counts['stretches']:,}", "files, or stretches of unknown length")
+        for one in by_column:
+            if one["stretches"]:
+                table.add_row(f"  {_fault(one)}", f"{one['stretches']:,}", escape(examples.get(_pair(one), "")))
+    for name, rows in manifest["defaults_used"].items():
+        table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
+    for name, rows in manifest["not_finite_outputs"].items():
+        table.add_row(f"{escape(name)} not finite", f"{rows:,}", "predictions with NaN or infinity")
+    for name, rows in manifest.get("not_probabilities", {}).items():
+        table.add_row(f"{escape(name)} outside of 0..1", f"{rows:,}", "no probabilities: is the meaning logits?")
+    console.print(table)
+    timings, engine = manifest["timings"], manifest["engine"]
+    if timings["rows_per_s"] and not outcome.already:
+        console.print(
+            f"{timings['rows_per_s']:,} rows/s over {timings['first_read_to_last_receipt_s']:,.1f} s, "
+            f"{counted(engine['workers'], 'worker')}, {counted(engine['batch_rows'], 'row')} a call, "
+            f"XLA {'on' if engine['xla'] else 'off'}"
+        )
+    if seconds:
+        console.print(
+            "[dim]start-up: "
+            + ", ".join(f"{name} {s:.1f} s" for name, s in seconds.items() if not name.startswith("run"))
+            + "[/]"
+        )
+    console.print()
+    root = storage.at(output)
+    where = {"predictions": root / "predictions" if done else None}
+    where["dead letters"] = root / "rejected" if counts["rejected"] or counts["stretches"] else None
+    where["record"] = root / (MANIFEST if done else FAILED)
+    where["replaced"] = _replaced(output, manifest) if done else None
+    for name, path in where.items():
+        if path is not None:
+            console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
+    if (counts["rejected"] or counts["stretches"]) and engine is not None:  # else nothing was read
+        again = f"beam-score replay {shlex.quote(output)} --set KEY=VALUE"
+        console.print(f"mend it      [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
+    if done:
+        console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
+        return
+    remedies = []
+    if counts["rejected"]:
+        remedies.append(f"--set rejects.budget={counts['rejected']}")
+    if counts["stretches"]:
+        remedies.append(f"--set rejects.files={counts['stretches']}")
+    if engine is None:
+        said = "Nothing was read. Mend the input or the contract; or allow as much as this: "
+    else:
+        said = (
+            "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same "
+            "command publishes them without scoring again: "
+        )
+    console.print(f"{said} [bold]{' '.join(remedies)}[/]", soft_wrap=True)
+
+
+def _replaced(output: str, manifest: Mapping[str, Any]) -> str | None:
+    """Whose files are still there for readers that go by an older manifest."""
+    runs = {path.name.rpartition("-")[0] for path in files_of_runs(output, manifest["replaces"])}
+    if not runs:
+        return None
+    return (
+        f"{', '.join(sorted(runs))}: its files stay for who reads them, until the next --replace or: "
+        f"beam-score clean {shlex.quote(output)}"
+    )
+
+
+def _python() -> str:
+    """This very Python, which has what the command needs, by its shortest path."""
+    relative = os.path.relpath(sys.executable)
+    return relative if len(relative) < len(sys.executable) else sys.executable
+
+
+def _look(output: str, manifest: Mapping[str, Any]) -> str:
+    first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
+    reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
+    # By its run: files of one that was replaced may be beside it.
+    pattern = str(storage.at(output) / "predictions" / f"{manifest['run']}-*{PurePath(first).suffix}")
+    program = f"import polars; print(polars.{reader}({pattern!r}).head().collect())"
+    return f"{shlex.quote(_python())} -c {_double_quoted(program)}"
+
+
+def _double_quoted(text: str) -> str:
+    """A text as one word of a shell; in double quotes where nothing in it means something there."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _pair(one: Mapping[str, Any]) -> tuple[str, str | None]:
+    return one["reason"], one["column"]
+
+
+def _fault(one: Mapping[str, Any]) -> str:
+    return escape(one["reason"] if one["column"] is None else f"{one['reason']} in {one['column']}")
+
+
+def _examples(
+    output: str, manifest: Mapping[str, Any], wanted: Collection[tuple[str, str | None]]
+) -> dict[tuple[str, str | None], str]:
+    """One dead letter of each pair of reason and column, in a line."""
+    found: dict[tuple[str, str | None], str] = {}
+    for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
+        content = storage.read(storage.at(output) / file["path"])
+        if not content:
+            continue
+        names = ("source", "row", "reason", "column", "message")
+        frame = pl.read_ndjson(content, schema={n: pl.Int64 if n == "row" else pl.String for n in names})
+        for letter in frame.unique(["reason", "column"], keep="first").iter_rows(named=True):
+            found.setdefault(_pair(letter), f"{letter['source']} row {letter['row']}: {letter['message']}")
+        if found.keys() >= wanted:
+            break
+    return found
+
+
+def print_cleaned(console: Console, found: Found, dry_run: bool) -> None:
+    """What `clean` has taken away, or would."""
+    shown: dict[tuple[str, str], list[int]] = {}
+    for leftover in found.leftovers:
+        shown.setdefault((str(leftover.path.parent), leftover.why), []).append(leftover.bytes)
+    for (folder, why), sizes in shown.items():
+        console.print(f"  {escape(folder)}: {len(sizes):,} x {why}, {sum(sizes) / 1e6:,.1f} MB", soft_wrap=True)
+    for sentence in found.kept:
+        console.print(f"  kept: {escape(sentence)}", soft_wrap=True)
+    verb = "would be removed" if dry_run else "removed"
+    if found.leftovers:
+        console.print(f"{len(found.leftovers):,} leftovers {verb}, {found.bytes / 1e6:,.1f} MB")
+    else:
+        console.print("Nothing to clean.")
+
+
+def print_rows(console: Console, batch: pa.RecordBatch, title: str, most: int = 5) -> None:
+    """The first rows of a batch as a table."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in batch.schema.names:
+        table.add_column(escape(name), overflow="fold")
+    for row in batch.slice(0, most).to_pylist():
+        table.add_row(*(escape(_short(v)) for v in row.values()))
+    console.print(table)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(v) for v in value[:6]) + (", ...]" if len(value) > 6 else "]")
+    text = json.dumps(value) if isinstance(value, bool | type(None)) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."

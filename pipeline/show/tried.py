@@ -1,0 +1,110 @@
+"""What the rows that `check` tried say of a run: whether it would be over budget, why, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.pipeline.draft.first_rows import Known
+from beam_score.pipeline.draft.remedies import remedies
+from beam_score.pipeline.draft.sample import Seen, look_at_files
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.pipeline.prepare.trial import Trial
+from beam_score.pipeline.printing.terminal import Console, escape
+from beam_score.transforms.ledger.receipt import Counts
+from beam_score.transforms.rows.faults import known_rows
+from rich import box
+from rich.table import Table
+
+_SHOWN_GROUPS = 12
+_SHOWN_FIELDS = 40
+
+
+@dataclass
+class Group:
+    """Rows refused for one reason, in one column.
+
+    Attributes:
+      reason: the code.
+      column: None if the reason is not of one column.
+      rows: how many.
+      row, message: of the first.
+    """
+
+    reason: str
+    column: str | None
+    rows: int
+    row: int
+    message: str
+
+
+def groups_of(rejected: pa.RecordBatch) -> list[Group]:
+    """The dead letters by reason and column, the most frequent first."""
+    found: dict[tuple[str, str | None], Group] = {}
+    for letter in rejected.select(["row", "rows", "reason", "column", "message"]).to_pylist():
+        key = letter["reason"], letter["column"]
+        group = found.setdefault(key, Group(*key, 0, letter["row"], letter["message"]))
+        group.rows += letter["rows"] or 1
+    return sorted(found.values(), key=lambda g: -g.rows)
+
+
+def over_budget(job: Job, trial: Trial) -> list[str]:
+    """What is over budget in the rows that were tried: a sentence each."""
+    rejected = known_rows(trial.rejected)
+    counts = Counts(trial.rows, trial.predictions.num_rows, rejected, trial.rejected["rows"].null_count)
+    return job.rejects.as_budget().broken(counts)
+
+
+def print_groups(console: Console, groups: Sequence[Group]) -> None:
+    """Prints how many rows were refused by reason and column, with an example each."""
+    table = Table(title="rejected", title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("rows", justify="right")
+    for name in ("reason", "column", "first"):
+        table.add_column(name, overflow="fold")
+    for g in groups[:_SHOWN_GROUPS]:
+        table.add_row(f"{g.rows:,}", g.reason, escape(g.column or ""), escape(f"row {g.row}: {g.message}"))
+    console.print(table)
+    if len(groups) > _SHOWN_GROUPS:
+        console.print(f"and {len(groups) - _SHOWN_GROUPS:,} more reasons and columns")
+
+
+def print_schema(console: Console, schema: pa.Schema) -> None:
+    """Prints the names and types of the predictions' columns."""
+    shown = [f"{field.name}: {field.type}" for field in list(schema)[:_SHOWN_FIELDS]]
+    more = [f"and {len(schema) - _SHOWN_FIELDS:,} more"] if len(schema) > _SHOWN_FIELDS else []
+    console.print(f"output  {escape(', '.join([*shown, *more]))}", soft_wrap=True)
+
+
+def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
+    """Settings with which more rows would be accepted, by what the first rows hold: `KEY: VALUE  # why` each."""
+    job, read = prepared.job, prepared.steps.read
+    faults = rejected["errors"].flatten()  # all of a row's, not only the first
+    wanted = set(pc.unique(pc.struct_field(faults, "column")).to_pylist()) & set(job.columns)
+    if not wanted or prepared.parent is not None:
+        return []
+    seen = _seen(prepared)
+    found = []
+    for name in job.columns:
+        if name not in wanted or name not in seen:
+            continue
+        column = job.columns[name]
+        for remedy in remedies(seen[name], column.dtype, read.format):
+            if not remedy.is_in(column):
+                found.append(f"columns.{name}.{remedy.hint}  # {remedy.why}")
+    return found
+
+
+def _seen(prepared: Prepared) -> Mapping[str, Seen]:
+    read = prepared.steps.read
+    names = () if read.header else tuple(dict.fromkeys([*prepared.job.columns, *read.keep]))
+    known = Known(read.format, delimiter=read.delimiter, header=read.header, names=names)
+    if read.format != "csv":
+        known = Known(read.format)
+    try:
+        return look_at_files(prepared.files, known).columns
+    except JobError:  # its readers are simpler than those of a run
+        return {}

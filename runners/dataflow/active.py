@@ -1,0 +1,69 @@
+"""Whether a job on Dataflow is at work, asked without Beam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from beam_score.runners.elsewhere import Elsewhere, Found
+from google.api_core.client_options import ClientOptions
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import dataflow
+
+_ANSWERS_WITHIN_S = 20
+
+_ENDED = {dataflow.JobState[f"JOB_STATE_{name}"] for name in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")}
+
+
+def find(job: Elsewhere) -> Found:
+    """See `runners.choose.find`."""
+    project, region = job.place["project"], job.place["region"]
+    try:
+        client, ended = _client(job.place.get("endpoint")), None
+        for found in named(client, project, region, job.name, timeout=_ANSWERS_WITHIN_S):
+            word = dataflow.JobState(found.current_state).name.removeprefix("JOB_STATE_").lower()
+            if not has_ended(found):
+                return Found(job, found.id, word, True, cancel=cancel_command(found.id, project, region))
+            ended = ended or Found(job, found.id, word)
+    except (GoogleAPICallError, GoogleAuthError, OSError) as error:
+        return Found(job, alive=None, why=" ".join(str(error).split()) or type(error).__name__)
+    return ended or Found(job)
+
+
+def named(
+    client: dataflow.JobsV1Beta3Client, project: str, region: str, name: str, **call: Any
+) -> Iterator[dataflow.Job]:
+    """The jobs of a name, ended or not, as the service tells them.
+
+    Args:
+      call: how the client is to ask.
+    """
+    # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending. All of
+    # the name are asked for, those that run first: whether one that is queued is "active" is not documented.
+    request = dataflow.ListJobsRequest(
+        project_id=project, location=region, name=name, filter=dataflow.ListJobsRequest.Filter.ALL
+    )
+    return (job for job in client.list_jobs(request, **call) if job.name == name)
+
+
+def has_ended(job: dataflow.Job) -> bool:
+    """Whether a job will do nothing more."""
+    return job.current_state in _ENDED
+
+
+def cancel_command(id_: str, project: str, region: str) -> str:
+    """What a person types to cancel a job."""
+    return f"gcloud dataflow jobs cancel {id_} --region={region} --project={project}"
+
+
+def _client(endpoint: str | None) -> dataflow.JobsV1Beta3Client:
+    if endpoint is None:
+        return dataflow.JobsV1Beta3Client()
+    if "localhost" in endpoint:  # as Beam has it: nobody to show credentials to
+        options = ClientOptions(api_endpoint=endpoint)
+        return dataflow.JobsV1Beta3Client(credentials=AnonymousCredentials(), client_options=options, transport="rest")
+    return dataflow.JobsV1Beta3Client(
+        client_options=ClientOptions(api_endpoint=endpoint.partition("://")[2] or endpoint)
+    )

@@ -1,0 +1,1 @@
+"""Apache Flink: an embedded cluster, or one that is there."""

@@ -1,0 +1,1 @@
+"""The `engine` section of the job file."""

@@ -1,0 +1,26 @@
+"""What a worker process runs: Beam's own harness, without its words about rows. See `runners.worker.processes`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from apache_beam.runners.worker import sdk_worker_main
+from beam_score.runners.worker.quiet import keep_quiet
+from beam_score.transforms.model.in_hand import open_register
+
+REGISTER = "BEAM_SCORE_IN_HAND"
+"""The environment variable that holds `DESCRIPTOR:REGION` of the register of rows in hand."""
+
+
+def work() -> None:
+    """Works until the engine that the environment names wants no more."""
+    keep_quiet()
+    if register := os.environ.get(REGISTER):
+        open_register(*map(int, register.split(":")))
+    sdk_worker_main.main(sys.argv)
+
+
+if __name__ == "__main__":
+    sys.path.append("")  # last: see `pipeline.cli.main`
+    work()

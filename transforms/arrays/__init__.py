@@ -1,0 +1,1 @@
+"""Arrow and numpy arrays, and nothing of this project."""

@@ -1,0 +1,1 @@
+"""The contract: valid values, the inputs of the model, the meaning of its outputs."""

@@ -1,0 +1,284 @@
+"""The contract: what a valid row is, on the side of the data (see `docs/contract.md`)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pydantic
+from beam_score.transforms.common.settings import Strict
+
+Dtype = Literal[
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+    "string",
+    "bytes",
+]
+
+_ARROW = {
+    "float16": pa.float16(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "bytes": pa.binary(),
+} | {f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+# An integer stays one, exact beyond 2^53; neither text nor a boolean is a number.
+Number = pydantic.StrictInt | pydantic.StrictFloat
+
+
+class Column(Strict):
+    """What a valid value of one column is.
+
+    `shape` is () for a scalar, (3,) for a vector, (2, 3) for lists of lists; None stands for an
+    open dimension. A value that is missing takes `default`, or costs the row where there is none.
+    `range` includes both ends and is compared in the column's dtype. Lengths are characters of a
+    string, bytes of a bytes value. `strip` drops spaces and tabs around text, before `nulls` are looked up; None: as
+    the input says. `from_` `string`: the file holds the numbers as strings. `decimal` is the decimal point of numbers
+    in text; None: as the input says. `nan` `missing`: NaN is no value, and takes the default; None: as the input says.
+    `unit` and `meaning` are documentation.
+    """
+
+    dtype: Dtype
+    shape: tuple[int | None, ...] = ()
+    required: bool = True
+    default: Any = None
+    range: tuple[Number | None, Number | None] | None = None
+    allowed: tuple[Any, ...] | None = None
+    min_length: int | None = pydantic.Field(None, ge=0)
+    max_length: int | None = pydantic.Field(None, ge=0)
+    finite: bool = True
+    nulls: tuple[str, ...] = ()
+    strip: bool | None = None
+    from_: Literal["string"] | None = pydantic.Field(None, alias="from")
+    decimal: Literal[".", ","] | None = None
+    nan: Literal["number", "missing"] | None = None
+    unit: str | None = None
+    meaning: str | None = None
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.startswith("float")
+
+    @property
+    def is_integer(self) -> bool:
+        return "int" in self.dtype
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.is_float or self.is_integer
+
+    @property
+    def is_text(self) -> bool:
+        return self.dtype in ("string", "bytes")
+
+    @functools.cached_property
+    def as_read(self) -> Column:
+        """The column as it stands in files that are not text: a string, where it is `from` one."""
+        return self if self.from_ is None else Column(dtype="string", required=self.required, nulls=self.nulls)
+
+    @property
+    def trims(self) -> bool:
+        """Whether spaces and tabs around its values are dropped."""
+        return bool(self.strip) and self.dtype == "string" and not self.shape
+
+    @property
+    def lacks_nan(self) -> bool:
+        """Whether a NaN is a missing value."""
+        return self.nan == "missing"
+
+    def within(self, strip: bool, decimal: str, nan: str = "number") -> Column:
+        """The column in an input with these settings, where it has none of its own."""
+        new: dict[str, Any] = {}
+        if strip and self.strip is None and self.dtype != "bytes" and not self.shape:
+            new["strip"] = True
+        if decimal != "." and self.decimal is None and self.is_numeric:
+            new["decimal"] = decimal
+        if nan != "number" and self.nan is None and self.is_numeric:
+            new["nan"] = nan
+        return self.model_copy(update=new) if new else self
+
+    @property
+    def scalar_type(self) -> pa.DataType:
+        """The Arrow type of one value."""
+        return _ARROW[self.dtype]
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The Arrow type of the column after validation: lists, one level a dimension, fixed-size
+        where the dimension is."""
+        type_ = self.scalar_type
+        for size in reversed(self.shape):
+            type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
+        return type_
+
+    @property
+    def size(self) -> int | None:
+        """Values a row (the product of the shape); None where a dimension is open."""
+        return None if None in self.shape else math.prod(self.shape)
+
+    @functools.cached_property
+    def limits(self) -> tuple[Any, Any]:
+        """Both ends of `range` in the column's dtype: numbers of numpy for floats, integers for
+        integers (of a fraction the nearest integer inside). An open end is the dtype's own."""
+        low, high = self.range or (None, None)
+        if self.is_integer:
+            info = np.iinfo(self.dtype)
+            low = (
+                info.min
+                if low is None or low == -math.inf
+                else low
+                if low == math.inf
+                else max(info.min, math.ceil(low))
+            )
+            high = (
+                info.max
+                if high is None or high == math.inf
+                else high
+                if high == -math.inf
+                else min(info.max, math.floor(high))
+            )
+            return low, high
+        with np.errstate(over="ignore"):
+            dtype = np.dtype(self.dtype).type
+            return dtype(-math.inf if low is None else low), dtype(math.inf if high is None else high)
+
+    def describe(self) -> str:
+        """`float32 (contract: range 0..150)`: what a message says was expected."""
+        text = self.dtype + (
+            "" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+        )
+        rules = []
+        if self.range:
+            low, high = (
+                "" if end is None else f"{end:.15g}" if isinstance(end, float) else str(end) for end in self.range
+            )
+            rules.append(f"range {low}..{high}")
+        if self.allowed is not None:
+            shown = ", ".join(str(a) for a in self.allowed[:5])
+            rules.append(f"allowed {shown}" + (" ..." if len(self.allowed) > 5 else ""))
+        if self.min_length is not None or self.max_length is not None:
+            rules.append(f"length {self.min_length or 0}..{'' if self.max_length is None else self.max_length}")
+        return text + (f" (contract: {'; '.join(rules)})" if rules else "")
+
+    @pydantic.model_validator(mode="after")
+    def _agrees_with_itself(self) -> Column:
+        problems = []
+        if any(d is not None and not 1 <= d < 1 << 31 for d in self.shape):
+            problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
+        if self.range is not None:
+            problems += self._problems_of_range()
+        if self.strip and (self.dtype == "bytes" or self.shape):
+            problems.append("strip is for single texts and numbers: drop it for bytes and lists")
+        if self.from_ is not None and (self.is_text or self.shape):
+            problems.append("from: string is for single numbers and booleans that stand in strings: drop it")
+        if self.decimal is not None and not self.is_numeric:
+            problems.append(f"decimal is for numbers, and this column is {self.dtype}: drop it")
+        if self.nan is not None and not self.is_numeric:
+            problems.append(f"nan is for numbers, and this column is {self.dtype}: drop it")
+        if (self.min_length is not None or self.max_length is not None) and not self.is_text:
+            problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
+        if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
+            problems.append(f"min_length {self.min_length} is more than max_length {self.max_length}")
+        if self.allowed is not None:
+            if not self.allowed:
+                problems.append("allowed is empty: no value would be valid")
+            if self.is_float:
+                problems.append("allowed is for integers, bool and text: use range for floats")
+            problems += [f"allowed value {a!r}: {why}" for a in self.allowed if (why := self._misfit(a))]
+        if self.default is not None and not problems:
+            problems += self._misfits_in(self.default, self.shape, "default")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems_of_range(self) -> list[str]:
+        low, high = self.range
+        if not self.is_numeric:
+            return [f"range is for numbers, and this column is {self.dtype}: use allowed or max_length"]
+        if low != low or high != high:
+            return ["range: an end may not be NaN; null leaves it open"]
+        if low is not None and high is not None and low > high:
+            return [f"range [{low}, {high}] is empty: the low end comes first"]
+        try:
+            least, most = self.limits
+        except OverflowError:
+            return [f"range: an end is beyond what {self.dtype} holds; null leaves it open"]
+        if least > most or least == math.inf or most == -math.inf:
+            return [f"range [{low}, {high}] holds no value of {self.dtype}"]
+        return []
+
+    def _misfits_in(self, value: Any, shape: tuple[int | None, ...], name: str) -> list[str]:
+        if not shape:
+            if why := self._misfit(value):
+                return [f"{name} {value!r}: {why}"]
+            return (
+                [f"{name} {value!r} breaks the column's own rules: {self.describe()}"] if self._forbids(value) else []
+            )
+        if not isinstance(value, list | tuple) or (shape[0] is not None and len(value) != shape[0]):
+            return [f"{name} {value!r}: expected a list of shape {list(shape)}"]
+        return [p for item in value for p in self._misfits_in(item, shape[1:], name)]
+
+    def _misfit(self, value: Any) -> str | None:
+        """Why a value written in the job file is not one of this dtype; None where it is."""
+        if self.dtype == "bool":
+            return None if isinstance(value, bool) else "expected true or false"
+        if self.dtype in ("string", "bytes"):
+            return None if isinstance(value, str) else f"expected text: write it in quotes, '{value}'"
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"expected a number of dtype {self.dtype}"
+        if self.is_integer:
+            info = np.iinfo(self.dtype)
+            if (isinstance(value, float) and not value.is_integer()) or not info.min <= value <= info.max:
+                return f"expected an integer from {info.min} to {info.max}"
+        elif value not in (math.inf, -math.inf) and abs(value) > float(np.finfo(self.dtype).max):
+            return f"does not fit {self.dtype}"
+        return None
+
+    def _forbids(self, value: Any) -> bool:
+        if self.is_float and self.finite and not math.isfinite(value):
+            return True
+        if self.range is not None:
+            low, high = self.limits
+            value_in_dtype = np.dtype(self.dtype).type(value)
+            if value_in_dtype < low or value_in_dtype > high:
+                return True
+        if self.is_text:
+            length = len(value) if self.dtype == "string" else len(value.encode())
+            if length < (self.min_length or 0) or (self.max_length is not None and length > self.max_length):
+                return True
+        return self.allowed is not None and value not in self.allowed
+
+
+class Contract(Strict):
+    """All columns that are judged, in order: the order in which the faults of a row are told."""
+
+    columns: Mapping[str, Column]
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Contract:
+        bad = [n for n in self.columns if not n or n.startswith(("#", "input/", "output/"))]
+        if bad:
+            raise ValueError(f"column names {bad}: must not be empty, nor begin with #, input/ or output/")
+        return self
+
+    @property
+    def order(self) -> dict[str, int]:
+        """Rank of each column."""
+        return {name: rank for rank, name in enumerate(self.columns)}

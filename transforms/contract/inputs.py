@@ -1,0 +1,304 @@
+"""How a model input is made of columns: where its values come from, and the steps they go through.
+
+To add a step: write what it does to an array (`apply`) and what that makes of dtype and shape
+(`bind`), name both in `STEPS` at the place in the order where it belongs, and give `Input` a field of
+that name for its setting. Everything else (launch checks, rejected rows, rows of open shape) follows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pydantic
+from beam_score.transforms.arrays.nested import dimensions, leaves, not_finite, owners, to_arrow, to_numpy, with_leaves
+from beam_score.transforms.common.settings import Strict
+from beam_score.transforms.contract.columns import Dtype
+from beam_score.transforms.contract.serialize import RECORD, serialize
+from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import numpy_dtype
+
+TEXT = ("string", "bytes")
+
+_NARROW = 16
+
+
+class Standardize(Strict):
+    """(x - mean) / std, elementwise over the last dimension; one number serves all."""
+
+    mean: tuple[float, ...] | float
+    std: tuple[float, ...] | float
+
+    @pydantic.model_validator(mode="after")
+    def _positive(self) -> Standardize:
+        if not np.all(np.isfinite(self.mean)):
+            raise ValueError("mean must be finite")
+        if not np.all((np.asarray(self.std) > 0) & np.isfinite(self.std)):
+            raise ValueError("std must be positive")
+        return self
+
+
+class Input(Strict):
+    """How one model input is made. At most one of the first four; none: the column of its name.
+
+    Attributes:
+      column: the one column that it is.
+      pack: columns laid side by side into a vector.
+      serialize: columns encoded as one serialized tf.Example a row.
+      record: the record itself, as TFRecord holds it.
+      standardize, cast, reshape: steps, applied in this order; see `STEPS`.
+      pad: value that fills rows of different lengths up to the longest of a batch.
+    """
+
+    column: str | None = None
+    pack: tuple[str, ...] | None = pydantic.Field(None, min_length=1)
+    serialize: tuple[str, ...] | None = pydantic.Field(None, min_length=1)
+    record: bool = False
+    standardize: Standardize | None = None
+    cast: Dtype | None = None
+    reshape: tuple[pydantic.PositiveInt, ...] | None = None
+    pad: float | int | str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Input:
+        given = [n for n in ("column", "pack", "serialize", "record") if getattr(self, n)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: an input is made in one way, choose one")
+        idle = [n for n in (*STEPS, "pad") if getattr(self, n) is not None]
+        if (self.record or self.serialize) and idle:
+            raise ValueError(f"{' and '.join(idle)}: serialized tf.Examples go to the model as they are, leave it out")
+        return self
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The columns that it is made of; none for `record`.
+
+        Args:
+          name: of the input.
+        """
+        if self.record:
+            return ()
+        return self.pack or self.serialize or (self.column or name,)
+
+    @property
+    def steps(self) -> Iterator[tuple[str, Step, Any]]:
+        """(name, step, setting) of the steps that are set, in order."""
+        for name, step in STEPS.items():
+            if (setting := getattr(self, name)) is not None:
+                yield name, step, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What rows of values are like: a dtype of the contract, and the shape of one row, None for a
+    dimension in which rows differ."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Values a row; None where rows differ."""
+        return None if None in self.shape else math.prod(self.shape)
+
+    def describe(self) -> str:
+        """`float32[3]`; `float32` for a scalar."""
+        return self.dtype + (dims(self.shape) if self.shape else "")
+
+
+def dims(shape: Sequence[int | None]) -> str:
+    """`[null, 3]`, as a job file has it."""
+    return "[" + ", ".join("null" if d is None else str(d) for d in shape) + "]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One step on the way from columns to an input.
+
+    Attributes:
+      apply: (values [rows, ...], setting) to values [rows, ...]. It may work in place where the
+        array is writeable; where rows are of open shape it is given all their single values as [n],
+        or [n, last] where the last dimension is fixed.
+      bind: (form, setting) to the form that `apply` makes of it. Raises ValueError, with a remedy,
+        where it cannot.
+      misfits: (values, setting) to a mask of the values that the step cannot take; None where it
+        takes all.
+      reason: code of `transforms.rows.faults.REASONS` for a row with a misfit.
+    """
+
+    apply: Callable[[np.ndarray, Any], np.ndarray]
+    bind: Callable[[Form, Any], Form]
+    misfits: Callable[[np.ndarray, Any], np.ndarray] | None = None
+    reason: str = "preprocess_error"
+
+
+def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
+    """(values - mean) / std: floats in their own dtype, float32 for integers. Wide integers are
+    centred in float64, where float32 would lose a timestamp's last digits before the mean is off."""
+    dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
+    work = np.result_type(values.dtype, np.float32)
+    mean, std = np.asarray(setting.mean, work), np.asarray(setting.std, work)
+    out = values if values.flags.writeable and values.dtype == dtype else np.empty(values.shape, dtype)
+    if mean.ndim == std.ndim == 0 or values.shape[-1] > _NARROW:
+        out[...] = (values.astype(work, copy=False) - mean) / std
+        return out
+    # A column at a time: numpy's inner loop would go over the few values of one row otherwise.
+    mean, std = (np.broadcast_to(a, values.shape[-1:]) for a in (mean, std))
+    for i in range(values.shape[-1]):
+        column = np.subtract(values[..., i], mean[i], dtype=work)
+        column /= std[i]
+        out[..., i] = column
+    return out
+
+
+def _bind_standardize(form: Form, setting: Standardize) -> Form:
+    if form.dtype in (*TEXT, "bool"):
+        raise ValueError(f"standardize is for numbers, and is given {form.describe()}: leave it out")
+    for name, value in (("mean", setting.mean), ("std", setting.std)):
+        if isinstance(value, tuple) and (not form.shape or form.shape[-1] != len(value)):
+            raise ValueError(
+                f"standardize: {name} has {len(value)} values, and the rows are {form.describe()}: "
+                "give one number, or one for each value of the last dimension"
+            )
+    return form if form.dtype.startswith("float") else Form("float32", form.shape)
+
+
+def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """The values as another dtype: floats by the nearest, integers by value."""
+    return values if values.dtype == object else values.astype(dtype, copy=False)
+
+
+def _bind_cast(form: Form, dtype: Dtype) -> Form:
+    if (form.dtype in TEXT) != (dtype in TEXT):
+        raise ValueError(
+            f"cast: {dtype} of {form.describe()}: numbers and text do not become each other, "
+            f"declare the column as {dtype}"
+        )
+    if dtype == "bool" and form.dtype != "bool":
+        raise ValueError(f"cast: bool of {form.describe()}: declare the column as bool")
+    return Form(dtype, form.shape)
+
+
+def _miscast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """Which values are no value of an integer dtype: a fraction, too large, not a number."""
+    if "int" not in dtype or np.can_cast(values.dtype, dtype):
+        return np.zeros(values.shape, bool)
+    info = np.iinfo(dtype)
+    if values.dtype.kind == "f":
+        # Ends as powers of two, which floats hold exactly: float(info.max) would round up to one too many.
+        return ~((values == np.floor(values)) & (values >= float(info.min)) & (values < float(info.max + 1)))
+    return (values < info.min) | (values > info.max)
+
+
+def reshape(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """[rows, ...] to [rows, *shape]."""
+    return values.reshape(len(values), *shape)
+
+
+def _bind_reshape(form: Form, shape: Sequence[int]) -> Form:
+    if form.size is None:
+        raise ValueError(f"reshape: rows of open shape {dims(form.shape)} cannot be reshaped")
+    if math.prod(shape) != form.size:
+        raise ValueError(f"reshape {dims(shape)} has {math.prod(shape)} values, and the columns have {form.size} a row")
+    return Form(form.dtype, tuple(shape))
+
+
+STEPS: Mapping[str, Step] = {
+    "standardize": Step(standardize, _bind_standardize),
+    "cast": Step(cast, _bind_cast, _miscast, "out_of_range"),
+    "reshape": Step(reshape, _bind_reshape),
+}
+"""The steps by the name of their setting, in the order in which they are applied."""
+
+
+def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
+    """Columns side by side, in a new array: [rows, values in all of them]."""
+    sizes = [math.prod(dimensions(c.type)[0]) for c in columns]
+    out = np.empty((len(columns[0]), sum(sizes)), dtype)
+    at = 0
+    for column, size in zip(columns, sizes, strict=True):
+        out[:, at : at + size] = to_numpy(column, (size,))
+        at += size
+    return out
+
+
+def common_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
+    """The dtype that holds the values of all: objects for text."""
+    return np.dtype(object) if any(d.hasobject for d in dtypes) else np.result_type(*dtypes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """Attributes:
+    values: one input as a column, in the dtype that is fed.
+    misfits: (step, rows) of the rows, bool [rows], that a step could not take.
+    """
+
+    values: pa.Array
+    misfits: Sequence[tuple[str, np.ndarray]] = ()
+
+
+@np.errstate(all="ignore")  # what overflows is found, and costs its row
+def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
+    """One model input.
+
+    Args:
+      rows: columns that `transforms.contract.binding` has found to fit, without nulls.
+      name: of the input.
+      tensor: what the signature says of it.
+    """
+    if how.record:
+        return Made(rows[RECORD])
+    names = how.sources(name)
+    columns = [rows[n] for n in names]
+    if how.serialize:
+        wrong = [w for c in columns if (w := _overflows(c)) is not None]
+        return Made(serialize(columns, names), [("serialize", w) for w in wrong])
+    dtype = numpy_dtype(tensor)
+    steps = list(how.steps)
+    forms = [dimensions(c.type) for c in columns]
+    shape = forms[0][0]
+    if how.pack:
+        shape = (sum(math.prod(s) for s, _ in forms),)
+        # Straight into the dtype that is fed, unless a step has to see what would be lost.
+        values = pack(columns, common_dtype([_numpy(t) for _, t in forms]) if steps else dtype)
+    elif not steps and _numpy(forms[0][1]) == dtype:
+        return Made(columns[0])
+    elif None in shape:  # steps take the single values, the last dimension kept where it is fixed
+        values = to_numpy(leaves(columns[0]), ()).reshape(-1, *[d for d in shape[-1:] if d is not None])
+    else:
+        values = to_numpy(columns[0], shape)
+    misfits = []
+    for step_name, step, setting in steps:
+        if step.misfits is not None and (wrong := step.misfits(values, setting)).any():
+            misfits.append((step_name, _rows_of(wrong, columns[0], None in shape)))
+        values = step.apply(values, setting)
+    values = cast(values, dtype)
+    if None in shape:
+        return Made(with_leaves(columns[0], to_arrow(values.reshape(-1))), misfits)
+    return Made(to_arrow(values), misfits)
+
+
+def _rows_of(wrong: np.ndarray, column: pa.Array, open_shape: bool) -> np.ndarray:
+    if not open_shape:
+        return wrong.reshape(len(column), -1).any(axis=1)
+    rows = np.zeros(len(column), bool)
+    rows[owners(column)[wrong.reshape(-1)]] = True
+    return rows
+
+
+def _overflows(column: pa.Array) -> np.ndarray | None:
+    """Which rows of float64 have no float32, the only float of a tf.Example; None where all have."""
+    values = leaves(column)
+    if not pa.types.is_float64(values.type):
+        return None
+    after, before = not_finite(with_leaves(column, values.cast(pa.float32()))), not_finite(column)
+    return after if before is None or after is None else after & ~before
+
+
+def _numpy(type_: pa.DataType) -> np.dtype:
+    text = pa.types.is_string(type_) or pa.types.is_binary(type_)
+    return np.dtype(object) if text else np.dtype(type_.to_pandas_dtype())

@@ -1,0 +1,263 @@
+"""What the contract says of the model's outputs: their settings, the columns that they become, and whether the
+signature can give them. All mismatches are reported at once, each with its remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import pyarrow as pa
+import pydantic
+from beam_score.transforms.common.names import near_miss
+from beam_score.transforms.common.settings import Strict
+from beam_score.transforms.model.signature import MOST_VALUES, SUPPORTED, Signature, Tensor, output_type
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class Output(Strict):
+    """What one model output means, and how it is written.
+
+    Attributes:
+      meaning: `raw`; `probability` (of the positive class); `probabilities` of classes; or `logits` (softmax, or
+        sigmoid of a single one).
+      labels: names of the classes, in order; two for a single probability, the negative class first.
+      top: number of best classes to give; above 1, class, label and score are lists.
+      threshold: of a single probability: class 1 from there on (0.5 unless set); of several: class
+        and label are null where the score is below.
+      finite: whether a value that is not finite costs the row.
+      as_ (in a job file: `as`): the column's name, instead of the output's own.
+      shape: of one row of the predictions. None: the signature's, without fixed dimensions of 1 at its end. The
+        model may return further dimensions of 1 behind it.
+      dtype: of a string output: `string` (text, in UTF-8) or `bytes`. None: bytes.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    meaning: Literal["raw", "probability", "probabilities", "logits"] = "raw"
+    labels: tuple[str, ...] | None = None
+    top: int = pydantic.Field(1, ge=1)
+    threshold: float | None = pydantic.Field(None, ge=0, le=1)
+    finite: bool = False
+    as_: str | None = pydantic.Field(None, alias="as", min_length=1)
+    shape: tuple[pydantic.PositiveInt | None, ...] | None = None
+    dtype: Literal["string", "bytes"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _meant(self) -> Output:
+        if self.meaning == "raw" and (self.labels or self.top != 1 or self.threshold is not None):
+            raise ValueError("labels, top and threshold need a meaning: probability, probabilities or logits")
+        if self.meaning == "probability" and self.top != 1:
+            raise ValueError("top is for several classes, and the meaning is probability: leave one out")
+        return self
+
+
+def wanted_outputs(outputs: Mapping[str, Output], signature: Signature) -> dict[str, Output]:
+    """The outputs asked for; all of the signature's where none is named."""
+    return dict(outputs) or {name: Output() for name in signature.outputs}
+
+
+def as_written(tensor: Tensor, how: Output) -> Tensor:
+    """An output in the shape that its predictions have: as declared in `how`, else without fixed dimensions of 1
+    at its end. `[rows, 1]` is a number a row. An unknown rank that is not declared stays unknown."""
+    if how.shape is not None:
+        return dataclasses.replace(tensor, shape=(None, *how.shape))
+    shape = tensor.shape
+    while shape is not None and len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return dataclasses.replace(tensor, shape=shape)
+
+
+def signature_as_written(outputs: Mapping[str, Output], signature: Signature) -> Signature:
+    """The signature with its outputs as the predictions have them (see `as_written`).
+
+    Args:
+      outputs: see `wanted_outputs`.
+    """
+    tensors = {name: as_written(tensor, outputs.get(name, Output())) for name, tensor in signature.outputs.items()}
+    return dataclasses.replace(signature, outputs=tensors)
+
+
+def reshaped(outputs: Mapping[str, Output], signature: Signature) -> list[str]:
+    """Names of the outputs that are written in another shape than the signature's.
+
+    Args:
+      outputs: see `wanted_outputs`.
+    """
+    return [n for n, how in outputs.items() if as_written(signature.outputs[n], how) != signature.outputs[n]]
+
+
+def classes(tensor: Tensor) -> int | None:
+    """Number of classes that an output distinguishes; None if it is not a vector of a known size."""
+    tail = tensor.shape[1:]
+    if not tail:
+        return 2
+    return None if len(tail) != 1 or tail[0] is None else max(2, tail[0])
+
+
+def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
+    """The columns that one output becomes.
+
+    Args:
+      tensor: the output, as written.
+    """
+    column = how.as_ or name
+    fields = [pa.field(column, output_type(tensor, text=how.dtype == "string"))]
+    if how.meaning == "raw":
+        return fields
+    wrap = (lambda t: pa.list_(t, how.top)) if how.top > 1 else (lambda t: t)
+    fields.append(pa.field(f"{column}_class", wrap(pa.int64())))
+    if how.labels:
+        fields.append(pa.field(f"{column}_label", wrap(pa.string())))
+    if how.meaning != "probability":  # there it is the probability of the positive class, which is in NAME
+        score = output_type(dataclasses.replace(tensor, shape=(None,)))
+        fields.append(pa.field(f"{column}_score", wrap(score)))
+    return fields
+
+
+def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Mapping[str, str]) -> list[str]:
+    """What is wrong with the outputs that are asked for: a sentence each.
+
+    Args:
+      outputs: see `wanted_outputs`.
+      signature: the model's own.
+      taken: names of columns that the predictions have already, and what each is.
+    """
+    problems = []
+    names = dict(taken)
+    rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
+    for name, how in outputs.items():
+        tensor = signature.outputs.get(name)
+        if tensor is None:
+            near = near_miss(name, signature.outputs)
+            listed = ", ".join(f"{n} {t.describe()}" for n, t in signature.outputs.items())
+            problems.append(f"outputs.{name}: the model has no such output{near}; it has {listed}")
+        elif found := unusable_output(tensor, how, rows):
+            problems.append(found)
+        else:
+            problems += _bind_settings(tensor, how)
+            for field in output_fields(name, as_written(tensor, how), how):
+                if field.name in names:
+                    problems.append(
+                        f"outputs.{name}: its column {field.name!r} meets {names[field.name]}: rename it with as: NAME"
+                    )
+                names[field.name] = f"a column of output {name!r}"
+    return problems
+
+
+_LEAVE_OUT = "list the outputs you want under outputs, without it"
+
+
+def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str | None:
+    """Why an output cannot become a column, whatever it means; None if it can.
+
+    Args:
+      rows: number of rows that the signature's inputs have; None for any number.
+    """
+    name = tensor.name
+    if tensor.kind != "dense":
+        return f"output {name!r} is {tensor.kind}: only dense tensors can be written; {_LEAVE_OUT}"
+    if tensor.dtype not in SUPPORTED:
+        return (
+            f"output {name!r} is {tensor.dtype}: only numbers, bool and string can be written; {_LEAVE_OUT}, "
+            "or export a signature that casts it"
+        )
+    if tensor.shape is None:
+        if how.shape is None:
+            return (
+                f"output {name!r} is of unknown rank: say the shape of one row, as in "
+                f"outputs: {{{name}: {{shape: []}}}} for a single value; or {_LEAVE_OUT}"
+            )
+        return None
+    if not tensor.shape:
+        return f"output {name!r} has no row dimension ({tensor.describe()}): {_LEAVE_OUT}"
+    if tensor.shape[0] not in (None, rows):
+        return f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): {_LEAVE_OUT}"
+    if math.prod(d for d in tensor.shape[1:] if d) > MOST_VALUES:
+        return f"output {name!r} has more than {MOST_VALUES:,} values a row ({tensor.describe()}): {_LEAVE_OUT}"
+    if 0 in tensor.shape[1:]:
+        return f"output {name!r} never has a value ({tensor.describe()}): {_LEAVE_OUT}"
+    if how.shape is not None and not _may_be(tensor.shape[1:], how.shape):
+        return (
+            f"outputs.{name}: shape {_listed(how.shape)}, and the output is {tensor.describe()}: "
+            f"expected {_listed(as_written(tensor, Output()).shape[1:])}, or leave shape out"
+        )
+    return None
+
+
+def _may_be(tail: tuple[int | None, ...], declared: tuple[int | None, ...]) -> bool:
+    """Whether rows of a signature's shape may have a declared shape, with dimensions of 1 behind it or not."""
+    extra = len(tail) - len(declared)
+    wanted = (*declared, *[1] * extra)
+    return extra >= 0 and all(known in (None, size) for known, size in zip(tail, wanted, strict=True))
+
+
+def _listed(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("null" if size is None else str(size) for size in shape) + "]"
+
+
+def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
+    name, written = tensor.name, as_written(tensor, how)
+    is_float = tensor.dtype in _FLOATS
+    if how.dtype is not None and tensor.dtype != "string":
+        yield f"outputs.{name}: dtype is for string outputs, and the output is {tensor.dtype}: leave it out"
+    if how.finite and not is_float:
+        yield f"outputs.{name}: finite is for floats, and the output is {tensor.dtype}"
+    if how.meaning == "raw":
+        return
+    count = classes(written)
+    if not is_float or count is None:
+        yield (
+            f"outputs.{name}: meaning {how.meaning} needs floats of shape [rows] or [rows, classes], "
+            f"and the output is {tensor.describe()}"
+        )
+        return
+    single = written.shape[1:] in ((), (1,))
+    if how.meaning == "probability" and not single:
+        yield (
+            f"outputs.{name}: meaning probability is for a single number a row, and the output is "
+            f"{tensor.describe()}: use probabilities"
+        )
+        return
+    if how.labels is not None and len(how.labels) != count:
+        yield f"outputs.{name}: {len(how.labels)} labels for {count} classes ({tensor.describe()})"
+    if how.top > 1 and how.threshold is not None and single:
+        yield (
+            f"outputs.{name}: threshold chooses one of the two classes of a single probability, "
+            "and top asks for both: leave one out"
+        )
+    if how.top > count:
+        yield f"outputs.{name}: top {how.top} of {count} classes"
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputPlan:
+    """What a prediction is made of.
+
+    Attributes:
+      keep: names and types of the input columns carried along.
+      position: whether `source` and `row` come too.
+      outputs: output name to what it means, in the order of the columns.
+      tensors: the signature's outputs, as written (see `transforms.contract.outputs.signature_as_written`).
+    """
+
+    keep: tuple[pa.Field, ...]
+    position: bool
+    outputs: Mapping[str, Output]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the predictions: kept columns, position, outputs."""
+        fields = list(self.keep)
+        if self.position:
+            fields += [pa.field("source", pa.string()), pa.field("row", pa.int64())]
+        for name, how in self.outputs.items():
+            fields += output_fields(name, self.tensors[name], how)
+        return pa.schema(fields)
+
+    def __reduce__(self):
+        # Arrow fields pickle; a mapping proxy or a dict view would not.
+        return OutputPlan, (self.keep, self.position, dict(self.outputs), dict(self.tensors))

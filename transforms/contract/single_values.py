@@ -1,0 +1,109 @@
+"""Arrays of single values to a contract's dtype, vectorised; what cannot be is null, and told.
+
+Each conversion gives the values, null where they are missing or at fault, and a list of
+`(positions, reason)` of the faults.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.arrays.plain import broken_text, spread, values_of
+from beam_score.transforms.contract.columns import Column
+
+Found = list[tuple[np.ndarray, str]]
+
+
+def without_nan(array: pa.Array) -> pa.Array:
+    """The same values, null where a float is NaN."""
+    if not pa.types.is_floating(array.type):
+        return array
+    nan = np.isnan(values_of(array))
+    if not nan.any():
+        return array
+    if array.null_count:
+        nan |= array.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(values_of(array), array.type, mask=nan)
+
+
+def to_bool(array: pa.Array) -> tuple[pa.Array, Found]:
+    """Integers, 0 and 1."""
+    values = values_of(array)
+    return _masked(array, values != 0, [((values != 0) & (values != 1), "wrong_type")])
+
+
+def convert_values(array: pa.Array, column: Column) -> tuple[pa.Array, Found]:
+    """Values of any plain type that `transforms.contract.values.fits`."""
+    if column.lacks_nan:
+        array = without_nan(array)
+    if array.type == column.scalar_type and column.dtype != "string":
+        return array, []
+    if column.dtype == "bool":
+        return to_bool(array)
+    if column.is_float:
+        return _to_float(array, column.dtype)
+    if column.is_integer:
+        return _to_integer(array, column.dtype)
+    if column.dtype == "string":
+        return _to_string(array)
+    return array.cast(column.scalar_type), []
+
+
+def _to_float(array: pa.Array, dtype: str) -> tuple[pa.Array, Found]:
+    if pa.types.is_decimal(array.type):
+        # By way of text, which is read as the nearest float64; the direct cast is not always.
+        array = array.cast(pa.string()).cast(pa.float64())
+    values = values_of(array)
+    wide = values if values.dtype.kind == "f" else values.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = wide.astype(dtype)
+    over = np.isinf(narrow) & np.isfinite(wide) if narrow.itemsize < wide.itemsize else None
+    return _masked(array, narrow, [(over, "out_of_range")])
+
+
+def _to_integer(array: pa.Array, dtype: str) -> tuple[pa.Array, Found]:
+    values, info = values_of(array), np.iinfo(dtype)
+    if values.dtype.kind != "f":
+        if np.can_cast(values.dtype, dtype):
+            return _masked(array, values.astype(dtype), [])
+        outside = (values < info.min) | (values > info.max) if _reaches_out(values, info) else None
+        return _masked(array, values.astype(dtype), [(outside, "out_of_range")])
+    values = values.astype(np.float64, copy=False)
+    endless = ~np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        broken = (np.trunc(values) != values) & ~endless
+        outside = ((values < float(info.min)) | (values >= float(int(info.max) + 1))) & ~endless & ~broken
+        whole = np.where(endless | broken | outside, 0.0, values).astype(dtype)
+    return _masked(array, whole, [(endless, "not_finite"), (broken, "wrong_type"), (outside, "out_of_range")])
+
+
+def _reaches_out(values: np.ndarray, info: np.iinfo) -> bool:
+    return bool(len(values)) and (values.min() < info.min or values.max() > info.max)
+
+
+def _masked(array: pa.Array, values: np.ndarray, checks) -> tuple[pa.Array, Found]:
+    """`values` with the nulls of `array` and of the checks that found something."""
+    nulls = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+    found = []
+    for mask, reason in checks:
+        if mask is not None and mask.any():
+            mask = mask if nulls is None else mask & ~nulls
+            if mask.any():
+                found.append((np.flatnonzero(mask), reason))
+    for index, _ in found:
+        nulls = np.zeros(len(values), bool) if nulls is None else nulls
+        nulls[index] = True
+    return pa.array(values, mask=nulls, from_pandas=False), found
+
+
+def _to_string(array: pa.Array) -> tuple[pa.Array, Found]:
+    # Text is looked at as bytes: Parquet files may say `string` of anything, and no reader checks.
+    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    raw = array.cast(pa.large_binary() if wide else pa.binary())
+    try:
+        return raw.cast(pa.large_string() if wide else pa.string()).cast(pa.string()), []
+    except pa.ArrowInvalid:
+        index = broken_text(raw)
+    keep = np.ones(len(raw), bool)
+    keep[index] = False
+    return spread(raw.filter(pa.array(keep)).cast(pa.string()), keep), [(index, "bad_encoding")]

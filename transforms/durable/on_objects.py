@@ -1,0 +1,256 @@
+"""`transforms.durable.storage` over objects in a store: each function implements the one of the same name there.
+
+A store has no folders, no links and no locks. One object is what decides, as one file does there: it is written only
+over nothing, or over the version that was read. Where an answer was lost the store may say that another was first, and
+that other may be an earlier try of this very call; so what stands there then is compared with what was to be written.
+What a folder that is gone does on a disk, stopping whoever still writes in it, is done by `PLAN` here: it is removed
+first, and who has written looks whether it still stands (docs/guarantees.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import google_crc32c
+from beam_score.transforms.common import many
+from beam_score.transforms.stores.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing
+from beam_score.transforms.stores.registry import store_of
+
+log = logging.getLogger(__name__)
+
+PLAN = "plan.json"
+"""A run is there as long as this object in its folder is."""
+
+ALIVE = "alive"
+"""The folder, beside a plan, of objects that those who are at work on it renew."""
+
+THREAD = "alive"
+"""The name of a thread that does so, as long as it is at work."""
+
+BEAT_S = 20
+SILENT_S = 120
+"""Who has not renewed its object for so long is taken for dead, by `status` and `clean`; by nothing else."""
+
+
+def make_folder(path: ObjectPath) -> None:
+    """Nothing: a folder is there with what is in it."""
+
+
+def sync_folder(path: ObjectPath) -> None:
+    """Nothing: what a store has taken is durable."""
+
+
+def remove_if_empty(path: ObjectPath) -> None:
+    """Nothing: see `make_folder`."""
+
+
+def remove_temporaries(path: ObjectPath, is_ours: Callable, is_ours_below: Callable) -> None:
+    """Nothing: an object is written whole, and a folder that is half removed has no name of its own."""
+
+
+def is_link(path: ObjectPath) -> bool:
+    return False
+
+
+def has_folders(path: ObjectPath) -> bool:
+    return False
+
+
+def is_folder(path: ObjectPath) -> bool:
+    return next(iter(store_of(path).list(path, recursive=False)), None) is not None
+
+
+def exists(path: ObjectPath) -> bool:
+    return store_of(path).info(path) is not None
+
+
+def size(path: ObjectPath) -> int | None:
+    found = store_of(path).info(path)
+    return None if found is None else found.size
+
+
+def sizes(folder: ObjectPath) -> Callable[[str], int | None]:
+    found = {name: listed.size for name, listed in _listed(folder).items()}
+    return found.get
+
+
+def size_below(path: ObjectPath) -> int:
+    below = sum(found.size for found in store_of(path).list(path))
+    return below or size(path) or 0
+
+
+def version(path: ObjectPath) -> str | None:
+    found = store_of(path).info(path)
+    return None if found is None else found.version
+
+
+def read(path: ObjectPath) -> bytes | None:
+    try:
+        return store_of(path).read(path)
+    except FileNotFoundError:
+        return None
+
+
+def read_stamped(path: ObjectPath) -> tuple[bytes, float]:
+    found = store_of(path).info(path)
+    if found is None:
+        raise missing(path)
+    return store_of(path).read(path), found.updated
+
+
+def names(path: ObjectPath) -> list[str]:
+    found = store_of(path).list(path, recursive=False)
+    return sorted({(f.path if isinstance(f, ObjectInfo) else f).name for f in found})
+
+
+def write_new(path: ObjectPath, *pieces: bytes | memoryview) -> None:
+    try:
+        store_of(path).write(path, pieces, only_over=ABSENT)
+    except VersionMismatch:
+        found = store_of(path).info(path)
+        if found is None or not _is_content(found, pieces):
+            raise
+
+
+def _is_content(found: ObjectInfo, pieces: tuple[bytes | memoryview, ...]) -> bool:
+    if found.size != sum(len(memoryview(piece).cast("B")) for piece in pieces):
+        return False
+    if found.crc32c is None:
+        return store_of(found.path).read(found.path, version=found.version) == b"".join(pieces)
+    crc = functools.reduce(google_crc32c.extend, pieces, 0)
+    return found.crc32c == f"{crc:08x}"
+
+
+def create_if_absent(path: ObjectPath, content: bytes, scratch: ObjectPath | None = None) -> bool:
+    return _write_over(path, ABSENT, content)
+
+
+def _write_over(path: ObjectPath, version: str, content: bytes) -> bool:
+    """Writes an object over a version; whether it was this call."""
+    try:
+        store_of(path).write(path, [content], only_over=version)
+    except VersionMismatch:
+        return read(path) == content  # an earlier try had arrived, and its answer was lost
+    return True
+
+
+def replace(path: ObjectPath, content: bytes, scratch: ObjectPath | None = None) -> None:
+    store_of(path).write(path, [content])
+
+
+def swap(path: ObjectPath, known: bytes | None, content: bytes | None, scratch: ObjectPath | None = None) -> bool:
+    if known is None:
+        return create_if_absent(path, content) if content is not None else not exists(path)
+    store = store_of(path)
+    found = store.info(path)
+    try:
+        if found is None or store.read(path, version=found.version) != known:
+            return False
+    except (VersionMismatch, FileNotFoundError):
+        return False
+    if content is not None:
+        return _write_over(path, found.version, content)
+    # An earlier try may have removed it; and who knows the same and was faster has done the same.
+    return store.remove(path, only=found.version) or not exists(path)
+
+
+def publish(names: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
+    store = store_of(names[0][0])
+    # Two lists for all, in place of two questions for each.
+    there = _listed(names[0][1].parent)
+    staged = _listed(names[0][0].parent) if any(target.name in there for _, target in names) else {}
+    copies = []
+    for source, target in names:
+        found = there.get(target.name)
+        if found is not None and (source.name not in staged or _same(staged[source.name], found)):
+            continue  # published before; where its source is gone, that was cleaned up since
+        copies.append((source, target))
+    store.copy_all(copies)
+
+
+def _listed(folder: ObjectPath) -> dict[str, ObjectInfo]:
+    """The objects right in a folder, by name."""
+    return {f.path.name: f for f in store_of(folder).list(folder, recursive=False) if isinstance(f, ObjectInfo)}
+
+
+def _same(a: ObjectInfo, b: ObjectInfo) -> bool:
+    if a.size != b.size:
+        return False
+    return a.crc32c == b.crc32c if None not in (a.crc32c, b.crc32c) else a.version == b.version
+
+
+def remove(path: ObjectPath) -> None:
+    store_of(path).remove(path)
+
+
+def remove_all(paths: Sequence[ObjectPath]) -> None:
+    store_of(paths[0]).remove_all(paths)
+
+
+def remove_folder(path: ObjectPath, is_ours: Callable[[str], bool]) -> None:
+    """The plan goes first: from then on nobody goes on with the run, and what is written after the rest was listed is
+    taken away by who has written it."""
+    store = store_of(path)
+    store.remove(path / PLAN)
+    below = f"{path.key}/"
+    store.remove_all([found.path for found in store.list(path) if is_ours(found.path.key.removeprefix(below))])
+
+
+def each(function: Callable, items: Iterable) -> list:
+    return many.each(function, items, AT_ONCE)
+
+
+@contextlib.contextmanager
+def hold(path: ObjectPath) -> Iterator[None]:
+    """Renews an object of its own beside `path` while the body runs: nothing rests on it but what `status` tells, and
+    that `clean` does not get in the way."""
+    if not exists(path):
+        raise missing(path)
+    own, over = path.parent / ALIVE / secrets.token_hex(6), threading.Event()
+    _beat(path, own)
+
+    def beat() -> None:
+        while not over.wait(BEAT_S) and _beat(path, own):
+            pass
+
+    thread = threading.Thread(target=beat, name=THREAD, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            remove(own)
+
+
+def _beat(path: ObjectPath, own: ObjectPath) -> bool:
+    """Renews an object; whether there is still something to be alive for."""
+    try:
+        if not exists(path):
+            return False
+        replace(own, b"alive")
+    except OSError as error:
+        log.debug("%s is not renewed", own, exc_info=error)
+    return True
+
+
+@contextlib.contextmanager
+def alone(path: ObjectPath) -> Iterator[bool]:
+    yield not is_held(path)
+
+
+def still_alone(path: ObjectPath) -> bool:
+    return not is_held(path)
+
+
+def is_held(path: ObjectPath) -> bool:
+    """By the store's clock, and by those of the objects that are not too old by it."""
+    store = store_of(path)
+    beats = [found.updated for found in store.list(path.parent / ALIVE)]
+    return bool(beats) and max(beats) > store.clock() - SILENT_S

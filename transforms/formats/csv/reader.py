@@ -1,0 +1,310 @@
+"""CSV: records to columns, of text mostly: what it stands for is judged later, by `transforms.scoring.validate`,
+in one vectorised path for clean and dirty rows alike. Columns of clean numbers go straight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+from beam_score.transforms.arrays.plain import valid_utf8
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.numbers import BLANKS
+from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
+from beam_score.transforms.formats.csv.blocks import Broken, Records, blocks
+from beam_score.transforms.formats.csv.header import BOM, Header, header_of
+from beam_score.transforms.formats.csv.ranges import cut
+from beam_score.transforms.formats.csv.typed import TypedColumns, failed_column
+from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import (
+    FAULTS,
+    FAULTS_TYPE,
+    NO_REJECTED,
+    Fault,
+    dead_letters,
+    fault_lists,
+    known_rows,
+    stretch,
+)
+from beam_score.transforms.rows.origin import Origin
+
+_MOST_GIVEN_UP = 8  # columns that one block shows not to be typed, before it is read as text
+_MOST_PADDED = 1000  # texts that are kept in mind from one block to the next
+
+__all__ = ["check", "columns_of", "cut", "read"]
+
+
+def check(path: str, settings: ReadSettings, version: str | None = None) -> str | None:
+    """Raises UnusableFile where the header shows that the file cannot be used; gives its text, if it has one."""
+    header = header_of(path, settings, version)
+    return None if header is None else header.text
+
+
+def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType] | None:
+    """The columns of a file, all text; None for a file without a header."""
+    header = header_of(path, settings, version)
+    return None if header is None else dict.fromkeys(header.names, pa.string())
+
+
+def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+    """The rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
+    header = header_of(range_.path, settings, range_.version)
+    if header is None:
+        return
+    parser, row = _Parser(header, settings), range_.first_row
+    for block in blocks(range_, header.size, settings):
+        if isinstance(block, Records):
+            chunk = parser.parse(block, row)
+        elif isinstance(block, Broken):
+            chunk = Chunk(empty_rows(settings), stretch(row, None, "unreadable", block.message))
+        else:
+            payload = block.head if settings.payload else None
+            chunk = Chunk(empty_rows(settings), stretch(row, 1, block.reason, block.message, payload=payload))
+        row += chunk.rows.num_rows + known_rows(chunk.rejected)
+        yield from _bounded(chunk, settings.max_block_rows)
+
+
+class _Parser:
+    """Whole records of one file to chunks."""
+
+    def __init__(self, header: Header, settings: ReadSettings):
+        self._settings = settings
+        # By number, since names of columns that are not used may be there twice.
+        self._fields = [str(i) for i in range(len(header.names))]
+        self._contract = settings.contract_columns
+        used = [*self._contract, *settings.kept_undeclared]
+        at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of a name
+        self._field_of = {name: str(at[name]) for name in used if name in at}
+        self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
+        # Text that is null is told from quoted text while parsing, so each set of nulls is a pass.
+        self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+        for name in self._field_of:
+            column = self._contract.get(name)
+            nulls = ("", *settings.nulls, *(column.nulls if column else ()))
+            strip = bool(column.strip) if column else settings.strip
+            if strip:  # before they are looked up
+                nulls = tuple(n for n in nulls if n == n.strip(BLANKS))
+            self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
+        # Texts that are null without the blanks around them, of each set that is stripped, as far as they were met.
+        self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
+
+    def parse(self, block: Records, row: int) -> Chunk:
+        """The records of a block, the first of which is number `row`."""
+        settings, data = self._settings, block.data
+        csv = settings.delimiter, settings.quote
+        origin = None
+        if settings.payload:
+            origin = Origin("csv", row, pa.py_buffer(data), *csv, escape=settings.escape)
+        text, broken, why = self._without_broken(block)
+        columns, good, ragged, faults = {}, 0, [], []
+        if not len(broken) or text.strip(b"\r\n"):
+            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *csv, settings.escape))
+        numbers = np.arange(row, row + good + len(ragged) + len(broken))
+        rejected = NO_REJECTED
+        if ragged or len(broken):
+            index = np.array([number for number, _ in ragged], np.int64)
+            if len(broken):
+                index = np.delete(np.arange(len(numbers)), broken)[index]
+            expected = f"expected {len(self._fields)}, as in the header"
+            message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged], pa.string())
+            found = [Fault(index, None, "ragged_row", message), Fault(broken, None, "malformed", why)]
+            refused, errors = fault_lists(found, {})
+            rejected = dead_letters(row + refused, errors, "read", origin)
+            numbers = np.delete(numbers, refused)
+        rows = {ROW: pa.array(numbers)}
+        for name in (*settings.contract_columns, *settings.kept_undeclared):
+            rows[name] = columns[name] if name in columns else pa.nulls(good, pa.string())
+        if faults:
+            positions, lists = fault_lists(faults, settings.columns.order)
+            rows[FAULTS] = _scatter(positions, lists, good)
+        return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
+
+    def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
+        """The text without the records in which text follows a closing quote, which pyarrow joins silently; the
+        numbers of these in the block, and what is wrong with each."""
+        data, settings = block.data, self._settings
+        if not len(block.joined):
+            return data, np.array([], np.int64), pa.array([], pa.string())
+        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        broken = np.unique(np.searchsorted(found.starts, block.joined, "right") - 1)
+        kept, why, begin = [], [], 0
+        for start, end in zip(found.starts[broken].tolist(), found.ends[broken].tolist(), strict=True):
+            kept.append(data[begin:start])
+            why.append(csv_records.joined_message(data[start:end], settings.quote, settings.escape))
+            begin = end
+        return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
+
+    def _columns(self, data: bytes) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
+        """Text columns by name; how many rows are in them; (index, number of fields) of the ragged
+        rows; faults of encoding."""
+        # pyarrow fails a block for bytes that are not UTF-8, wherever they stand, and cannot tell of
+        # a ragged row that has some. As Latin-1 every byte is a character, and what is used is
+        # turned back.
+        is_utf8 = valid_utf8(data)
+        text = data if is_utf8 else data.decode("latin-1").encode()
+        if text.startswith(BOM):
+            text = b"\n" + text  # a character like any other here, which pyarrow would drop
+        if not text.endswith((b"\n", b"\r")):
+            text += b"\n"  # without it pyarrow 25 takes `"a",` as if it ended in `""`
+        columns: dict[str, pa.Array] = {}
+        faults: list[Fault] = []
+        good, ragged = 0, []
+        # With no column used the rows are counted all the same.
+        for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
+            ragged = []
+            parsed, good = self._parse(
+                text, (*nulls, *self._padded.get(nulls, ())) if strip else nulls, names, ragged, is_utf8
+            )
+            if strip:
+                parsed = self._stripped(parsed, text, nulls, ragged, is_utf8)
+            for name, values in parsed.items():
+                if not is_utf8:
+                    values, fault = self._from_latin1(name, values)
+                    faults += fault
+                elif self._is_binary(name):
+                    values = values.cast(pa.binary())
+                columns[name] = values
+        return columns, good, ragged, faults
+
+    def _stripped(
+        self, parsed: dict[str, pa.Array], text: bytes, nulls: tuple[str, ...], ragged: list, is_utf8: bool
+    ) -> dict[str, pa.Array]:
+        """The columns with texts null that are so without the blanks around them; parsed again where there are new
+        ones, since quoted text never is. Text of columns that the contract does not declare is trimmed here."""
+        known = self._padded[nulls]
+        as_read = pa.array(_as_read((*nulls, *known), is_utf8))
+        new: set[str] = set()
+        for values in parsed.values():
+            if pa.types.is_string(values.type):
+                trimmed = pc.is_in(pc.utf8_trim(values, BLANKS), as_read)
+                padded = values.filter(
+                    pc.and_(pc.and_(trimmed, values.is_valid()), pc.invert(pc.is_in(values, as_read)))
+                )
+                new.update(padded.unique().to_pylist())
+        if new:
+            texts = sorted(new if is_utf8 else (t.encode("latin-1").decode() for t in new))
+            parsed, _ = self._parse(text, (*nulls, *known, *texts), list(parsed), ragged, is_utf8)
+            if len(known) + len(texts) <= _MOST_PADDED:
+                self._padded[nulls] = (*known, *texts)
+        undeclared = [n for n in parsed if n not in self._contract]
+        return parsed | {n: pc.utf8_trim(parsed[n], BLANKS) for n in undeclared}
+
+    def _parse(
+        self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
+    ) -> tuple[dict[str, pa.Array], int]:
+        """Columns by name, typed where they can be and else text, and how many rows they have."""
+        wanted = set(names)
+        typed = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
+        columns: dict[str, pa.Array] = {}
+        given_up = 0
+        while True:
+            left = [n for n in names if n not in columns]
+            types = {self._field_of[n]: typed.get(n, pa.string()) for n in left} or {self._fields[0]: pa.string()}
+            ragged.clear()
+            try:
+                table = self._read(text, nulls, types, ragged, is_utf8)
+            except pa.ArrowInvalid as error:
+                field = failed_column(error)
+                name = next((n for n in left if self._field_of[n] == str(field)), None)
+                if name not in typed:
+                    raise
+                self._typed.give_up(name)
+                del typed[name]
+                if (given_up := given_up + 1) == _MOST_GIVEN_UP:
+                    typed = {}  # each costs a whole read, and there may be thousands more
+                continue
+            for name, values in zip(left, table.columns, strict=False):
+                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
+                if name in typed and (whole := self._typed.accept(name, whole)) is None:
+                    self._typed.give_up(name)
+                    del typed[name]
+                else:
+                    columns[name] = whole
+            if len(columns) == len(names):
+                return columns, table.num_rows
+
+    def _read(self, text: bytes, nulls: tuple[str, ...], types: dict, ragged: list, is_utf8: bool) -> pa.Table:
+        settings = self._settings
+
+        def on_invalid(bad: pacsv.InvalidRow) -> str:
+            # `number` counts from one, and only rows that are not blank (pyarrow without threads).
+            ragged.append((bad.number - 1, bad.actual_columns))
+            return "skip"
+
+        # Not `read_csv`: that hands each text to a thread of its own, which a small file pays twice as much for.
+        reader = pacsv.open_csv(
+            pa.BufferReader(text),
+            pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
+            pacsv.ParseOptions(
+                delimiter=settings.delimiter,
+                quote_char=settings.quote or False,
+                newlines_in_values=True,
+                invalid_row_handler=on_invalid,
+            ),
+            pacsv.ConvertOptions(
+                check_utf8=False,  # it is, by now
+                column_types=types,
+                include_columns=list(types),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=_as_read(nulls, is_utf8),
+            ),
+        )
+        return pa.Table.from_batches(reader, reader.schema)
+
+    def _is_binary(self, name: str) -> bool:
+        column = self._contract.get(name)
+        return column is not None and column.dtype == "bytes"
+
+    def _from_latin1(self, name: str, values: pa.Array) -> tuple[pa.Array, list[Fault]]:
+        """The values as they were before each byte was made a character; what is not UTF-8 is null,
+        and at fault, except under a number, which it is not."""
+        ascii_ = pc.fill_null(pc.string_is_ascii(values), True)
+        index = np.flatnonzero(~ascii_.to_numpy(zero_copy_only=False))
+        raw = [v.encode("latin-1") for v in values.take(pa.array(index)).to_pylist()]
+        if self._is_binary(name):
+            return _replaced(values.cast(pa.binary()), index, raw), []
+        column = self._contract.get(name)
+        if column is not None and not column.is_text:
+            return _replaced(values, index, [r.decode("utf-8", "replace") for r in raw]), []
+        good = [valid_utf8(r) for r in raw]
+        values = _replaced(values, index, [r.decode() if g else None for r, g in zip(raw, good, strict=True)])
+        bad = index[~np.array(good, bool)]
+        message = f"column {name!r} is not UTF-8 text: convert it, or declare it as bytes"
+        return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
+
+
+def _as_read(texts: tuple[str, ...], is_utf8: bool) -> list[str]:
+    """Texts as they stand in a block; in one that is not UTF-8 each byte is a character."""
+    return [t if is_utf8 else t.encode().decode("latin-1") for t in texts]
+
+
+def _replaced(values: pa.Array, index: np.ndarray, new: list) -> pa.Array:
+    mask = np.zeros(len(values), bool)
+    mask[index] = True
+    return pc.replace_with_mask(values, pa.array(mask), pa.array(new, values.type))
+
+
+def _scatter(positions: np.ndarray, lists: pa.Array, count: int) -> pa.Array:
+    """The lists at their positions in a column of `count` rows; null elsewhere."""
+    take = np.full(count, -1)
+    take[positions] = np.arange(len(positions))
+    return lists.take(pa.array(take, mask=take < 0)).cast(FAULTS_TYPE)
+
+
+def _bounded(chunk: Chunk, most: int) -> Iterator[Chunk]:
+    """Chunks of at most `most` rows; each takes the dead letters that stand before its end."""
+    rows, rejected = chunk.rows, chunk.rejected
+    if rows.num_rows <= most:
+        yield chunk
+        return
+    numbers, refused = rows[ROW].to_numpy(), rejected["row"].to_numpy()
+    done = 0
+    for at in range(0, rows.num_rows, most):
+        last = at + most >= rows.num_rows
+        until = len(refused) if last else int(np.searchsorted(refused, numbers[at + most - 1]))
+        yield Chunk(rows.slice(at, most), rejected.slice(done, until - done), chunk.origin)
+        done = until

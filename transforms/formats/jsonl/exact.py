@@ -1,0 +1,311 @@
+"""One JSON line at a time, by RFC 8259 and the contract: the judge of what the fast ways do not take.
+
+A number is never a float before it is known what it should become, so integers are exact beyond
+2^53, and no value is so long or nested so deep that it fails anything but its own row.
+"""
+
+from __future__ import annotations
+
+import binascii
+import dataclasses
+import json
+import re
+from typing import Any
+
+import numpy as np
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.formats.base import ReadSettings
+
+MAX_NESTING = 1000
+_SHOWN_CHARS = 40
+
+_WHITE = r"[ \t\r\n]*+"
+_STRING = r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
+_NUMBER = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
+_VALUE = re.compile(rf"{_WHITE}([\[{{]|{_STRING}|{_NUMBER}|true|false|null)")
+_KEY = re.compile(rf"{_WHITE}({_STRING}){_WHITE}:")
+_AFTER = re.compile(rf"{_WHITE}([,\]}}])")
+_END = re.compile(rf"{_WHITE}\Z")
+_CLOSED = {"{": re.compile(rf"{_WHITE}\}}"), "[": re.compile(rf"{_WHITE}\]")}
+_ARRAY = "; if the file is one JSON array, write a line for each of its elements, as with jq -c '.[]'"
+_QUOTED_NUMBER = re.compile(r'"[+-]?[0-9]+(\.[0-9]+)?"')
+_PARTS = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+_KINDS = {"{": "an object", "[": "a list", '"': "a string", "t": "a boolean", "f": "a boolean", "n": "null"}
+
+
+class Malformed(Exception):
+    """The text is not one JSON value. Args: what is wrong, and at which character (0-based)."""
+
+
+class _Misfit(Exception):
+    """A value that is not one of its column. Args: reason, the value's text, what was expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Attributes:
+    values: one a used column (contract, then kept), None where missing or at fault.
+    faults: (column, reason, message) of every value at fault.
+    """
+
+    values: list[Any]
+    faults: list[tuple[str, str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """A line refused as a whole."""
+
+    reason: str
+    column: str | None
+    message: str
+
+
+def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int, int]]]:
+    """Checks that a text is one JSON value, and finds what is directly inside it.
+
+    Without recursion: nesting costs no stack.
+
+    Returns:
+      the value's first character, and (key, start, end) of each member of an object, or of each
+      element of a list with the key None, or of a scalar itself. Keys are JSON strings, unread.
+
+    Raises:
+      Malformed: see there.
+    """
+    found: list[tuple[str | None, int, int]] = []
+    stack: list[str] = []
+    key: str | None = None
+    first, begin, at = "", start, start
+
+    def read_key(at):
+        match = _KEY.match(text, at)
+        if match is None:
+            raise Malformed("expected a key in quotes and a colon", at)
+        return match.group(1), match.end()
+
+    while True:
+        match = _VALUE.match(text, at)
+        if match is None:
+            raise Malformed("expected a value", at)
+        token, at = match.group(1), match.end()
+        if len(stack) <= 1:
+            begin = match.start(1)
+        first = first or token[0]
+        if token in _CLOSED:
+            if len(stack) == MAX_NESTING:
+                raise Malformed(f"nested deeper than {MAX_NESTING}", at)
+            closed = _CLOSED[token].match(text, at)
+            if closed is None:
+                stack.append(token)
+                if token == "{":
+                    name, at = read_key(at)
+                    if len(stack) == 1:
+                        key = name
+                continue
+            at = closed.end()
+            if not stack:
+                break
+        elif not stack:
+            found.append((None, begin, at))
+            break
+        while stack:
+            if len(stack) == 1:
+                found.append((key, begin, at))
+            match = _AFTER.match(text, at)
+            if match is None:
+                raise Malformed("expected a comma or the end of the object or list", at)
+            mark, at = match.group(1), match.end()
+            if mark == ",":
+                if stack[-1] == "{":
+                    name, at = read_key(at)
+                    if len(stack) == 1:
+                        key = name
+                break
+            if mark != ("}" if stack.pop() == "{" else "]"):
+                raise Malformed("the wrong bracket closes", at - 1)
+        if not stack:
+            break
+    if _END.match(text, at) is None:
+        raise Malformed("more follows after the value", at)
+    return first, found
+
+
+class LineJudge:
+    """Judges single lines.
+
+    Args:
+      settings: what is used of a line, and whether messages may show values.
+    """
+
+    def __init__(self, settings: ReadSettings):
+        self._columns = settings.contract_columns
+        self._bare = settings.bare_value_column
+        self._show = settings.payload
+        self._reject_extra = settings.extra == "reject"
+        self.names = (*settings.contract_columns, *settings.kept_undeclared)
+        self._used = frozenset(self.names)
+
+    def judge(self, line: bytes) -> Row | Refusal:
+        """The values of one line without its line end, or why it is refused as a whole."""
+        try:
+            text, broken = line.decode(), False
+        except UnicodeDecodeError:
+            # Bytes that are no UTF-8 become lone surrogates, which no valid text holds.
+            text, broken = line.decode(errors="surrogateescape"), True
+        try:
+            first, found = members(text)
+        except Malformed as error:
+            problem, at = error.args
+            near = f", found {_cut(text[at : at + _SHOWN_CHARS + 1])!r}" if self._show else ""
+            hint = _ARRAY if text.lstrip().startswith("[") else ""
+            return self._refuse("malformed", None, f"not JSON at character {at}: {problem}{near}{hint}")
+        if first == "{":
+            spans, refusal = self._spans(found, text)
+        elif self._bare is not None:
+            spans, refusal = {self._bare: (0, len(text))}, None
+        else:
+            expected = "expected an object keyed by column" + (_ARRAY if first == "[" else "")
+            spans, refusal = {}, self._refuse("wrong_type", None, f"found {self._found(text.strip())}, {expected}")
+        if broken and (refusal is None or refusal.reason != "malformed") and self._broken_outside(spans, text):
+            return self._refuse("malformed", None, "bytes that are not UTF-8")
+        return refusal or self._row(spans, text)
+
+    def _refuse(self, reason: str, column: str | None, message: str) -> Refusal:
+        return Refusal(reason, column and _valid(column), _valid(message))
+
+    def _spans(self, found, text) -> tuple[dict[str, tuple[int, int]], Refusal | None]:
+        spans: dict[str, tuple[int, int]] = {}
+        refusal = extra = None
+        for raw, start, end in found:
+            key = json.loads(raw) if "\\" in raw else raw[1:-1]
+            if key in spans and key in self._used:
+                refusal = refusal or self._refuse("duplicate_key", key, f"key {_cut(key)!r} comes twice")
+            if key in self._used:
+                spans[key] = (start, end)
+            elif self._reject_extra and extra is None:
+                expected = "the contract does not name it, and extra is reject"
+                extra = self._refuse("not_allowed", _cut(key), f"key {_cut(key)!r}: {expected}")
+        return spans, refusal or extra
+
+    def _broken_outside(self, spans, text: str) -> bool:
+        """Whether bytes that are not UTF-8 are anywhere but in the values of used string columns."""
+        inside = [spans[n] for n, c in self._columns.items() if c.dtype == "string" and n in spans]
+        return any(
+            not any(start <= match.start() < end for start, end in inside)
+            for match in re.finditer("[\ud800-\udfff]", text)
+        )
+
+    def _row(self, spans, text: str) -> Row:
+        values, faults = [], []
+        for name in self.names:
+            value = None
+            if name in spans:
+                start, end = spans[name]
+                raw = text[start:end].strip(" \t\r\n")
+                column = self._columns.get(name)
+                try:
+                    if raw != "null":
+                        value = raw if column is None else _value(raw, column, column.shape)
+                except _Misfit as misfit:
+                    reason, shown, expected = misfit.args
+                    faults.append((name, reason, _valid(f"found {self._found(shown)}, expected {expected}")))
+            values.append(value)
+        return Row(values, faults)
+
+    def _found(self, raw: str) -> str:
+        """`"abc" (a string)`, or only the kind where values may not be shown."""
+        kind = _KINDS.get(raw[:1], "a number")
+        return f"{_cut(raw)} ({kind})" if self._show and raw != "null" else kind
+
+
+def _value(raw: str, column: Column, shape: tuple[int | None, ...]) -> Any:
+    """A JSON value as one of the column's, of what is left of its shape; raises _Misfit."""
+    if not shape:
+        if raw[0] == "[":
+            raise _Misfit("wrong_shape", raw, column.describe())
+        return _scalar(raw, column)
+    if raw[0] != "[":
+        raise _Misfit("wrong_shape", raw, column.describe())
+    _, found = members(raw)
+    if shape[0] is not None and len(found) != shape[0]:
+        raise _Misfit("wrong_shape", raw, f"{column.describe()}, and here {shape[0]} values, not {len(found)}")
+    values = []
+    for _, start, end in found:
+        if raw[start:end] == "null":
+            raise _Misfit("missing_value", raw, f"{column.describe()}, without null in the list")
+        values.append(_value(raw[start:end], column, shape[1:]))
+    return values
+
+
+def _scalar(raw: str, column: Column) -> Any:
+    if column.dtype == "string":
+        if raw[0] == '"':
+            text = json.loads(raw) if "\\" in raw else raw[1:-1]
+            if text.isascii() or not re.search("[\ud800-\udfff]", text):
+                return text
+            raise _Misfit("bad_encoding", raw, f"{column.describe()}: text without lone surrogates, in UTF-8")
+    elif column.dtype == "bool":
+        if raw in ("true", "false"):
+            return raw == "true"
+    elif column.dtype == "bytes":
+        if (content := _base64(raw)) is not None:
+            return content
+        raise _Misfit("wrong_type", raw, f'{column.describe()}: {{"b64": "..."}} with valid base64')
+    elif raw[0] == "-" or raw[0].isdigit():
+        return _integer(raw, column) if column.is_integer else _float(raw, column)
+    in_string = (
+        "; for numbers in strings set from: string" if column.is_numeric and _QUOTED_NUMBER.fullmatch(raw) else ""
+    )
+    raise _Misfit("wrong_type", raw, column.describe() + in_string)
+
+
+def _base64(raw: str) -> bytes | None:
+    first, found = members(raw)
+    if first != "{" or len(found) != 1:
+        return None
+    key, start, end = found[0]
+    if json.loads(key) != "b64" or raw[start] != '"':
+        return None
+    text = json.loads(raw[start:end])
+    try:
+        return binascii.a2b_base64(text, strict_mode=True) if text.isascii() else None
+    except binascii.Error:
+        return None
+
+
+def _float(raw: str, column: Column) -> np.floating:
+    with np.errstate(over="ignore"):
+        value = np.dtype(column.dtype).type(float(raw))
+    if np.isinf(value):
+        most = np.finfo(column.dtype).max
+        raise _Misfit("out_of_range", raw, f"{column.describe()}, which holds {-most!s} to {most!s}")
+    return value
+
+
+def _integer(raw: str, column: Column) -> int:
+    sign, whole, fraction, exponent = _PARTS.fullmatch(raw).groups(default="")
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return 0
+    # An exponent of so many digits is beyond any number of digits that a line can hold.
+    power = int(exponent or 0) if len(exponent) < 18 else (-(10**18) if exponent[0] == "-" else 10**18)
+    zeros = power - len(fraction) + len(digits) - len(significant)
+    if zeros < 0:
+        raise _Misfit("wrong_type", raw, f"{column.describe()}, an integer")
+    info = np.iinfo(column.dtype)
+    if len(significant) + zeros <= 20:
+        value = int(sign + significant) * 10**zeros
+        if info.min <= value <= info.max:
+            return value
+    raise _Misfit("out_of_range", raw, f"{column.describe()}, which holds {info.min} to {info.max}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+
+
+def _valid(text: str) -> str:
+    """The text with lone surrogates as question marks, so that Arrow takes it."""
+    return text.encode(errors="replace").decode()

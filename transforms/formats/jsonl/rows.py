@@ -1,0 +1,197 @@
+"""Lines of JSON to typed columns: the fast ways first, then the exact judge for what they leave.
+
+Each way takes only lines that it is sure of; so a line's fate does not depend on the way it went,
+nor on its neighbours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.arrays.plain import concat, valid_utf8
+from beam_score.transforms.formats.base import Chunk, ReadSettings
+from beam_score.transforms.formats.jsonl.arrow import ArrowLines
+from beam_score.transforms.formats.jsonl.exact import LineJudge, Row
+from beam_score.transforms.formats.jsonl.template import TemplateLines
+from beam_score.transforms.framing.lines import CR, LF
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import FAULTS, FAULTS_TYPE, NO_REJECTED, Fault, dead_letters, fault_lists
+from beam_score.transforms.rows.origin import Origin
+
+FAST_WAYS = ("template", "arrow")
+"""In the order in which they are tried; without any, every line goes to the exact judge."""
+
+
+def too_large(size: int, settings: ReadSettings) -> str:
+    """The message for a line over `max_row_bytes`."""
+    return f"the line has {size} bytes, more than max_row_bytes {settings.max_row_bytes}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Some lines of a block.
+
+    Attributes:
+      data: the block's bytes.
+      starts, ends: int64 positions of each line in it.
+    """
+
+    data: bytes
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def line(self, index: int) -> bytes:
+        return self.data[self.starts[index] : self.ends[index]]
+
+    def pick(self, index: np.ndarray) -> Lines:
+        """The lines at these ascending positions, moved together: `data` holds nothing else then."""
+        if not len(index):
+            return Lines(b"", self.starts[:0], self.ends[:0])
+        # Copied run by run, so that a few lines left out cost little. A line of only white space ends
+        # a run: what is more than a line end and an empty line is between two lines there.
+        apart = self.starts[index[1:]] - self.ends[index[:-1]] > 2
+        borders = np.flatnonzero((np.diff(index) != 1) | apart) + 1
+        first, last = index[np.append(0, borders)], index[np.append(borders, len(index)) - 1]
+        view = memoryview(self.data)
+        begins, stops = self.starts[first].tolist(), self.ends[last].tolist()
+        data = b"\n".join([view[b:e] for b, e in zip(begins, stops, strict=True)])
+        sizes = self.ends[last] - self.starts[first] + 1
+        shift = np.repeat(
+            np.cumsum(np.append(0, sizes[:-1])) - self.starts[first],
+            np.diff(np.append(np.append(0, borders), len(index))),
+        )
+        return Lines(data, self.starts[index] + shift, self.ends[index] + shift)
+
+
+class LineParser:
+    """Parses the lines of one file; what it learns about their form, it keeps from block to block.
+
+    Args:
+      settings: what to read.
+      ways: the fast ways to try; the results are the same with fewer.
+    """
+
+    def __init__(self, settings: ReadSettings, ways: tuple[str, ...] = FAST_WAYS):
+        self._settings = settings
+        self._judge = LineJudge(settings)
+        self._types = {n: c.arrow_type for n, c in settings.contract_columns.items()}
+        self._types |= dict.fromkeys(settings.kept_undeclared, pa.string())
+        makers = {"template": TemplateLines, "arrow": ArrowLines}
+        self._ways = [makers[way](settings) for way in ways]
+
+    def parse(self, data: bytes, starts: np.ndarray, ends: np.ndarray, row: int, origin: Origin | None) -> Chunk:
+        """The lines of a block; the first is number `row`."""
+        lines = Lines(data, starts, ends)
+        taken: list[np.ndarray] = []
+        batches: list[pa.RecordBatch] = []
+        large = ends - starts > self._settings.max_row_bytes
+        left = np.flatnonzero(~(large | self._is_odd(lines)))
+        odd = np.ones(len(lines), bool)
+        for way in self._ways:
+            if len(left) <= (_FEW_LEFT * len(lines) if taken else 0):
+                break
+            picked = lines if len(left) == len(lines) else lines.pick(left)
+            good, batch = way.take(picked)
+            if len(good):
+                taken.append(left[good])
+                batches.append(batch)
+                odd[taken[-1]] = False
+            left = np.delete(left, good) if len(good) else left
+        return self._assemble(lines, np.flatnonzero(odd), large, taken, batches, row, origin)
+
+    @staticmethod
+    def _is_odd(lines: Lines) -> np.ndarray:
+        """Lines that the fast ways must not see: control characters, bytes that are not UTF-8,
+        deep nesting. pyarrow would stop at a NUL, not check UTF-8, and crash on nesting."""
+        odd = np.zeros(len(lines), bool)
+        text = np.frombuffer(lines.data, np.uint8)
+        if np.count_nonzero(text < 32) > np.count_nonzero(text == LF):
+            control = np.flatnonzero(text < 32)
+            byte = text[control]
+            control = control[(byte != LF) & (byte != CR)]
+            odd[_line_of(lines, control)] = True
+        if not valid_utf8(lines.data):
+            high = np.unique(_line_of(lines, np.flatnonzero(text >= 128)))
+            odd[[i for i in high.tolist() if not valid_utf8(lines.line(i))]] = True
+        # pyarrow would take a byte order mark at the start of its text for no part of it.
+        odd |= text[lines.starts] == 0xEF
+        is_opening = (text | 32) == 0x7B  # [ or {
+        if np.count_nonzero(is_opening) > len(lines) + _DEEP:
+            opening = np.flatnonzero(is_opening)
+            odd |= np.bincount(_line_of(lines, opening), minlength=len(lines)) > _DEEP
+        return odd
+
+    def _assemble(self, lines, odd, large, taken, batches, row, origin) -> Chunk:
+        rows: list[list] = []
+        kept: list[int] = []
+        faults: list[tuple[int, tuple[str, str, str]]] = []
+        refused: list[tuple[int, str | None, str, str]] = []
+        for index in odd.tolist():
+            if large[index]:
+                size = int(lines.ends[index] - lines.starts[index])
+                refused.append((index, None, "too_large", too_large(size, self._settings)))
+                continue
+            verdict = self._judge.judge(lines.line(index))
+            if isinstance(verdict, Row):
+                faults += [(index, fault) for fault in verdict.faults]
+                kept.append(index)
+                rows.append(verdict.values)
+            else:
+                refused.append((index, verdict.column, verdict.reason, verdict.message))
+        if kept or not batches:
+            columns = [pa.array([r[i] for r in rows], type_) for i, type_ in enumerate(self._types.values())]
+            columns = [*columns, pa.array(kept, pa.int64())]
+            batches = [*batches, pa.RecordBatch.from_arrays(columns, [*self._types, ROW]).select(list(self._types))]
+            taken = [*taken, np.array(kept, np.int64)]
+        index = np.concatenate(taken)
+        batch = concat(batches) if len(batches) > 1 else batches[0]
+        if len(batches) > 1:
+            order = np.argsort(index, kind="stable")
+            batch, index = batch.take(pa.array(order)), index[order]
+        columns = {ROW: pa.array(row + index, pa.int64())} | dict(zip(self._types, batch.columns, strict=True))
+        if faults:
+            columns[FAULTS] = self._fault_column(index, faults)
+        rejected = NO_REJECTED
+        if refused:
+            told = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
+            positions, errors = fault_lists(told, {})
+            framed = None if origin is None else _Framed("jsonl", row, origin.data, lines=lines)
+            rejected = dead_letters(row + positions, errors, "read", framed)
+        return Chunk(pa.RecordBatch.from_pydict(columns), rejected, origin)
+
+    def _fault_column(self, index: np.ndarray, faults) -> pa.Array:
+        at = np.searchsorted(index, [i for i, _ in faults])
+        lists: list[list | None] = [None] * len(index)
+        for position, (column, reason, message) in zip(at.tolist(), (f for _, f in faults), strict=True):
+            lists[position] = [*(lists[position] or []), {"column": column, "reason": reason, "message": message}]
+        return pa.array(lists, FAULTS_TYPE)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Framed(Origin):
+    """The same with the lines' positions known: they need not be found again."""
+
+    lines: Lines | None = None
+
+    def payloads(self, rows: np.ndarray) -> pa.Array:
+        return pa.array([self.lines.line(row - self.first_row) for row in rows.tolist()], pa.binary())
+
+
+_FEW_LEFT = 0.01
+"""The share of a block up to which what one way left goes to the exact judge at once: it is likely to
+be refused, and each refusal costs Arrow a call of some 0.3 ms, the judge 0.03 ms."""
+
+_DEEP = 200
+"""Brackets in a line from which on it is left to the exact judge, which needs no stack."""
+
+
+def _line_of(lines: Lines, positions: np.ndarray) -> np.ndarray:
+    """The line that holds each byte position; positions between lines are left out."""
+    line = np.searchsorted(lines.starts, positions, side="right") - 1
+    inside = (line >= 0) & (positions < lines.ends[line])
+    return line[inside]

@@ -1,0 +1,385 @@
+"""Lines that all have one form: the same keys in the same order, written the same way.
+
+Programs write such files, and then a line is constant text around its scalars. The text between two
+commas is a field, so a block is read as if it were CSV without quotes, the constant parts are
+compared, and the scalars are cast a whole column at a time: faster than any parser of JSON. A line
+that differs in any byte of the constant parts, or holds a scalar of another kind, is left.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
+
+_EXAMPLES = 40
+_LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|true|false|null')
+_TRIES = 3
+_WORTH = 0.8  # the share of lines from which on this is faster than parsing JSON
+_MOST_COMMAS = 100
+"""Of a line that is read this way. A field costs 0.5 ms a block, and a block has the fewer lines the more fields they
+have: with 1,000 fields a value took 2 microseconds, where a parser of JSON takes 0.1."""
+_KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
+_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH = b'09-."\\'
+
+
+def _is_plain(column: Column) -> bool:
+    return not column.shape and column.dtype != "bytes"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """What is between two commas of a line.
+
+    Attributes:
+      prefix, suffix: the constant text around the scalar; of a string its quotes too.
+      kind: `number`, `string` or `literal` (true, false); None for a field without a scalar.
+      column: the used column that it is a value of; None for one that is only checked.
+      nullable: whether `null` may stand there.
+    """
+
+    prefix: str
+    suffix: str
+    kind: str | None
+    column: str | None
+    nullable: bool
+
+
+class TemplateLines:
+    """Takes the lines that have the form of most lines seen first.
+
+    Args:
+      settings: what to read.
+    """
+
+    def __init__(self, settings: ReadSettings):
+        self._settings = settings
+        self._columns: dict[str, Column | None] = dict(settings.contract_columns)
+        self._columns |= dict.fromkeys(settings.kept_undeclared)
+        self._types = {n: pa.string() if c is None else c.arrow_type for n, c in self._columns.items()}
+        self._judge = LineJudge(settings)
+        self._fields: tuple[_Field, ...] | None = None
+        # A column with an open dimension has no constant form.
+        self._tries = 0 if any(c is not None and c.size is None for c in self._columns.values()) else _TRIES
+
+    def take(self, lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
+        """The positions of the lines that have the form, and their columns in order."""
+        none = np.array([], np.int64), None
+        if self._fields is None:
+            if self._tries and lines.line(0).count(b",") > _MOST_COMMAS:
+                self._tries = 0
+            if not self._tries:
+                return none
+            self._fields = self._learn(lines)
+            if self._fields is None:
+                self._tries -= 1
+                return none
+        plain = None
+        if b"\\" in lines.data:
+            # An escape is not read here, and a string with one looks like any other.
+            plain = np.ones(len(lines), bool)
+            escapes = np.flatnonzero(np.frombuffer(lines.data, np.uint8) == _BACKSLASH)
+            plain[np.searchsorted(lines.starts, escapes, side="right") - 1] = False
+            plain = np.flatnonzero(plain)
+            if len(plain) < _WORTH * len(lines):
+                return none
+        good, columns = self._parse(lines if plain is None else lines.pick(plain))
+        if plain is not None:
+            good = plain[good]
+        if len(good) < _WORTH * len(lines):
+            self._fields, self._tries = None, self._tries - 1
+        if not len(good):
+            return none
+        return good, pa.RecordBatch.from_arrays(columns, [*self._types])
+
+    def _learn(self, lines) -> tuple[_Field, ...] | None:
+        """The form of most of some lines; None where they have none in common."""
+        # Spread without a period, lest it be that of some odd lines.
+        spread = (np.arange(_EXAMPLES) * 0.6180339887498949 % 1 * len(lines)).astype(np.int64)
+        examples = np.unique(spread).tolist()
+        forms: dict[tuple, list[list]] = collections.defaultdict(list)
+        for index in examples:
+            if (form := self._form(lines.line(index))) is not None:
+                forms[form[0]].append(form[1])
+        if not forms:
+            return None
+        key = max(forms, key=lambda k: len(forms[k]))
+        if len(forms[key]) < _WORTH * len(examples):
+            return None
+        return self._fields_of(*key, forms[key])
+
+    def _fields_of(self, constants, columns, kinds) -> tuple[_Field, ...]:
+        """The fields of a form, as a split at every comma gives them."""
+        fields = []
+        *before, prefix = constants[0].split(",")
+        fields += [_Field(text, "", None, None, False) for text in before]
+        for leaf, (constant, name) in enumerate(zip(constants[1:], columns, strict=True)):
+            suffix, *rest = constant.split(",")
+            column = self._columns.get(name) if name is not None else None
+            if column is not None:
+                kind = "number" if column.is_numeric else "literal" if column.dtype == "bool" else "string"
+            else:
+                seen = collections.Counter(k[leaf] for k in kinds if k[leaf] != "null")
+                kind = seen.most_common(1)[0][0] if seen else "number"
+            fields.append(_Field(prefix, suffix, kind, name, column is None or _is_plain(column)))
+            if rest:
+                *between, prefix = rest
+                fields += [_Field(text, "", None, None, False) for text in between]
+        if (len(columns) and rest) or not columns:
+            fields.append(_Field(prefix, "", None, None, False))
+        return tuple(fields)
+
+    def _form(self, line: bytes):
+        """((constant texts, columns), the scalars' kinds) of one line; None where it can have none."""
+        if b"\\" in line:
+            return None
+        verdict = self._judge.judge(line)
+        if not isinstance(verdict, Row) or verdict.faults:
+            return None
+        text = line.decode()
+        first, found = members(text)
+        if first != "{":
+            return None
+        owners: collections.deque[tuple[int, int, str]] = collections.deque()  # in the order of the text
+        for raw, start, end in found:
+            column = self._columns.get(raw[1:-1])
+            if column is not None or raw[1:-1] in self._columns:
+                # null may stand for a whole value, but not for the scalars in it.
+                has_form = text[start] not in "[{" if column is None else text[start] != "n" or _is_plain(column)
+                if not has_form:
+                    return None
+                owners.append((start, end, raw[1:-1]))
+        constants, columns, kinds, at = [], [], [], 0
+        for match in _LEAF.finditer(text):
+            if match.group("key"):
+                continue
+            start, end = match.span()
+            if "," in match.group():
+                return None
+            constants.append(text[at:start])
+            while owners and owners[0][1] <= start:
+                owners.popleft()
+            columns.append(owners[0][2] if owners and owners[0][0] <= start else None)
+            kinds.append(_KINDS.get(text[start], "number"))
+            at = end
+        return ((*constants, text[at:]), tuple(columns)), kinds
+
+    def _parse(self, lines) -> tuple[np.ndarray, list[pa.Array]]:
+        table, index = self._split(lines)
+        count = len(index)
+        if not count:
+            return index, []
+        good = np.ones(count, bool)
+        values: dict[str, list] = collections.defaultdict(list)
+        for field, column in zip(self._fields, table, strict=True):
+            value = self._take_field(field, column, good)
+            if field.column is not None:
+                values[field.column].append(value)
+        columns = [self._column(name, values.get(name), count) for name in self._columns]
+        if not good.all():
+            mask = pa.array(good)
+            columns, index = [c.filter(mask) for c in columns], index[good]
+        return index, columns
+
+    def _split(self, lines) -> tuple[list[pa.Array], np.ndarray]:
+        """The fields of the lines that have as many as the form, and those lines' positions."""
+        names = [str(i) for i in range(len(self._fields))]
+        for attempt in (lines, None):
+            picked = attempt or lines.pick(np.arange(len(lines)))
+            skipped: list[int] = []
+
+            def on_invalid(bad, skipped=skipped):
+                skipped.append(bad.number - 1)
+                return "skip"
+
+            reader = pacsv.open_csv(  # `read_csv` hands each text to another thread
+                pa.BufferReader(picked.data),
+                pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
+                pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
+                pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
+                ),
+            )
+            table = pa.Table.from_batches(reader, reader.schema)
+            # Lines of only white space are rows here: without them the counts agree.
+            if table.num_rows + len(skipped) == len(lines):
+                break
+        index = np.delete(np.arange(len(lines)), skipped) if skipped else np.arange(len(lines))
+        return [_whole(c) for c in table.columns], index
+
+    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray):
+        """The scalars of one field; clears `good` where a line differs from the form.
+
+        Returns a polars series of a number, of text or of a boolean, null where the text is `null`
+        or the line is not good; None for a field that only has to be the same.
+        """
+        size = len(array)
+        offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
+        # Valid UTF-8: the block is, and was cut only at commas.
+        text = pl.from_arrow(
+            pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset)
+        )
+        if field.kind is None:
+            good &= (text == field.prefix).to_numpy()
+            return None
+        quote = '"' if field.kind == "string" else ""
+        prefix, suffix = field.prefix + quote, quote + field.suffix
+        before, after = prefix.encode(), suffix.encode()
+        fits = np.diff(offsets) >= len(before) + len(after)
+        data = _bytes_of(array)
+        if before:
+            fits &= _has(data, offsets[:-1].astype(np.int64), before)
+        if after:
+            fits &= _has(data, offsets[1:].astype(np.int64) - len(after), after)
+        if field.kind == "string":
+            # Each fitting text has its constant quotes: with as many in all, there are none besides.
+            quotes = (prefix + suffix).count('"')
+            if (
+                not fits.all()
+                or np.count_nonzero(_bytes_of(array)[offsets[0] : offsets[-1]] == _QUOTE) != quotes * size
+            ):
+                fits &= _quote_counts(array, offsets) == quotes
+        inner = text.str.strip_prefix(prefix) if prefix else text
+        inner = inner.str.strip_suffix(suffix) if suffix else inner
+        column = self._columns.get(field.column) if field.column is not None else None
+        undeclared = field.column is not None and column is None
+        if field.kind == "number":
+            fits &= _is_json_number(array, offsets, len(before), len(after), "." in prefix + suffix, inner)
+            value, known = _numbers(inner, column, fits)
+        elif field.kind == "literal":
+            true = (inner == "true").to_numpy()
+            value, known = pl.Series(true), true | (inner == "false").to_numpy()
+        elif column is not None and column.dtype == "bytes":
+            value = inner.str.decode("base64", strict=False)
+            known = value.is_not_null().to_numpy()
+        else:
+            value, known = inner, np.ones(size, bool)
+        fits &= known
+        all_fit = fits.all()
+        if not all_fit:
+            good &= fits | (text == field.prefix + "null" + field.suffix).to_numpy() if field.nullable else fits
+        if undeclared:
+            value = pl.select(pl.lit(quote) + inner + pl.lit(quote)).to_series() if quote else inner
+        if fits.all():
+            return value
+        return (
+            value.set(pl.Series(~fits), None)
+            if value.dtype != pl.Binary
+            else value.zip_with(pl.Series(fits), pl.Series([None] * size, dtype=pl.Binary))
+        )
+
+    def _column(self, name: str, values: list | None, count: int) -> pa.Array:
+        """One used column out of its scalars, in row-major order."""
+        type_, column = self._types[name], self._columns[name]
+        if values is None:
+            return pa.nulls(count, type_)
+        scalar = pa.string() if column is None else column.scalar_type
+        if column is None or not column.shape:
+            return _typed(values[0], scalar)
+        parts = [_typed(v, scalar) for v in values]
+        if column.is_numeric:
+            flat = pa.array(
+                np.column_stack([p.fill_null(0).to_numpy(zero_copy_only=False) for p in parts]).ravel(), scalar
+            )
+        else:
+            order = np.arange(count * len(parts)).reshape(len(parts), count).T.ravel()
+            flat = pa.concat_arrays(parts).take(pa.array(order))
+        for dimension in reversed(column.shape):
+            flat = pa.FixedSizeListArray.from_arrays(flat, dimension)
+        return flat.cast(type_)
+
+
+def _whole(chunked: pa.ChunkedArray) -> pa.Array:
+    return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
+
+
+def _typed(value: pl.Series, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_floating(type_):
+        numbers = value.to_numpy() if not value.null_count() else value.fill_null(0).to_numpy()
+        nulls = None if not value.null_count() else value.is_null().to_numpy()
+        return pa.array(numbers.astype(type_.to_pandas_dtype()), type_, mask=nulls)
+    return value.to_arrow().cast(type_)
+
+
+def _has(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
+    """At which positions of `data` a text stands; eight bytes a comparison."""
+    fits = np.ones(len(positions), bool)
+    if len(data) < 8:
+        return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
+    windows = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
+    for at in range(0, len(text), 8):
+        part = text[at : at + 8]
+        where = positions + at
+        found = windows[np.clip(where, 0, len(windows) - 1)]
+        mask = np.uint64((1 << 8 * len(part)) - 1)
+        same = (found & mask) == np.uint64(int.from_bytes(part, "little"))
+        near_end = np.flatnonzero(where >= len(windows))
+        if len(near_end):
+            same[near_end] = [data[p : p + len(part)].tobytes() == part for p in where[near_end].tolist()]
+        fits &= same
+    return fits
+
+
+def _bytes_of(array: pa.Array) -> np.ndarray:
+    return np.frombuffer(array.buffers()[2] or b"", np.uint8)
+
+
+def _quote_counts(array: pa.Array, offsets: np.ndarray):
+    """How many quotes each text has; one number where all have as many."""
+    quotes = np.flatnonzero(_bytes_of(array)[: offsets[-1]] == _QUOTE)
+    return np.diff(np.searchsorted(quotes, offsets))
+
+
+def _is_json_number(
+    array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pl.Series
+) -> np.ndarray:
+    """Which of some texts, if polars casts them to a number, have the form of JSON.
+
+    polars also takes `+1`, `.5`, `5.`, `007`, `nan` and `inf`.
+    """
+    data = _bytes_of(array)
+    start, end = offsets[:-1].astype(np.int64) + before, offsets[1:].astype(np.int64) - after
+    last = max(len(data) - 1, 0)
+    first = data[np.minimum(start, last)]
+    minus = first == _MINUS
+    if minus.any():
+        start = start + minus
+        first = data[np.minimum(start, last)]
+    second = data[np.minimum(start + 1, last)]
+    is_digit = (first >= _ZERO) & (first <= _NINE)
+    padded = (first == _ZERO) & (second >= _ZERO) & (second <= _NINE) & (start + 1 < end)
+    good = (start < end) & is_digit & ~padded
+    if dotted:
+        return good & ~inner.str.contains(r"\.(?:[^0-9]|$)").to_numpy()
+    good &= data[np.clip(end - 1, 0, last)] != _DOT
+    # A byte below 0 wraps round, so one comparison tells a digit.
+    lone = (data[:-1] == _DOT) & (data[1:] - np.uint8(_ZERO) > _NINE - _ZERO)
+    if lone.any():
+        good[np.searchsorted(offsets, np.flatnonzero(lone), side="right") - 1] = False
+    return good
+
+
+def _numbers(inner: pl.Series, column: Column | None, fits: np.ndarray) -> tuple[pl.Series, np.ndarray]:
+    """Texts to Int64, UInt64 or Float64, and which of them are a value of the column's dtype."""
+    if column is None or column.is_float:
+        value = inner.cast(pl.Float64, strict=False)
+        numbers = value.to_numpy()
+        if column is not None and column.dtype != "float64":
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(column.dtype)
+        return value, np.isfinite(numbers)
+    type_ = pl.UInt64 if column.dtype == "uint64" else pl.Int64
+    value = inner.cast(type_, strict=False)
+    if value.null_count():
+        # Whole files are written `7.0` (pandas, with gaps): still a column at a time.
+        value = value.fill_null(inner.str.replace(r"^(-?[0-9]+)\.0+$", "$1").cast(type_, strict=False))
+    info = np.iinfo(column.dtype)
+    return value, value.is_between(info.min, info.max).fill_null(False).to_numpy()

@@ -1,0 +1,69 @@
+"""Files that were being decoded when a process died: each is tried in a process of its own before it is read again.
+
+The process that watches over the command names them in the environment and starts the command anew
+(`pipeline.process.supervise`). A file that ends that other process, too, is damaged, and costs itself; the others
+were merely being read at the same time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+ENVIRONMENT = "BEAM_SCORE_SUSPECT_FILES"
+"""A JSON list of paths."""
+
+_LONGEST_S = 600
+
+
+def suspects() -> list[str]:
+    """The files that are suspected."""
+    return _parsed(os.environ.get(ENVIRONMENT, "[]"))
+
+
+@functools.lru_cache(1)
+def _parsed(value: str) -> list[str]:
+    return json.loads(value)
+
+
+def why_not(path: str, version: str | None, groups: tuple[int, ...] = (), names: tuple[str, ...] = ()) -> str | None:
+    """Why a file, or some row groups of it, cannot be read in this process; None where they can.
+
+    Args:
+      version: of an object (`transforms.stores.versions`).
+      groups: row groups of a Parquet file; none: only its footer is tried.
+      names: the columns to be read.
+    """
+    return _tried(path, version, groups, names) if path in suspects() else None
+
+
+@functools.lru_cache(4096)
+def _tried(path: str, version: str | None, groups: tuple[int, ...], names: tuple[str, ...]) -> str | None:
+    told = json.dumps({"path": path, "version": version, "groups": groups, "names": names})
+    environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from beam_score.transforms.formats.parquet.tried_apart import try_out; try_out()",
+    ]
+    try:
+        ended = subprocess.run(
+            command,
+            input=told.encode(),
+            env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_LONGEST_S,
+        )
+    except subprocess.TimeoutExpired:
+        return f"reading it takes longer than {_LONGEST_S} s in a process of its own"
+    if ended.returncode >= 0:
+        return None  # what it raises, if anything, is raised here, too, and told
+    number = -ended.returncode
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    return f"the library that reads it ends the process by {name}"

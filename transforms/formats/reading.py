@@ -1,0 +1,156 @@
+"""From units of work to blocks, whatever the format."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.common.stopping import STOP, Stopped
+from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.small_files import Together
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.rows.faults import known_rows, stretch
+from beam_score.transforms.rows.sources import Source
+from beam_score.transforms.stores.compression import Refuted, damage_of
+from beam_score.transforms.stores.fetch import StoreFails
+from beam_score.transforms.stores.held import Ahead
+from beam_score.transforms.stores.local_file import WAITS_S, ReadFails, fails, is_of_the_system, may_pass
+from beam_score.transforms.stores.objects import is_object
+from beam_score.transforms.stores.versions import InputChanged, check_unless_asked_for
+
+_MOST_ATTEMPTS = 3  # of a split whose files do not change: the second one knows what is refused
+
+
+def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+    """Reads one split: its rows in blocks, then an empty block that holds the total.
+
+    Where a checksum refuses what it covers, at the end of it, blocks of that have gone on by then: an empty block that
+    is void takes back all of this attempt, and another attempt stops before what is refused. So nothing is held back,
+    and a sound file is read once.
+
+    Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
+    range is begun, and before the total is given, without which nothing of a split counts. StoreFails, ReadFails where
+    a store, or the system, does not give a file's bytes: that is no fault of its rows.
+    """
+    for _ in range(_MOST_ATTEMPTS):
+        try:
+            yield from _attempt(split, settings, attempt)
+            return
+        except Refuted:
+            ranges = [dataclasses.replace(r, sound=damage_of(r.path, r.version)) for r in split.ranges]
+            split, attempt = dataclasses.replace(split, ranges=tuple(ranges)), new_attempt()
+    raise ReadFails(f"split {split.id}: a checksum in one of its files fails in one reading and holds in the next")
+
+
+def _attempt(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+    """The blocks of one attempt. Raises Refuted after one that is void."""
+    seq = total = 0
+    started = time.time()
+    empty = empty_rows(settings)
+    last = split.ranges[-1].path if split.ranges else ""
+    begun: dict[str, str | None] = {}
+    began = time.perf_counter()
+    try:
+        for source, chunk in _pieces(split, settings, begun):
+            block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
+            yield block.with_tally(read_s=time.perf_counter() - began)
+            if STOP.is_set():
+                raise Stopped("the run is stopping")
+            seq, total = seq + 1, total + block.count
+            empty = chunk.rows.slice(0, 0)
+            began = time.perf_counter()
+    except Refuted:
+        yield Block(split.id, attempt, seq, last, empty, void=True, began=started)
+        raise
+    for path, version in begun.items():
+        check_unless_asked_for(path, version)
+    yield Block(split.id, attempt, seq, last, empty, total=total, began=started)
+
+
+def _pieces(split: Split, settings: ReadSettings, begun: dict[str, str | None]) -> Iterator[tuple[Source, Chunk]]:
+    """The chunks of all ranges, in order, those of small files joined, with where their rows are from."""
+    module, together = format_module(settings.format), Together(settings)
+    with Ahead(split.ranges) as ahead:
+        for range_ in split.ranges:
+            ahead.turn_of(range_)
+            yield from together.of(range_.path, _chunks(module, range_, settings, begun))
+            if STOP.is_set():
+                raise Stopped("the run is stopping")
+        yield from together.rest()
+
+
+def _chunks(
+    module: ModuleType, range_: FileRange, settings: ReadSettings, begun: dict[str, str | None]
+) -> Iterator[Chunk]:
+    first_row = range_.first_row
+    try:
+        check_unless_asked_for(range_.path, range_.version)
+        begun[range_.path] = range_.version
+        for chunk in read_range(module, range_, settings):
+            yield chunk
+            first_row += _count(chunk)
+    except (InputChanged, StoreFails, ReadFails):
+        raise
+    except Exception as error:
+        # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
+        with contextlib.suppress(OSError):
+            check_unless_asked_for(range_.path, range_.version)
+        if isinstance(error, UnusableFile):
+            # One dead letter a file: the other ranges of it stay silent.
+            if range_.index == 0:
+                yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
+        elif isinstance(error, OSError) and not is_of_the_system(error):
+            message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+            yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
+        elif isinstance(error, OSError):
+            raise fails(range_.path, error, 1) from error
+        else:
+            raise
+
+
+def read_range(
+    module: ModuleType, range_: FileRange, settings: ReadSettings, waits_s: Sequence[float] = WAITS_S
+) -> Iterator[Chunk]:
+    """The chunks of a range, as the format's reader gives them. After an error of the moment the range is read anew,
+    and the chunks that were given out already are passed over.
+
+    Args:
+      waits_s: seconds to wait before each further try.
+
+    Raises:
+      ReadFails: the error did not pass, or the file gave other rows when it was read anew.
+      Exception: as the reader.
+    """
+    given: list[int] = []
+    tries = 0
+    while True:
+        try:
+            for number, chunk in enumerate(module.read(range_, settings)):
+                if number >= len(given):
+                    given.append(_count(chunk))
+                    yield chunk
+                elif given[number] != _count(chunk):
+                    raise ReadFails(f"{range_.path}: it gave other rows when it was read anew after an error")
+            return
+        except (OSError, MemoryError) as error:
+            if not may_pass(error) or (isinstance(error, OSError) and is_object(range_.path)):
+                raise
+            if tries == len(waits_s):
+                raise fails(range_.path, error, tries + 1) from error
+        time.sleep(waits_s[tries])
+        tries += 1
+
+
+def _count(chunk: Chunk) -> int:
+    return chunk.rows.num_rows + known_rows(chunk.rejected)
+
+
+def new_attempt() -> str:
+    """An id that no other attempt has."""
+    return secrets.token_hex(6)

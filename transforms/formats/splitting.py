@@ -1,0 +1,98 @@
+"""Files into units of work that can be read in any order, by any worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+from beam_score.transforms.common.many import each
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.stores.fetch import StoreFails
+from beam_score.transforms.stores.objects import is_object
+from beam_score.transforms.stores.versions import check_unchanged, check_unless_asked_for
+
+SPLITS_A_WORKER = 20
+
+
+_OBJECTS_AT_ONCE = 16  # each of their requests takes its time
+
+
+_AGAIN = "run the same command again to read it as it is now"
+
+
+def effective_split_bytes(total: int, split_bytes: int, workers: int) -> int:
+    """Bytes a split: fewer than asked for where that would leave no 20 splits a worker, since the
+    engine deals them out once and nobody steals (FnApiRunner); not under 1 MiB."""
+    return max(min(split_bytes, total // max(1, SPLITS_A_WORKER * workers)), min(split_bytes, 1 << 20))
+
+
+def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
+    """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
+    this order, and the small ones then even out the end."""
+    groups: list[list[FileRange]] = []
+    filled = 0
+    for range_ in ranges:
+        if not groups or filled + range_.bytes > split_bytes * 1.25:
+            groups.append([])
+            filled = 0
+        groups[-1].append(range_)
+        filled += range_.bytes
+    groups.sort(key=lambda g: -sum(r.bytes for r in g))
+    return [Split(number, tuple(g)) for number, g in enumerate(groups)]
+
+
+ListedFile = tuple[str, int] | tuple[str, int, str | None]
+"""Path, size, and the version (`transforms.stores.versions`) that it must have whenever it is read; without
+one it is not checked."""
+
+
+def cut_files(
+    files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int, str | None], list[FileRange]]
+) -> list[FileRange]:
+    """All files cut into ranges, in order; several files at once.
+
+    Args:
+      cut: (path, size, split_bytes, version) of one file; see `transforms.steps.read`.
+
+    Raises:
+      InputChanged: a file is not the version that was listed.
+      StoreFails: a store does not give an object.
+    """
+
+    def ranges_of(path: str, size: int, version: str | None = None) -> list[FileRange]:
+        try:
+            ranges = cut(path, size, split_bytes, version)
+        except StoreFails:
+            raise
+        except Exception:
+            # First of all: what cutting says of another file misleads.
+            check_unchanged(path, version, _AGAIN)
+            raise
+        check_unless_asked_for(path, version, _AGAIN)
+        return [dataclasses.replace(range_, version=version) for range_ in ranges]
+
+    objects = any(is_object(file[0]) for file in files)
+    at_once = _OBJECTS_AT_ONCE if objects else min(8, 2 * (os.cpu_count() or 1))
+    return [range_ for ranges in each(lambda file: ranges_of(*file), files, at_once) for range_ in ranges]
+
+
+def split_files(
+    files: Sequence[ListedFile], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1
+) -> list[Split]:
+    """Files into units of work that can be read in any order, by any worker, largest first.
+
+    Args:
+      files: (path, size), or (path, size, version); see `ListedFile`.
+      settings: how they are read.
+      split_bytes: about so many bytes a split.
+      workers: a split is smaller where there would be too few for each.
+    """
+    module = format_module(settings.format)
+    size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)
+    ranges = cut_files(
+        files, size, lambda path, bytes_, most, version: module.cut(path, bytes_, most, settings, version)
+    )
+    return group(ranges, size)

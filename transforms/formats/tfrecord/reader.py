@@ -1,0 +1,312 @@
+"""TFRecord files of tf.Examples: records to typed columns.
+
+A wrong data CRC costs its record; a wrong length costs the rest of the file, since nobody can tell
+where the next record begins. See `transforms.framing.tfrecord` and `transforms.formats.tfrecord.examples`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.transforms.arrays.plain import broken_text
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.contract.values import convert_flat
+from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
+from beam_score.transforms.formats.foreign import foreign
+from beam_score.transforms.formats.tfrecord.examples import Examples, parse
+from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
+from beam_score.transforms.framing.tfrecord import (
+    HEADER_BYTES,
+    PADDING,
+    Broken,
+    Records,
+    TooLarge,
+    is_header,
+    read_records,
+    walk,
+)
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import (
+    FAULTS,
+    NO_REJECTED,
+    Fault,
+    dead_letters,
+    fault_lists,
+    faults_column,
+    stretch,
+)
+from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.stores.compression import Damaged, RawStream, compression_of, is_zlib, open_file
+from beam_score.transforms.stores.object_file import ObjectFile
+
+_WALK_BYTES = 8 << 20
+
+
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
+    """Raises UnusableFile where the first bytes show that this is no TFRecord file.
+
+    Raises:
+      ValueError: the settings ask for what the format cannot give.
+    """
+    _check_settings(settings)
+    try:
+        with _content(FileRange(path, 0, version=version), ahead=False) as read_bytes:
+            head = b""
+            while len(head) < HEADER_BYTES and (piece := read_bytes(HEADER_BYTES - len(head))):
+                head += piece
+    except Damaged as error:
+        raise UnusableFile("unreadable", str(error)) from error
+    if head and not is_header(head):
+        kind = foreign(head)
+        raise UnusableFile(
+            "unreadable",
+            f"not a TFRecord file: it is {kind.what}"
+            if kind
+            else "not a TFRecord file: it does not begin with a length and its CRC",
+        )
+
+
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
+    """Ranges of about `split_bytes`, between records; compressed files are one range."""
+    borders = [(0, 0)]
+    if size > 1.5 * split_bytes and not _compression(path, version):
+        borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
+    ends = [at for at, _ in borders[1:]]
+    return [
+        FileRange(path, size, start, end, row, index, (size if end < 0 else end) - start)
+        for index, ((start, row), end) in enumerate(zip(borders, [*ends, -1], strict=True))
+    ]
+
+
+def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+    """The records of a range; see `transforms.steps.read`.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    _check_settings(settings)
+    row = range_.first_row
+    with _content(range_) as read_bytes:
+        for found in read_records(read_bytes, settings.max_block_bytes, settings.max_row_bytes):
+            if isinstance(found, Records):
+                for start in range(0, len(found), settings.max_block_rows):
+                    records = found.slice(start, start + settings.max_block_rows)
+                    yield _chunk(records, row, settings)
+                    row += len(records)
+            elif isinstance(found, TooLarge):
+                message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
+                payload = found.head if settings.payload else None
+                yield Chunk(empty_rows(settings), stretch(row, 1, "too_large", message, payload=payload, kind="binary"))
+                row += 1
+            elif isinstance(found, Broken):
+                yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", found.message))
+
+
+def _check_settings(settings: ReadSettings) -> None:
+    if settings.keep is None:
+        raise ValueError("keep: all is not possible for tfrecord: name the features to keep")
+    for name, column in settings.contract_columns.items():
+        if column.shape.count(None) > 1:
+            raise ValueError(
+                f"column {name!r}: a tf.Example holds values flat, so at most one dimension of "
+                f"{list(column.shape)} can be open"
+            )
+    if settings.record_column in settings.contract_columns:
+        raise ValueError(f"record column {settings.record_column!r} has the name of a column of the contract")
+
+
+# Files.
+
+
+def _compression(path: str, version: str | None) -> str | None:
+    """`gzip`, `bzip2`, `zstd`, `zlib` (TensorFlow's ZLIB), or None."""
+    with open_file(path, version) as file:
+        head = file.read(HEADER_BYTES)
+    # A length may begin with the same bytes as a compressed file.
+    if is_header(head):
+        return None
+    return compression_of(path, version) or ("zlib" if is_zlib(head) else None)
+
+
+@contextlib.contextmanager
+def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], bytes]]:
+    path, version = range_.path, range_.version
+    if kind := _compression(path, version):
+        with RawStream(path, version=version, ahead=ahead, sound=range_.sound, kind=kind) as stream:
+            yield stream.read
+        return
+    with open_file(path, version) as file:
+        if ahead and isinstance(file, ObjectFile):
+            file.stream(range_.start, file.size if range_.end < 0 else range_.end)
+        file.seek(range_.start)
+        left = sys.maxsize if range_.end < 0 else range_.end - range_.start
+
+        def read_bytes(count: int) -> bytes:
+            nonlocal left
+            piece = file.read(min(count, left))
+            left -= len(piece)
+            return piece
+
+        yield read_bytes
+
+
+def _borders(path: str, version: str | None, step: int) -> Iterator[tuple[int, int]]:
+    """Where records start, about each `step` bytes, as (position, row); up to the first bad length."""
+    at, row, target = 0, 0, step
+    with open_file(path, version) as file:
+        if isinstance(file, ObjectFile):
+            file.stream(0, file.size)
+        while True:
+            file.seek(at)
+            block = file.read(_WALK_BYTES)
+            buffer = block + PADDING
+            records, used, state = walk(buffer, len(block), sys.maxsize)
+            heads = records.starts - HEADER_BYTES + at
+            while (i := int(np.searchsorted(heads, target))) < len(heads):
+                yield int(heads[i]), row + i
+                target = int(heads[i]) + step
+            row += len(records)
+            if not used and state == "unfinished":  # a record larger than what was read
+                used, row = int.from_bytes(block[:8], "little") + HEADER_BYTES + 4, row + 1
+            if not used or state == "bad length":
+                return
+            at += used
+
+
+# Rows.
+
+
+def _chunk(records: Records, row: int, settings: ReadSettings) -> Chunk:
+    sound = records.sound()
+    corrupt = np.flatnonzero(~sound)
+    numbers = np.arange(row, row + len(records))
+    origin = None
+    if settings.payload:
+        origin = Origin("records", row, pa.RecordBatch.from_arrays([records.array()], ["record"]))
+    if len(corrupt):
+        records, numbers = Records(records.buffer, records.starts[sound], records.ends[sound]), numbers[sound]
+    names = (*settings.contract_columns, *settings.kept_undeclared)
+    examples = parse(records, names, settings.extra == "reject")
+    rows = _rows(records, numbers, examples, settings)
+    malformed = numbers[examples.malformed]
+    if len(malformed):
+        keep = np.ones(len(records), bool)
+        keep[examples.malformed] = False
+        rows = rows.filter(pa.array(keep))
+    if not len(corrupt) and not len(malformed):
+        return Chunk(rows, NO_REJECTED, origin)
+    faults = [
+        Fault(corrupt, None, "corrupt_record", "the CRC of the record's data is wrong: damaged after it was written"),
+        Fault(malformed - row, None, "malformed", "not a tf.Example, expected a serialized tf.train.Example"),
+    ]
+    positions, errors = fault_lists(faults, {})
+    return Chunk(rows, dead_letters(positions + row, errors, "read", origin), origin)
+
+
+def _rows(records: Records, numbers: np.ndarray, examples: Examples, settings: ReadSettings) -> pa.RecordBatch:
+    count = len(records)
+    arrays: dict[str, pa.Array] = {ROW: pa.array(numbers)}
+    faults: list[Fault] = []
+    for name, column in settings.contract_columns.items():
+        arrays[name], found = _typed(examples, count, name, column, settings.payload)
+        faults += found
+    for name in settings.kept_undeclared:
+        arrays[name] = _as_text(examples, count, name)
+    if settings.record_column is not None:
+        arrays[settings.record_column] = records.array()
+    order = settings.columns.order
+    for name in sorted({name for _, name in examples.others}):
+        index = np.array([i for i, other in examples.others if other == name], np.int64)
+        faults.append(Fault(index, name, "not_allowed", f"feature {name!r} is not in the contract"))
+        order = {name: len(order)} | order
+    if faults:
+        arrays[FAULTS] = faults_column(count, faults, order)
+    return pa.RecordBatch.from_pydict(arrays)
+
+
+def _kinds_of(column: Column) -> tuple[int, ...]:
+    """The kinds of feature that a column takes."""
+    return (FLOAT, INT64) if column.is_float else (BYTES,) if column.is_text else (INT64,)
+
+
+def _typed(examples: Examples, count: int, name: str, column: Column, show: bool) -> tuple[pa.Array, list[Fault]]:
+    """A contract column; null where the feature is absent, empty or at fault."""
+    wanted = _kinds_of(column)
+    arrays, faults = [], []
+    which = np.zeros(count, np.int64)
+    for kind, label in KIND_NAMES.items():
+        lists = examples.features.get((name, kind))
+        if lists is None:
+            continue
+        if kind in wanted:
+            array, found = convert_flat(lists.values, lists.counts, lists.rows, count, name, column, show)
+            which[lists.rows] = len(arrays)
+            arrays.append(array)
+            faults += found
+        elif len(index := lists.rows[lists.counts > 0]):
+            expected = " or ".join(_an(KIND_NAMES[kind]) for kind in wanted)
+            message = f"column {name!r} is {_an(label)}, expected {expected} for {column.describe()}"
+            faults.append(Fault(index, name, "wrong_type", message))
+    if not arrays:
+        return pa.nulls(count, column.arrow_type), faults
+    if len(arrays) == 1:
+        return arrays[0], faults
+    # Some rows have it as floats, others as integers.
+    return pa.concat_arrays(arrays).take(pa.array(which * count + np.arange(count))), faults
+
+
+def _an(label: str) -> str:
+    return f"an {label}" if label[0] == "i" else f"a {label}"
+
+
+def _as_text(examples: Examples, count: int, name: str) -> pa.Array:
+    """A kept feature that the contract does not declare: its one value as text, several as a JSON
+    list; bytes that are not UTF-8 in base64; null where it is absent or empty."""
+    rows, texts = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
+    for kind in KIND_NAMES:
+        lists = examples.features.get((name, kind))
+        if lists is not None:
+            rows.append(lists.rows[lists.counts > 0])
+            texts.append(_texts(lists, kind))
+    index = np.concatenate(rows)
+    place = np.full(count, -1)
+    place[index] = np.arange(len(index))
+    return pa.concat_arrays(texts).take(pa.array(place, mask=place < 0))
+
+
+def _texts(lists: Lists, kind: int) -> pa.Array:
+    """One text for each row that has values."""
+    values, counts = lists.values, lists.counts[lists.counts > 0]
+    if kind == BYTES:
+        broken = broken_text(values)
+        if len(broken):
+            raw = values.to_pylist()
+            for i in broken:
+                raw[i] = base64.b64encode(raw[i])
+            values = pa.array(raw, pa.binary())
+    texts = values.cast(pa.string())
+    if kind == FLOAT and not pc.all(pc.is_finite(values)).as_py():
+        for spelled, name in (("nan", "NaN"), ("inf", "Infinity"), ("-inf", "-Infinity")):
+            texts = pc.if_else(pc.equal(texts, spelled), name, texts)
+    if (counts == 1).all():
+        return texts
+    if kind == BYTES:
+        quoted = pa.array([json.dumps(text, ensure_ascii=False) for text in texts.to_pylist()], pa.string())
+    elif kind == FLOAT:
+        finite = pc.is_finite(values)
+        quoted = pc.if_else(finite, texts, pc.binary_join_element_wise('"', texts, '"', ""))
+    else:
+        quoted = texts
+    offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
+    joined = pc.binary_join(pa.ListArray.from_arrays(offsets, quoted), ",")
+    joined = pc.binary_join_element_wise("[", joined, "]", "")
+    single = texts.take(pa.array(offsets[:-1]))
+    return pc.if_else(pa.array(counts == 1), single, joined)

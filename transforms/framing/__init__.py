@@ -1,0 +1,1 @@
+"""Where the records in some bytes begin and end."""

@@ -1,0 +1,44 @@
+"""How much may be refused, and whether more was."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from beam_score.transforms.common.units import counted
+from beam_score.transforms.ledger.receipt import Counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much may be refused. Not part of the job's identity: it can be raised later.
+
+    Attributes:
+      rows: rejected rows allowed, or None where `share` says it.
+      share: rejected rows allowed as a share of those read.
+      files: unusable files and unreadable stretches allowed.
+    """
+
+    rows: int | None = None
+    share: float | None = 0.01
+    files: int = 0
+
+    def broken(self, counts: Counts) -> list[str]:
+        """What is over budget: a sentence each."""
+        problems = []
+        if self.rows is not None and counts.rejected > self.rows:
+            are = "is" if counts.rejected == 1 else "are"
+            problems.append(
+                f"{counted(counts.rejected, 'row')} {are} rejected, and rejects.budget allows {self.rows:,}"
+            )
+        if self.rows is None and counts.read and counts.rejected > self.share * counts.read:
+            share = counts.rejected / counts.read
+            problems.append(
+                f"{counts.rejected:,} of {counted(counts.read, 'row')} are rejected ({share:.2%}), "
+                f"and rejects.budget allows {self.share:g} of them ({self.share:.2%})"
+            )
+        if counts.stretches > self.files:
+            problems.append(
+                f"{counted(counts.stretches, 'file or stretch', 'files or stretches')} cannot be read, and "
+                f"rejects.files allows {self.files}"
+            )
+        return problems

@@ -1,0 +1,174 @@
+"""Where the files of a run stand, and its plan: which splits there are, frozen at launch. Everything that comes
+later, resume and commit too, reads it, and nobody splits again."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from beam_score.transforms.common.splits import FileRange, Split
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import Damaged, checksum, read_sealed, seal, unseal
+from beam_score.transforms.durable.storage import Place
+from beam_score.transforms.ledger.names import is_in_run, is_run
+from beam_score.transforms.ledger.shapes import CURRENT as CURRENT_SHAPE
+from beam_score.transforms.ledger.shapes import PLAN, WHOLE_PLAN, Misfit, fit
+
+STAGING = "_staging"
+CURRENT = "current.json"
+"""Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
+
+LAUNCHES = "launches"
+"""Under staging: the folder of files that launches hold while they get ready."""
+
+JOB = "job-"
+"""What the names of files begin with that tell of a job on an engine elsewhere."""
+
+SHARD_SPLITS = 500
+
+_RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRange) if field.name != "sound"))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Where the files of one run stand, under the job's output folder.
+
+    Attributes:
+      output: the job's output folder.
+      run: id of the run; empty where only the place of `current.json` is wanted.
+
+    Raises:
+      Damaged: that is not the id of a run, so it must not become a path.
+    """
+
+    output: str
+    run: str
+
+    def __post_init__(self) -> None:
+        if self.run and not is_run(self.run):
+            raise Damaged(f"{self.output}: {self.run!r} is not the id of a run")
+
+    @property
+    def path(self) -> Place:
+        return storage.at(self.output) / STAGING / self.run
+
+    @property
+    def current(self) -> Place:
+        return storage.at(self.output) / STAGING / CURRENT
+
+    @property
+    def plan(self) -> Place:
+        return self.path / "plan.json"
+
+    @property
+    def parts(self) -> Place:
+        return self.path / "parts"
+
+    @property
+    def receipts(self) -> Place:
+        return self.path / "receipts"
+
+    def receipt(self, split: int, version: int = 1) -> Place:
+        """A further version stands for those before it, which are damaged."""
+        return self.receipts / (f"{split:06d}.json" if version == 1 else f"{split:06d}.{version}.json")
+
+    def verdict(self, number: int) -> Place:
+        return self.path / f"commit-{number}.json"
+
+    def job(self, name: str) -> Place:
+        """What a launch notes of a job that it submits, and that goes on without it. On Flink a name may hold any
+        character."""
+        return self.path / f"{JOB}{quote(name, safe='')}.json"
+
+    def shard(self, name: str) -> Place:
+        return self.path / "plan" / name
+
+    def remove(self) -> None:
+        """Removes the folder with all that a run writes in it; files of other names stay."""
+        storage.remove_folder(self.path, is_in_run)
+
+
+def parse_current(content: bytes) -> dict[str, Any]:
+    """What `current.json` says: `run`, `fingerprint`, and whether it is being published. Raises Damaged."""
+    found = unseal(content, CURRENT)
+    try:
+        fit(found, CURRENT_SHAPE)
+    except Misfit as error:
+        raise Damaged(f"{CURRENT}: damaged: {error}") from None
+    return found
+
+
+def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> None:
+    """Writes the plan's shards, then its header, which makes the plan complete, unless there is one already.
+
+    Args:
+      header: what else is frozen; see `read_plan`.
+    """
+    for path in (folder.path, folder.parts, folder.receipts, folder.path / "plan"):
+        storage.make_folder(path)
+    names = []
+    for at in range(0, len(splits), SHARD_SPLITS):
+        shard = splits[at : at + SHARD_SPLITS]
+        content = b"\n".join(orjson.dumps([s.id, [_RANGE(r) for r in s.ranges]]) for s in shard)
+        # The name tells what is in it: two launches at once that plan the same write the same.
+        names.append(f"{len(names):05d}-{checksum(content)}.jsonl")
+        storage.create_if_absent(folder.shard(names[-1]), content)
+    header = header | {"run": folder.run, "splits": len(splits), "shards": names}
+    storage.create_if_absent(folder.plan, seal(header))
+
+
+def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
+    """The plan's header: among other things `splits`, how many there are, and `shards`, the names of the files
+    that list them.
+
+    Args:
+      whole: whether all that it takes to go on with the run must be there.
+
+    Raises:
+      FileNotFoundError: there is no plan.
+      Damaged: there is one that cannot be believed.
+    """
+    header = read_sealed(folder.plan)
+    if header is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.plan))
+    try:
+        fit(header, WHOLE_PLAN if whole else PLAN)
+    except Misfit as error:
+        raise Damaged(f"{folder.plan}: damaged: {error}") from None
+    if header["run"] != folder.run:
+        raise Damaged(f"{folder.plan}: damaged: it is the plan of run {header['run']}")
+    return header
+
+
+def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
+    """The splits of one shard of the plan. Raises Damaged."""
+    content = storage.read(folder.shard(name))
+    if content is None:
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.shard(name)))
+    if checksum(content) not in name:
+        raise Damaged(
+            f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"
+        )
+    for line in content.splitlines():
+        try:
+            yield _split(*orjson.loads(line))
+        except (TypeError, ValueError):
+            raise Damaged(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins anew") from None
+
+
+def _split(id_: Any, ranges: Any) -> Split:
+    """Raises ValueError or TypeError for what no plan holds."""
+    if not isinstance(id_, int) or isinstance(id_, bool) or id_ < 0:
+        raise ValueError
+    found = tuple(FileRange(*r) for r in ranges)
+    for r in found:
+        if not isinstance(r.path, str) or not isinstance(r.version, str | None):
+            raise TypeError
+        if any(type(n) is not int for n in (r.size, r.start, r.end, r.first_row, r.index, r.bytes)):
+            raise TypeError
+    return Split(id_, found)

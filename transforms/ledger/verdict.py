@@ -1,0 +1,183 @@
+"""The verdict of a run, and its publication: the only thing that makes anything visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pyarrow as pa
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.sealed import Damaged, read_sealed, seal
+from beam_score.transforms.ledger.budget import Budget
+from beam_score.transforms.ledger.folder import RunFolder, read_plan
+from beam_score.transforms.ledger.manifest import DONE, OVER_BUDGET, check_own_files, record, timings
+from beam_score.transforms.ledger.names import PART, PUBLISHED_PATH
+from beam_score.transforms.ledger.receipt import Counts, Receipt
+from beam_score.transforms.ledger.receipts import collect
+from beam_score.transforms.ledger.shapes import VERDICT, Misfit, fit
+from beam_score.transforms.output.parts import Part, Parts, PredictionFormat
+
+log = logging.getLogger(__name__)
+
+PUBLISH = "publish"
+
+
+class CommitError(RuntimeError):
+    """The receipts do not prove that all rows of the plan are accounted for: nothing is published."""
+
+
+def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
+    """The verdicts on a run so far, in order; one that is damaged counts for nothing."""
+    found = []
+    for number in range(1, 1 + _next_number(folder)):
+        try:
+            verdict = _read(folder, number)
+        except Damaged:
+            continue
+        if verdict is not None:
+            found.append(verdict)
+    return found
+
+
+def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
+    """A verdict; None where there is none. Raises Damaged."""
+    verdict = read_sealed(folder.verdict(number))
+    if verdict is None:
+        return None
+    try:
+        fit(verdict, VERDICT)
+        check_own_files(verdict["manifest"])
+        if verdict["decision"] not in (PUBLISH, OVER_BUDGET) or verdict["manifest"]["run"] != folder.run:
+            raise Misfit("it is not a verdict on this run")
+        final = [file["path"] for file in verdict["manifest"]["files"]]
+        if not all(_is_part(*part) for part in verdict["parts"]) or [path for _, path in verdict["parts"]] != final:
+            raise Misfit("its parts are not those of its manifest")
+    except (Misfit, TypeError) as error:
+        raise Damaged(f"{folder.verdict(number)}: damaged: {error}") from None
+    return verdict
+
+
+def _is_part(name: Any, path: Any) -> bool:
+    """Whether these are the name of a staged file and its final name."""
+    return all(isinstance(n, str) and p.fullmatch(n) for n, p in ((name, PART), (path, PUBLISHED_PATH)))
+
+
+def _next_number(folder: RunFolder) -> int:
+    number = 1
+    while storage.exists(folder.verdict(number)):
+        number += 1
+    return number
+
+
+def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, Any]:
+    """The verdict on the run: made from the receipts, or found, if it was made before.
+
+    A verdict to publish is final. One that was over budget is followed by another, with the next number,
+    once the budget is raised. It holds all that is needed to carry it out.
+
+    Args:
+      schema: of the predictions.
+
+    Raises:
+      CommitError: the receipts do not account for every row of the plan.
+    """
+    while True:
+        found = verdicts(folder)
+        for verdict in found:
+            if verdict["decision"] == PUBLISH:
+                return verdict
+        if found and budget.broken(_counts(found[-1])):
+            return found[-1]
+        number = _next_number(folder)
+        if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
+            return _read(folder, number)
+        # Another was first; theirs counts.
+
+
+def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
+    plan = read_plan(folder)
+    counts, parts, spans = _add_up(collect(folder, plan["splits"]))
+    if counts.read != counts.predicted + counts.rejected:
+        raise CommitError(
+            f"{counts.read} rows read, {counts.predicted} predicted, {counts.rejected} rejected: nothing is published"
+        )
+    broken = budget.broken(counts)
+    decision = OVER_BUDGET if broken else PUBLISH
+    if broken:
+        parts = [p for p in parts if p.kind == "rejected"]
+    if not broken and not any(p.kind == "predictions" for p in parts):
+        parts = [_empty_part(folder, plan["job"]["output"], schema), *parts]
+    named = _final_names(folder, parts)
+    manifest = record(
+        plan,
+        OVER_BUDGET if broken else DONE,
+        broken,
+        counts,
+        [dataclasses.asdict(part) | {"path": path} for part, path in named],
+        timings(counts, spans) | {"start_up_s": plan["start_up_s"]},
+    )
+    return {
+        "number": number,
+        "decision": decision,
+        "decided": time.time(),
+        "parts": [[part.name, path] for part, path in named],
+        "manifest": manifest,
+    }
+
+
+def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], list[tuple[float, float]]]:
+    """The sums of the receipts of all splits, the parts, and when each split was at work. No receipt is kept: of very
+    many they would take most of the memory.
+
+    Raises CommitError where one is missing: whatever arrived, the plan says what must be there.
+    """
+    counts, parts, spans, missing = Counts(), [], [], []
+    for split, receipt in enumerate(receipts):
+        if receipt is None:
+            missing.append(split)
+            continue
+        _check_rows(receipt)
+        counts.take(receipt)
+        parts += receipt.parts
+        spans.append((receipt.began, receipt.ended))
+    if missing:
+        raise CommitError(
+            f"{len(missing)} of {len(missing) + len(spans)} splits have no receipt (first: {missing[:5]}): their rows "
+            "are not accounted for, so nothing is published; the same command again reads just these"
+        )
+    return counts, parts, spans
+
+
+def _counts(verdict: Mapping[str, Any]) -> Counts:
+    known = verdict["manifest"]["counts"]
+    return Counts(known["read"], known["predicted"], known["rejected"], known["stretches"])
+
+
+def _check_rows(receipt: Receipt) -> None:
+    predicted = sum(f["predicted"] for f in receipt.files.values())
+    written = sum(p.rows for p in receipt.parts if p.kind == "predictions")
+    if predicted != written:
+        raise CommitError(
+            f"split {receipt.split}: {predicted} rows were predicted and {written} written: nothing is published"
+        )
+
+
+def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, str]]:
+    """Each part with the name it gets, numbered by kind in the order of the splits."""
+    named, numbers = [], {"predictions": 0, "rejected": 0}
+    for part in parts:
+        named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{PurePath(part.name).suffix}"))
+        numbers[part.kind] += 1
+    return named
+
+
+def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema) -> Part:
+    """A run without predictions still publishes a file, with the right schema."""
+    encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
+    parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
+    return parts.write_empty(schema)

@@ -1,0 +1,1 @@
+"""Which files a pattern matches, on disk or in a store."""

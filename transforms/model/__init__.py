@@ -1,0 +1,1 @@
+"""A SavedModel: found, inspected without TensorFlow, copied, loaded once, called."""

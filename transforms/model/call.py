@@ -1,0 +1,63 @@
+"""How the model is called: the same for all workers of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
+from beam_score.transforms.model.signature import Signature, fixed_bytes
+
+WARM_UP_S = 300.0
+"""What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCall:
+    """How the model is called; pinned in the plan, so that all workers do the same.
+
+    Attributes:
+      path: the SavedModel folder, local or in a store.
+      signature: of it.
+      outputs: names of the outputs that are wanted.
+      batch_rows: rows a call.
+      compiled: whether through XLA.
+      pads: input name to the value that fills rows of different lengths.
+      intra_op_threads: threads that one op may use; None for TensorFlow's default.
+      sha256: what `hash_model` says of the folder; a worker that finds another model there loads
+        nothing. None: whatever is there.
+      proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
+      deadline_s: seconds that a call may take; None for any time.
+      bounds: of what a worker thread holds at once.
+    """
+
+    path: str
+    signature: Signature
+    outputs: tuple[str, ...]
+    batch_rows: int = 8192
+    compiled: bool = False
+    pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    intra_op_threads: int | None = 1
+    sha256: str | None = None
+    proven: bool = False
+    deadline_s: float | None = None
+    full_messages: bool = False
+    bounds: Bounds = DEFAULT_BOUNDS
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """The first dimension that the signature demands; None for an open one."""
+        sizes = {t.shape[0] for t in self.signature.inputs.values() if t.shape}
+        return next((s for s in sizes if s is not None), None)
+
+    @property
+    def most_rows(self) -> int:
+        """Rows a call: `batch_rows`, or fewer where inputs and outputs of that many rows, as far as the signature
+        tells, are more than a call may have."""
+        tensors = [*self.signature.inputs.values(), *self.signature.outputs.values()]
+        row_bytes = sum(fixed_bytes(tensor) or 0 for tensor in tensors)
+        return self.fixed_rows or max(1, min(self.batch_rows, self.bounds.call_bytes // max(1, row_bytes)))
+
+
+DEFAULT_BATCH_ROWS = 8192

@@ -1,0 +1,230 @@
+"""The ops that a signature runs, and what they do besides computing outputs from rows. Read from
+`saved_model.pb` without TensorFlow: `tensorflow/core/framework/graph.proto`, `function.proto`, `op_def.proto` and
+`tensorflow/core/protobuf/saved_object_graph.proto`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from beam_score.transforms.model.proto_fields import message_class
+from beam_score.transforms.model.signature import ModelError, serving_graph
+from google.protobuf import message
+
+EFFECTS = {
+    "reads": "reads files",
+    "writes": "writes files",
+    "python": "calls Python",
+    "random": "draws random numbers",
+    "state": "keeps state between calls",
+}
+"""What an op may do besides computing, and how it is said of a model."""
+
+_INIT = "__saved_model_init_op"
+_OLD_INIT = ("saved_model_main_op", "legacy_init_op")
+"""Collections that name the op that loading runs, in models of TensorFlow 1."""
+
+_AT_LOAD = frozenset(("_create_resource", "_initialize", "initializer"))
+"""Functions of resources (tables) that `tf.saved_model.load` calls."""
+
+_KINDS = {
+    "reads": (
+        "ReadFile|MatchingFiles|LoadAndRemapMatrix|RecordInput|Restore|RestoreSlice|RestoreV2|DTensorRestoreV2|Skipgram"
+        "|Reader\\w+|\\w+ReaderV?2?|LoadDataset|ListSnapshotChunksDataset|SnapshotDataset(V2)?"
+        "|(Experimental)?(CSV|LMDB|MatchingFiles|Sql)Dataset(V2)?|(FixedLengthRecord|TextLine|TFRecord)Dataset(V2)?"
+        "|DataServiceDataset(V\\d)?|RpcCall|RpcClient"
+    ),
+    "writes": (
+        "WriteFile|Save|SaveSlices|SaveV2|SaveDataset(V2)?|DistributedSave|MergeV2Checkpoints|DumpTensor|\\w*DatasetToTFRecord"
+        "|Write\\w*Summary|\\w+SummaryWriter|CalibrationStatisticsSaver|DebugIdentity(V\\d)?|RpcServer\\w*|FileSystemSetConfiguration"
+    ),
+    "python": "PyFunc|EagerPyFunc|PyFuncStateless|GeneratorDataset",
+    "random": (
+        "Random(?!IndexShuffle|GammaGrad)\\w+|\\w+RandomDataset(V2)?|RiscRandomUniform|Stateful\\w*(Normal|Uniform|UniformInt|UniformFullInt|Binomial)(V2)?"
+        "|Multinomial|(Parameterized)?TruncatedNormal|\\w+CandidateSampler|SampleDistortedBoundingBox(V2)?|NegTrain"
+        "|NonDeterministicInts|Shuffle(AndRepeat)?Dataset(V\\d)?|RngSkip|RngReadAndSkip|\\w*SeedGenerator"
+    ),
+    # The first forms of these ops, on references to variables, are not registered as stateful.
+    "state": "Assign(Add|Sub)?|Scatter(Nd)?(Add|Sub|Mul|Div|Min|Max|Update)|CountUpTo|(Sparse)?Apply[A-Z]\\w+",
+}
+_HARMLESS = re.compile(
+    "ReadVariable(Op|XlaSplitND)|VarHandleOp|VarIsInitializedOp|Variable(V2|Shape)?|_ReadVariablesOp|_VarHandlesOp"
+    "|ResourceGather(Nd)?|GuaranteeConst|DisableCopyOnRead|(Anonymous)?(Mutable)?(Dense)?HashTable(OfTensors)?(V2)?"
+    "|LookupTable(Find|Size|Export|Import)(V2)?|InitializeTable(FromDataset|FromTextFile)?(V2)?|MakeWeakResourceHandle"
+    "|IsResourceHandleRefCounting|DestroyResourceOp|ResourceInitializedOp"
+    "|Assert|Print(V2)?|CheckNumerics(V2)?|TensorArray\\w*|Stack\\w*|TemporaryVariable|Empty|DeepCopy|DtypeWithDefaultOp"
+    "|_?(If|While|Case)|StatefulPartitionedCall|RemoteCall|Xla\\w+|_?(Send|Recv|Arg|Retval)|_Device(Arg|Retval)|DeviceIndex"
+    "|(Add|Take)(Many)?Sparse(To|From)TensorsMap|GraphDefVersion|StatelessRandomGetAlg|CudnnRNN(V\\d)?|SyncDevice|IsTensorFloat32Enabled"
+    "|BoostedTrees(Predict|ExampleDebugOutputs|EnsembleResourceHandleOp|GetEnsembleStates|CreateEnsemble|DeserializeEnsemble"
+    "|QuantileStreamResource(HandleOp|GetBucketBoundaries|Deserialize))|IsBoostedTrees\\w+"
+    "|(Range|Tensor|TensorSlice|SparseTensorSlice|Reduce|List)Dataset|DatasetToSingleElement|ReduceDataset|IteratorGetNext\\w*"
+)
+"""Registered as stateful, since a graph must not drop or merge them; the outputs of a row do not depend on them."""
+
+_NAMED = {kind: re.compile(names) for kind, names in _KINDS.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOps:
+    """The ops of a model that one signature may run.
+
+    Attributes:
+      called: names of the ops that a call may run, in functions that it calls too.
+      at_load: names of those that loading the model runs.
+      stateful: of both, those that the file declares as stateful.
+    """
+
+    called: frozenset[str]
+    at_load: frozenset[str]
+    stateful: frozenset[str]
+
+    def effects(self, at_load: bool = True) -> dict[str, tuple[str, ...]]:
+        """The ops that do more than compute, by kind (a key of `EFFECTS`), in the order of `EFFECTS`.
+
+        Args:
+          at_load: whether to count what only loading the model runs; variables are read and tables are filled
+            there, which is not an effect.
+        """
+        found: dict[str, list[str]] = {kind: [] for kind in EFFECTS}
+        for op in sorted(self.called | self.at_load if at_load else self.called):
+            kind = self._effect(op)
+            if kind is not None and (op in self.called or kind != "state"):
+                found[kind].append(op)
+        return {kind: tuple(ops) for kind, ops in found.items() if ops}
+
+    def _effect(self, op: str) -> str | None:
+        if _HARMLESS.fullmatch(op):
+            return None
+        named = next((kind for kind, names in _NAMED.items() if names.fullmatch(op)), None)
+        return named or ("state" if op in self.stateful else None)
+
+    @property
+    def dependent(self) -> list[str]:
+        """Phrases as `describe` gives, of what keeps the outputs from being a function of the row alone."""
+        kinds = self.effects(at_load=False)
+        return [f"{EFFECTS[kind]} ({', '.join(ops)})" for kind, ops in kinds.items() if kind != "reads"]
+
+    def describe(self, at_load: bool = True) -> list[str]:
+        """`draws random numbers (RandomUniform)`: a phrase each kind of effect; empty where there is none."""
+        return [f"{EFFECTS[kind]} ({', '.join(ops)})" for kind, ops in self.effects(at_load).items()]
+
+
+def ops_of(path: str | os.PathLike[str], signature: str) -> ModelOps:
+    """The ops of a SavedModel folder that a signature runs.
+
+    Args:
+      signature: its name.
+
+    Raises:
+      ModelError: the file is damaged, or has no such signature.
+    """
+    meta = serving_graph(path)
+    if signature not in meta.signature_def:
+        raise ModelError(f"the model in {path} has no signature {signature!r}")
+    try:
+        graph, objects, registered = (
+            _message(name).FromString(data)
+            for name, data in (
+                ("GraphDef", meta.graph_def),
+                ("SavedObjectGraph", meta.object_graph_def),
+                ("OpList", meta.meta_info_def.stripped_op_list),
+            )
+        )
+    except message.DecodeError as error:
+        raise ModelError(f"{path}/saved_model.pb is damaged: export or copy the model again") from error
+    functions = {f.signature.name: f.node_def for f in graph.library.function}
+    called = _reached(_ancestors(graph.node, _nodes(meta.signature_def[signature])), functions)
+    init = _nodes(meta.signature_def[_INIT]) if _INIT in meta.signature_def else set()
+    init |= {
+        _node(n) for key in _OLD_INIT if key in meta.collection_def for n in meta.collection_def[key].node_list.value
+    }
+    at_load = _reached(_ancestors(graph.node, init), functions)
+    for name in _load_functions(objects):
+        at_load |= _reached(functions.get(name, ()), functions)
+    stateful = {op.name for op in registered.op if op.is_stateful}
+    return ModelOps(frozenset(called), frozenset(at_load), frozenset((called | at_load) & stateful))
+
+
+def _nodes(signature: Any) -> set[str]:
+    """The nodes of the graph that the outputs of a signature are taken from."""
+    names = set()
+    for info in signature.outputs.values():
+        sparse = info.coo_sparse
+        names |= {info.name, sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name}
+        names |= {component.name for component in info.composite_tensor.components}
+    return {_node(name) for name in names if name}
+
+
+def _node(tensor: str) -> str:
+    """The node of `node:0` or `^node`."""
+    return tensor.removeprefix("^").split(":")[0]
+
+
+def _ancestors(nodes: Iterable[Any], wanted: Iterable[str]) -> Iterator[Any]:
+    """The nodes that are run for those wanted: TensorFlow leaves out the rest of the main graph."""
+    by_name = {node.name: node for node in nodes}
+    todo, seen = list(wanted), set()
+    while todo:
+        node = by_name.get(name := todo.pop())
+        if node is not None and name not in seen:
+            seen.add(name)
+            todo += [_node(tensor) for tensor in node.input]
+            yield node
+
+
+def _reached(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
+    """The ops of some nodes, and of all functions that they call. A function's name is no op."""
+    ops: set[str] = set()
+    todo, seen = [nodes], set()
+    while todo:
+        for node in todo.pop():
+            ops.add(node.op)
+            called = {f.name for value in node.attr.values() for f in (value.func, *value.list.func) if f.name}
+            for name in (called | {node.op}) & functions.keys() - seen:
+                seen.add(name)
+                todo.append(functions[name])
+    return ops - functions.keys()
+
+
+def _load_functions(objects: Any) -> Iterator[str]:
+    """The functions that `tf.saved_model.load` calls, by name."""
+    for parent in objects.nodes:
+        for child in parent.children:
+            if child.local_name in _AT_LOAD and 0 <= child.node_id < len(objects.nodes):
+                found = objects.nodes[child.node_id]
+                yield from found.function.concrete_functions
+                if found.bare_concrete_function.concrete_function_name:
+                    yield found.bare_concrete_function.concrete_function_name
+
+
+_FIELDS = {
+    "GraphDef": [("node", 1, "*NodeDef"), ("library", 2, "FunctionDefLibrary")],
+    "NodeDef": [("name", 1, "string"), ("op", 2, "string"), ("input", 3, "*string"), ("attr", 5, "%AttrValue")],
+    "AttrValue": [("list", 1, "ListValue"), ("func", 10, "NameAttrList")],
+    "ListValue": [("func", 9, "*NameAttrList")],
+    "NameAttrList": [("name", 1, "string")],
+    "FunctionDefLibrary": [("function", 1, "*FunctionDef")],
+    "FunctionDef": [("signature", 1, "OpDef"), ("node_def", 3, "*NodeDef")],
+    "OpDef": [("name", 1, "string"), ("is_stateful", 17, "bool")],
+    "OpList": [("op", 1, "*OpDef")],
+    "SavedObjectGraph": [("nodes", 1, "*SavedObject")],
+    "SavedObject": [
+        ("children", 1, "*ObjectReference"),
+        ("function", 6, "SavedFunction"),
+        ("bare_concrete_function", 8, "SavedBareConcreteFunction"),
+    ],
+    "ObjectReference": [("node_id", 1, "int32"), ("local_name", 2, "string")],
+    "SavedFunction": [("concrete_functions", 1, "*string")],
+    "SavedBareConcreteFunction": [("concrete_function_name", 1, "string")],
+}
+"""See `transforms.model.proto_fields.Fields`."""
+
+
+@functools.cache
+def _message(name: str) -> type[message.Message]:
+    return message_class(name, _FIELDS, f"beam_score.model_ops_{name.lower()}")

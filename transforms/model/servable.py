@@ -1,0 +1,271 @@
+"""The loaded model: one signature of a SavedModel that any number of threads may call.
+
+Importing this module does not import TensorFlow; loading a model does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from beam_score.transforms.model.damage import damage
+from beam_score.transforms.model.signature import (
+    MOST_VALUES,
+    SERVE,
+    SUPPORTED,
+    ModelError,
+    Signature,
+    Tensor,
+    choose_signature,
+    read_signatures,
+)
+from beam_score.transforms.model.versions import Version, find_version, hash_model
+
+__all__ = [
+    "ModelError",
+    "Servable",
+    "Signature",
+    "Tensor",
+    "Version",
+    "choose_signature",
+    "find_version",
+    "hash_model",
+    "import_tensorflow",
+    "read_signatures",
+]
+
+_LOCK = threading.Lock()
+
+
+def unsupported(signature: Signature) -> list[str]:
+    """What of a signature's inputs cannot be fed: a sentence each; empty where all is well. An output matters only
+    where it is asked for (see `transforms.contract.outputs`)."""
+    problems = []
+    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        if not tensors:
+            problems.append(f"signature {signature.name!r} has no {side}s: name another as model.signature")
+    for tensor in signature.inputs.values():
+        found = None
+        if tensor.kind != "dense":
+            found = f"is {tensor.kind}"
+        elif tensor.dtype not in SUPPORTED:
+            found = f"has dtype {tensor.dtype}"
+        elif tensor.shape and tensor.shape[0] == 0:
+            found = f"takes no rows ({tensor.describe()})"
+        elif tensor.shape and math.prod(d for d in tensor.shape if d) > MOST_VALUES:
+            found = f"has more than {MOST_VALUES:,} values ({tensor.describe()})"
+        if found:
+            problems.append(
+                f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
+                "export a signature whose inputs are dense tensors of numbers, bool or string"
+            )
+    return problems
+
+
+class Servable:
+    """One signature of a loaded SavedModel. Thread-safe.
+
+    Attributes:
+      signature: what may be fed, and what comes back.
+      intra_op_threads: the threads that one op may use in this process; 0 where TensorFlow decides.
+      warm: kinds of calls that have been made: "plain", or shapes that it is compiled for. Whoever gives calls a time
+        keeps it; it belongs to the model, since whoever else calls it finds it traced.
+    """
+
+    def __init__(self, model: Any, signature: Signature, intra_op_threads: int = 0):
+        # A signature does not keep the variables of its model alive: hold both.
+        self._model = model
+        self._function = model.signatures[signature.name]
+        self._compiled: Any = None
+        self._nodes: dict[str, str] | None = None
+        self._compiling = threading.Lock()
+        self.signature = signature
+        self.intra_op_threads = intra_op_threads
+        self.warm: set[Any] = set()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        signature_name: str | None = None,
+        *,
+        intra_op_threads: int | None = 1,
+        inter_op_threads: int | None = None,
+    ) -> Servable:
+        """Loads a SavedModel folder.
+
+        Args:
+          path: a local SavedModel folder (see `find_version`).
+          signature_name: see `choose_signature`.
+          intra_op_threads: threads that one op may use. One is best where workers run in parallel.
+            A process has one setting for all models, and only the first load can make it; what is
+            in force is in the attribute of the same name. None: TensorFlow's default, all cores.
+          inter_op_threads: ops of one call that may run at once; as above.
+
+        Raises:
+          ModelError: no such signature, one that cannot be fed, or a model that does not load.
+        """
+        signature = choose_signature(read_signatures(path), signature_name)
+        if problems := unsupported(signature):
+            raise ModelError("\n".join(problems))
+        tf = import_tensorflow()
+        with _LOCK:
+            _set_threads(tf, intra_op_threads, inter_op_threads)
+            with _quiet():  # the first use of a device looks for GPUs, and complains of none
+                tf.config.list_logical_devices()
+            try:
+                model = tf.saved_model.load(os.fspath(path), tags=[SERVE])
+            except MemoryError:
+                raise
+            except Exception as error:  # a file that was damaged raises anything
+                fault = damage(path)
+                remedy = (
+                    f"{fault}: copy or export the model again"
+                    if fault
+                    else "a model with ops of its own needs the library that registers them"
+                )
+                raise ModelError(
+                    f"{path} does not load in TensorFlow {tf.__version__}: {_first_line(error)}; {remedy}"
+                ) from error
+        return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
+
+    def call(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Calls the signature.
+
+        Args:
+          feeds: an array for every input, by its name, in the input's dtype; float32 for a bfloat16
+            input, an object array of bytes for a string input.
+
+        Returns:
+          an array for every output that can be written (see `SUPPORTED`), by its name. It may be read-only and share
+          the model's memory. bfloat16 comes as float32, string as an object array of bytes.
+
+        Raises:
+          KeyError: an input is missing.
+          tf.errors.OpError: what the model raises.
+        """
+        return self._to_arrays(self._function(**self._to_tensors(feeds)))
+
+    def call_compiled(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same through XLA, which compiles anew for every shape of `feeds`, up to seconds each
+        time. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not have.
+        """
+        if self._compiled is None:
+            with self._compiling:
+                if self._compiled is None:
+                    self._compiled = self._compile()
+        return self._to_arrays(self._compiled(*self._to_tensors(feeds).values()))
+
+    def nodes(self) -> dict[str, str]:
+        """The nodes that a call may run, in the functions that it calls too: name to op."""
+        if self._nodes is None:
+            graph = self._function.graph.as_graph_def()
+            self._nodes = {node.name: node.op for f in graph.library.function for node in f.node_def}
+            self._nodes |= {node.name: node.op for node in graph.node}
+        return self._nodes
+
+    def _compile(self) -> Any:
+        tf = import_tensorflow()
+        names, function = list(self.signature.inputs), self._function
+
+        # Positional, since an input need not be called by a Python identifier. The rows are left
+        # open, so that there is one trace, and XLA keeps its own table of programs by shape.
+        def compiled(*tensors: Any) -> Any:
+            return function(**dict(zip(names, tensors, strict=True)))
+
+        specs = [tf.TensorSpec(t.shape, t.dtype) for t in self.signature.inputs.values()]
+        return tf.function(compiled, jit_compile=True, autograph=False).get_concrete_function(*specs)
+
+    def _to_tensors(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        # tf.constant copies: 12 microseconds for [8192, 3] float32, of 750 for a small dense model.
+        # DLPack would not, but hands out memory that an op may then reuse for its output.
+        tf = import_tensorflow()
+        tensors = {}
+        for name, tensor in self.signature.inputs.items():
+            if tensor.dtype == "string":
+                tensors[name] = tf.constant(feeds[name], tf.string)
+            elif tensor.dtype == "bfloat16":
+                tensors[name] = tf.cast(tf.constant(feeds[name]), tf.bfloat16)
+            else:
+                tensors[name] = tf.constant(feeds[name])
+        return tensors
+
+    def _to_arrays(self, outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        arrays = {}
+        for name, tensor in self.signature.outputs.items():
+            if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:
+                continue
+            # A view where the tensor is in main memory (1 microsecond), where .numpy() copies.
+            array = np.asarray(outputs[name])
+            arrays[name] = array.astype(np.float32) if tensor.dtype == "bfloat16" else array
+        return arrays
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow, imported without its chatter about CPU features and absent GPUs.
+
+    TF_CPP_MIN_LOG_LEVEL becomes 2 where it is not set; at 0 or 1 nothing is held back.
+    """
+    if "tensorflow" not in sys.modules:
+        with _LOCK, _quiet():
+            import tensorflow
+    import tensorflow
+
+    return tensorflow
+
+
+def _set_threads(tf: ModuleType, intra_op: int | None, inter_op: int | None) -> None:
+    with contextlib.suppress(RuntimeError):  # TensorFlow runs already: its threads stay as they are
+        if intra_op is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+        if inter_op is not None:
+            tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+
+
+_CHATTER = re.compile(
+    rb"^\s*$|before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
+    rb"|failed call to cuInit|cpu_feature_guard|To enable the following instructions"
+    rb"|Cannot dlopen some GPU libraries|Skipping registering GPU devices|MLIR V1 optimization pass"
+)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops TensorFlow's chatter from standard error; everything else is passed on at the end.
+
+    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL, so only the file descriptor
+    stops them.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            for line in said:
+                if not _CHATTER.search(line):
+                    os.write(2, line)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(getattr(error, "message", None) or error).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:500]

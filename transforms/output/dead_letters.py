@@ -1,0 +1,70 @@
+"""Dead letters as they are published (docs/dead-letters.md)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.transforms.rows.sources import Source, places
+
+
+def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
+    """Dead letters, as `dead_letter_rows` makes them, as JSON Lines."""
+    lines = io.BytesIO()  # as text it would be in memory twice
+    pl.from_arrow(table).write_ndjson(lines)
+    return lines.getvalue()
+
+
+def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.RecordBatch:
+    """What is known of refused rows, with whose they are.
+
+    The payload is text where it is UTF-8, else base64; `payload_encoding` says which.
+
+    Args:
+      rejected: in `REJECTED_SCHEMA`.
+      source: that of their block.
+      run: id of the run.
+    """
+    count = rejected.num_rows
+    text, encoding = _as_text(rejected["payload"], rejected["payload_kind"])
+    files, numbers = places(source, rejected["row"].to_numpy())
+    columns = {
+        "run": pa.repeat(pa.scalar(run), count),
+        "source": files,
+        "row": pa.array(numbers, pa.int64()),
+        **{name: rejected[name] for name in ("rows", "stage", "reason", "column", "message", "errors")},
+        "payload": text,
+        "payload_encoding": encoding,
+        "payload_cut": rejected["payload_cut"],
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _as_text(payload: pa.Array, kind: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Payloads as strings, and how each is encoded: `utf-8`, `json`, `base64`; null for none."""
+    encoding = pc.if_else(pc.equal(kind, "json"), "json", "utf-8")
+    try:
+        # A payload that is not text by its format is not shown as text where it happens to be some.
+        binary = pc.any(pc.and_(pc.equal(kind, "binary"), payload.is_valid())).as_py()
+        text = None if binary else payload.cast(pa.string())
+    except pa.ArrowInvalid:
+        text = None
+    if text is None:
+        pairs = [_decoded(*p) for p in zip(payload.to_pylist(), kind.to_pylist(), strict=True)]
+        text = pa.array([t for t, _ in pairs], pa.string())
+        encoding = pc.if_else(pa.array([plain for _, plain in pairs], pa.bool_()), encoding, "base64")
+    return text, pc.if_else(payload.is_valid(), encoding, pa.scalar(None, pa.string()))
+
+
+def _decoded(value: bytes | None, kind: str) -> tuple[str | None, bool]:
+    """(text, whether it is plain)."""
+    if value is None:
+        return None, True
+    if kind != "binary":
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode(), True
+    return base64.b64encode(value).decode(), False

@@ -1,0 +1,170 @@
+"""Predictions as JSON Lines."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
+from beam_score.transforms.arrays.plain import broken_text
+
+MARKER = "_not_finite"
+"""What the name of the column ends in that tells which values were not finite."""
+
+_MARKS = pa.array(["NaN", "Infinity", "-Infinity", None], pa.string())
+
+
+def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
+    """Rows as JSON Lines in UTF-8. JSON has no word for NaN and the infinities, and none is written.
+
+    Bytes are text where they are UTF-8, else `{"b64": "..."}`, so that no two values look alike; dates and times are
+    ISO 8601, decimals are strings.
+
+    Args:
+      not_finite: `null`: such a value is null, and a string column NAME_not_finite beside it, there in
+        every line, says which it was (of a list the first); `string`: it is the string NaN, Infinity or
+        -Infinity.
+    """
+    columns, binary = {}, {}
+    odd = np.zeros(len(table), bool)  # rows that are made one by one
+    for field, column in zip(table.schema, table.columns, strict=True):
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        columns[field.name], strange = _with_text(column)
+        if strange is not None:
+            odd |= strange
+            binary[field.name] = column
+        if _is_floating(field.type):
+            marks = _marks(column)
+            if not_finite == "null":
+                none = pa.nulls(len(table), pa.string())
+                columns[field.name + MARKER] = none if marks is None else _MARKS.take(pa.array(marks))
+            elif marks is not None:
+                odd |= marks < len(_MARKS) - 1
+    frame = pl.from_arrow(pa.table(columns))
+    sink = io.BytesIO()
+    frame.write_ndjson(sink)
+    if not odd.any():
+        return sink.getvalue()
+    # A column of numbers and strings, or of strings and objects, is not a column.
+    lines = sink.getvalue().split(b"\n")
+    at = np.flatnonzero(odd)
+    values = {name: column.take(pa.array(at)).to_pylist() for name, column in binary.items()}
+    for number, row in enumerate(frame.filter(pl.Series(odd)).iter_rows(named=True)):
+        row |= {name: rows[number] for name, rows in values.items()}
+        lines[at[number]] = orjson.dumps(_spelled(row, not_finite), default=str)
+    return b"\n".join(lines)
+
+
+def _is_floating(type_: pa.DataType) -> bool:
+    """Whether it is a float, or lists of them."""
+    while _is_list(type_):
+        type_ = type_.value_type
+    return pa.types.is_floating(type_)
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    kinds = ("is_binary", "is_large_binary", "is_fixed_size_binary", "is_binary_view")
+    return any(getattr(pa.types, kind)(type_) for kind in kinds)
+
+
+def _with_text(column: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
+    """The column with strings in place of bytes, at any depth; and the rows that hold bytes which are not UTF-8, null
+    there."""
+    type_ = _text_type(column.type)
+    if type_ == column.type:
+        return column, None
+    if _is_bytes(column.type):
+        values = column.cast(pa.binary())
+        with contextlib.suppress(pa.ArrowInvalid):
+            return values.cast(pa.string()), None
+        odd = np.zeros(len(column), bool)
+        odd[broken_text(values)] = True
+        return pc.if_else(pa.array(odd), pa.scalar(None, pa.binary()), values).cast(pa.string()), odd
+    if _is_list(column.type) and _is_bytes(leaves(column).type) and not nulls(column).any():
+        values, found = _with_text(leaves(column))
+        if found is None:
+            return with_leaves(column, values), None
+        odd = np.zeros(len(column), bool)
+        odd[owners(column)[found]] = True
+        return with_leaves(column, values), odd
+    rows = column.to_pylist()
+    odd = np.array([not _is_text(row) for row in rows], bool)
+    return pa.array([None if o else _decoded(r) for r, o in zip(rows, odd, strict=True)], type_), odd
+
+
+def _text_type(type_: pa.DataType) -> pa.DataType:
+    if _is_bytes(type_):
+        return pa.string()
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_text_type(type_.value_type), type_.list_size)
+    if _is_list(type_):
+        return pa.list_(_text_type(type_.value_type))
+    if pa.types.is_map(type_):
+        return pa.map_(_text_type(type_.key_type), _text_type(type_.item_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([pa.field(f.name, _text_type(f.type)) for f in type_])
+    return type_
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all bytes in a value are UTF-8."""
+    try:
+        _decoded(value)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, dict):
+        return {k: _decoded(v) for k, v in value.items()}
+    return [_decoded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _marks(column: pa.Array) -> np.ndarray | None:
+    """For each row the place in `_MARKS` of its first value that is not finite; None where all are."""
+    flat = leaves(column)
+    if flat.null_count:
+        rows = owners(column)[flat.is_valid().to_numpy(zero_copy_only=False)]
+        flat = flat.drop_null()
+    else:
+        rows = None
+    numbers = flat.to_numpy()
+    if not len(numbers) or (np.isfinite(numbers.min()) and np.isfinite(numbers.max())):
+        return None
+    marks = np.full(len(column), len(_MARKS) - 1)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    rows = owners(column) if rows is None else rows
+    at, first = np.unique(rows[bad], return_index=True)
+    value = numbers[bad[first]]
+    marks[at] = np.where(np.isnan(value), 0, np.where(value > 0, 1, 2))
+    return marks
+
+
+def _spelled(value: Any, not_finite: str) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {k: _spelled(v, not_finite) for k, v in value.items()}
+    if isinstance(value, list | tuple | pl.Series):
+        return [_spelled(v, not_finite) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        spelling = "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return spelling if not_finite == "string" else None
+    return value

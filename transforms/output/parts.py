@@ -1,0 +1,208 @@
+"""Part files: rows gathered, encoded, and written durably under names that nobody else uses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import google_crc32c
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from beam_score.transforms.arrays.sizes import batch_bytes
+from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
+from beam_score.transforms.durable import storage
+from beam_score.transforms.durable.write_behind import Write, nothing_to_wait_for, write_at_once
+from beam_score.transforms.output.dead_letters import dead_letter_lines
+from beam_score.transforms.output.json_lines import to_json_lines
+
+MAX_GROUP_ROWS = 1 << 20
+
+_DISTINCT_SAMPLE = 10_000
+
+
+class Parts:
+    """Rows of one kind of one split, into one part file or several.
+
+    Args:
+      folder: where the parts are written.
+      kind: `predictions` or `rejected`.
+      stem: begins the names of the parts; no other attempt has it.
+      encoder: see `ParquetEncoder` and `LinesEncoder`.
+      write: how a part is written; each is waited for before the next, so that memory stays bounded.
+      bounds: `writer_bytes` of rows are encoded together; past `part_bytes` a further part is begun.
+
+    Attributes:
+      written: the parts so far.
+      wait: until the last of them is durable.
+    """
+
+    def __init__(
+        self,
+        folder: storage.Place,
+        kind: str,
+        stem: str,
+        encoder: ParquetEncoder | LinesEncoder,
+        write: Write = write_at_once,
+        bounds: Bounds = DEFAULT_BOUNDS,
+    ):
+        self._folder, self._kind, self._stem, self._encoder, self._write = folder, kind, stem, encoder, write
+        self._bounds, self.wait = bounds, nothing_to_wait_for
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = self._held_bytes = self._rows = 0
+        self.written: list[Part] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Takes rows; writes a part once there is enough for one."""
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch_bytes(batch)
+        if self._held_rows >= MAX_GROUP_ROWS or self._held_bytes >= self._bounds.writer_bytes // self._encoder.expands:
+            self._encode()
+
+    def close(self) -> list[Part]:
+        """Writes what is left, or begins to. Returns the parts, none for no rows."""
+        self._encode()
+        if self._rows:
+            self._end_part()
+        return self.written
+
+    def write_empty(self, schema: pa.Schema) -> Part:
+        """Writes a part without a row."""
+        self._encoder.add(schema.empty_table())
+        self._end_part()
+        return self.written[-1]
+
+    def _encode(self) -> None:
+        if self._held:
+            table = pa.Table.from_batches(self._held)
+            self._held, self._rows = [], self._rows + self._held_rows
+            self._held_rows = self._held_bytes = 0
+            if self._encoder.add(table) >= self._bounds.part_bytes:
+                self._end_part()
+
+    def _end_part(self) -> None:
+        pieces = self._encoder.end()
+        name = f"{self._stem}-{len(self.written)}.{self._encoder.suffix}"
+        self.wait()
+        self.wait = self._write(self._folder / name, pieces)
+        crc = 0
+        for piece in pieces:
+            crc = google_crc32c.extend(crc, piece)
+        self.written.append(Part(name, self._kind, self._rows, sum(len(p) for p in pieces), f"{crc:08x}"))
+        self._rows = 0
+
+
+class ParquetEncoder:
+    """A row group a table; a file from one `end` to the next."""
+
+    suffix = "parquet"
+    expands = 1
+
+    def __init__(self):
+        self._writer: pq.ParquetWriter | None = None
+        self._sink: pa.BufferOutputStream | None = None
+
+    def add(self, table: pa.Table) -> int:
+        """Encodes rows; returns the bytes of the file so far."""
+        if self._writer is None:
+            self._sink = pa.BufferOutputStream()
+            self._writer = parquet_writer(self._sink, table)
+        self._writer.write_table(table, row_group_size=max(1, len(table)))
+        return self._sink.tell()
+
+    def end(self) -> Sequence[bytes | memoryview]:
+        """The whole file, in pieces."""
+        self._writer.close()
+        content = self._sink.getvalue()
+        self._writer = self._sink = None
+        return [content]
+
+
+def parquet_writer(sink: pa.BufferOutputStream, sample: pa.Table) -> pq.ParquetWriter:
+    """A writer with dictionaries only where values repeat: over floats and ids they cost a third of
+    the time of a whole run, and save nothing (docs/benchmarks.md)."""
+    return pq.ParquetWriter(
+        sink,
+        sample.schema,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[f.name for f in sample.schema if _repeats(sample, f)],
+        write_page_checksum=True,
+        store_schema=True,
+    )
+
+
+def _repeats(table: pa.Table, field: pa.Field) -> bool:
+    if pa.types.is_floating(field.type) or pa.types.is_nested(field.type) or not len(table):
+        return False
+    sample = table[field.name].slice(0, _DISTINCT_SAMPLE)
+    return pc.count_distinct(sample).as_py() < len(sample) // 2
+
+
+class LinesEncoder:
+    """JSON Lines.
+
+    Args:
+      to_lines: rows as bytes, each line with its end.
+    """
+
+    suffix = "jsonl"
+    expands = 8
+    """As text, and while it is made, rows take several times their bytes; larger pieces are not faster."""
+
+    def __init__(self, to_lines: Callable[[pa.Table], bytes]):
+        self._to_lines = to_lines
+        self._pieces: list[bytes] = []
+
+    def add(self, table: pa.Table) -> int:
+        """Encodes rows; returns the bytes of the file so far."""
+        self._pieces.append(self._to_lines(table))
+        return sum(map(len, self._pieces))
+
+    def end(self) -> Sequence[bytes]:
+        """The whole file, in pieces."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionFormat:
+    """How predictions are written.
+
+    Attributes:
+      format: `parquet` or `jsonl`.
+      not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
+    """
+
+    format: str = "parquet"
+    not_finite: str = "null"
+
+    def encoder(self) -> ParquetEncoder | LinesEncoder:
+        if self.format == "parquet":
+            return ParquetEncoder()
+        return LinesEncoder(lambda table: to_json_lines(table, self.not_finite))
+
+
+def dead_letter_encoder() -> LinesEncoder:
+    """Of what `dead_letter_rows` makes."""
+    return LinesEncoder(dead_letter_lines)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A file of predictions or dead letters.
+
+    Attributes:
+      name: under the run's `parts` folder.
+      kind: `predictions` or `rejected`.
+      rows: lines or rows in it.
+      bytes: its size.
+      crc32c: of its content, in hexadecimal.
+    """
+
+    name: str
+    kind: str
+    rows: int
+    bytes: int
+    crc32c: str

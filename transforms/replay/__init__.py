@@ -1,0 +1,1 @@
+"""The dead letters of a finished run as an input format."""

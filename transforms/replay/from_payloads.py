@@ -1,0 +1,199 @@
+"""Rows read again from the payloads of their dead letters, by the reader of the format they came in.
+
+Payloads are put together as a small file of that format; never so that one could swallow, or break up, its
+neighbour: a file holds several only where each is found again as one record.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile
+from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.framing.tfrecord import frame
+from beam_score.transforms.replay.letter import Letter, refused_again
+from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.faults import REJECTED_SCHEMA, known_rows
+from beam_score.transforms.rows.origin import Origin, clip, record_spans
+
+_BOM = b"\xef\xbb\xbf"
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
+    """The rows of letters of one file, each of one record with a whole payload; one row out for each.
+
+    Args:
+      letters: in order of their rows.
+      header: of CSV: that of the file; None where it has none.
+      settings: of the format that the rows were first read in.
+    """
+    if settings.format == "parquet":
+        letters, records, refused = _as_json(letters, settings)
+        for why, again in refused.items():
+            yield refused_again(again, f"not replayed: {why}: put the file back as it was", settings)
+    else:
+        records = [letter.payload for letter in letters]
+    if letters:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from _Payloads(Path(folder, "payloads"), letters, records, header, settings).chunks()
+
+
+class _Payloads:
+    """Some payloads of one file, and where they are put together."""
+
+    def __init__(self, path: Path, letters, records: list[bytes], header: str | None, settings: ReadSettings):
+        self._path, self._letters, self._records, self._settings = path, letters, records, settings
+        # The byte order mark is the file's, so one that a record begins with stays the record's.
+        self._head = _BOM if header is None else _BOM + header.encode() + b"\n"
+        # A row of Parquet is shown as a JSON object, so that is how it is read.
+        self._format = "jsonl" if settings.format == "parquet" else settings.format
+        self._numbers = np.array([letter.row for letter in letters], np.int64)
+
+    def chunks(self) -> Iterator[Chunk]:
+        index = np.arange(len(self._records))
+        if self._format == "tfrecord":
+            yield from self._read(index)
+            return
+        # Almost always a record without quotes and line ends: these go together without more ado.
+        odd = [quote for quote in (self._settings.quote.encode(), b"\r", b"\n") if quote]
+        if self._format == "jsonl":
+            odd = [b"\r", b"\n"]
+        plain = np.array([bool(r) and not any(o in r for o in odd) for r in self._records], bool)
+        for part in (index[plain], index[~plain]):
+            for group in self._apart(part):
+                yield from self._read(group)
+
+    def _apart(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """The records in groups in which each is found again as one."""
+        if len(index) > 1 and not self._are_found(index):
+            middle = len(index) // 2
+            yield from self._apart(index[:middle])
+            yield from self._apart(index[middle:])
+        elif len(index):
+            yield index
+
+    def _are_found(self, index: np.ndarray) -> bool:
+        data = b"\n".join(self._records[i] for i in index)
+        sizes = np.array([len(self._records[i]) for i in index])
+        csv = self._settings.delimiter, self._settings.quote, self._settings.escape
+        starts, ends = record_spans(data, self._format, *csv)
+        begins = np.append(0, np.cumsum(sizes[:-1] + 1))
+        return np.array_equal(starts, begins) and np.array_equal(ends, begins + sizes)
+
+    def _read(self, index: np.ndarray) -> Iterator[Chunk]:
+        own = [self._letters[i] for i in index]
+        if self._format == "tfrecord":
+            self._path.write_bytes(b"".join(frame(self._records[i]) for i in index))
+        else:
+            self._path.write_bytes(self._head + b"\n".join(self._records[i] for i in index))
+        settings = dataclasses.replace(self._settings, format=self._format, extra=self._extra)
+        range_ = FileRange(str(self._path), self._path.stat().st_size)
+        try:
+            found = list(format_module(self._format).read(range_, settings))
+        except UnusableFile as error:  # the header, which the payload itself does not have
+            again = {"reason": error.reason, "column": error.column}
+            yield refused_again(own, error.message, self._settings, **again)
+            return
+        count = sum(c.rows.num_rows + known_rows(c.rejected) for c in found)
+        if count != len(index) or any(c.rejected["rows"].null_count for c in found):
+            if len(index) > 1:
+                for i in index:
+                    yield from self._read(np.array([i]))
+                return
+            why = f"the payload holds {count} records as it is read now, expected one: see input.csv and input.format"
+            yield refused_again(own, why, self._settings, reason="malformed", column=None)
+            return
+        for chunk in found:
+            yield self._as_first_read(chunk, index)
+
+    @property
+    def _extra(self) -> str:
+        # Of a row of Parquet the payload has the used columns only.
+        return "ignore" if self._settings.format == "parquet" else self._settings.extra
+
+    def _as_first_read(self, chunk: Chunk, index: np.ndarray) -> Chunk:
+        """The chunk with the row numbers, types and payloads that its rows have had from the first."""
+        at = index[chunk.rows[ROW].to_numpy()]
+        rows = _with(chunk.rows, ROW, pa.array(self._numbers[at]))
+        origin = None
+        if self._settings.payload:
+            payloads = pa.array([self._letters[i].payload for i in index], pa.binary())
+            kind = {"binary": "records"}.get(self._letters[0].kind, self._letters[0].kind)
+            numbers = tuple(self._numbers[index].tolist())
+            origin = Origin(kind, 0, pa.RecordBatch.from_arrays([payloads], ["record"]), numbers=numbers)
+        if self._settings.format == "parquet":
+            for name in self._settings.kept_undeclared:
+                values = [orjson.loads(self._records[i]).get(name) for i in at]
+                rows = _with(rows, name, _typed(values, self._settings.kept_types.get(name, pa.string())))
+        rejected = chunk.rejected
+        if rejected.num_rows:
+            refused = self._numbers[index[rejected["row"].to_numpy()]]
+            columns = {n: rejected[n] for n in REJECTED_SCHEMA.names} | {"row": pa.array(refused)}
+            if origin is not None:
+                columns["payload"], columns["payload_cut"] = clip(origin.payloads(refused))
+                columns["payload_kind"] = pa.array([origin.kind] * len(refused))
+            rejected = pa.RecordBatch.from_pydict(columns, schema=REJECTED_SCHEMA)
+        return Chunk(rows, rejected, origin, self._letters[0].source)
+
+
+def _with(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
+    return rows.set_column(rows.schema.get_field_index(name), name, values)
+
+
+def _as_json(
+    letters: Sequence[Letter], settings: ReadSettings
+) -> tuple[list[Letter], list[bytes], dict[str, list[Letter]]]:
+    """Rows of Parquet as JSON Lines would hold them; and the letters that do not tell enough, by why."""
+    good, lines, refused = [], [], {}
+    contract = settings.contract_columns
+    for letter in letters:
+        row = orjson.loads(letter.payload)
+        # What the parent did not use it did not show either, and that is not the same as a null.
+        unknown = [n for n in (*contract, *settings.kept_undeclared) if n not in row]
+        if unknown:
+            why = f"the payload has no column {unknown[0]!r}, which only the file can tell"
+            refused.setdefault(why, []).append(letter)
+        elif any(row[n] in _NOT_FINITE for n, c in contract.items() if c.is_float and not c.shape):
+            refused.setdefault("the payload is JSON, which has no NaN and no infinity", []).append(letter)
+        else:
+            good.append(letter)
+            lines.append(orjson.dumps({n: _as_value(v, contract[n]) if n in contract else v for n, v in row.items()}))
+    return good, lines, refused
+
+
+def _as_value(value: Any, column: Column) -> Any:
+    if not isinstance(value, str):
+        return value
+    if column.dtype == "bytes":
+        return {"b64": base64.b64encode(value.encode()).decode()}
+    if column.is_float:  # a decimal
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
+    return value
+
+
+def _typed(values: list[Any], type_: pa.DataType) -> pa.Array:
+    """Values of JSON as a column that is kept has them."""
+    if pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
+        return pa.array(values, pa.string()).cast(type_)
+    if pa.types.is_floating(type_):
+        return pa.array([None if v is None else float(v) for v in values], type_)
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+        decoded = [base64.b64decode(v["b64"]) if isinstance(v, dict) else v and v.encode() for v in values]
+        return pa.array(decoded, type_)
+    return pa.array(values, type_)

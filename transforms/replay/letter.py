@@ -1,0 +1,107 @@
+"""Dead letters read again, for a replay: what each says, and how one is refused once more."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
+from beam_score.transforms.rows.faults import REJECTED_SCHEMA, stretch
+
+OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
+"""Reasons that are the file's: a sound one in its place is the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Letter:
+    """One dead letter; see docs/dead-letters.md. `payload` is the record's own bytes, `kind` that of
+    `transforms.rows.faults.REJECTED_SCHEMA`."""
+
+    source: str
+    row: int
+    rows: int | None
+    stage: str
+    reason: str
+    column: str | None
+    payload: bytes | None
+    payload_cut: bool
+    kind: str
+
+    @property
+    def is_of_damage(self) -> bool:
+        """Whether the file was at fault, not the row: what was read of it then is not to be trusted."""
+        return self.rows != 1 or self.reason in OF_DAMAGE
+
+
+def parse_letters(lines: bytes, format: str) -> list[Letter]:
+    """The dead letters in some whole lines.
+
+    Args:
+      format: of the files that they tell of.
+
+    Raises:
+      ValueError: a line is no dead letter.
+    """
+    return [_letter(orjson.loads(line), format) for line in lines.split(b"\n") if line]
+
+
+def _letter(fields: dict, format: str) -> Letter:
+    payload, encoding = fields["payload"], fields["payload_encoding"]
+    if payload is not None:
+        payload = base64.b64decode(payload) if encoding == "base64" else payload.encode()
+    kind = "json" if encoding == "json" else "binary" if format == "tfrecord" else "text"
+    names = ("source", "row", "rows", "stage", "reason", "column")
+    return Letter(*(fields[n] for n in names), payload, fields["payload_cut"], kind)
+
+
+def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
+    """A chunk that refuses what some letters of one file stand for once more.
+
+    Args:
+      why: the row cannot be had, without a value of it.
+      changed: `reason` and `column`, where they are others now.
+    """
+    made = []
+    for letter in letters:
+        reason, column = changed.get("reason", letter.reason), changed.get("column", letter.column)
+        made.append(
+            {
+                "row": letter.row,
+                "rows": letter.rows,
+                "stage": "read" if changed else letter.stage,
+                "reason": reason,
+                "column": column,
+                "message": why,
+                "errors": [{"column": column, "reason": reason, "message": why}],
+                "payload": letter.payload if settings.payload else None,
+                "payload_cut": letter.payload_cut and settings.payload,
+                "payload_kind": letter.kind,
+            }
+        )
+    rejected = pa.RecordBatch.from_pylist(made, schema=REJECTED_SCHEMA)
+    return Chunk(empty_rows(settings), rejected, source=letters[0].source)
+
+
+def missing_again(letters: Sequence[Letter], missing: np.ndarray, why: str, settings: ReadSettings) -> list[Chunk]:
+    """Chunks that refuse some rows once more: single ones with their payload, and of letters that stand
+    for several the stretches that are missing.
+
+    Args:
+      missing: int64 row numbers, ascending.
+    """
+    gone = set(missing.tolist())
+    single = [letter for letter in letters if letter.rows == 1 and letter.row in gone]
+    chunks = [refused_again(single, why, settings)] if single else []
+    for letter in letters:
+        if letter.rows in (None, 1):
+            continue
+        own = missing[(missing >= letter.row) & (missing < letter.row + letter.rows)]
+        for run in np.split(own, np.flatnonzero(np.diff(own) != 1) + 1):
+            if len(run):
+                again = stretch(int(run[0]), len(run), letter.reason, why, letter.column)
+                chunks.append(Chunk(empty_rows(settings), again, source=letter.source))
+    return chunks

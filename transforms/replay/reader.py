@@ -1,0 +1,166 @@
+"""Dead letters of an earlier run as an input: the rows that they stand for, with the file and number that they
+have had from the first. Each letter is accounted for: its rows come out, or are refused again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.formats.base import Chunk, ReadSettings, Replay, UnusableFile
+from beam_score.transforms.formats.csv.header import header_of
+from beam_score.transforms.formats.jsonl.reader import cut as cut_lines
+from beam_score.transforms.ledger.ended import LettersLost, files_on_record
+from beam_score.transforms.listing.files import InputFile, as_it_is
+from beam_score.transforms.replay.from_payloads import from_payloads
+from beam_score.transforms.replay.from_source import from_source
+from beam_score.transforms.replay.letter import Letter, parse_letters, refused_again
+from beam_score.transforms.stores.compression import open_file
+
+REASONS_OF_THE_FILE = "put it back as it was then"
+
+
+def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
+    """Dead letters are checked by `pipeline.prepare.replay`; the files that they tell of when they are read."""
+
+
+def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
+    """Ranges of about `split_bytes`, at line ends. One where rows come from their files: each range would have
+    to read these anew."""
+    if settings.replay.by == "source" or (settings.replay.by == "auto" and settings.replay.format == "parquet"):
+        return [FileRange(path, size, bytes=size)]
+    return cut_lines(path, size, split_bytes, settings, version)
+
+
+def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+    """The rows that the dead letters of a range stand for; a chunk holds rows of one file.
+
+    Raises:
+      LettersLost: it cannot be done, and not because of the files that the letters tell of.
+    """
+    replay = settings.replay
+    original = dataclasses.replace(settings, format=replay.format, replay=None)
+    files = files_on_record(replay.output, replay.run)
+    for lines in _lines(range_, settings.max_block_bytes):
+        try:
+            letters = parse_letters(lines, replay.format)
+        except (ValueError, KeyError, TypeError):
+            raise LettersLost(f"{range_.path}: a line is no dead letter: the file was changed; restore it") from None
+        for source in dict.fromkeys(letter.source for letter in letters):
+            own = sorted((letter for letter in letters if letter.source == source), key=lambda letter: letter.row)
+            yield from _replayed(source, own, files.get(source), replay, original)
+
+
+def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
+    """Whole lines of a range, about `size` bytes at a time."""
+    rest, left = b"", (range_.size if range_.end < 0 else range_.end) - range_.start
+    try:
+        with open_file(range_.path, range_.version) as file:
+            file.seek(range_.start)
+            while left > 0 and (piece := file.read(min(size, left))):
+                left -= len(piece)
+                lines, end, begun = (rest + piece).rpartition(b"\n")
+                rest = begun
+                if end:
+                    yield lines
+    except OSError as error:
+        raise LettersLost(f"{range_.path}: {error.strerror or type(error).__name__}") from error
+    if rest or left:
+        raise LettersLost(f"{range_.path}: the file of dead letters is cut off: restore it")
+
+
+def _replayed(
+    source: str, letters: Sequence[Letter], file: Mapping[str, Any] | None, replay: Replay, settings: ReadSettings
+) -> Iterator[Chunk]:
+    """The rows that some letters of one file stand for."""
+    if file is None:
+        raise LettersLost(f"run {replay.run} has dead letters of {source}, and no such file on record")
+    now = as_it_is(source)
+    header = _header(source, file, now, settings)
+    ways = {"payload": [], "source": []}
+    for letter in letters:
+        way, why = _way(letter, file, now, header, replay, settings)
+        if way is None:
+            yield refused_again([letter], f"not replayed: {why}", settings)
+        else:
+            ways[way].append(letter)
+    if ways["payload"]:
+        yield from from_payloads(ways["payload"], header, settings)
+    if ways["source"]:
+        yield from from_source(now, ways["source"], settings)
+
+
+def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None, settings: ReadSettings) -> str | None:
+    """The header that payloads of CSV go with."""
+    if settings.format != "csv" or not settings.header:
+        return None
+    if file["header"] is None and now is not None and _is_same(file, now):
+        try:
+            found = header_of(source, settings, InputFile(**now).version)
+        except UnusableFile:
+            return None
+        return None if found is None else found.text
+    return file["header"]
+
+
+def _is_same(file: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return all(file.get(name) == value for name, value in now.items())
+
+
+def _way(
+    letter: Letter,
+    file: Mapping[str, Any],
+    now: Mapping[str, Any] | None,
+    header: str | None,
+    replay: Replay,
+    settings: ReadSettings,
+) -> tuple[str | None, str]:
+    """(`payload` or `source`, "") for where the rows of a letter come from; or (None, why from neither)."""
+    not_there = _not_in_source(letter, file, now, replay)
+    if letter.is_of_damage:
+        if replay.by == "payload":
+            return None, "its file was damaged there, so it can only be read from the file, and --from is payload"
+        return (None, not_there) if not_there else ("source", "")
+    not_shown = _not_in_payload(letter, header, settings)
+    ways = {"payload": not_shown, "source": not_there}
+    if replay.by != "auto":
+        ways = {replay.by: ways[replay.by]}
+    elif replay.format == "parquet":
+        ways = {"source": not_there, "payload": not_shown}  # of the exact types
+    for way, why in ways.items():
+        if not why:
+            return way, ""
+    return None, ", and ".join(ways.values())
+
+
+def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) -> str:
+    """Why a row cannot be read from its dead letter; empty where it can."""
+    if letter.payload is None:
+        return "the dead letter has no payload"
+    if letter.payload_cut:
+        return "the payload is cut at 64 KiB"
+    if settings.format == "csv" and settings.header and header is None:
+        return "the header of its file is not known any more"
+    if (letter.kind == "json") != (settings.format == "parquet"):
+        return f"the payload is no record of {settings.format}"
+    return ""
+
+
+def _not_in_source(letter: Letter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
+    """Why rows cannot be read from their file; empty where they can.
+
+    A file that was damaged may have been replaced: that is the remedy. Its rows are then the same, in the same
+    order, as those that were read before the damage.
+    """
+    if now is None:
+        return f"its file is not there any more: {REASONS_OF_THE_FILE}"
+    if not replay.same_rows and (letter.rows is not None or letter.row):
+        return "with another format, delimiter, quote or header its number in the file is another"
+    if letter.is_of_damage:
+        known = file["predicted_before"] + file["read"]
+        if letter.rows is None and letter.row != known:
+            return "rows behind this stretch were read, so nobody knows where it ends: run its file as a job of its own"
+    elif not _is_same(file, now):
+        return f"its file has changed since run {replay.run}: {REASONS_OF_THE_FILE}"
+    return ""

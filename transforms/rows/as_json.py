@@ -1,0 +1,112 @@
+"""Rows of a record batch as JSON objects: what a dead letter shows of a row of Parquet."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from beam_score.transforms.arrays.plain import broken_text, plain
+
+
+def columns_json(batch: pa.RecordBatch) -> pa.Array:
+    """One JSON object a row, in UTF-8, as a binary array.
+
+    Numbers, booleans, text and lists are JSON's own. Bytes are text where they are valid UTF-8, else
+    `{"b64": "..."}`; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`; decimals,
+    dates and times are text.
+    """
+    count = batch.num_rows
+    if not batch.num_columns:
+        return pa.array([b"{}"] * count, pa.binary())
+    odd = np.zeros(count, bool)  # rows that are written one by one
+    columns = {}
+    arrays = [_simple(array) for array in batch.columns]
+    for name, array in zip(batch.schema.names, arrays, strict=True):
+        columns[name], strange = _writable(array)
+        odd |= strange
+    frame = pl.DataFrame({name: pl.from_arrow(array) for name, array in columns.items()})
+    packed = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series().to_arrow().cast(pa.binary())
+    if not odd.any():
+        return packed
+    at = np.flatnonzero(odd)
+    values = [_bytes_for_text(array.take(pa.array(at))).to_pylist() for array in arrays]
+    texts = [_json_object(dict(zip(batch.schema.names, row, strict=True))) for row in zip(*values, strict=True)]
+    return pc.replace_with_mask(packed, pa.array(odd), pa.array([t.encode() for t in texts], pa.binary()))
+
+
+def _simple(array: pa.Array) -> pa.Array:
+    """Dates, times and decimals as text, all else as it is."""
+    array = plain(array)
+    if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
+        with contextlib.suppress(pa.ArrowNotImplementedError):
+            return array.cast(pa.string())
+    return array
+
+
+def _writable(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The column as polars can write it, and which rows it cannot write exactly."""
+    count, type_ = len(array), array.type
+    odd = np.zeros(count, bool)
+    if (
+        pa.types.is_string(type_)
+        or pa.types.is_large_string(type_)
+        or pa.types.is_binary(type_)
+        or pa.types.is_large_binary(type_)
+    ):
+        raw = array.cast(pa.large_binary())
+        odd[broken_text(raw)] = True
+        if odd.any():
+            raw = pc.if_else(pa.array(odd), pa.scalar(None, pa.large_binary()), raw)
+        return raw.cast(pa.large_string()), odd
+    if pa.types.is_floating(type_):
+        odd = ~pc.fill_null(pc.is_finite(array.cast(pa.float64())), True).to_numpy(zero_copy_only=False)
+        return array, odd
+    if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
+        return array, odd
+    if _is_list(type_) and (pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)):
+        flat = array.flatten()
+        if pa.types.is_integer(flat.type) or pc.all(pc.is_finite(flat.cast(pa.float64()))).as_py() is not False:
+            return array, odd
+    return pa.nulls(count), ~odd
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def _bytes_for_text(array: pa.Array) -> pa.Array:
+    """Text as bytes, also inside lists, since it may not be UTF-8."""
+    type_ = array.type
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        return array.cast(pa.large_binary())
+    if _is_list(type_) and (pa.types.is_string(type_.value_type) or pa.types.is_large_string(type_.value_type)):
+        return array.cast(pa.large_list(pa.large_binary()))
+    return array
+
+
+def _json_object(row: dict[str, Any]) -> str:
+    return json.dumps({name: _json(value) for name, value in row.items()}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list | tuple):
+        return [_json(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

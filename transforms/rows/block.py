@@ -1,0 +1,162 @@
+"""The conserved block: the one element of every PCollection between reader and writer.
+
+A step takes a block and gives back a new one (`dataclasses.replace`). It may add columns to `rows`
+and may move rows from `rows` to `rejected`, and nothing else; so `Block.count` never changes, and
+the writer checks that it did not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.arrays.plain import concat, filter_rows
+from beam_score.transforms.arrays.sizes import batch_bytes
+from beam_score.transforms.common.sums import add_tally
+from beam_score.transforms.rows.faults import NO_REJECTED, Fault, dead_letters, fault_lists, known_rows
+from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.rows.sources import Files, Source
+
+ROW = "#row"
+"""Name of the int64 column of `Block.rows` that holds each row's number in its file; where a block is of several
+files, `transforms.rows.sources.places` tells file and number of each."""
+
+INPUT = "input/"
+"""Prefix of the columns of `Block.rows` that hold the model's inputs."""
+
+OUTPUT = "output/"
+"""Prefix of the columns of `Block.rows` that hold the model's outputs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Some consecutive rows of one file, or all of several small ones, the good and the refused ones together.
+
+    Attributes:
+      split: id of the unit of work (see `transforms.common.splits.Split`) that the rows came from.
+      attempt: made anew each time a split is read; tells retries and zombies apart.
+      seq: 0, 1, 2 ... within the attempt.
+      source: path of the one file that the rows are from; or several whole files (`transforms.rows.sources`).
+      rows: the rows still good: `ROW`, the data columns by name, then `input/NAME` (after
+        Preprocess) and `output/NAME` (after RunInference).
+      rejected: the rows refused so far, in `REJECTED_SCHEMA`.
+      origin: the bytes that the rows were parsed from, for payloads; None where not kept.
+      total: on the last block of its split, how many rows the split held; else None.
+      piece: 0, 1, 2 ... of a block that was cut before the model; dead letters so far are with the first.
+      more: whether another piece of the same block follows.
+      void: on the last block of an attempt of which nothing counts: a checksum refused what was read.
+      tally: additive measurements of the work done on this block (seconds by stage, counts of
+        defaults and the like). The writer sums them into the split's receipt.
+      began: when the attempt began, in seconds since the epoch.
+    """
+
+    split: int
+    attempt: str
+    seq: int
+    source: Source
+    rows: pa.RecordBatch
+    rejected: pa.RecordBatch = dataclasses.field(default_factory=lambda: NO_REJECTED)
+    origin: Origin | None = None
+    total: int | None = None
+    piece: int = 0
+    more: bool = False
+    void: bool = False
+    tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    began: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """Rows good + rows rejected; a stretch of unknown length counts nothing here."""
+        return self.rows.num_rows + known_rows(self.rejected)
+
+    @property
+    def bytes(self) -> int:
+        """What the block holds: rows, dead letters, and what both were parsed from."""
+        data = None if self.origin is None else self.origin.data
+        read = 0 if data is None else data.size if isinstance(data, pa.Buffer) else batch_bytes(data)
+        return batch_bytes(self.rows) + batch_bytes(self.rejected) + read
+
+    def __reduce__(self):
+        # Else pickle writes the whole parent of a slice.
+        return Block.from_bytes, (self.to_bytes(),)
+
+    def to_bytes(self) -> bytes:
+        """The block as Arrow IPC, of a slice only its own rows; see `from_bytes`."""
+        meta = {
+            "split": self.split,
+            "attempt": self.attempt,
+            "seq": self.seq,
+            "source": self.source if isinstance(self.source, str) else [self.source.paths, self.source.rows],
+            "total": self.total,
+            "piece": self.piece,
+            "more": self.more,
+            "void": self.void,
+            "tally": dict(self.tally),
+            "began": self.began,
+            "origin": None if self.origin is None else self.origin.meta(),
+        }
+        parts = [json.dumps(meta).encode(), _to_ipc(self.rows), _to_ipc(self.rejected)]
+        if self.origin is not None:
+            data = self.origin.data
+            parts.append(data.to_pybytes() if isinstance(data, pa.Buffer) else _to_ipc(data))
+        return b"".join(struct.pack("<Q", len(p)) + p for p in parts)
+
+    @classmethod
+    def from_bytes(cls, encoded: bytes) -> Block:
+        """The block of which `to_bytes` made some bytes."""
+        parts, at = [], 0
+        while at < len(encoded):
+            (size,) = struct.unpack_from("<Q", encoded, at)
+            parts.append(encoded[at + 8 : at + 8 + size])
+            at += 8 + size
+        meta = json.loads(parts[0])
+        if meta["origin"] is not None:
+            is_batch = meta["origin"].pop("batch")
+            data = _from_ipc(parts[3]) if is_batch else pa.py_buffer(parts[3])
+            meta["origin"] = Origin(data=data, **meta["origin"])
+        if not isinstance(meta["source"], str):
+            meta["source"] = Files(*map(tuple, meta["source"]))
+        return cls(rows=_from_ipc(parts[1]), rejected=_from_ipc(parts[2]), **meta)
+
+    def with_tally(self, **amounts: float) -> Block:
+        """The same block with `amounts` added to its tally."""
+        return dataclasses.replace(self, tally=add_tally(self.tally, amounts))
+
+
+def reject_rows(block: Block, faults: Sequence[Fault], stage: str, order: Mapping[str, int] | None = None) -> Block:
+    """Moves the rows that have a fault from `rows` to `rejected`.
+
+    Args:
+      faults: positions are those of `block.rows`.
+      stage: the step that refuses them.
+      order: contract rank of the columns; see `fault_lists`.
+    """
+    faults = [f for f in faults if len(f.index)]
+    if not faults:
+        return block
+    positions, errors = fault_lists(faults, order or {})
+    numbers = block.rows[ROW].to_numpy()[positions]
+    keep = np.ones(block.rows.num_rows, bool)
+    keep[positions] = False
+    rejected = dead_letters(numbers, errors, stage, block.origin)
+    return dataclasses.replace(
+        block,
+        rows=filter_rows(block.rows, keep),
+        rejected=concat([block.rejected, rejected]),
+    )
+
+
+def _to_ipc(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _from_ipc(data: bytes) -> pa.RecordBatch:
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        return reader.read_next_batch()

@@ -1,0 +1,194 @@
+"""What is wrong with rows: reasons, faults by column, and dead letters as Arrow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.arrays.plain import spread
+from beam_score.transforms.rows.origin import Origin, clip
+
+FAULTS = "#faults"
+"""Name of the optional column of `Block.rows` in which a reader leaves what is wrong with single
+values of rows that it could otherwise read; `Validate` judges and drops it."""
+
+
+REASONS = (
+    "malformed",
+    "ragged_row",
+    "unterminated_quote",
+    "bad_encoding",
+    "too_large",
+    "duplicate_key",
+    "corrupt_record",
+    "unreadable",
+    "missing_column",
+    "missing_value",
+    "wrong_type",
+    "wrong_shape",
+    "out_of_range",
+    "not_allowed",
+    "not_finite",
+    "preprocess_error",
+    "model_error",
+    "not_finite_output",
+)
+"""The stable reason codes of a dead letter. Dashboards depend on them: add, never rename."""
+
+
+ERROR_TYPE = pa.struct([("column", pa.string()), ("reason", pa.string()), ("message", pa.string())])
+
+
+FAULTS_TYPE = pa.list_(ERROR_TYPE)
+
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # 0-based number of the first record it stands for
+        ("rows", pa.int64()),  # how many records it stands for; null: a stretch of unknown length
+        ("stage", pa.string()),  # read, validate, preprocess, infer, postprocess
+        ("reason", pa.string()),  # one of REASONS: the first fault in contract order
+        ("column", pa.string()),
+        ("message", pa.string()),
+        ("errors", FAULTS_TYPE),  # all the faults of the row
+        ("payload", pa.binary()),  # the record as it was read, cut at 64 KiB; null where not kept
+        ("payload_cut", pa.bool_()),
+        ("payload_kind", pa.string()),  # text, binary, or json: made of columns, not the record itself
+    ]
+)
+
+
+NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
+
+
+def known_rows(rejected: pa.RecordBatch) -> int:
+    """How many rows the dead letters stand for, those of unknown length left out."""
+    if rejected.num_rows == 0:
+        return 0
+    return int(np.nansum(rejected["rows"].to_numpy(zero_copy_only=False)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, in one column, with some rows of a batch.
+
+    Attributes:
+      index: int64 positions in the batch, ascending.
+      column: name of the column at fault; None where the whole row is.
+      reason: one of `REASONS`.
+      message: what was found, what was expected, what to do: one string for all or one a row.
+    """
+
+    index: np.ndarray
+    column: str | None
+    reason: str
+    message: pa.Array | str
+
+    def messages(self) -> pa.Array:
+        if isinstance(self.message, str):
+            return pa.repeat(pa.scalar(self.message, pa.string()), len(self.index))
+        return self.message.cast(pa.string())
+
+
+def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.ndarray, pa.Array]:
+    """Gathers faults by row.
+
+    Args:
+      faults: any number of faults of one batch; a row may be in several.
+      order: rank of each column; faults of a row are listed by it, then as given: those of the row
+        as a whole first, those of columns without a rank last.
+
+    Returns:
+      the positions of the rows at fault, ascending; and a `FAULTS_TYPE` array, one list a position.
+    """
+    index = np.concatenate([np.asarray(f.index, np.int64) for f in faults])
+    ranks = [-1 if f.column is None else order.get(f.column, len(order)) for f in faults]
+    rank = np.concatenate([np.full(len(f.index), r) for f, r in zip(faults, ranks, strict=True)])
+    sort = np.lexsort((rank, index))  # stable: faults of one rank stay as given
+    index = index[sort]
+    take = pa.array(sort)
+    column = pa.chunked_array([pa.repeat(pa.scalar(f.column, pa.string()), len(f.index)) for f in faults])
+    reason = pa.chunked_array([pa.repeat(pa.scalar(f.reason, pa.string()), len(f.index)) for f in faults])
+    message = pa.chunked_array([f.messages() for f in faults])
+    errors = pa.StructArray.from_arrays(
+        [c.take(take).combine_chunks() for c in (column, reason, message)], fields=list(ERROR_TYPE)
+    )
+    positions, first = np.unique(index, return_index=True)
+    offsets = pa.array(np.append(first, len(index)), pa.int32())
+    return positions, pa.ListArray.from_arrays(offsets, errors, type=FAULTS_TYPE)
+
+
+def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Origin | None) -> pa.RecordBatch:
+    """Dead letters for single rows, in `REJECTED_SCHEMA`.
+
+    Args:
+      numbers: int64 row numbers in the file.
+      errors: `FAULTS_TYPE`, one list a row, none empty; the first is the row's reason.
+      origin: where the payloads are cut from; None for no payload.
+    """
+    count = len(numbers)
+    first = errors.flatten().take(errors.offsets.slice(0, count))
+    payload = pa.nulls(count, pa.binary()) if origin is None else origin.payloads(numbers)
+    payload, cut = clip(payload)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(numbers, pa.int64()),
+            pa.array(np.ones(count, np.int64)),
+            pa.repeat(pa.scalar(stage, pa.string()), count),
+            first.field(1),
+            first.field(0),
+            first.field(2),
+            errors,
+            payload,
+            cut,
+            pa.repeat(pa.scalar("text" if origin is None else origin.kind), count),
+        ],
+        schema=REJECTED_SCHEMA,
+    )
+
+
+def stretch(
+    row: int,
+    rows: int | None,
+    reason: str,
+    message: str,
+    column: str | None = None,
+    payload: bytes | None = None,
+    kind: str = "text",
+) -> pa.RecordBatch:
+    """One dead letter, of stage `read`, for a whole file, a stretch of it, or one record.
+
+    Args:
+      row: number of the first record it stands for.
+      rows: how many records it stands for; None where nobody can know.
+      payload: the record's own bytes, for a single record; cut at 64 KiB here.
+      kind: of the payload: `text` or `binary`.
+    """
+    kept, cut = clip(pa.array([payload], pa.binary()))
+    return pa.RecordBatch.from_pylist(
+        [
+            {
+                "row": row,
+                "rows": rows,
+                "stage": "read",
+                "reason": reason,
+                "column": column,
+                "message": message,
+                "errors": [{"column": column, "reason": reason, "message": message}],
+                "payload": kept[0].as_py(),
+                "payload_cut": cut[0].as_py(),
+                "payload_kind": kind,
+            }
+        ],
+        schema=REJECTED_SCHEMA,
+    )
+
+
+def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
+    """The `FAULTS` column of a batch of `count` rows: null where a row has none."""
+    positions, errors = fault_lists(faults, order)
+    at = np.zeros(count, bool)
+    at[positions] = True
+    return spread(errors, at)

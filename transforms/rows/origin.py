@@ -1,0 +1,111 @@
+"""The record as it was read, for dead letters: found again only when a row is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a block's rows were parsed from.
+
+    Attributes:
+      format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of whole records), `records`
+        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON). Of a replay
+        `text` or `json`: a RecordBatch with one binary column that holds such payloads.
+      first_row: row number of the first record in `data`; the others follow without a gap.
+      data: the bytes or the columns.
+      delimiter: of CSV.
+      quote: of CSV; empty for none.
+      numbers: row number of each record, ascending, where they do not follow without a gap.
+      escape: of CSV; empty for none.
+    """
+
+    format: str
+    first_row: int
+    data: pa.Buffer | pa.RecordBatch
+    delimiter: str = ","
+    quote: str = '"'
+    numbers: tuple[int, ...] | None = None
+    escape: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`text`; `binary` for records that are none; `json` for columns."""
+        return {"columns": "json", "json": "json", "records": "binary"}.get(self.format, "text")
+
+    def meta(self) -> dict[str, Any]:
+        """All but the data, as JSON takes it, and whether the data is a batch."""
+        meta = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data"}
+        return meta | {"batch": isinstance(self.data, pa.RecordBatch)}
+
+    def payloads(self, rows: np.ndarray) -> pa.Array:
+        """The records with these row numbers (int64), as a binary array in the same order."""
+        index = np.asarray(rows, np.int64) - self.first_row
+        if self.numbers is not None:
+            index = np.searchsorted(np.asarray(self.numbers, np.int64), rows)
+        if isinstance(self.data, pa.RecordBatch):
+            picked = self.data.take(pa.array(index))
+            if self.format != "columns":
+                return picked.column(0).cast(pa.binary())
+            from beam_score.transforms.rows.as_json import columns_json
+
+            return columns_json(picked)
+        starts, ends = self._spans
+        # A copy of each refused record, and only of those: a slice would pin the whole block. Every
+        # second of the stretches between these offsets is a record.
+        offsets = np.stack([starts[index], ends[index]], axis=1).ravel()
+        if len(index) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():
+            buffers = [None, pa.py_buffer(offsets.astype(np.int32)), self.data]
+            stretches = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+            return stretches.take(pa.array(np.arange(0, len(offsets), 2)))
+        view = memoryview(self.data)
+        return pa.array([bytes(view[starts[i] : ends[i]]) for i in index], pa.binary())
+
+    @functools.cached_property
+    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Found once for all the steps that refuse rows of this block."""
+
+        return record_spans(self.data, self.format, self.delimiter, self.quote, self.escape)
+
+
+def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
+    """What the rows of several whole files were parsed from, numbered through from 0; all of one kind, or None."""
+    first = origins[0]
+    if first is None:
+        return None
+    if isinstance(first.data, pa.RecordBatch):
+        return dataclasses.replace(first, data=pa.concat_batches([o.data for o in origins]))
+    # A file may lack its last line end, and a blank line is no record.
+    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(o.data for o in origins)))
+
+
+def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Cuts payloads at `MAX_PAYLOAD_BYTES`; also returns which were cut, as booleans."""
+    import pyarrow.compute as pc
+
+    cut = pc.fill_null(pc.greater(pc.binary_length(payload), MAX_PAYLOAD_BYTES), False)
+    if pc.any(cut).as_py():
+        payload = pa.array([p if p is None else p[:MAX_PAYLOAD_BYTES] for p in payload.to_pylist()], pa.binary())
+    return payload, cut
+
+
+def record_spans(
+    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The records of a text in a format, as `line_spans` gives them."""
+    if format == "jsonl":
+        return line_spans(data)
+    if format == "csv":
+        from beam_score.transforms.framing.csv import spans
+
+        found = spans(data, delimiter, quote, escape)
+        return found.starts, found.ends
+    raise ValueError(f"no records to find in {format}")

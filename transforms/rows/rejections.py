@@ -1,0 +1,106 @@
+"""Refused rows counted by reason and column, each pair with one example."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.rows.redact import without_values
+from beam_score.transforms.rows.sources import Source, place
+
+_MOST_EXAMPLES = 100
+_MOST_ON_RECORD = 100
+
+
+@dataclasses.dataclass
+class Rejection:
+    """What was refused for one reason in one column.
+
+    Attributes:
+      reason: a reason code.
+      column: null where the whole row, or the file, is at fault.
+      rows: rows refused, whose first fault it is.
+      also: rows refused that have it beside an earlier fault, which hides it in counts of first faults.
+      stretches: files, or stretches of unknown length.
+      source, row: the file and row number of the first of them, by path and number, so that it is the same one
+        whatever order blocks and splits end in; null where there are too many pairs to name one each.
+      message: of that one, without a value of its row.
+    """
+
+    reason: str
+    column: str | None
+    rows: int = 0
+    also: int = 0
+    stretches: int = 0
+    source: str | None = None
+    row: int | None = None
+    message: str | None = None
+
+    def comes_after(self, source: str, row: int | None) -> bool:
+        """Whether another place is to be the example, for it comes first, or there is none yet."""
+        return self.source is None or (source, row or 0) < (self.source, self.row or 0)
+
+
+class Rejections:
+    """Sums by reason and column. A receipt holds the sums of its split; a manifest, the largest of all splits."""
+
+    def __init__(self, found: Iterable[Rejection] = ()):
+        self._found = {(one.reason, one.column): one for one in found}
+
+    def add_letters(self, rejected: pa.RecordBatch, source: Source) -> None:
+        """Add the dead letters of a block, in `REJECTED_SCHEMA`."""
+        if not rejected.num_rows:
+            return
+        letters = pa.table(
+            {
+                "reason": rejected["reason"],
+                "column": rejected["column"],
+                "rows": rejected["rows"],
+                "at": pa.array(np.arange(rejected.num_rows)),
+            }
+        )
+        sums = letters.group_by(["reason", "column"], use_threads=False).aggregate(
+            [("rows", "sum"), ("rows", "count"), ("at", "count"), ("at", "min")]
+        )
+        firsts = {}
+        for one in sums.to_pylist():  # a line for each reason and column, not for each row
+            firsts[one["reason"], one["column"]] = one["at_count"]
+            own = self._of(one["reason"], one["column"])
+            own.rows += one["rows_sum"] or 0
+            own.stretches += one["at_count"] - one["rows_count"]
+            if own.source is not None or len(self._found) <= _MOST_EXAMPLES:
+                at = one["at_min"]
+                path, row = place(source, rejected["row"][at].as_py())
+                if own.comes_after(path, row):
+                    own.source, own.row = path, row
+                    own.message = without_values(rejected["message"][at].as_py())
+        faults = rejected["errors"].flatten()
+        pairs = pa.table({name: faults.field(name) for name in ("reason", "column")})
+        for one in pairs.group_by(["reason", "column"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
+            first = firsts.get((one["reason"], one["column"]), 0)
+            self._of(one["reason"], one["column"]).also += max(0, one["count_all"] - first)
+
+    def add(self, others: Iterable[Rejection]) -> None:
+        """Add the sums of a receipt."""
+        for other in others:
+            own = self._of(other.reason, other.column)
+            own.rows += other.rows
+            own.also += other.also
+            own.stretches += other.stretches
+            if other.source is not None and own.comes_after(other.source, other.row):
+                own.source, own.row, own.message = other.source, other.row, other.message
+
+    def all(self) -> tuple[Rejection, ...]:
+        """All of them, as a receipt holds them."""
+        return tuple(self._found.values())
+
+    def largest(self) -> list[dict[str, Any]]:
+        """The 100 with the most rows, the largest first, as a manifest holds them."""
+        ordered = sorted(self._found.values(), key=lambda r: (-r.rows, -r.stretches, r.reason, r.column or ""))
+        return [dataclasses.asdict(one) for one in ordered[:_MOST_ON_RECORD]]
+
+    def _of(self, reason: str, column: str | None) -> Rejection:
+        return self._found.setdefault((reason, column), Rejection(reason, column))

@@ -1,0 +1,256 @@
+"""Contract columns to model inputs: the user's own function first, then what `inputs` says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from beam_score.transforms.arrays.nested import dimensions, not_finite, nulls, row_shapes
+from beam_score.transforms.arrays.plain import filter_rows
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.inputs import STEPS, Input, make
+from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.rows.block import INPUT, Block, reject_rows
+from beam_score.transforms.rows.faults import Fault
+from beam_score.transforms.rows.redact import raised_at
+from beam_score.transforms.scoring.halving import Attempts, halve
+
+
+class PreprocessError(Exception):
+    """The user's function breaks its promise: it cannot be a row's fault."""
+
+
+Function = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""The user's own: the columns of some rows in, at least one; the columns that `inputs` is made of
+out, a row for a row. It may be called again with fewer of the same rows."""
+
+
+def load_function(name: str) -> Function:
+    """The function that `package.module:function` names: of the current folder, or else of an installed package.
+
+    Raises PreprocessError.
+    """
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise PreprocessError(f"preprocess {name!r}: expected package.module:function")
+    package = module.partition(".")[0]
+    if package in _OURS:
+        raise PreprocessError(
+            f"preprocess {name!r}: {package!r} is the name of a package of beam-score itself: rename your module"
+        )
+    try:
+        _import_from_here(package)
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # a module may raise anything while it is imported
+        raise PreprocessError(
+            f"preprocess {name!r} cannot be imported: {type(error).__name__}: {error}; "
+            "is it installed, or on PYTHONPATH?"
+        ) from None
+    if not callable(found):
+        raise PreprocessError(f"preprocess {name!r} is not a function")
+    return found
+
+
+_OURS = ("beam_score",)
+_IMPORTING = threading.Lock()
+
+
+def _import_from_here(package: str) -> None:
+    """Imports a module of the current folder, which comes last on the path, though one of that name is installed."""
+    with _IMPORTING:
+        if package in sys.modules:
+            return
+        spec = importlib.machinery.PathFinder.find_spec(package, [os.getcwd()])
+        if spec is None or spec.loader is None:
+            return
+        sys.modules[package] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules.pop(package, None)
+            raise
+
+
+def hash_code(name: str) -> str | None:
+    """The SHA-256 of the source file of the module that has a function; None where it has none. What that module
+    imports is not part of it.
+
+    Raises:
+      PreprocessError: as `load_function`.
+    """
+    load_function(name)
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def apply_function(block: Block, name: str, function: Function, attempts: Attempts) -> tuple[Block, pa.RecordBatch]:
+    """What the user's function makes of a block's columns.
+
+    Returns:
+      the block without the rows that it raises on; and what it made of the others, in their order.
+
+    Raises:
+      PreprocessError: it does not give back a row for a row.
+      EveryRowFails: it raises on every row.
+    """
+    data = block.rows.select([n for n in block.rows.schema.names if not n.startswith("#")])
+    if not data.num_rows:
+        return block, data
+
+    def call(start: int, stop: int) -> pa.RecordBatch:
+        out = function(data.slice(start, stop - start))
+        if not isinstance(out, pa.RecordBatch):
+            raise PreprocessError(f"preprocess {name!r} returned {type(out).__name__}, expected a pyarrow.RecordBatch")
+        if out.num_rows != stop - start:
+            raise PreprocessError(
+                f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: "
+                "it must return a row for a row"
+            )
+        return out
+
+    def tell(row: int, error: Exception) -> str:
+        # Where, not what: its own messages quote values, or what it made of them.
+        at = raised_at(error, name.partition(":")[0])
+        where = "" if at is None else f" at {at}"
+        return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
+
+    good, bad = halve(data.num_rows, call, attempts, tell, fatal=(PreprocessError,))
+    faults = [Fault(np.array([row]), None, "preprocess_error", text) for row, text in bad]
+    block = reject_rows(block, faults, "preprocess")
+    if not good:
+        return block, data.slice(0, 0)
+    try:
+        return block, pa.concat_batches([made for *_, made in good])
+    except pa.ArrowInvalid:
+        raise PreprocessError(
+            f"preprocess {name!r} returned columns of other names or types for other rows: "
+            "give them types that do not depend on the values"
+        ) from None
+
+
+def preprocess(
+    block: Block,
+    inputs: Mapping[str, Input],
+    tensors: Mapping[str, Tensor],
+    contract: Contract,
+    made: pa.RecordBatch | None = None,
+) -> Block:
+    """The block with a column `input/NAME` for each model input, and the rows refused that make none.
+
+    The block's own columns stay as they were, for those that are kept.
+
+    Args:
+      inputs: how each is made; one not named is the column of its own name.
+      tensors: the signature's inputs; the columns fit them (see `transforms.contract.binding`).
+      contract: of the columns.
+      made: what the user's function made of the rows; None where there is none.
+    """
+    if not block.rows.num_rows:
+        return _nothing(block, tensors)
+    hows = {name: inputs.get(name, Input()) for name in tensors}
+    source = block.rows if made is None else _with_internal(made, block.rows)
+    unfit = [fault for name, how in hows.items() for fault in _unfit(source, name, how)]
+    source, block = _without(source, unfit), reject_rows(block, unfit, "preprocess")
+
+    if not block.rows.num_rows:
+        return _nothing(block, tensors)
+    rows, faults = block.rows, []
+    for name, tensor in tensors.items():
+        how = hows[name]
+        result = make(source, name, how, tensor)
+        rows = rows.append_column(INPUT + name, result.values)
+        for step, wrong in result.misfits:
+            reason = STEPS[step].reason if step in STEPS else "out_of_range"
+            message = f"input {name!r}: {step} cannot take this row's value"
+            faults.append(Fault(np.flatnonzero(wrong), name, reason, message))
+        if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
+            wrong = not_finite(result.values)
+            if wrong is not None:
+                message = f"input {name!r} is not finite after preprocessing: look at its steps"
+                faults.append(Fault(np.flatnonzero(wrong), name, "not_finite", message))
+    return reject_rows(dataclasses.replace(block, rows=rows), faults, "preprocess")
+
+
+def _nothing(block: Block, names: Iterable[str]) -> Block:
+    """A block without rows, its inputs of no type: what a function would make of it is not known."""
+    rows = block.rows
+    for name in names:
+        rows = rows.append_column(INPUT + name, pa.nulls(0))
+    return dataclasses.replace(block, rows=rows)
+
+
+def _with_internal(made: pa.RecordBatch, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """What a function made, beside the columns that it is not shown (the record itself)."""
+    columns = {n: rows[n] for n in rows.schema.names if n.startswith("#")}
+    return pa.RecordBatch.from_pydict(columns | {n: made[n] for n in made.schema.names})
+
+
+def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
+    """The rows that no tensor can be made of: with nulls, or with lists of different lengths inside."""
+    faults = []
+    for source in how.sources(name):
+        column = rows[source]
+        if (wrong := nulls(column)).any():
+            message = f"column {source!r} is missing after preprocessing, and input {name!r} is made of it"
+            faults.append(Fault(np.flatnonzero(wrong), source, "missing_value", message))
+        elif None in dimensions(column.type)[0][1:] and how.pad is None and not how.serialize:
+            wrong = row_shapes(column)[1]
+            message = (
+                f"column {source!r} has inner lists of different lengths, and input {name!r} takes a tensor: "
+                f"give inputs.{name} a pad"
+            )
+            faults.append(Fault(np.flatnonzero(wrong), source, "wrong_shape", message))
+    return faults
+
+
+def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
+    if not faults:
+        return rows
+    keep = np.ones(rows.num_rows, bool)
+    keep[np.concatenate([f.index for f in faults])] = False
+    return filter_rows(rows, keep)
+
+
+@dataclasses.dataclass
+class Preparation:
+    """All of this step, for one worker: it remembers whether the function has ever succeeded.
+
+    Attributes: see `Preprocess`.
+    """
+
+    inputs: Mapping[str, Input]
+    tensors: Mapping[str, Tensor]
+    contract: Contract
+    function: str | None = None
+    attempts: Attempts = dataclasses.field(default_factory=Attempts)
+    _bound: pa.Schema | None = None
+
+    def __call__(self, block: Block) -> Block:
+        """See `preprocess`. Raises PreprocessError, EveryRowFails."""
+        made = None
+        if self.function is not None:
+            block, made = apply_function(block, self.function, load_function(self.function), self.attempts)
+            made = self._bind(made) if made.num_rows else None
+        return preprocess(block, self.inputs, self.tensors, self.contract, made)
+
+    def _bind(self, made: pa.RecordBatch) -> pa.RecordBatch:
+        """What the function made, found to fit the model's inputs, in plain types."""
+        from beam_score.transforms.arrays.plain import plain_types
+        from beam_score.transforms.contract.binding import bind_made
+
+        made = plain_types(made)
+        if made.schema != self._bound:
+            if problems := bind_made(made.schema, self.inputs, self.tensors):
+                raise PreprocessError("; ".join(f"preprocess {self.function!r}: {p}" for p in problems))
+            self._bound = made.schema
+        return made

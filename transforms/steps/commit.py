@@ -1,0 +1,57 @@
+"""The last step of the chain: collects the splits that are done, and publishes."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import pyarrow as pa
+from beam_score.transforms.common.stopping import DRAIN
+from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.folder import RunFolder, read_plan
+from beam_score.transforms.ledger.publication import roll_forward
+from beam_score.transforms.ledger.receipts import collect
+from beam_score.transforms.ledger.verdict import Budget, decide
+
+
+class Commit(beam.PTransform):
+    """PCollection[int], the splits done -> PCollection[str], the verdict: publishes, inside the graph,
+    so that it does not depend on a launcher that waits.
+
+    Args:
+      folder: of the run.
+      budget: see `Budget`.
+      schema: of the predictions.
+      keep_replaced: see `transforms.ledger.publication.roll_forward`.
+    """
+
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):
+        super().__init__()
+        self._commit = _CommitFn(folder, budget, schema, keep_replaced)
+
+    def expand(self, done):
+        # One element that is always there: a plan without splits is committed too.
+        begin = done.pipeline | "Always" >> beam.Create([-1])
+        return (
+            (done, begin)
+            | beam.Flatten()
+            | beam.Map(lambda split: (None, split))
+            | "WaitForAll" >> beam.GroupByKey()
+            # Declared: else Beam goes through all that it calls to find out, for 0.2 s.
+            | beam.ParDo(self._commit).with_output_types(str)
+        )
+
+
+class _CommitFn(beam.DoFn):
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool):
+        self.folder, self.budget, self.schema, self.keep_replaced = folder, budget, schema, keep_replaced
+
+    def process(self, everything):
+        if self._is_complete():
+            verdict = decide(self.folder, self.budget, self.schema)
+            roll_forward(self.folder, verdict, self.keep_replaced)
+            yield verdict["decision"]
+
+    def _is_complete(self) -> bool:
+        if not storage.exists(self.folder.plan):
+            return False  # another launch of the same job has published and cleaned up
+        # Where the launcher drains its workers, it tells how far it came.
+        return not DRAIN.is_set() or None not in collect(self.folder, read_plan(self.folder)["splits"])

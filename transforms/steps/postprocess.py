@@ -1,0 +1,27 @@
+"""The step that makes predictions of what the model answers."""
+
+from __future__ import annotations
+
+import time
+
+import apache_beam as beam
+from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.scoring.postprocess import postprocess
+
+
+class Postprocess(beam.PTransform):
+    """PCollection[Block] -> PCollection[Block]: rows become predictions, as they will be written."""
+
+    def __init__(self, plan: OutputPlan):
+        super().__init__()
+        self.plan = plan
+
+    def expand(self, blocks):
+        return blocks | beam.Map(_timed, self.plan).with_output_types(Block)
+
+
+def _timed(block: Block, plan: OutputPlan) -> Block:
+    began = time.perf_counter()
+    block = postprocess(block, plan)
+    return block.with_tally(postprocess_s=time.perf_counter() - began)

@@ -1,0 +1,57 @@
+"""The step that makes the model's inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+
+import apache_beam as beam
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.inputs import Input
+from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.rows.reject_count import BEFORE_THE_MODEL, count_rejects
+from beam_score.transforms.scoring.halving import Attempts
+from beam_score.transforms.scoring.preprocess import Preparation
+
+
+class Preprocess(beam.PTransform):
+    """PCollection[Block] -> PCollection[Block]: adds the model's inputs as columns.
+
+    Args:
+      inputs: how each is made; one not named is the column of its own name.
+      tensors: the signature's inputs.
+      contract: of the columns.
+      function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
+      stop_after: see `transforms.rows.reject_count`.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Input],
+        tensors: Mapping[str, Tensor],
+        contract: Contract,
+        function: str | None = None,
+        stop_after: int | None = None,
+    ):
+        super().__init__()
+        self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
+        self._stop_after = stop_after
+
+    def expand(self, blocks):
+        return blocks | beam.ParDo(_PreprocessFn(self._preparation, self._stop_after)).with_output_types(Block)
+
+
+class _PreprocessFn(beam.DoFn):
+    def __init__(self, preparation: Preparation, stop_after: int | None):
+        self.preparation, self.stop_after = preparation, stop_after
+
+    def setup(self):
+        self.preparation = dataclasses.replace(self.preparation, attempts=Attempts())
+
+    def process(self, block: Block):
+        began = time.perf_counter()
+        block = self.preparation(block)
+        count_rejects(block, self.stop_after, BEFORE_THE_MODEL)
+        yield block.with_tally(preprocess_s=time.perf_counter() - began)

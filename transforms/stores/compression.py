@@ -1,0 +1,384 @@
+"""Byte streams of plain and compressed files, told apart by their first bytes."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import zlib
+from typing import BinaryIO
+
+import zstandard
+from beam_score.transforms.stores.local_file import LocalFile
+from beam_score.transforms.stores.object_file import ObjectFile
+from beam_score.transforms.stores.objects import is_object
+
+_MAGIC = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_ZLIB = b"\x78"
+_SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
+_PIECE = 64 * 1024
+SMALL_BYTES = 64 << 10
+"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
+# zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
+# this many bytes give 4 MiB at the most.
+_ZSTD_PIECE = 128
+_BZIP2_BLOCK = 1 << 20  # compressed; a block holds 900 kB at the most
+_BZIP2_END = 11  # bytes: a mark of 48 bits, a checksum of 32, and up to 7 bits of padding
+_MEMBERS = {"gzip": "gzip member", "zlib": "zlib stream", "zstd": "zstd frame"}
+_CHECKSUM_FAILS = ("incorrect data check", "incorrect length check", "Restored data doesn't match checksum")
+"""How zlib and zstd tell that all was decompressed, and is not what was compressed."""
+_ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
+
+
+class Damaged(Exception):
+    """A compressed stream that breaks off, fails its checksum, or is followed by something else.
+
+    Raised only after all bytes that could be decompressed before the damage were given out; where a checksum
+    refuses them, all before those that it covers.
+
+    Attributes:
+      sound_bytes: how many decompressed bytes stand before what a checksum refuses; None where none did.
+    """
+
+    def __init__(self, message: str, loses_output: bool = False, sound_bytes: int | None = None):
+        super().__init__(message)
+        self.loses_output, self.sound_bytes = loses_output, sound_bytes
+
+
+class Refuted(Damaged):
+    """A checksum refuses bytes that were given out before it was reached. Whoever has used them takes them back, and
+    reads again with `sound`, the damage that `damage_of` finds."""
+
+
+def open_file(path: str, version: str | None = None) -> BinaryIO:
+    """The bytes of a file, or of an object in a store, as they are stored; seekable.
+
+    Args:
+      version: of an object: the one that is read (`transforms.stores.versions`); None: the one that is there.
+
+    Raises:
+      OSError: the file cannot be opened.
+      ReadFails, StoreFails: the system, or a store, does not give it. So do the reads of what is returned.
+    """
+    return ObjectFile(path, version) if is_object(path) else LocalFile(path)
+
+
+def compression_of(path: str, version: str | None = None) -> str | None:
+    """`gzip`, `bzip2`, `zstd`, or None for a file that is as it is; told by the first bytes, and by
+    the name where there are none.
+    """
+    if is_object(path) and version is not None:
+        return _compression_of_object(path, version)
+    return _compression_of(path, version)
+
+
+def is_compressed(path: str, size: int, split_bytes: int, version: str | None = None) -> bool:
+    """Whether a file that is to be cut is compressed. Of a small one, which is one range anyway, told by its name:
+    all that rests on it is how heavy its split is taken to be, and opening thousands of files once more takes longer
+    than reading them."""
+    if size <= min(SMALL_BYTES, split_bytes):
+        return _kind(b"", path) is not None
+    return compression_of(path, version) is not None
+
+
+@functools.lru_cache(1 << 18)  # at launch each file is looked at twice, and a request takes its time
+def _compression_of_object(path: str, version: str) -> str | None:
+    return _compression_of(path, version)
+
+
+def _compression_of(path: str, version: str | None) -> str | None:
+    with open_file(path, version) as file:
+        return _kind(file.read(4), path)
+
+
+def _kind(head: bytes, path: str) -> str | None:
+    if not head:
+        return next((kind for suffix, kind in _SUFFIXES.items() if path.lower().endswith(suffix)), None)
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), None)
+
+
+class RawStream:
+    """The content of a file, decompressed where it has to be; a context manager.
+
+    Args:
+      path: the file.
+      start, end: the bytes of the file to give; only for a file that is not compressed. `end` -1:
+        to the end.
+      version: see `open_file`.
+      ahead: whether it will be read to its end: of an object, what comes next is fetched before it is asked for.
+      sound: what a checksum is known to refuse; it is raised after the bytes before that.
+      kind: the compression, where it is known; `zlib` is not told by the first bytes, which text may have, too.
+
+    Attributes:
+      compression: `gzip`, `bzip2`, `zstd`, `zlib`, or None.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        start: int = 0,
+        end: int = -1,
+        version: str | None = None,
+        ahead: bool = False,
+        sound: Damaged | None = None,
+        kind: str | None = None,
+    ):
+        self._path, self._version, self._sound = path, version, sound
+        self._file = open_file(path, version)
+        # Of an object by the first bytes, too, which are then held for who reads on.
+        asked = version is not None and is_object(path)
+        self.compression = kind or (compression_of(path, version) if asked else _kind(self._file.read(4), path))
+        if ahead and isinstance(self._file, ObjectFile):
+            to_the_end = end < 0 or self.compression
+            self._file.stream(0 if self.compression else start, self._file.size if to_the_end else end)
+        self._left = None if end < 0 else max(0, end - start)
+        self._given = 0
+        self._damage = None
+        self._stepped_back = False
+        self._members = _Members(self._file, self.compression) if self.compression else None
+        self._file.seek(0 if self.compression else start)
+
+    def read(self, n: int) -> bytes:
+        """About `n` bytes, at least one; `b""` at the end.
+
+        Raises:
+          Damaged: see there. Refuted where bytes that were given out before belong to the damage.
+          ReadFails, StoreFails, MemoryError: nothing that the file is at fault for.
+        """
+        if self._members is not None:
+            return self._read_members(n)
+        if self._left is not None:
+            n = min(n, self._left)
+        data = self._file.read(n) if n else b""
+        if self._left is not None:
+            self._left -= len(data)
+        return data
+
+    def _read_members(self, n: int) -> bytes:
+        before = self._given
+        if self._sound is not None:
+            n = min(n, self._sound.sound_bytes - before)
+            if n <= 0:
+                raise Damaged(str(self._sound), sound_bytes=self._sound.sound_bytes)
+        parts, size = [], 0
+        while size < n and self._damage is None:
+            try:
+                part = self._members.next(min(n - size, 1 if self._members.in_small_steps else _PIECE))
+            except Damaged as error:
+                if self._stepped_back or not error.loses_output:
+                    self._damage = error
+                else:
+                    self._step_back()
+                continue
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+            self._given += len(part)
+        data = b"".join(parts)
+        if self._damage is not None and self._damage.sound_bytes is not None:
+            if self._damage.sound_bytes < before:
+                raise Refuted(str(self._damage), sound_bytes=self._damage.sound_bytes)
+            data = data[: self._damage.sound_bytes - before]
+            self._given = before + len(data)
+        if self._damage is not None and not data:
+            raise self._damage
+        return data
+
+    def _step_back(self) -> None:
+        """Goes back to just before the piece that failed, to take it in the smallest steps: what a
+        decompressor had made of it up to the damage was lost with the error.
+        """
+        self._stepped_back = True
+        near = self._members.taken - 3 * _PIECE - (_BZIP2_BLOCK if self.compression == "bzip2" else 0)
+        self._file.close()
+        self._file = open_file(self._path, self._version)
+        self._members = _Members(self._file, self.compression, near)
+        skipped = 0
+        while skipped < self._given:
+            skipped += len(self._members.next(min(self._given - skipped, _PIECE)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> RawStream:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+
+def is_zlib(head: bytes) -> bool:
+    """Whether these bytes may begin a zlib stream (RFC 1950); text may begin so, too."""
+    return len(head) > 1 and head[0] == _ZLIB[0] and int.from_bytes(head[:2]) % 31 == 0
+
+
+def damage_of(path: str, version: str | None = None) -> Damaged | None:
+    """What a checksum in a compressed file refuses; None where none does. Reads the file to its end. Raises OSError."""
+    with open_file(path, version) as file:
+        kind = "zlib" if is_zlib(file.read(2)) else None
+    with RawStream(path, version=version, ahead=True, kind=kind) as stream:
+        try:
+            while stream.compression and stream.read(_PIECE):
+                pass
+        except Damaged as damage:
+            return damage if damage.sound_bytes is not None else None
+    return None
+
+
+class _Members:
+    """Decompresses a file of one or more gzip members, bzip2 streams or zstd frames.
+
+    Args:
+      near: the compressed byte from which single bytes are fed, so that an error comes only after
+        all that precedes it; None for never.
+
+    Attributes:
+      taken: compressed bytes taken.
+      given: decompressed bytes given.
+    """
+
+    def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
+        self._near = near
+        self._file, self._kind = file, kind
+        self._is_zlib = kind in ("gzip", "zlib")
+        self._magic = next((magic for magic, name in _MAGIC if name == kind), _ZLIB)
+        self._pending = b""  # compressed bytes not yet taken
+        self.taken = self.given = 0
+        self._member = None  # the decompressor of the member that is open
+        self._member_from = self._member_at = 0  # where it begins, in decompressed and in compressed bytes
+        self._block_from = 0  # of bzip2: all before belongs to blocks whose checksum holds
+        self._last = b""  # of bzip2: the last bytes that were fed one by one
+        self._draining = False  # of bzip2: there may be output without more input
+        self._count = 0
+
+    @property
+    def fine(self) -> bool:
+        return self._near is not None and self.taken >= self._near
+
+    @property
+    def in_small_steps(self) -> bool:
+        """Whether what comes out is to be asked for byte by byte, too; of bzip2 a block comes out or none of it."""
+        return self.fine and self._kind != "bzip2"
+
+    def next(self, n: int) -> bytes:
+        """At most `n` decompressed bytes (zstd: some more); `b""` at the end; raises Damaged."""
+        while True:
+            if self._member is None and not self._begin():
+                return b""
+            if not self._pending and not self._draining:
+                self._pending = self._file.read(_PIECE)
+                if not self._pending and not self._is_zlib:
+                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
+            data = self._step(n)
+            if data:
+                self.given += len(data)
+                return data
+            if not self._pending and self._is_zlib and self._member is not None:
+                # zlib may hold output back while it has no input: only when it gives none is it over.
+                self._pending = self._file.read(_PIECE)
+                if not self._pending:
+                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
+
+    def _begin(self) -> bool:
+        """Opens the next member; False at a proper end of the file."""
+        while len(self._pending) < 8 and (more := self._file.read(_PIECE)):
+            self._pending += more
+        if not self._pending:
+            if not self._count:
+                raise Damaged(f"the {self._kind} file is empty: zero bytes")
+            return False
+        if not self._pending.startswith(self._magic):
+            if self._kind == "gzip" and not self._pending.strip(b"\0"):
+                # Zero bytes as padding after the last member, as gzip itself takes them.
+                self._take(len(self._pending))
+                return self._begin()
+            if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
+                self._pass_over()
+                return self._begin()
+            raise Damaged(f"what follows the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
+        self._count += 1
+        self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
+        if self._is_zlib:
+            self._member = zlib.decompressobj(wbits=31 if self._kind == "gzip" else 15)
+        elif self._kind == "bzip2":
+            self._member = bz2.BZ2Decompressor()
+        else:
+            self._member = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        return True
+
+    def _pass_over(self) -> None:
+        """Passes over a skippable zstd frame (RFC 8878, 3.1.2)."""
+        left = 8 + int.from_bytes(self._pending[4:8], "little")
+        while left:
+            self._pending = self._pending or self._file.read(_PIECE)
+            if not self._pending:
+                raise Damaged(f"the zstd stream is cut off at byte {self.taken}")
+            step = min(left, len(self._pending))
+            self._take(step)
+            left -= step
+
+    def _take(self, count: int) -> bytes:
+        taken, self._pending = self._pending[:count], self._pending[count:]
+        self.taken += len(taken)
+        return taken
+
+    def _step(self, n: int) -> bytes:
+        """Feeds the open member a piece, and returns what comes out; closes it where it ends."""
+        member = self._member
+        if self._draining:
+            piece = b""
+        else:
+            piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
+            if self._kind == "bzip2":
+                self._block_from = self.given
+                self._last = (self._last + piece)[-_BZIP2_END:]
+        try:
+            data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
+        except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
+            if _is_short_of_memory(error):
+                raise MemoryError(f"the {self._kind} decompressor: {error}") from error
+            raise self._damage(error) from error
+        rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
+        if rest:
+            self._pending = rest + self._pending
+            self.taken -= len(rest)
+        self._draining = self._kind == "bzip2" and not member.eof and (bool(data) or not member.needs_input)
+        if member.eof:
+            self._member = None
+        return data
+
+    def _damage(self, error: Exception) -> Damaged:
+        """What an error of the decompressor says of the stream."""
+        near = f"near byte {self.taken}"
+        if self._kind == "bzip2":
+            # The library tells only that something is wrong: mostly a block's checksum, of which all before holds;
+            # or that of the stream, at its end.
+            if not self.fine:
+                return Damaged(f"the bzip2 stream is damaged {near}: {error}", True)
+            ended = _is_bzip2_end(self._last)
+            what = f"stream that begins at byte {self._member_at}" if ended else f"block that ends {near}"
+            return Damaged(
+                f"the {what} of bzip2 is damaged, or its checksum does not hold ({error}): nothing of it, and of what "
+                "follows, is used",
+                sound_bytes=self._member_from if ended else self._block_from,
+            )
+        if any(text in str(error) for text in _CHECKSUM_FAILS):
+            what = f"{_MEMBERS[self._kind]} that begins at byte {self._member_at}"
+            return Damaged(
+                f"the checksum of the {what} does not hold ({error}): nothing of it, and of what follows, is used",
+                sound_bytes=self._member_from,
+            )
+        return Damaged(f"the {self._kind} stream is damaged {near}: {error}", True)
+
+
+def _is_bzip2_end(last: bytes) -> bool:
+    """Whether these bytes end in the mark of a stream's end and its checksum, at any bit of the last byte."""
+    bits = int.from_bytes(last)
+    return any(bits >> (32 + pad) & ((1 << 48) - 1) == 0x177245385090 for pad in range(8))
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether a decompressor says that the machine has too little memory, which is not damage. The zstd error for a
+    window over `_ZSTD_WINDOW` is another one."""
+    text = str(error)
+    return text.startswith("Error -4 ") or "Allocation error" in text

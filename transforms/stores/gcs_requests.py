@@ -1,0 +1,125 @@
+"""Requests to Google Cloud Storage that are made without its library's own classes: reads, and many changes in one.
+
+A launch reads the head of each file, and a commit copies and removes an object for each part: by the hundred thousand
+it is the processor time a request that counts. Through `requests` and the library's classes one takes 1.4 ms of it with
+32 threads, so 0.3 ms. The interface is the JSON API: https://cloud.google.com/storage/docs/json_api,
+https://cloud.google.com/storage/docs/batch.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import os
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import google_crc32c
+import requests
+import urllib3
+from beam_score.transforms.stores.objects import AT_ONCE, StoreClock
+from google.api_core import exceptions as api
+from google.auth.credentials import Credentials
+from google.auth.transport.urllib3 import AuthorizedHttp
+from google.cloud.storage.exceptions import DataCorruption
+
+BATCH = 100
+"""The most calls in one request; the store's own limit."""
+
+LOST = urllib3.exceptions.HTTPError
+"""What is raised where a connection breaks, or an answer is not whole."""
+
+_TIMEOUT = urllib3.Timeout(connect=10, read=60)
+_BOUNDARY = "one-of-many-calls"
+_ANSWER_NUMBER = re.compile(r"(\d+)>?$")
+
+
+class Requests:
+    """Connections to the store, safe to use from many threads.
+
+    Args:
+      base: URL of the interface.
+      credentials: that are sent along.
+      clock: is told the dates of the answers.
+    """
+
+    def __init__(self, base: str, credentials: Credentials, clock: StoreClock):
+        self._base, self._clock = base.rstrip("/"), clock
+        self._http = AuthorizedHttp(credentials, _pool(self._base))
+
+    def read(self, bucket: str, key: str, start: int, end: int | None, generation: str | None) -> bytes:
+        """Bytes of an object as it is stored; all of it is compared with the store's checksum.
+
+        Args:
+          start, end: bytes from `start` up to, and without, `end`; None for the object's end.
+          generation: that must be read; None: any.
+
+        Raises:
+          PreconditionFailed, or another of google.api_core.exceptions: what the store says.
+          DataCorruption: it did not arrive as the store has it.
+        """
+        whole = start == 0 and end is None
+        query = "?alt=media" if generation is None else f"?alt=media&ifGenerationMatch={generation}"
+        headers = {"Accept-Encoding": "gzip"}  # else it would decompress what is stored as gzip
+        if not whole:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        answer = self._ask("GET", f"/download{object_path(bucket, key)}{query}", headers=headers)
+        # Not every emulator knows the condition; what came says itself which one it is.
+        found = answer.headers.get("x-goog-generation")
+        if None not in (generation, found) and found != generation:
+            raise api.PreconditionFailed(f"generation {found} is there")
+        crc = re.search(r"crc32c=([\w+/=]+)", answer.headers.get("x-goog-hash", ""))
+        if whole and crc and base64.b64decode(crc[1]) != google_crc32c.value(answer.data).to_bytes(4, "big"):
+            raise DataCorruption(None, "what was read does not fit its checksum")
+        return answer.data
+
+    def many(self, calls: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
+        """Makes up to `BATCH` calls by one request; each is carried out, or not, by itself.
+
+        Args:
+          calls: (method, path) of each; without content.
+
+        Returns:
+          status and content of each answer, in order; 503 where there is none.
+        """
+        lines = []
+        for number, (method, path) in enumerate(calls):
+            lines += [f"--{_BOUNDARY}", "Content-Type: application/http", f"Content-ID: <call+{number}>", ""]
+            lines += [f"{method} {path} HTTP/1.1", "Content-Length: 0", "", ""]
+        body = "\r\n".join([*lines, f"--{_BOUNDARY}--", ""])
+        kind = {"Content-Type": f"multipart/mixed; boundary={_BOUNDARY}"}
+        answer = self._ask("POST", "/batch/storage/v1", body=body.encode(), headers=kind)
+        told = b"Content-Type: " + answer.headers.get("Content-Type", "").encode() + b"\r\n\r\n" + answer.data
+        found = [(503, "no answer")] * len(calls)
+        for part in email.message_from_bytes(told).walk():
+            number = _ANSWER_NUMBER.search(part.get("Content-ID", ""))
+            if number and not part.is_multipart():
+                line, _, rest = part.get_payload().partition("\n")
+                found[int(number[1])] = int(line.split(" ", 2)[1]), rest.replace("\r", "").partition("\n\n")[2].strip()
+        return found
+
+    def _ask(self, method: str, path: str, **more) -> urllib3.BaseHTTPResponse:
+        answer = self._http.request(
+            method, self._base + path, timeout=_TIMEOUT, retries=False, decode_content=False, **more
+        )
+        self._clock.heard(answer.headers.get("Date"))
+        if not 200 <= answer.status < 300:
+            text = answer.data.decode(errors="replace").strip()
+            raise api.from_http_status(answer.status, text or str(answer.reason))
+        return answer
+
+
+def object_path(bucket: str, key: str) -> str:
+    """Of an object in the interface."""
+    return f"/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
+
+
+def _pool(base: str) -> urllib3.PoolManager:
+    """Goes by the environment as `requests` does."""
+    settings = {
+        "maxsize": AT_ONCE,
+        "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.certs.where(),
+    }
+    proxy = requests.utils.select_proxy(base, requests.utils.get_environ_proxies(base))
+    return urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)

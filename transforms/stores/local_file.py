@@ -1,0 +1,213 @@
+"""Local input files: every look, listing and read goes through here, so that an error of the moment is tried again and
+is never taken for damage to the file.
+
+A mounted folder can fail for a moment (ESTALE, EIO, ETIMEDOUT), and so can the machine (ENOMEM, EMFILE). Damage is only
+what the bytes themselves show.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from beam_score.transforms.stores.byte_file import ByteFile
+
+Result = TypeVar("Result")
+
+WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds to wait before each further try."""
+
+_LASTING = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "EINVAL"),
+        *("ENXIO", "ENODEV", "EROFS", "EOPNOTSUPP", "ENOSYS"),
+    )
+)
+
+
+class ReadFails(RuntimeError):
+    """The system did not give a file, a folder or their contents, although the call was tried again. No row and no file
+    is refused for it, and the same command goes on. The text is a sentence with the path."""
+
+
+class Calls:
+    """The system calls on input files, one object so that tests can make each of them fail."""
+
+    def open(self, path: str) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read_at(self, descriptor: int, count: int, position: int) -> bytes:
+        return os.pread(descriptor, count, position)
+
+    def size(self, descriptor: int) -> int:
+        return os.fstat(descriptor).st_size
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def stat(self, path: str) -> os.stat_result:
+        return os.stat(path)
+
+    def lstat(self, path: str) -> os.stat_result:
+        return os.lstat(path)
+
+    def list(self, folder: str) -> list[os.DirEntry]:
+        with os.scandir(folder) as entries:
+            return list(entries)
+
+    def real_path(self, path: str) -> str:
+        return os.path.realpath(path, strict=True)
+
+
+_calls = Calls()
+
+
+def use(calls: Calls) -> None:
+    """Makes another object stand for the system, in this process."""
+    global _calls
+    _calls = calls
+
+
+def calls() -> Calls:
+    """The object that stands for the system."""
+    return _calls
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether an error says something of the system, and nothing of a file's bytes.
+
+    pyarrow raises OSError for damaged files too, then without a number.
+    """
+    if isinstance(error, OSError):
+        return error.errno is not None or error.strerror is not None
+    return isinstance(error, MemoryError) and not asks_for_too_much(error)
+
+
+_MOST_BYTES = 1 << 40
+
+
+def asks_for_too_much(error: MemoryError) -> bool:
+    """Whether pyarrow wanted more memory in one piece than any file holds: a damaged length, which it believed."""
+    words = str(error).split()
+    sizes = [int(word) for before, word in itertools.pairwise(words) if before == "size" and _is_int(word)]
+    return any(size < 0 or size > _MOST_BYTES for size in sizes)
+
+
+def _is_int(word: str) -> bool:
+    return word.lstrip("-").isdecimal()
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later."""
+    if isinstance(error, OSError):
+        return error.errno is not None and error.errno not in _LASTING
+    return is_of_the_system(error)
+
+
+def retried(path: str, call: Callable[[], Result], waits_s: Sequence[float] = WAITS_S) -> Result:
+    """Calls, and calls again after an error of the moment.
+
+    Args:
+      path: named in errors.
+      waits_s: seconds to wait before each further try.
+
+    Raises:
+      ReadFails: the error did not pass.
+      OSError: an error that does not pass by itself, such as a missing file.
+    """
+    for wait_s in waits_s:
+        try:
+            return call()
+        except OSError as error:
+            if not may_pass(error):
+                raise
+        time.sleep(wait_s)
+    try:
+        return call()
+    except OSError as error:
+        if not may_pass(error):
+            raise
+        raise fails(path, error, len(waits_s) + 1) from error
+
+
+def fails(path: str, error: BaseException, tries: int) -> ReadFails:
+    """The error to raise for what did not pass."""
+    if isinstance(error, MemoryError):
+        what = "not enough memory to read it"
+        remedy = "give the job more memory, or lower engine.workers or engine.block_bytes"
+    else:
+        number = getattr(error, "errno", None)  # pyarrow's own text repeats the path
+        what = os.strerror(number) if number else getattr(error, "strerror", None) or type(error).__name__
+        remedy = "look at the disk or the mount"
+    often = f"tried {tries} times" if tries > 1 else "this does not pass by itself"
+    return ReadFails(
+        f"{path}: {what} ({often}); no row was refused for it: {remedy}, and the same command goes on from here"
+    )
+
+
+def status_of(path: str) -> os.stat_result:
+    """`os.stat`, tried again. Raises ReadFails, OSError."""
+    return retried(path, lambda: _calls.stat(path))
+
+
+def entries_of(folder: str) -> list[os.DirEntry]:
+    """The entries of a folder, all of them or none. Raises ReadFails, OSError."""
+    return retried(folder, lambda: _calls.list(folder))
+
+
+class LocalFile(ByteFile):
+    """A local file as a seekable, unbuffered stream of bytes.
+
+    After an error of the moment the file is opened anew, and read on from the same position.
+
+    Raises:
+      OSError: the file cannot be opened.
+      ReadFails: an error of the moment does not pass; from every call.
+    """
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.name = path
+        self._descriptor: int | None = None
+        self._descriptor = retried(path, lambda: _calls.open(path))
+
+    def read(self, count: int | None = -1) -> bytes:
+        if count is None or count < 0:
+            return self.readall()
+        self._checkClosed()
+        data = retried(self.name, lambda: self._tried(_calls.read_at, count, self._at))
+        self._at += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.read(1 << 20), b""))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = 0
+        if whence == io.SEEK_CUR:
+            start = self._at
+        elif whence == io.SEEK_END:
+            start = retried(self.name, lambda: self._tried(_calls.size))
+        self._at = max(0, start + offset)
+        return self._at
+
+    def close(self) -> None:
+        if not self.closed and self._descriptor is not None:
+            _calls.close(self._descriptor)
+        super().close()
+
+    def _tried(self, call: Callable, *arguments: int):
+        try:
+            return call(self._descriptor, *arguments)
+        except OSError as error:
+            if may_pass(error):  # a stale handle stays stale
+                fresh = _calls.open(self.name)
+                _calls.close(self._descriptor)
+                self._descriptor = fresh
+            raise
