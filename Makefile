@@ -84,13 +84,13 @@ test: $(VENV)/installed-test
 	@$(BIN)/python -m pytest $(ARGS)
 
 kills: $(VENV)/installed-test
-	@PYTHONPATH=. $(BIN)/python tests/kill_runs.py --kills $(KILLS) --seed $(SEED)
+	@$(BIN)/python tests/kit/kill_runs.py --kills $(KILLS) --seed $(SEED)
 
 bench: $(VENV)/installed-test
 	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS)
 
 golden: $(VENV)/installed-test
-	@PYTHONPATH=.:tests $(BIN)/python tests/dataflow_golden.py
+	@$(BIN)/python tests/kit/dataflow_golden.py
 
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .

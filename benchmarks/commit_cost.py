@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+from far_store import BUCKET, emulator, requests_so_far
+
 from beam_score.pipeline.run.begin import freeze, is_read
 from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
@@ -33,7 +35,6 @@ from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.receipts import put
 from beam_score.transforms.ledger.verdict import Budget, decide
 from beam_score.transforms.output.parts import Part
-from far_store import BUCKET, emulator, requests_so_far
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
 _STORE_THREADS = 32

@@ -87,6 +87,8 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     peaks: dict[str, float] = {}
 
     import apache_beam as beam
+    from far_store import requests_so_far
+
     from beam_score.pipeline.job.job import parse_job
     from beam_score.pipeline.prepare import preflight, trial
     from beam_score.pipeline.prepare.chain import build
@@ -99,7 +101,6 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from beam_score.transforms.listing.files import list_files
     from beam_score.transforms.model.servable import import_tensorflow
     from beam_score.transforms.stores.objects import is_object
-    from far_store import requests_so_far
 
     class FirstReceipt(disk.Disk):
         """Notes when the split of the first receipt was begun, and the peak of memory by then."""
@@ -196,9 +197,10 @@ def main() -> None:
 @contextlib.contextmanager
 def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
     """Files of one content on an emulator of Google Cloud Storage, while the body runs; gives where."""
+    from far_store import BUCKET, emulator
+
     from beam_score.transforms.stores.objects import ObjectPath
     from beam_score.transforms.stores.registry import store_of
-    from far_store import BUCKET, emulator
 
     with tempfile.TemporaryDirectory(dir=data.parent) as folder, emulator(pathlib.Path(folder), delay_s):
         first, *others = sorted(file.name for file in data.iterdir())

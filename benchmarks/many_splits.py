@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
+
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.standing import Standing
 from beam_score.pipeline.run.status import Watcher

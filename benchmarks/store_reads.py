@@ -21,11 +21,12 @@ import statistics
 import tempfile
 import time
 
+from far_store import BUCKET, emulator
+
 from beam_score.pipeline.job.job import Job, parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.stores.objects import ObjectPath, is_object
 from beam_score.transforms.stores.registry import store_of
-from far_store import BUCKET, emulator
 
 
 def upload(folder: pathlib.Path) -> str:

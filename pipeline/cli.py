@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from beam_score.pipeline.printing.printed import Printed, keep_apart
 from beam_score.pipeline.printing.terminal import Console, escape, flush, put, say
 from beam_score.pipeline.process import interrupts

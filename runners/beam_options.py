@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions
+
 from beam_score.transforms.common.names import near_miss
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.runners.elsewhere import Elsewhere
 
 

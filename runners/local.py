@@ -9,6 +9,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner, worker_handlers
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.runners import beam_options
 from beam_score.runners.engine import Engine
 from beam_score.runners.settings.engine import EngineSettings, available_cores

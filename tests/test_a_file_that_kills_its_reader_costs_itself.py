@@ -25,7 +25,7 @@ def library(tmp_path_factory) -> Path:
         assert "CI" not in os.environ, "CI must have a C compiler"
         pytest.skip("there is no C compiler here")
     built = tmp_path_factory.mktemp("preload") / "aborting_reads.so"
-    source = Path(__file__).with_name("aborting_reads.c")
+    source = Path(__file__).with_name("kit") / "aborting_reads.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
     return built
 

@@ -7,6 +7,7 @@ import time
 import apache_beam as beam
 import jobs
 import pytest
+
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.standing import Standing

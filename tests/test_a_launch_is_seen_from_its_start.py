@@ -9,6 +9,9 @@ import time
 
 import jobs
 import pytest
+from rich.console import Console
+from store_jobs import StoreJob
+
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.differences import differing_settings
 from beam_score.pipeline.run.launching import Launching, launches
@@ -16,8 +19,6 @@ from beam_score.pipeline.run.standing import Changed
 from beam_score.pipeline.run.status import Watcher
 from beam_score.pipeline.show.status_view import as_dict, as_line, as_table, exit_code
 from beam_score.transforms.ledger.verdict import Budget
-from rich.console import Console
-from store_jobs import StoreJob
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 
@@ -121,7 +122,7 @@ raise ValueError("enough")
 def test_the_command_is_seen_while_it_checks_the_job_and_leaves_nothing_where_it_is_refused(tmp_path):
     (tmp_path / "waits.py").write_text(WAITS)
     job = jobs.write_job(tmp_path, str(tmp_path / "no-model"), preprocess="waits:function")
-    running = jobs.start("run", job, PYTHONPATH=f"{jobs.ROOT}:{tmp_path}")
+    running = jobs.start("run", job, PYTHONPATH=str(tmp_path))
     states, until = [], time.monotonic() + 240
     try:
         while not (tmp_path / "begun").exists() and running.poll() is None and time.monotonic() < until:

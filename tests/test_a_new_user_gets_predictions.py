@@ -12,6 +12,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from jobs import dead_letters, predictions
+from rich.console import Console
+from test_init_drafts_a_job import settings_of, write_tfrecord
+
 from beam_score.pipeline.draft.draft import draft_job
 from beam_score.pipeline.draft.first_rows import Known
 from beam_score.pipeline.draft.yaml_text import scalar
@@ -19,9 +23,6 @@ from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.model.servable import import_tensorflow
-from jobs import dead_letters, predictions
-from rich.console import Console
-from test_init_drafts_a_job import settings_of, write_tfrecord
 
 KINDS = ("Private", "State-gov", "Self-emp")
 ADULTS = [{"id": 1000 + 7 * i, "workclass": KINDS[i % 3], "age": 20.5 + i % 50, "visits": i % 9} for i in range(60)]

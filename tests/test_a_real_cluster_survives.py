@@ -9,9 +9,10 @@ import dirty
 import faults
 import jobs
 import pytest
+from dirty import Published
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
-from dirty import Published
 
 _WITHIN_S = 120
 

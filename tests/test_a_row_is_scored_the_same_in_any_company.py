@@ -7,11 +7,12 @@ import re
 
 import numpy as np
 import pytest
+from scoring import score
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.independence import _same
 from beam_score.pipeline.prepare.preflight import fingerprint, prepare
-from scoring import score
 
 NUMBER = {"x": {"dtype": "float32"}}
 VECTOR = {"x": {"dtype": "float32", "shape": [3]}}

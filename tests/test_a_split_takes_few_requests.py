@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jobs
+
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.stores.objects import ObjectPath
 from beam_score.transforms.stores.registry import store_of

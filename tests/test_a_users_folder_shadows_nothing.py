@@ -8,6 +8,7 @@ import sys
 import apache_beam as beam
 import jobs
 import pytest
+
 from beam_score.runners.ended import WorkerDied
 from beam_score.runners.local import Local
 from beam_score.runners.settings.engine import EngineSettings

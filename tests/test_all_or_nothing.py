@@ -15,6 +15,7 @@ import jobs
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+
 from beam_score.pipeline.job.job import load_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import prepare

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jobs
 import pytest
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.output_place import output_problems
 from beam_score.pipeline.prepare.preflight import prepare

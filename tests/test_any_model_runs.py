@@ -11,8 +11,9 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from beam_score.pipeline.job.mistakes import JobError
 from scoring import example, score
+
+from beam_score.pipeline.job.mistakes import JobError
 
 FLOAT = {"dtype": "float32"}
 RNG = np.random.default_rng(5)

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from beam_score.pipeline.job.job import parse_job
-from beam_score.pipeline.run.launch import run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from beam_score.pipeline.job.job import parse_job
+from beam_score.pipeline.run.launch import run
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=8)
 ROW = st.fixed_dictionaries(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.signature import Signature, Tensor, output_type

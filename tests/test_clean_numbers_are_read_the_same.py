@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.reading import read_split
 from beam_score.transforms.scoring.validate import validate
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SPELLINGS = [
     *(

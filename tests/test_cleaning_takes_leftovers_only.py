@@ -8,6 +8,7 @@ import sys
 import jobs
 import pytest
 import turns
+
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.durable import storage

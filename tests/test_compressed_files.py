@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 import zstandard
+
 from beam_score.transforms.stores.compression import Damaged, RawStream, Refuted, compression_of, damage_of
 
 TEXT = b"".join(b'{"id": %d, "x": %r}\n' % (i, random.Random(i).random()) for i in range(20_000))

@@ -6,6 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from scoring import score, write
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import prepare
@@ -20,7 +22,6 @@ from beam_score.transforms.contract.outputs import (
     wanted_outputs,
 )
 from beam_score.transforms.model.servable import Signature, Tensor
-from scoring import score, write
 
 F32 = {"dtype": "float32"}
 
@@ -470,6 +471,7 @@ def test_threads_of_an_op_are_the_cores_that_no_worker_has(tmp_path, model, work
 def test_parts_of_a_job_travel_to_workers(model):
     """What the chain is told is pickled by Beam."""
     from apache_beam.internal import pickler
+
     from beam_score.transforms.contract.outputs import OutputPlan
     from beam_score.transforms.model.servable import read_signatures
     from beam_score.transforms.steps.infer import ModelCall, ServableHandler

@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty_rows
@@ -21,9 +25,6 @@ from beam_score.transforms.formats.reading import read_split
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.scoring.validate import validate
-from hypothesis import HealthCheck, example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 NOTHING = "missing_value"  # the fate of an empty field in a column without a default
 

@@ -7,6 +7,7 @@ import jobs
 import numpy as np
 import pytest
 import turns
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.clean import clean

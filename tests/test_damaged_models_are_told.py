@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from damaged_models import DATA, INDEX, PB, damaged_bytes, damaged_folders, odd_signature
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import prepare
@@ -17,7 +19,6 @@ from beam_score.pipeline.show.inspect import inspect_model
 from beam_score.transforms.model.ops import ops_of
 from beam_score.transforms.model.servable import ModelError, Servable
 from beam_score.transforms.model.signature import choose_signature, read_signatures
-from damaged_models import DATA, INDEX, PB, damaged_bytes, damaged_folders, odd_signature
 
 SEED = int(os.environ.get("FUZZ_SEED", "20261127"))
 FAULTS = int(os.environ.get("FUZZ_FAULTS", "400"))

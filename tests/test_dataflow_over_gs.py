@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import jobs
+from dataflow_service import section, serving
+
 from beam_score.transforms.stores.objects import ObjectPath
 from beam_score.transforms.stores.registry import store_of
-from dataflow_service import section, serving
 
 
 def upload(gcs, folder: Path, to: str) -> None:

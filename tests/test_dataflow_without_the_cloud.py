@@ -19,6 +19,11 @@ import dataflow_golden
 import jobs
 import pytest
 import typer
+from dataflow_service import Fate, section, serving, staged
+from forks import Forks, Running
+from google.cloud.dataflow_v1beta3 import TemplateMetadata
+from google.protobuf import json_format
+
 from beam_score.pipeline import flex
 from beam_score.pipeline.cli import app
 from beam_score.pipeline.job.job import Job
@@ -29,10 +34,6 @@ from beam_score.runners.dataflow import cost as dataflow_cost
 from beam_score.runners.ended import GoesOnElsewhere
 from beam_score.runners.engine import Measured
 from beam_score.runners.settings import dataflow_names
-from dataflow_service import Fate, section, serving, staged
-from forks import Forks, Running
-from google.cloud.dataflow_v1beta3 import TemplateMetadata
-from google.protobuf import json_format
 
 TRACEBACK = """Traceback (most recent call last):
   File "apache_beam/runners/worker/sdk_worker.py", line 311, in _execute

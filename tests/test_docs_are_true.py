@@ -13,13 +13,13 @@ from pathlib import Path
 import pydantic
 import pytest
 import typer
-from beam_score.pipeline.cli import app
-from beam_score.pipeline.job.job import Job, parse_job
-from beam_score.transforms.rows.faults import REASONS
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from beam_score import transforms
+from beam_score.pipeline.cli import app
+from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.transforms.rows.faults import REASONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

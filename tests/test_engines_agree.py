@@ -18,12 +18,13 @@ import faults
 import jobs
 import pytest
 from apache_beam import coders
+from dirty import Published
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.runners.portable.prism import BINARY
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.steps.coder import BlockCoder
-from dirty import Published
 
 LOCAL = {"runner": "local"}
 

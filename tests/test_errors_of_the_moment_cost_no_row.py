@@ -15,6 +15,8 @@ import jobs
 import pyarrow as pa
 import pytest
 import zstandard
+from test_inputs_that_change_are_refused import FORMATS, ROWS, write
+
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.splits import FileRange
@@ -26,9 +28,8 @@ from beam_score.transforms.rows.faults import NO_REJECTED
 from beam_score.transforms.stores import local_file as local_files
 from beam_score.transforms.stores.compression import Damaged, RawStream
 from beam_score.transforms.stores.local_file import Calls, LocalFile, ReadFails, is_of_the_system, retried
-from test_inputs_that_change_are_refused import FORMATS, ROWS, write
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "kit"
 MOMENTS = (errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ETIMEDOUT)
 
 

@@ -12,12 +12,13 @@ import shutil
 import jobs
 import pytest
 import time_machine
+from disks import FailingAt, Watched
+from outcomes import Result, assert_complete, assert_told, make_scene
+
 from beam_score.pipeline.job.job import load_job
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.durable.disk import Disk, use
-from disks import FailingAt, Watched
-from outcomes import Result, assert_complete, assert_told, make_scene
 
 ALL = os.environ.get("BEAM_SCORE_TEST_EVERY_CALL") == "1"
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)

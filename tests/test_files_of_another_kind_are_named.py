@@ -9,15 +9,16 @@ import zlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_csv_is_read_exactly import contract, fates, outcome, write
+from test_what_a_checksum_refuses_is_not_published import RECORD, counted
+from test_what_a_checksum_refuses_is_not_published import fates as rows_of
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.csv import reader as read_csv
 from beam_score.transforms.formats.jsonl import reader as read_jsonl
 from beam_score.transforms.formats.reading import read_split
 from beam_score.transforms.formats.tfrecord import reader as read_tfrecord
-from test_csv_is_read_exactly import contract, fates, outcome, write
-from test_what_a_checksum_refuses_is_not_published import RECORD, counted
-from test_what_a_checksum_refuses_is_not_published import fates as rows_of
 
 TEXT = b"x\n1\n2\n"
 

@@ -11,10 +11,11 @@ import dirty
 import faults
 import jobs
 import pytest
+from dirty import Published
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.launch import run
-from dirty import Published
 
 
 def settings(data: Path, model, output: Path, flink: dict, **engine) -> dict:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from store_jobs import StoreJob
+
 from beam_score.pipeline.job.job import load_job
 from beam_score.pipeline.job.job_text import parse_value
 from beam_score.pipeline.job.mistakes import JobError
@@ -22,7 +24,6 @@ from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import Output
 from beam_score.transforms.durable.sealed import seal
 from beam_score.transforms.ledger.verdict import Budget
-from store_jobs import StoreJob
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 SEEDS = range(4)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from parquet_files import CASES, write_encrypted
+
 from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
@@ -19,7 +21,6 @@ from beam_score.transforms.formats.parquet.pages import BadPage, parse_header
 from beam_score.transforms.formats.parquet.reader import check, columns_of, cut, read
 from beam_score.transforms.formats.reading import read_split
 from beam_score.transforms.rows.block import ROW
-from parquet_files import CASES, write_encrypted
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,7 +117,7 @@ def peak_mb(path, columns, limit_mb=1500):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), json.dumps(columns)],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "kit")},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit_mb << 20, limit_mb << 20)),
         capture_output=True,
         text=True,

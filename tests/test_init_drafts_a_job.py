@@ -13,6 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import estimator
+from rich.console import Console
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
 from beam_score.pipeline.cli import app
 from beam_score.pipeline.draft.csv_dialect import guess_header
 from beam_score.pipeline.draft.draft import draft_job
@@ -22,12 +29,6 @@ from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.model.servable import ModelError, import_tensorflow
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from models import estimator
-from rich.console import Console
-from ruamel.yaml import YAML
-from typer.testing import CliRunner
 
 PEOPLE = [{"id": f"p{i}", "age": 18 + i % 70, "income": 250.5 * (i % 90), "score": (i % 11) / 10} for i in range(200)]
 

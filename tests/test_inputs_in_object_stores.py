@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
+from faulty_proxy import Fault
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.replay import load_replay
 from beam_score.pipeline.process.errors import FAILED, explain
@@ -37,7 +39,6 @@ from beam_score.transforms.stores.object_file import ObjectFile
 from beam_score.transforms.stores.objects import ObjectPath
 from beam_score.transforms.stores.registry import store_of
 from beam_score.transforms.stores.versions import InputChanged
-from faulty_proxy import Fault
 
 ROWS = 2000
 CONTRACT = Contract(columns={"x": Column(dtype="int64", range=(0, 10**6)), "text": Column(dtype="string")})

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
+
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run

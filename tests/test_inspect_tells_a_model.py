@@ -9,11 +9,12 @@ import shutil
 import jobs
 import models
 import pytest
+from rich.console import Console
+
 from beam_score.pipeline.job.job import Model
 from beam_score.pipeline.show.check import check_job
 from beam_score.pipeline.show.inspect import inspect_model, print_inspection
 from beam_score.transforms.model.servable import ModelError, hash_model
-from rich.console import Console
 
 
 def printed(info):

@@ -12,6 +12,7 @@ import dirty
 import faults
 import jobs
 import pytest
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.chain import build

@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
@@ -21,8 +24,6 @@ from beam_score.transforms.formats.jsonl.rows import LineParser, Lines
 from beam_score.transforms.framing.lines import line_spans
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 WAYS = [(), ("arrow",), ("template",), ("template", "arrow")]
 MISSING = object()

@@ -8,6 +8,8 @@ import models
 import numpy as np
 import pyarrow as pa
 import pytest
+from scoring import score, write
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.batch_choice import choose_batch, default_choice
@@ -20,7 +22,6 @@ from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable, read_signatures
 from beam_score.transforms.rows.block import INPUT, ROW, Block
 from beam_score.transforms.steps.infer import ServableHandler
-from scoring import score, write
 
 NUMBER = {"x": {"dtype": "float32"}}
 

@@ -15,6 +15,8 @@ import pydantic
 import pytest
 import steps_alone
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from peak import peak
+
 from beam_score.runners.settings.engine import EngineSettings
 from beam_score.runners.settings.machine_memory import machine_bytes
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds, bounds_of
@@ -29,7 +31,6 @@ from beam_score.transforms.scoring.grouping import Weight, pieces
 from beam_score.transforms.scoring.output_sizes import OutputSizes
 from beam_score.transforms.steps.infer import ServableHandler
 from beam_score.transforms.steps.preprocess import Preprocess
-from peak import peak
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

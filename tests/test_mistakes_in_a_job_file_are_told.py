@@ -7,6 +7,7 @@ import importlib
 import time
 
 import pytest
+
 from beam_score.pipeline.job.job import load_job, parse_job
 from beam_score.pipeline.job.job_text import JobText
 from beam_score.pipeline.job.mistakes import JobError

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from beam_score.transforms.model.ops import EFFECTS, ModelOps, ops_of
 from beam_score.transforms.model.signature import ModelError
 

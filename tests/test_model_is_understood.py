@@ -15,6 +15,7 @@ import weakref
 import models
 import numpy as np
 import pytest
+
 from beam_score.transforms.model import signature as saved_model
 from beam_score.transforms.model.servable import (
     ModelError,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jobs
 import pytest
+from faulty_proxy import Fault
+
 from beam_score.pipeline.draft.draft import draft_job
 from beam_score.pipeline.prepare.memory import process_bytes
 from beam_score.pipeline.prepare.preflight import prepare
@@ -23,7 +25,6 @@ from beam_score.transforms.model.versions import find_version, hash_model
 from beam_score.transforms.stores.fetch import StoreFails
 from beam_score.transforms.stores.objects import ObjectPath
 from beam_score.transforms.stores.registry import store_of
-from faulty_proxy import Fault
 
 
 @pytest.fixture(autouse=True)

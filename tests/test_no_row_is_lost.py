@@ -9,6 +9,7 @@ import jobs
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.plain import concat

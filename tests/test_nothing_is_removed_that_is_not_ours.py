@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from store_jobs import StoreJob
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.clean import clean
@@ -24,7 +26,6 @@ from beam_score.transforms.ledger.publication import clean_up
 from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.shapes import MANIFEST, Misfit, fit
 from beam_score.transforms.ledger.verdict import Budget, verdicts
-from store_jobs import StoreJob
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 BAD_RUNS = ["../../victim", "..", "/etc", "a/b", "", f"{A}/..", f"{A}\n", "20260101T000000-AAAAAA", "٢٠٢٦T٠٠-aaaaaa"]

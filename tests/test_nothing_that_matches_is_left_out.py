@@ -7,14 +7,15 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from beam_score.transforms.listing.files import list_files, look_at_file
 from beam_score.transforms.listing.objects import folder_that_fits, is_matched
 from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.model.versions import find_version, hash_model
 from beam_score.transforms.stores import local_file as local_files
 from beam_score.transforms.stores.local_file import Calls, ReadFails
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 TREE = (
     "a.csv",

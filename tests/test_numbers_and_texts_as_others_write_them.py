@@ -6,13 +6,14 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_csv_is_read_exactly import contract, fates, options, outcome, write
+
 from beam_score.pipeline.draft.padded import begin_with_a_space, padded_columns, padded_hint
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import _text_problems, fingerprint
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
-from test_csv_is_read_exactly import contract, fates, options, outcome, write
 
 JOB = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": "out"}}
 

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import google_crc32c
 import pytest
+from faulty_proxy import Fault
+
 from beam_score.transforms.stores.objects import ABSENT, ObjectInfo, ObjectPath, VersionMismatch
 from beam_score.transforms.stores.registry import check_bucket, store_of
-from faulty_proxy import Fault
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import models
 import numpy as np
 import pyarrow as pa
 import pytest
+from scoring import score
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.transforms.model.servable import Servable, import_tensorflow, read_signatures
@@ -19,7 +21,6 @@ from beam_score.transforms.rows.block import INPUT, ROW, Block
 from beam_score.transforms.rows.redact import model_error, raised_at, without_values
 from beam_score.transforms.scoring.halving import MAX_FIRST_FAILURES, Attempts, EveryRowFails, halve
 from beam_score.transforms.steps.infer import ModelCall, ServableHandler
-from scoring import score
 
 VECTOR = {"x": {"dtype": "float32", "shape": [3]}}
 NUMBER = {"x": {"dtype": "float32"}}

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.output.json_lines import to_json_lines

@@ -18,6 +18,9 @@ import pyarrow.dataset as ds
 import pyarrow.fs as fs
 import pytest
 import store_jobs
+from faulty_proxy import Fault
+from store_jobs import ENOUGH, StoreJob, assert_result
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.launch import _LONGEST_WAIT_S
@@ -29,8 +32,6 @@ from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
 from beam_score.transforms.ledger.publication import Overtaken
 from beam_score.transforms.ledger.verdict import Budget
-from faulty_proxy import Fault
-from store_jobs import ENOUGH, StoreJob, assert_result
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)

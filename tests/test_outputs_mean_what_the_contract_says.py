@@ -7,6 +7,10 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from beam_score.transforms.arrays.nested import (
     leaves,
     not_finite,
@@ -23,9 +27,6 @@ from beam_score.transforms.model.servable import Tensor
 from beam_score.transforms.model.signature import output_type
 from beam_score.transforms.rows.block import OUTPUT, ROW, Block
 from beam_score.transforms.scoring.postprocess import choose, postprocess, scores
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 NAN, INF = math.nan, math.inf
 

@@ -12,6 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from models import OUTPUT_DTYPES, OUTPUT_SHAPES
+from scoring import score
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.trial import Trial
 from beam_score.transforms.contract.outputs import Output, OutputPlan, bind_outputs
@@ -19,8 +22,6 @@ from beam_score.transforms.model.signature import SUPPORTED, Tensor, read_signat
 from beam_score.transforms.rows.block import OUTPUT, ROW, Block
 from beam_score.transforms.scoring.postprocess import postprocess
 from beam_score.transforms.steps.infer import WrongRows, _checked
-from models import OUTPUT_DTYPES, OUTPUT_SHAPES
-from scoring import score
 
 FLOAT = {"x": {"dtype": "float32"}}
 X = [0, 1, 3, 200]

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.bounds import Bounds
@@ -19,7 +21,6 @@ from beam_score.transforms.formats.parquet.reader import check, cut, read
 from beam_score.transforms.formats.reading import read_split
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS, known_rows
-from hypothesis import HealthCheck, given, settings, strategies
 
 D = decimal.Decimal
 NAN, INF = float("nan"), float("inf")

@@ -17,6 +17,10 @@ from pathlib import Path
 
 import jobs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
@@ -37,9 +41,6 @@ from beam_score.transforms.durable.sealed import Damaged, seal
 from beam_score.transforms.ledger.folder import RunFolder, write_plan
 from beam_score.transforms.ledger.manifest import Unreadable
 from beam_score.transforms.ledger.receipt import Receipt
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 
 
 def look(output) -> Status:

@@ -6,10 +6,11 @@ import re
 
 import jobs
 import pytest
+from rich.console import Console
+
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.run.status import Watcher
 from beam_score.pipeline.show.summary import print_summary
-from rich.console import Console
 
 
 @pytest.fixture

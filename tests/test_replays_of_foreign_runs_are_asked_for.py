@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare import own_runs
 from beam_score.pipeline.prepare.replay import load_replay

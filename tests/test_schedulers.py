@@ -17,7 +17,7 @@ import pytest
 
 AIRFLOW_DAG = jobs.ROOT / "examples/airflow/score_daily.py"
 CRON = jobs.ROOT / "examples/cron/score-daily"
-REQUIREMENTS = jobs.ROOT / "tests/airflow-requirements.txt"
+REQUIREMENTS = jobs.ROOT / "tests/kit/airflow-requirements.txt"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def place(tmp_path_factory, model):
     jobs.write_people(folder / "in/2026-11-20", files=2, rows=100)
     jobs.write_people(folder / "in/2026-11-21", files=2, rows=100, bad_every=4)
     jobs.write_job(folder, model("dense"))
-    script = f'#!/bin/bash\nPYTHONPATH={jobs.ROOT} exec {shlex.join(jobs.command())} "$@"\n'
+    script = f'#!/bin/bash\nexec {shlex.join(jobs.command())} "$@"\n'
     (folder / "beam-score").write_text(script)
     dies_once = f'#!/bin/bash\nrm {folder}/dies && exit 1\nexec {folder}/beam-score "$@"\n'
     (folder / "dies").touch()
@@ -161,7 +161,7 @@ def dag_runs(airflow, place):
         ("2026-11-18", late),
     ]
     told = json.dumps([{"day": day, "environment": more} for day, more in days])
-    ended = call(airflow / "python", jobs.ROOT / "tests/run_dag.py", AIRFLOW_DAG, given=told)
+    ended = call(airflow / "python", jobs.ROOT / "tests/kit/run_dag.py", AIRFLOW_DAG, given=told)
     return json.loads(ended.splitlines()[-1])
 
 

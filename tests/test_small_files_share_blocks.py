@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scoring
+
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract

@@ -10,6 +10,7 @@ import textwrap
 
 import jobs
 import pytest
+
 from beam_score.pipeline.printing import printed, terminal
 from beam_score.pipeline.process.supervise import supervised
 

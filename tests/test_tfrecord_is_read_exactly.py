@@ -9,6 +9,9 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
@@ -19,8 +22,6 @@ from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64
 from beam_score.transforms.framing.tfrecord import PADDING, Records
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS
-from hypothesis import HealthCheck, given, settings, strategies
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 NAN, INF = float("nan"), float("inf")
 

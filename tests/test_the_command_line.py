@@ -8,6 +8,7 @@ import sys
 
 import jobs
 import pytest
+
 from beam_score.pipeline.job.job import load_job, parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import prepare

@@ -15,6 +15,11 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 import turns
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from small_blocks import blocks_of
+from turns import Actor, Killed, Turns
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.clean import clean
@@ -28,10 +33,6 @@ from beam_score.transforms.ledger.publication import Overtaken
 from beam_score.transforms.ledger.receipts import is_done
 from beam_score.transforms.ledger.verdict import Budget, CommitError
 from beam_score.transforms.steps.write import WriteParts
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from small_blocks import blocks_of
-from turns import Actor, Killed, Turns
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4  # a split; the last of each is refused

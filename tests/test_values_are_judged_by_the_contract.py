@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.rows.faults import FAULTS, FAULTS_TYPE
 from beam_score.transforms.scoring.validate import validate
-from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 
 def judged(column: Column, values: pa.Array, cut: slice = slice(None), faults: list | None = None) -> list:

@@ -11,11 +11,12 @@ import sys
 
 import jobs
 import pytest
-from beam_score.pipeline.printing.terminal import LONGEST_MESSAGE, Console, cut, escape, printable
-from beam_score.transforms.common.units import counted
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from beam_score.pipeline.printing.terminal import LONGEST_MESSAGE, Console, cut, escape, printable
+from beam_score.transforms.common.units import counted
 
 EVIL = "a\x1b[2Jb\x9b31mc\x07\x7f\u202egnp\u2028x\u2066y\r\nz\udcff\ufeff"
 ESCAPED = r"a\x1b[2Jb\x9b31mc\x07\x7f\u202egnp\u2028x\u2066y\r\nz\udcff\ufeff"

@@ -1,6 +1,6 @@
 """The image of a worker, as far as it can be seen without building it: locked, pinned, not root, nothing but ours.
 
-`tests/image_steps.py` does its steps; that takes minutes, and is run by hand.
+`tests/kit/image_steps.py` does its steps; that takes minutes, and is run by hand.
 """
 
 from __future__ import annotations

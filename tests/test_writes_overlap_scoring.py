@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 
 import pytest
+from faulty_proxy import Fault
+from small_blocks import blocks_of
+from store_jobs import SCHEMA
+
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipts import is_done
 from beam_score.transforms.steps.write import WriteParts
-from faulty_proxy import Fault
-from small_blocks import blocks_of
-from store_jobs import SCHEMA
 
 
 @pytest.fixture

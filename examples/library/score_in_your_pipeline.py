@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 import pyarrow.compute as pc
+
 from beam_score.transforms import (
     Block,
     Column,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from beam_score.pipeline.draft.remedies import remedies
 from beam_score.pipeline.draft.sample import Seen
 from beam_score.pipeline.draft.yaml_text import flow

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
+
 from beam_score.pipeline.job.job_text import LARGEST_BYTES, JobText, parse_value
 from beam_score.pipeline.job.mistakes import JobError, sentences
 from beam_score.runners.settings.engine import EngineSettings

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.printing.terminal import cut
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.printing.terminal import cut
 
 LARGEST_BYTES = 16_000_000
 MOST_VALUES = 500_000

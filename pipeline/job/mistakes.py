@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
+
 from beam_score.pipeline.printing.terminal import cut
 from beam_score.transforms.common.names import near_miss
 

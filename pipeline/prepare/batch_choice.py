@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.pipeline.prepare.preflight import Prepared

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
+
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.ledger.attempt import WriteSettings

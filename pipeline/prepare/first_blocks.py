@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.pipeline.draft.padded import padded_columns
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import Prepared

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import leaves, row_shapes
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable, Tensor

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from beam_score.transforms.durable.sealed import to_json
 
 _KEY_BYTES = 32

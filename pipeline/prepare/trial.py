@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.first_blocks import first_blocks, row_bytes_of
 from beam_score.pipeline.prepare.independence import dependence

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import structlog
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.printing.terminal import cut, printable, printable_lines
 from beam_score.transforms.common.names import near_miss

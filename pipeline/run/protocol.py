@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+
 from beam_score.pipeline.run.begin import is_read
 from beam_score.pipeline.run.standing import Overrun, Standing
 from beam_score.transforms.durable import storage

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.run.begin import describe, new_run
 from beam_score.pipeline.run.standing import Standing

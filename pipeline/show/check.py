@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rich import box
+from rich.table import Table
+
 from beam_score.pipeline.draft.padded import padded_hint
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.batch_choice import Choice, choose_batch, default_choice
@@ -23,8 +26,6 @@ from beam_score.runners.engine import Engine
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.model.copies import local_model
 from beam_score.transforms.model.ops import ops_of
-from rich import box
-from rich.table import Table
 
 _SHOWN_FILES = 10
 

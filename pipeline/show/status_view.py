@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.live import Live
+from rich.table import Table
+
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.printing.terminal import Console, escape, printable, put
 from beam_score.pipeline.run.status import (
@@ -26,9 +30,6 @@ from beam_score.pipeline.run.status import (
 from beam_score.runners.elsewhere import Found
 from beam_score.transforms.stores.objects import NoSuchPlace, ObjectPath, is_object
 from beam_score.transforms.stores.registry import check_bucket
-from rich import box
-from rich.live import Live
-from rich.table import Table
 
 STILL_RUNNING = 4
 """Exit code."""

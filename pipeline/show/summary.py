@@ -12,6 +12,9 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+from rich import box
+from rich.table import Table
+
 from beam_score.pipeline.printing.terminal import Console, escape
 from beam_score.pipeline.run.clean import Found
 from beam_score.pipeline.run.protocol import Outcome
@@ -19,8 +22,6 @@ from beam_score.transforms.common.units import counted
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.manifest import FAILED, MANIFEST
 from beam_score.transforms.ledger.publication import files_of_runs
-from rich import box
-from rich.table import Table
 
 _MOST_SHOWN = 20  # pairs of reason and column
 _LOOKED_AT = 50  # files of dead letters that examples are looked for in

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich import box
+from rich.table import Table
+
 from beam_score.pipeline.draft.first_rows import Known
 from beam_score.pipeline.draft.remedies import remedies
 from beam_score.pipeline.draft.sample import Seen, look_at_files
@@ -17,8 +20,6 @@ from beam_score.pipeline.prepare.trial import Trial
 from beam_score.pipeline.printing.terminal import Console, escape
 from beam_score.transforms.ledger.receipt import Counts
 from beam_score.transforms.rows.faults import known_rows
-from rich import box
-from rich.table import Table
 
 _SHOWN_GROUPS = 12
 _SHOWN_FIELDS = 40

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from beam_score.runners.elsewhere import Elsewhere, Found
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow
+
+from beam_score.runners.elsewhere import Elsewhere, Found
 
 _ANSWERS_WITHIN_S = 20
 

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.runners import beam_options
 from beam_score.runners.dataflow import cost as dataflow_cost
 from beam_score.runners.dataflow.job import Job, always, submit

@@ -14,11 +14,12 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult, DataflowRunner
 from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
 from apache_beam.runners.runner import PipelineResult, PipelineState
-from beam_score.runners.dataflow.active import cancel_command, has_ended, named
-from beam_score.runners.ended import GOES_ON, JobFailed
 from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import dataflow
+
+from beam_score.runners.dataflow.active import cancel_command, has_ended, named
+from beam_score.runners.ended import GOES_ON, JobFailed
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, SetupOptions, WorkerOptions
+
 from beam_score.runners.settings import dataflow_names as names
 from beam_score.runners.settings.engine import EngineSettings
 

@@ -23,6 +23,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.runners import beam_options
 from beam_score.runners.elsewhere import Elsewhere
 from beam_score.runners.ended import EngineFailed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, JobServerOptions, PipelineOptions
 from apache_beam.utils.subprocess_server import JavaJarServer
+
 from beam_score.runners.ended import EngineFailed
 from beam_score.runners.flink import cluster as flink_cluster
 from beam_score.runners.portable import job_service

@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 from apache_beam.runners.runner import PipelineResult, PipelineState
+
 from beam_score.runners.ended import GOES_ON, EngineFailed
 from beam_score.runners.worker.quiet import keep_quiet
 

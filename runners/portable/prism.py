@@ -11,6 +11,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.runners import beam_options
 from beam_score.runners.engine import Engine
 from beam_score.runners.portable import job_service

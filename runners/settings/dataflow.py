@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import pydantic
+
 from beam_score.runners.settings import dataflow_names as names
 from beam_score.runners.settings.layout import Layout
 from beam_score.transforms.common.settings import Strict

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pydantic
+
 from beam_score.runners.settings.dataflow import DataflowSettings
 from beam_score.runners.settings.flink import FlinkSettings
 from beam_score.runners.settings.layout import PROCESS_BYTES, Layout, available_cores, one_process

@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 import pydantic
+
 from beam_score.runners.settings.layout import Layout, one_process
 from beam_score.transforms.common.settings import Strict
 

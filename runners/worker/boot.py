@@ -13,8 +13,9 @@ import tempfile
 
 import grpc
 from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
-from beam_score.runners.worker import harness as worker
 from google.protobuf import json_format, text_format
+
+from beam_score.runners.worker import harness as worker
 
 
 def main() -> None:

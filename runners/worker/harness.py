@@ -6,6 +6,7 @@ import os
 import sys
 
 from apache_beam.runners.worker import sdk_worker_main
+
 from beam_score.runners.worker.quiet import keep_quiet
 from beam_score.transforms.model.in_hand import open_register
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from apache_beam import coders  # noqa: F401  (else the next import is circular)
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import GrpcWorkerHandler, WorkerHandler
+from google.protobuf import json_format, text_format
+
 from beam_score.runners.ended import GOES_ON, WorkerDied, told
 from beam_score.runners.worker.harness import REGISTER
 from beam_score.runners.worker.quiet import keep_quiet
 from beam_score.transforms.model.in_hand import opened, read_register
-from google.protobuf import json_format, text_format
 
 _EVERY_S = 0.1
 _regions = itertools.count(1)

@@ -9,6 +9,7 @@ from typing import get_args
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import dimensions
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract, Dtype

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pydantic
+
 from beam_score.transforms.common.settings import Strict
 
 Dtype = Literal[

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pydantic
+
 from beam_score.transforms.arrays.nested import dimensions, leaves, not_finite, owners, to_arrow, to_numpy, with_leaves
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.contract.columns import Dtype

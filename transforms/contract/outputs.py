@@ -10,6 +10,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pydantic
+
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.model.signature import MOST_VALUES, SUPPORTED, Signature, Tensor, output_type

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import leaves
 
 RECORD = "#record"

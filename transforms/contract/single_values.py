@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import broken_text, spread, values_of
 from beam_score.transforms.contract.columns import Column
 

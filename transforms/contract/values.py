@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.arrays.plain import is_text, plain, plain_type, spread
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.single_values import convert_values, without_nan

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import google_crc32c
+
 from beam_score.transforms.common import many
 from beam_score.transforms.stores.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing
 from beam_score.transforms.stores.registry import store_of

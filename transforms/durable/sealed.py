@@ -9,6 +9,7 @@ from typing import Any
 
 import google_crc32c
 import orjson
+
 from beam_score.transforms.durable import storage
 
 _SEAL = b'{"crc32c":"%s",'

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import pyarrow as pa
+
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.rows.block import ROW

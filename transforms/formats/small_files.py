@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.origin import Origin, join_origins
 from beam_score.transforms.rows.sources import Files, Source

@@ -13,6 +13,7 @@ import functools
 import re
 
 import numpy as np
+
 from beam_score.transforms.framing.lines import CR, LF, byte_positions, line_end_positions
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")

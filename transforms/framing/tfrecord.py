@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import google_crc32c
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
 from beam_score.transforms.stores.compression import Damaged, Refuted
 

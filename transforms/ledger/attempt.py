@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.durable import storage

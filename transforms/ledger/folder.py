@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import Damaged, checksum, read_sealed, seal, unseal

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+
 from beam_score.transforms.common.busy import busy_seconds
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.names import PUBLISHED_PATH

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
+
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import Damaged, read_sealed, seal
 from beam_score.transforms.ledger.budget import Budget

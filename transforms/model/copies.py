@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import google_crc32c
+
 from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.model.versions import hash_model, listed_model, model_files
 from beam_score.transforms.stores.fetch import ask_store

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from google.protobuf import message
+
 from beam_score.transforms.model.proto_fields import message_class
 from beam_score.transforms.model.signature import ModelError, serving_graph
-from google.protobuf import message
 
 EFFECTS = {
     "reads": "reads files",

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
 from beam_score.transforms.model.damage import damage
 from beam_score.transforms.model.signature import (
     MOST_VALUES,

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from google.protobuf import message
+
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.model.proto_fields import message_class
 from beam_score.transforms.stores.local_file import LocalFile
-from google.protobuf import message
 
 DEFAULT_SIGNATURE = "serving_default"
 SERVE = "serve"

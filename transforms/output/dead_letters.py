@@ -9,6 +9,7 @@ import io
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.rows.sources import Source, places
 
 

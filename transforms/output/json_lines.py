@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
 from beam_score.transforms.arrays.plain import broken_text
 

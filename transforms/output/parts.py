@@ -9,6 +9,7 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from beam_score.transforms.arrays.sizes import batch_bytes
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.durable import storage

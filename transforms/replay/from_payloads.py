@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 import pyarrow as pa
+
 from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, stretch
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.arrays.plain import broken_text, plain
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import concat, filter_rows
 from beam_score.transforms.arrays.sizes import batch_bytes
 from beam_score.transforms.common.sums import add_tally

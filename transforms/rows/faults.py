@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import spread
 from beam_score.transforms.rows.origin import Origin, clip
 

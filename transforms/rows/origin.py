@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
 
 

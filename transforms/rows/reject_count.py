@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.redact import without_values

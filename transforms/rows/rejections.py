@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.rows.redact import without_values
 from beam_score.transforms.rows.sources import Source, place
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import dimensions, padded, row_shapes, to_numpy
 from beam_score.transforms.arrays.plain import whole
 from beam_score.transforms.model.servable import Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.signature import fixed_bytes
 from beam_score.transforms.rows.block import INPUT, Block

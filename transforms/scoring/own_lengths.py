@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import dimensions, to_arrow
 from beam_score.transforms.model.deadline import ModelHangs
 from beam_score.transforms.model.signature import Tensor

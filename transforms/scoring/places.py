@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Sequence
 
 import numpy as np
+
 from beam_score.transforms.model.in_hand import Rows
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.rows.sources import place

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import leaves, not_finite, owners, to_numpy, with_leaves
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.contract.outputs import Output, OutputPlan, output_fields

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.nested import dimensions, not_finite, nulls, row_shapes
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Contract

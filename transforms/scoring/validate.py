@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.arrays.plain import whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import apache_beam as beam
+
 from beam_score.transforms.rows.block import Block
 
 

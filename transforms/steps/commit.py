@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 import pyarrow as pa
+
 from beam_score.transforms.common.stopping import DRAIN
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.folder import RunFolder, read_plan

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
+
 from beam_score.transforms.common.stopping import STOP, Stopped
 from beam_score.transforms.model import in_hand
 from beam_score.transforms.model.call import WARM_UP_S, ModelCall

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
+
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.ledger.folder import RunFolder, read_shard
 from beam_score.transforms.ledger.manifest import published

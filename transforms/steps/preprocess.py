@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 import apache_beam as beam
+
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.model.servable import Tensor

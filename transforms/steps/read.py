@@ -19,6 +19,7 @@ A version is that of `transforms.stores.versions`; of an object it is the one th
 from __future__ import annotations
 
 import apache_beam as beam
+
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.common.stopping import DRAIN, STOP, Stopped
 from beam_score.transforms.formats.base import ReadSettings

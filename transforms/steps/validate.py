@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import apache_beam as beam
+
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.validate import validate

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
+
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import AtOnce, Behind
 from beam_score.transforms.ledger.attempt import Attempt, LostBlocks, WriteSettings

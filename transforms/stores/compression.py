@@ -8,6 +8,7 @@ import zlib
 from typing import BinaryIO
 
 import zstandard
+
 from beam_score.transforms.stores.local_file import LocalFile
 from beam_score.transforms.stores.object_file import ObjectFile
 from beam_score.transforms.stores.objects import is_object

@@ -14,6 +14,14 @@ from typing import Any
 import google.auth
 import google_crc32c
 import requests
+from google.api_core import exceptions as api
+from google.api_core.retry import Retry
+from google.auth import exceptions as auth
+from google.auth.credentials import AnonymousCredentials, Credentials
+from google.cloud import storage as gcs
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.retry import DEFAULT_RETRY
+
 from beam_score.transforms.common.many import each
 from beam_score.transforms.stores.gcs_requests import BATCH, LOST, Requests, object_path
 from beam_score.transforms.stores.objects import (
@@ -29,13 +37,6 @@ from beam_score.transforms.stores.objects import (
     missing,
     retry_s,
 )
-from google.api_core import exceptions as api
-from google.api_core.retry import Retry
-from google.auth import exceptions as auth
-from google.auth.credentials import AnonymousCredentials, Credentials
-from google.cloud import storage as gcs
-from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
-from google.cloud.storage.retry import DEFAULT_RETRY
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
 _TIMEOUT_S = (10, 60)  # to connect; without a byte

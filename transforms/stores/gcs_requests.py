@@ -18,11 +18,12 @@ from urllib.parse import quote
 import google_crc32c
 import requests
 import urllib3
-from beam_score.transforms.stores.objects import AT_ONCE, StoreClock
 from google.api_core import exceptions as api
 from google.auth.credentials import Credentials
 from google.auth.transport.urllib3 import AuthorizedHttp
 from google.cloud.storage.exceptions import DataCorruption
+
+from beam_score.transforms.stores.objects import AT_ONCE, StoreClock
 
 BATCH = 100
 """The most calls in one request; the store's own limit."""

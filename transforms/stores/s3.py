@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import google_crc32c
+from google.api_core.exceptions import RetryError
+from google.api_core.retry import Retry
+
 from beam_score.transforms.common.many import each
 from beam_score.transforms.stores.objects import (
     AT_ONCE,
@@ -28,8 +31,6 @@ from beam_score.transforms.stores.objects import (
     missing,
     retry_s,
 )
-from google.api_core.exceptions import RetryError
-from google.api_core.retry import Retry
 
 try:
     import boto3.session

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.framing import csv as csv_records

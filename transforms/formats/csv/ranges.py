@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.csv.header import header_of

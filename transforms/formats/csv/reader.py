@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+
 from beam_score.transforms.arrays.plain import valid_utf8
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.numbers import BLANKS

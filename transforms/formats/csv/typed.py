@@ -13,6 +13,7 @@ import re
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.contract.columns import Column
 
 _COLUMN = re.compile(r"In CSV column #([0-9]+):")

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
+
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 

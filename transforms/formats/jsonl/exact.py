@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 import numpy as np
+
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 

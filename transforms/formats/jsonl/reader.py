@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.foreign import refuse_foreign

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import concat, valid_utf8
 from beam_score.transforms.formats.base import Chunk, ReadSettings
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines

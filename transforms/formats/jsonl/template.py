@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
+
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members

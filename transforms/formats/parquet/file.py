@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.formats.parquet import suspects
 from beam_score.transforms.formats.parquet.pages import Pages, first_page, pages_of

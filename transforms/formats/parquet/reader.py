@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import plain_type
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.common.splits import FileRange

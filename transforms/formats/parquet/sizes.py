@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from beam_score.transforms.formats.parquet.file import (
     DAMAGE,
     READ_AHEAD_BYTES,

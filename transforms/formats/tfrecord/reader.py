@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.framing.tfrecord import Records, spans
 

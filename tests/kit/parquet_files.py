@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 
-CASES = Path(__file__).parent / "cases" / "parquet"
+CASES = Path(__file__).parents[1] / "cases" / "parquet"
 
 
 class _Keys(pe.KmsClient):

@@ -11,6 +11,7 @@ import os
 import sys
 
 import pyarrow as pa
+
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.reading import read_split

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from beam_score.transforms.model.servable import import_tensorflow
 
 POISON = 1e6

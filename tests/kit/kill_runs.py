@@ -1,6 +1,6 @@
 """Kills runs by the thousand: `make kills KILLS=1000 SEED=1`, or
 
-    PYTHONPATH=. python tests/kill_runs.py --kills 1000 --seed 1
+    python tests/kit/kill_runs.py --kills 1000 --seed 1
 
 See `kills` for what a case is.
 """

@@ -18,13 +18,14 @@ import jobs
 import models
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2
+
 from beam_score.pipeline.prepare.chain import build
 from beam_score.runners.dataflow.engine import Dataflow
 from beam_score.runners.ended import GoesOnElsewhere
 from beam_score.runners.settings.engine import EngineSettings
 from beam_score.transforms.ledger.folder import read_plan
 
-GOLDEN = Path(__file__).parent / "golden" / "dataflow_template.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "dataflow_template.json"
 
 NOWHERE = ("--dataflow_endpoint=http://localhost:1", "--no_auth")
 """Beam's options for a rehearsal that asks nobody anything."""

@@ -1,6 +1,6 @@
 """A fork server: real processes that run the real command line, without the seconds that imports take.
 
-`python tests/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
+`python tests/kit/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
 JSON on standard input. A child is a process as any other, in a session of its own: it can be killed or stopped.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import disks
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 _TIMEOUT_S = 120
 
@@ -147,10 +147,10 @@ class Forks:
     def __init__(self, folder: Path):
         self._folder, self._numbers, self._lock = folder, itertools.count(), threading.Lock()
         self._started: list[int] = []
-        path = f"{ROOT}:{ROOT / 'tests'}"
+        path = str(ROOT / "tests" / "kit")
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "forks.py")],
+            [sys.executable, str(ROOT / "tests" / "kit" / "forks.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=open(folder / "server.err", "w"),  # noqa: SIM115

@@ -15,6 +15,7 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.runners.runner import PipelineResult
+
 from beam_score.pipeline.job.job import Job, parse_job
 from beam_score.pipeline.prepare.chain import Steps
 from beam_score.pipeline.prepare.preflight import prepare
@@ -26,7 +27,7 @@ from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.receipt import Receipt
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 COLUMNS = {
     "age": {"dtype": "float32", "range": [0, 150]},
@@ -148,7 +149,7 @@ def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "COLUMNS": "120", "NO_COLOR": "1", **more}
+    return {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "kit"), "COLUMNS": "120", "NO_COLOR": "1", **more}
 
 
 def command(*arguments: str) -> list[str]:

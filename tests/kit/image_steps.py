@@ -1,6 +1,6 @@
 """Does what docker/Dockerfile does, without a container: its COPY and RUN lines, in an empty environment.
 
-    python tests/image_steps.py FOLDER
+    python tests/kit/image_steps.py FOLDER
 
 FOLDER stands for the root of the image's file system. `python` is that of a new environment in it, of the Python that
 runs this. Left out, and told: what is copied from other images, and making the user. Takes minutes, and 2 GB.
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import google_crc32c
 import pyarrow as pa
+from small_blocks import blocks_of
+
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.protocol import Work, bring_to_verdict
 from beam_score.pipeline.run.standing import Standing
@@ -20,7 +22,6 @@ from beam_score.transforms.ledger.manifest import read_manifest
 from beam_score.transforms.ledger.receipts import is_done
 from beam_score.transforms.ledger.verdict import Budget
 from beam_score.transforms.steps.write import WriteParts
-from small_blocks import blocks_of
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 

@@ -250,7 +250,7 @@ def _attempt(kill: Kill, stage: Stage, command: tuple[str, ...], marker: Path, o
 
 
 def how_to_repeat(case: Case) -> str:
-    return f"to repeat it: PYTHONPATH=. {sys.executable} tests/kill_runs.py --case '{case}'"
+    return f"to repeat it: {sys.executable} tests/kit/kill_runs.py --case '{case}'"
 
 
 def work_done(kills: int, rows: int, undisturbed: int) -> str:

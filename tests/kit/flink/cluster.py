@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import jobs
-from beam_score.runners.flink import cluster as flink_cluster
 from flink.jars import OPENED
+
+from beam_score.runners.flink import cluster as flink_cluster
 
 _READY_WITHIN_S = 120
 _JVM = [

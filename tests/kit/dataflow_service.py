@@ -109,7 +109,7 @@ class Service:
         self._say(job.id, "JOB_MESSAGE_BASIC", f"Worker configuration: {self._machine(job)} in {region}.")
         if not (self.fate.errors or self.fate.hangs):
             graph = dict(job.environment.sdk_pipeline_options["options"])["pipelineUrl"]
-            command = [sys.executable, str(ROOT / "tests" / "dataflow_worker.py"), graph]
+            command = [sys.executable, str(ROOT / "tests" / "kit" / "dataflow_worker.py"), graph]
             self._workers[job.id] = subprocess.Popen(
                 command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
