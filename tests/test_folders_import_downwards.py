@@ -106,9 +106,9 @@ def test_one_that_breaks_a_rule_is_found(module, code):
 
 
 def test_folders_are_small():
-    """A dozen modules and folders, about: more are a drawer."""
+    """About a dozen modules and folders; more are a drawer."""
     for package in LEVELS:
         for folder in (ROOT / package, *(p for p in (ROOT / package).rglob("*") if p.is_dir())):
             if folder.name != "__pycache__":
                 entries = [p.name for p in folder.iterdir() if p.name not in ("__init__.py", "__pycache__")]
-                assert len(entries) <= 13, folder
+                assert len(entries) <= (15 if folder.parent == ROOT else 13), folder
