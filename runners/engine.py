@@ -35,7 +35,7 @@ class Engine(Protocol):
 
     Attributes:
       in_one_process: whether the workers are threads of this process, and see its flags
-        (`transforms.common.stopping.STOP` and `DRAIN`).
+        (`transforms.common.stopping.Stopping`).
       chains: how many times the graph holds the chain from Plan to WriteParts. More than one only for an engine that
         has one thread go through all that a chain is given.
     """

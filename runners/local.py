@@ -54,7 +54,7 @@ class Local(Engine):
         return result
 
     def stop(self) -> None:
-        """Ends worker processes, where there are any; threads stop by `transforms.common.stopping.STOP`."""
+        """Ends worker processes, where there are any; threads stop by `transforms.common.stopping`."""
         processes.kill_all()
 
     def _options(self) -> PipelineOptions:

@@ -14,7 +14,7 @@ from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.signature import Signature, Tensor, output_type
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.scoring.own_lengths import cut_back, followed
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.infer import BeamScorer
 
 X = Tensor("x", "float32", (None, None))
 
@@ -32,7 +32,7 @@ class Tokens:
     def __init__(self):
         self.shapes = []
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         x = feeds["x"]
         self.shapes.append(x.shape)
         return {
@@ -66,7 +66,7 @@ def some_lists(rows=1000, longest=40, seed=1):
 
 def test_each_batch_is_padded_to_its_own_longest_row():
     lists, model = some_lists(), Tokens()
-    scored = ServableHandler(call_of(model)).run_inference(blocks_of(lists), model)
+    scored = BeamScorer(call_of(model)).run_inference(blocks_of(lists), model)
     fed = sum(rows * length for rows, length in model.shapes)
     assert sum(map(len, lists)) <= fed < 1.2 * sum(map(len, lists))
     y = [v for b in scored for v in b.rows["output/y"].to_pylist()]
@@ -80,7 +80,7 @@ def test_each_batch_is_padded_to_its_own_longest_row():
 def test_an_output_that_happens_to_be_as_long_is_left_alone():
     model = Tokens()
     lists = [[1.0] * n for n in (2, 5, 3, 5, 1)]  # the batch is padded to 5, and `five` is always 5
-    (scored,) = ServableHandler(call_of(model)).run_inference(blocks_of(lists), model)
+    (scored,) = BeamScorer(call_of(model)).run_inference(blocks_of(lists), model)
     assert [len(v) for v in scored.rows["output/five"].to_pylist()] == [5] * 5
     assert [len(v) for v in scored.rows["output/y"].to_pylist()] == [2, 5, 3, 5, 1]
 
@@ -89,7 +89,7 @@ def test_one_long_row_does_not_pad_the_others():
     model = Tokens()
     lists = [[1.0]] * 500 + [[1.0] * 50_000] + [[1.0]] * 499
     bounds = dataclasses.replace(Bounds(), call_bytes=1 << 20)
-    scored = ServableHandler(call_of(model, bounds=bounds)).run_inference(blocks_of(lists), model)
+    scored = BeamScorer(call_of(model, bounds=bounds)).run_inference(blocks_of(lists), model)
     assert max(rows * length * 4 for rows, length in model.shapes) <= 1 << 20
     assert sum(rows * length for rows, length in model.shapes) <= 2 * sum(map(len, lists))
     assert [v for b in scored for v in b.rows["output/s"].to_pylist()] == [sum(v) for v in lists]
@@ -97,7 +97,7 @@ def test_one_long_row_does_not_pad_the_others():
 
 def test_a_row_that_fails_among_padded_ones_is_named_by_its_own_number():
     class Picky(Tokens):
-        def call(self, feeds):
+        def call(self, feeds, deadline_s=None):
             if (feeds["x"] == 7).any():
                 raise ValueError("seven")
             return super().call(feeds)
@@ -107,7 +107,7 @@ def test_a_row_that_fails_among_padded_ones_is_named_by_its_own_number():
     lists[250] = [7.0] * 29
     model = Picky()
     pytest.importorskip("tensorflow")  # its errors tell one that is out of memory
-    scored = ServableHandler(call_of(model, proven=True)).run_inference(blocks_of(lists), model)
+    scored = BeamScorer(call_of(model, proven=True)).run_inference(blocks_of(lists), model)
     assert [n for b in scored for n in b.rejected["row"].to_pylist()] == [33, 250]
     good = [
         (n, v) for b in scored for n, v in zip(b.rows[ROW].to_pylist(), b.rows["output/y"].to_pylist(), strict=True)

@@ -473,14 +473,15 @@ def test_parts_of_a_job_travel_to_workers(model):
     from apache_beam.internal import pickler
 
     from beam_score.transforms.contract.outputs import OutputPlan
+    from beam_score.transforms.model.call import ModelCall
     from beam_score.transforms.model.servable import read_signatures
-    from beam_score.transforms.steps.infer import ModelCall, ServableHandler
+    from beam_score.transforms.steps.infer import BeamScorer
 
     found = read_signatures(model("several_outputs"))["serving_default"]
     plan = OutputPlan((pa.field("id", pa.int64()),), True, {"label": Output.model_validate({"as": "l"})}, found.outputs)
     call = ModelCall("p", found, ("label",), pads={"x": 0})
     for thing in (plan, call):
         assert pickler.loads(pickler.dumps(thing)) == thing
-    assert pickler.loads(pickler.dumps(ServableHandler(call))).call == call
+    assert pickler.loads(pickler.dumps(BeamScorer(call))).scorer.call == call
     assert pickler.loads(pickler.dumps(plan)).schema == plan.schema
     assert np.dtype(plan.schema.field("l").type.to_pandas_dtype()) == object

@@ -21,7 +21,7 @@ from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable, read_signatures
 from beam_score.transforms.rows.block import INPUT, ROW, Block
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.infer import BeamScorer
 
 NUMBER = {"x": {"dtype": "float32"}}
 
@@ -32,14 +32,14 @@ class Counting:
     def __init__(self, servable):
         self.servable, self.rows = servable, []
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         self.rows.append(len(next(iter(feeds.values()))))
         return self.servable.call(feeds)
 
 
 def handler(path, batch_rows):
     signature = read_signatures(path)["serving_default"]
-    return ServableHandler(ModelCall(path, signature, tuple(signature.outputs), batch_rows=batch_rows))
+    return BeamScorer(ModelCall(path, signature, tuple(signature.outputs), batch_rows=batch_rows))
 
 
 def prepared(folder, saved_model, rows, columns, **sections):
@@ -89,7 +89,9 @@ def test_a_size_that_a_model_refuses_is_not_tried_again_in_the_run(model):
 
 def test_the_warm_up_takes_few_rows_whatever_the_batch(model):
     servable = Counting(Servable.load(model("pictures")))
-    handler(model("pictures"), 8192).warm_up(servable)
+    scorer = handler(model("pictures"), 8192).scorer
+    scorer.model = servable
+    scorer.warm_up()
     assert servable.rows == [4]  # 8,192 pictures are 4.9 GB before the model takes any
 
 

@@ -26,10 +26,10 @@ from beam_score.transforms.model.signature import Signature, Tensor
 from beam_score.transforms.rows.block import ROW, Block, reject_rows
 from beam_score.transforms.rows.faults import Fault
 from beam_score.transforms.rows.origin import Origin
-from beam_score.transforms.rows.reject_count import reset_reject_count
+from beam_score.transforms.rows.reject_count import RejectCount
 from beam_score.transforms.scoring.grouping import Weight, pieces
 from beam_score.transforms.scoring.output_sizes import OutputSizes
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.infer import BeamScorer
 from beam_score.transforms.steps.preprocess import Preprocess
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -157,14 +157,14 @@ class Wide:
     def __init__(self):
         self.rows = []
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         self.rows.append(len(feeds["x"]))
         return {"y": np.tile(feeds["x"][:, None], (1, 1 << 14))}
 
 
 def test_the_size_of_open_outputs_is_learned_from_the_first_calls():
     call = call_of(Wide.outputs, bounds=bounds_of(128 << 20, 1))  # 8 MiB a group, and a call
-    model, sizes, handler = Wide(), OutputSizes(call), ServableHandler(call)
+    model, sizes, handler = Wide(), OutputSizes(call), BeamScorer(call)
     seen = []
     for piece in pieces(block_of(5000), call, sizes):
         (scored,) = handler.run_inference([piece], model)
@@ -178,7 +178,7 @@ def test_a_call_keeps_to_its_bytes_whatever_batch_rows_says():
     tensors = {"y": Tensor("y", "float32", (None, 1 << 14))}
     call = call_of(tensors, rows=100_000, bounds=bounds_of(128 << 20, 1))
     model = Wide()
-    (scored,) = ServableHandler(call).run_inference([block_of(400)], model)
+    (scored,) = BeamScorer(call).run_inference([block_of(400)], model)
     assert scored.rows.num_rows == 400
     assert max(model.rows) * (1 << 16) <= call.bounds.call_bytes
 
@@ -187,13 +187,11 @@ def test_a_call_keeps_to_its_bytes_whatever_batch_rows_says():
 
 
 def test_stop_after_counts_before_rows_wait_for_the_model():
-    reset_reject_count({})
-    step = Preprocess({}, {"x": Tensor("x", "float32", (None,))}, Contract(columns={}), None, stop_after=1000)
+    step = Preprocess({}, {"x": Tensor("x", "float32", (None,))}, Contract(columns={}), None, RejectCount(1000))
     pipeline = beam.Pipeline(FnApiRunner())
     _ = pipeline | beam.Create([refused(500)] * 3 + [block_of(1)] * 100) | step
     with pytest.raises(Exception, match=r"1,500 rows are rejected already .* rejects.stop_after is 1,000"):
         pipeline.run()
-    reset_reject_count({})
 
 
 # --- the chain, in one thread ---
@@ -210,7 +208,7 @@ BAD = {
 class Echo:
     outputs: ClassVar = {"y": Tensor("y", "float32", (None,))}
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         return {"y": feeds["x"]}
 
 
@@ -234,7 +232,7 @@ class MiB:
 
     outputs: ClassVar = {"y": Tensor("y", "float32", (None, 1 << 18))}
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         return {"y": np.tile(feeds["x"][:, None], (1, 1 << 18))}
 
 

@@ -13,7 +13,6 @@ import pytest
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.plain import concat
-from beam_score.transforms.common.stopping import STOP
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import LostBlocks, WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
@@ -79,7 +78,6 @@ def chain(pipeline, planned, after_read=(), infer=None, before_write=()):
 
 
 def launch(planned, workers=2, **between):
-    STOP.clear()
     return jobs.run_locally(lambda pipeline: chain(pipeline, planned, **between), workers)
 
 

@@ -16,11 +16,12 @@ from scoring import score
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
+from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable, import_tensorflow, read_signatures
 from beam_score.transforms.rows.block import INPUT, ROW, Block
 from beam_score.transforms.rows.redact import model_error, raised_at, without_values
 from beam_score.transforms.scoring.halving import MAX_FIRST_FAILURES, Attempts, EveryRowFails, halve
-from beam_score.transforms.steps.infer import ModelCall, ServableHandler
+from beam_score.transforms.steps.infer import BeamScorer
 
 VECTOR = {"x": {"dtype": "float32", "shape": [3]}}
 NUMBER = {"x": {"dtype": "float32"}}
@@ -133,7 +134,7 @@ def test_a_batch_too_large_for_memory_is_halved_and_the_size_that_fits_is_rememb
 
         rows: list[int] = []  # noqa: RUF012
 
-        def call(self, feeds):
+        def call(self, feeds, deadline_s=None):
             self.rows.append(len(feeds["x"]))
             if len(feeds["x"]) > 1024:
                 raise import_tensorflow().errors.ResourceExhaustedError(None, None, "OOM")
@@ -163,7 +164,7 @@ def test_a_single_row_too_large_for_memory_is_that_rows_fault_and_slows_no_other
 
         rows: list[int] = []  # noqa: RUF012
 
-        def call(self, feeds):
+        def call(self, feeds, deadline_s=None):
             self.rows.append(len(feeds["x"]))
             if (feeds["x"] == 77).any():
                 raise import_tensorflow().errors.ResourceExhaustedError(None, None, "OOM when allocating tensor 12345")
@@ -184,7 +185,7 @@ def test_a_model_that_answers_in_another_dtype_or_shape_is_no_rows_fault(model):
     for answer in (np.zeros(4, np.float64), np.zeros((4, 2), np.float32), np.float32(1)):
 
         class Odd:
-            def call(self, feeds, answer=answer):
+            def call(self, feeds, deadline_s=None, answer=answer):
                 return {"y": answer[: len(feeds["x"])] if answer.ndim else answer}
 
         handler, blocks = handled(model("oom"), np.zeros(64, np.float32), 64)
@@ -199,11 +200,11 @@ def test_what_xla_raises_on_is_asked_of_tensorflow(model):
         compiled: list[int] = []  # noqa: RUF012
         plain: list[int] = []  # noqa: RUF012
 
-        def call_compiled(self, feeds):
+        def call_compiled(self, feeds, deadline_s=None):
             self.compiled.append(len(feeds["x"]))
             raise import_tensorflow().errors.InvalidArgumentError(None, None, "XLA cannot")
 
-        def call(self, feeds):
+        def call(self, feeds, deadline_s=None):
             self.plain.append(len(feeds["x"]))
             if (feeds["x"] == 5).any():
                 raise ValueError("bad")
@@ -222,7 +223,7 @@ def handled(path, x, batch_rows, blocks=1, compiled=False):
     """A handler, and blocks with the feeds `x`."""
     signature = read_signatures(path)["serving_default"]
     call = ModelCall(path, signature, tuple(signature.outputs), batch_rows=batch_rows, compiled=compiled)
-    handler = ServableHandler(call)
+    handler = BeamScorer(call)
     column = pa.array(x) if x.ndim == 1 else pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), x.shape[1])
     rows = pa.RecordBatch.from_pydict({ROW: pa.array(np.arange(len(x))), INPUT + "x": column})
     size = -(-len(x) // blocks)
@@ -235,7 +236,7 @@ class Counting:
     def __init__(self, servable):
         self.servable, self.rows = servable, []
 
-    def call(self, feeds):
+    def call(self, feeds, deadline_s=None):
         self.rows.append(len(next(iter(feeds.values()))))
         return self.servable.call(feeds)
 

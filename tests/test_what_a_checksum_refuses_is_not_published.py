@@ -25,6 +25,7 @@ from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.replay.from_source import from_source
 from beam_score.transforms.replay.letter import Letter
 from beam_score.transforms.rows.block import ROW
+from beam_score.transforms.rows.reject_count import RejectCount
 from beam_score.transforms.steps.coder import BlockCoder
 from beam_score.transforms.steps.write import WriteParts
 
@@ -133,7 +134,7 @@ def test_the_writer_forgets_an_attempt_that_is_void(tmp_path):
     for place in (folder.parts, folder.receipts):
         storage.make_folder(place)
     schema = pa.schema([("x", pa.string())])
-    writer = WriteParts(WriteSettings(folder, schema, stop_after=0)).writer()
+    writer = WriteParts(WriteSettings(folder, schema, rejects=RejectCount(0))).writer()
     writer.start_bundle()
     done = []
     for block in read_split(Split(0, (FileRange(str(path), 1),)), settings, "a"):

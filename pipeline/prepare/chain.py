@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 
+from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipts import is_done
 from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.scoring.preprocess import Input
 from beam_score.transforms.steps.commit import Commit
-from beam_score.transforms.steps.infer import Infer, ModelCall
+from beam_score.transforms.steps.infer import Infer
 from beam_score.transforms.steps.plan import PlannedSplits
 from beam_score.transforms.steps.postprocess import Postprocess
 from beam_score.transforms.steps.preprocess import Preprocess
@@ -52,6 +54,7 @@ def build(
     budget: Budget,
     keep_replaced: bool = False,
     chains: int = 1,
+    stopping: Stopping | None = None,
 ) -> beam.PCollection:
     """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
     descriptors of splits are ever serialized.
@@ -59,6 +62,7 @@ def build(
     Args:
       shards: names of the plan's shards.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
+      stopping: of the launch; see `Stopping`.
       chains: see `runners.engine.Engine`. Each has an equal share of the splits, from Plan to WriteParts.
     """
     folder: RunFolder = write.folder
@@ -69,13 +73,13 @@ def build(
         written.append(
             pipeline
             | f"{name}Plan" >> PlannedSplits(folder, shards, (i, chains))
-            | f"{name}Read" >> Read(steps.read, functools.partial(is_done, folder))
+            | f"{name}Read" >> Read(steps.read, functools.partial(is_done, folder), stopping)
             | f"{name}Validate" >> Validate(contract, steps.read.payload)
             | f"{name}Preprocess"
-            >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function, write.stop_after)
-            | f"{name}Infer" >> Infer(steps.call)
+            >> Preprocess(steps.inputs, steps.call.signature.inputs, contract, steps.function, write.rejects)
+            | f"{name}Infer" >> Infer(steps.call, stopping)
             | f"{name}Postprocess" >> Postprocess(steps.outputs)
             | f"{name}WriteParts" >> WriteParts(write)
         )
     done = written[0] if chains == 1 else written | "Written" >> beam.Flatten()
-    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced)
+    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced, stopping)

@@ -13,7 +13,7 @@ from beam_score.transforms.arrays.nested import leaves, row_shapes
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable, Tensor
 from beam_score.transforms.rows.block import OUTPUT, Block
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.scoring.score import Scorer
 
 ROWS = 16
 """How many rows are scored again, at most."""
@@ -83,7 +83,7 @@ def without_outputs(block: Block) -> Block:
 
 
 def _score(call: ModelCall, servable: Servable, blocks: Sequence[Block]) -> list[pa.RecordBatch]:
-    return [block.rows for block in ServableHandler(call).run_inference(blocks, servable)]
+    return [block.rows for block in Scorer(call, servable).score(blocks)]
 
 
 def _differing(

@@ -11,7 +11,7 @@ from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable
 from beam_score.transforms.rows.block import Block
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.scoring.score import Scorer
 
 _STEP = 4
 """Each call has so many times the rows of the call before."""
@@ -43,7 +43,7 @@ class Ramp:
         """
         size = self._call.fixed_rows or 1
         if self._call.deadline_s is not None:
-            self._handler(size).warm_up(self._servable)
+            self._scorer(size).warm_up()
         if not self._rows:
             return self._score(size)[0]
         self._measured(size)  # what a first call leaves behind is not the rows'
@@ -81,8 +81,8 @@ class Ramp:
         return scored, limit, peak
 
     def _score(self, size: int, blocks: Sequence[Block] | None = None) -> tuple[list[Block], int]:
-        handler = self._handler(size)
-        return handler.run_inference(self._blocks if blocks is None else blocks, self._servable), handler.limit
+        scorer = self._scorer(size)
+        return scorer.score(self._blocks if blocks is None else blocks), scorer.limit
 
-    def _handler(self, size: int) -> ServableHandler:
-        return ServableHandler(dataclasses.replace(self._call, batch_rows=size))
+    def _scorer(self, size: int) -> Scorer:
+        return Scorer(dataclasses.replace(self._call, batch_rows=size), self._servable)

@@ -25,7 +25,7 @@ from beam_score.transforms.rows.faults import REJECTED_SCHEMA
 from beam_score.transforms.scoring.feeds import groups
 from beam_score.transforms.scoring.halving import EveryRowFails
 from beam_score.transforms.scoring.postprocess import NOT_PROBABILITIES, postprocess
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.scoring.score import Scorer
 
 TRIAL_ROWS = 1024
 
@@ -135,8 +135,8 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
 def score_first(prepared: Prepared, servable: Servable, rows: int, batch_rows: int) -> int:
     """Puts the first rows through every step but writing. Returns how many there were."""
     blocks = first_blocks(prepared, rows).blocks
-    handler = ServableHandler(dataclasses.replace(prepared.steps.call, batch_rows=batch_rows))
-    for block in handler.run_inference(blocks, servable):
+    scorer = Scorer(dataclasses.replace(prepared.steps.call, batch_rows=batch_rows), servable)
+    for block in scorer.score(blocks):
         postprocess(block, prepared.steps.outputs)
     return sum(b.count for b in blocks)
 

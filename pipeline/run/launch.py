@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import apache_beam as beam
 
@@ -30,18 +31,18 @@ from beam_score.pipeline.run.jobs_elsewhere import (
 from beam_score.pipeline.run.protocol import Outcome, Work, bring_to_verdict
 from beam_score.pipeline.run.refuse import refuse_unusable
 from beam_score.pipeline.run.standing import Standing
-from beam_score.pipeline.run.waiting import in_thread, wait_for_end, workers_ended
+from beam_score.pipeline.run.waiting import in_thread, wait_for_end, wait_for_workers
 from beam_score.pipeline.run.watch import watch
 from beam_score.runners.choose import engine_of
 from beam_score.runners.engine import Engine
-from beam_score.transforms.common.stopping import DRAIN, STOP
+from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.receipt import Counts
 from beam_score.transforms.ledger.receipts import collect
 from beam_score.transforms.model.servable import import_tensorflow
-from beam_score.transforms.rows.reject_count import reset_reject_count
+from beam_score.transforms.rows.reject_count import RejectCount
 
 log = logging.getLogger(__name__)
 
@@ -156,18 +157,14 @@ def _launch(
         steps.outputs.schema,
         job.output.format,
         job.output.not_finite,
-        job.rejects.stop_after,
+        RejectCount(most := job.rejects.stop_after, {} if most is None else _rejected_before(folder, plan)),
         steps.call.bounds,
     )
-    STOP.clear()
-    DRAIN.clear()
-    if job.rejects.stop_after is not None:
-        done = [receipt for receipt in collect(folder, plan["splits"]) if receipt is not None]
-        reset_reject_count(Counts.of(done).reasons)
+    stopping = Stopping()
 
     def work() -> None:
         def put(pipeline: beam.Pipeline) -> beam.PCollection:
-            return build(pipeline, steps, write, plan["shards"], budget, keep_replaced, engine.chains)
+            return build(pipeline, steps, write, plan["shards"], budget, keep_replaced, engine.chains, stopping)
 
         engine.run(put, folder.run)
 
@@ -179,25 +176,29 @@ def _launch(
         # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, show_progress):
             running = in_thread(work)
-            with interrupts.first_sigint_calls(DRAIN.set) if engine.in_one_process else nullcontext():
-                wait_for_end(running)
+            with interrupts.first_sigint_calls(stopping.after_splits.set) if engine.in_one_process else nullcontext():
+                wait_for_end(running, stopping)
             running.result()
     except BaseException as error:
-        STOP.set()
+        stopping.now.set()
         engine.stop()
         # Beam's other workers go on after one has raised: none may outlive this call.
-        if workers_ended(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S):
-            STOP.clear()
+        wait_for_workers(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S)
         if submitted is not None:
             forget_if_over(folder, submitted)
         raise
     if submitted is not None:
         forget_if_over(folder, submitted)
     seconds["run_cpu"] = round(time.process_time() - cpu, 2)
-    if DRAIN.is_set():
-        DRAIN.clear()
+    if stopping.after_splits.is_set():
         finished = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
         if storage.exists(folder.plan) and finished < plan["splits"]:
             raise interrupts.Drained(
                 f"stopped: {finished} of {plan['splits']} splits are done; the same command goes on from here"
             )
+
+
+def _rejected_before(folder: RunFolder, plan: Mapping[str, Any]) -> Mapping[str, int]:
+    """Rows that earlier launches of a run have rejected, by reason."""
+    done = [receipt for receipt in collect(folder, plan["splits"]) if receipt is not None]
+    return Counts.of(done).reasons

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
-from beam_score.transforms.common.stopping import DRAIN
+from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import on_objects as object_storage
 from beam_score.transforms.model import deadline
 from beam_score.transforms.stores import fetch as object_fetch
@@ -34,25 +34,25 @@ def in_thread(work: Callable[[], None]) -> Future[None]:
     return running
 
 
-def wait_for_end(running: Future[None]) -> None:
+def wait_for_end(running: Future[None], stopping: Stopping) -> None:
+    """Wait for the pipeline, and say so if it is to end after the splits in progress."""
     told = False
     # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
     while not wait([running], _LOOKS_EVERY_S).done:
-        if DRAIN.is_set() and not told:
+        if stopping.after_splits.is_set() and not told:
             log.warning("finishing the splits in hand; interrupt again to stop now")
             told = True
 
 
-def workers_ended(running: Future[None] | None, wait_s: float) -> bool:
+def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:
     """Waits until the pipeline has ended, and no thread is inside a step. Joining would not do: Beam keeps its
     threads for other work."""
     until = time.monotonic() + wait_s
     wait([running] if running else (), wait_s)
     while any(_is_at_work(thread) for thread in _others()):
         if time.monotonic() > until:
-            return False
+            return
         time.sleep(0.02)
-    return True
 
 
 def _others() -> set[int]:

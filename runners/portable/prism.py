@@ -90,7 +90,7 @@ class Prism(Engine):
                 self._program.end()
 
     def stop(self) -> None:
-        """Ends Prism; workers are threads, and stop by `transforms.common.stopping.STOP`."""
+        """Ends Prism; workers are threads, and stop by `transforms.common.stopping`."""
         self._stopping.set()
         if self._program is not None:
             self._program.end()

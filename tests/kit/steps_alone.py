@@ -21,7 +21,7 @@ from beam_score.transforms.scoring.output_sizes import OutputSizes
 from beam_score.transforms.scoring.postprocess import Output, postprocess
 from beam_score.transforms.scoring.preprocess import Preparation
 from beam_score.transforms.scoring.validate import validate
-from beam_score.transforms.steps.infer import ServableHandler
+from beam_score.transforms.steps.infer import BeamScorer
 from beam_score.transforms.steps.write import WriteParts
 
 
@@ -34,7 +34,7 @@ def score(path: Path, output: Path, read: ReadSettings, call: ModelCall, model: 
     folder.plan.write_text("{}")
     writer = WriteParts(WriteSettings(folder, plan.schema, format_, bounds=call.bounds)).writer()
     writer.start_bundle()
-    handler = ServableHandler(call)
+    handler = BeamScorer(call)
     split = Split(0, (FileRange(str(path), path.stat().st_size),))
     for group in _groups(_pieces(split, read, call), call):
         for block in handler.run_inference(group, model):

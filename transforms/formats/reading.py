@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from beam_score.transforms.common.splits import FileRange, Split
-from beam_score.transforms.common.stopping import STOP, Stopped
+from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.registry import format_module
 from beam_score.transforms.formats.small_files import Together
@@ -27,7 +27,7 @@ from beam_score.transforms.stores.versions import InputChanged, check_unless_ask
 _MOST_ATTEMPTS = 3  # of a split whose files do not change: the second one knows what is refused
 
 
-def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None = None) -> Iterator[Block]:
     """Reads one split: its rows in blocks, then an empty block that holds the total.
 
     Where a checksum refuses what it covers, at the end of it, blocks of that have gone on by then: an empty block that
@@ -40,7 +40,7 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     """
     for _ in range(_MOST_ATTEMPTS):
         try:
-            yield from _attempt(split, settings, attempt)
+            yield from _attempt(split, settings, attempt, stopping)
             return
         except Refuted:
             ranges = [dataclasses.replace(r, sound=damage_of(r.path, r.version)) for r in split.ranges]
@@ -48,7 +48,7 @@ def read_split(split: Split, settings: ReadSettings, attempt: str) -> Iterator[B
     raise ReadFails(f"split {split.id}: a checksum in one of its files fails in one reading and holds in the next")
 
 
-def _attempt(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Block]:
+def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None) -> Iterator[Block]:
     """The blocks of one attempt. Raises Refuted after one that is void."""
     seq = total = 0
     started = time.time()
@@ -57,11 +57,11 @@ def _attempt(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Blo
     begun: dict[str, str | None] = {}
     began = time.perf_counter()
     try:
-        for source, chunk in _pieces(split, settings, begun):
+        for source, chunk in _pieces(split, settings, begun, stopping):
             block = Block(split.id, attempt, seq, source, chunk.rows, chunk.rejected, chunk.origin, began=started)
             yield block.with_tally(read_s=time.perf_counter() - began)
-            if STOP.is_set():
-                raise Stopped("the run is stopping")
+            if stopping is not None:
+                stopping.check()
             seq, total = seq + 1, total + block.count
             empty = chunk.rows.slice(0, 0)
             began = time.perf_counter()
@@ -73,15 +73,17 @@ def _attempt(split: Split, settings: ReadSettings, attempt: str) -> Iterator[Blo
     yield Block(split.id, attempt, seq, last, empty, total=total, began=started)
 
 
-def _pieces(split: Split, settings: ReadSettings, begun: dict[str, str | None]) -> Iterator[tuple[Source, Chunk]]:
+def _pieces(
+    split: Split, settings: ReadSettings, begun: dict[str, str | None], stopping: Stopping | None
+) -> Iterator[tuple[Source, Chunk]]:
     """The chunks of all ranges, in order, those of small files joined, with where their rows are from."""
     module, together = format_module(settings.format), Together(settings)
     with Ahead(split.ranges) as ahead:
         for range_ in split.ranges:
             ahead.turn_of(range_)
             yield from together.of(range_.path, _chunks(module, range_, settings, begun))
-            if STOP.is_set():
-                raise Stopped("the run is stopping")
+            if stopping is not None:
+                stopping.check()
         yield from together.rest()
 
 

@@ -21,7 +21,7 @@ from beam_score.transforms.ledger.receipts import put
 from beam_score.transforms.output.dead_letters import dead_letter_rows
 from beam_score.transforms.output.parts import Part, Parts, PredictionFormat, dead_letter_encoder
 from beam_score.transforms.rows.block import Block
-from beam_score.transforms.rows.reject_count import reason_counts
+from beam_score.transforms.rows.reject_count import RejectCount, reason_counts
 from beam_score.transforms.rows.rejections import Rejections
 from beam_score.transforms.rows.sources import Files
 
@@ -38,7 +38,7 @@ class WriteSettings:
     schema: of the predictions.
     format: `parquet` or `jsonl`.
     not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
-    stop_after: rejected rows, those of earlier launches and of this process, after which it stops; None for never.
+    rejects: counts the rows that are rejected so far, and ends a hopeless run.
     bounds: of what a worker thread holds at once.
     """
 
@@ -46,7 +46,7 @@ class WriteSettings:
     schema: pa.Schema
     format: str = "parquet"
     not_finite: str = "null"
-    stop_after: int | None = None
+    rejects: RejectCount = dataclasses.field(default_factory=RejectCount)
     bounds: Bounds = DEFAULT_BOUNDS
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.model.signature import Signature, fixed_bytes
 
-WARM_UP_S = 300.0
-"""What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
+DEFAULT_BATCH_ROWS = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ModelCall:
     path: str
     signature: Signature
     outputs: tuple[str, ...]
-    batch_rows: int = 8192
+    batch_rows: int = DEFAULT_BATCH_ROWS
     compiled: bool = False
     pads: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     intra_op_threads: int | None = 1
@@ -58,6 +57,3 @@ class ModelCall:
         tensors = [*self.signature.inputs.values(), *self.signature.outputs.values()]
         row_bytes = sum(fixed_bytes(tensor) or 0 for tensor in tensors)
         return self.fixed_rows or max(1, min(self.batch_rows, self.bounds.call_bytes // max(1, row_bytes)))
-
-
-DEFAULT_BATCH_ROWS = 8192

@@ -14,7 +14,22 @@ THREAD = "model call"
 
 
 class ModelHangs(RuntimeError):
-    """The model has not answered in time. No row's fault: its batch is not to be halved."""
+    """The model has not answered in time. No row's fault: its batch is not to be halved.
+
+    Attributes:
+      deadline_s: seconds that it had.
+      rows: the rows that it was given.
+    """
+
+    def __init__(self, deadline_s: float, rows: object = "a call"):
+        super().__init__(deadline_s, rows)
+        self.deadline_s, self.rows = deadline_s, rows
+
+    def __str__(self) -> str:
+        return (
+            f"the model has not answered within {self.deadline_s:g} s for {self.rows}: try these rows alone, lower "
+            "model.batch_rows, or raise model.deadline; what is done stays done, and the same command goes on"
+        )
 
 
 class _Caller:
@@ -48,12 +63,11 @@ def _serve(calls: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
 _own = threading.local()
 
 
-def within(deadline_s: float | None, call: Callable[[], Result], what: object) -> Result:
+def within(deadline_s: float | None, call: Callable[[], Result]) -> Result:
     """Calls, and waits so long for the result. A call that is late goes on, abandoned, in its thread.
 
     Args:
       deadline_s: seconds; None to wait for ever, in this thread.
-      what: the rows that the model works on, for the message.
 
     Raises:
       ModelHangs: it took longer.
@@ -67,7 +81,4 @@ def within(deadline_s: float | None, call: Callable[[], Result], what: object) -
         return _own.caller.result(call, deadline_s)
     except queue.Empty:
         del _own.caller  # the next call gets a thread of its own
-        raise ModelHangs(
-            f"the model has not answered within {deadline_s:g} s for {what}: try these rows alone, lower "
-            "model.batch_rows, or raise model.deadline; what is done stays done, and the same command goes on"
-        ) from None
+        raise ModelHangs(deadline_s) from None

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from beam_score.transforms.model.damage import damage
+from beam_score.transforms.model.deadline import within
+from beam_score.transforms.model.model import Feeds, Model
 from beam_score.transforms.model.signature import (
     MOST_VALUES,
     SERVE,
@@ -46,6 +48,9 @@ __all__ = [
 
 _LOCK = threading.Lock()
 
+WARM_UP_S = 300.0
+"""What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
+
 
 def unsupported(signature: Signature) -> list[str]:
     """What of a signature's inputs cannot be fed: a sentence each; empty where all is well. An output matters only
@@ -72,14 +77,12 @@ def unsupported(signature: Signature) -> list[str]:
     return problems
 
 
-class Servable:
+class Servable(Model):
     """One signature of a loaded SavedModel. Thread-safe.
 
     Attributes:
       signature: what may be fed, and what comes back.
       intra_op_threads: the threads that one op may use in this process; 0 where TensorFlow decides.
-      warm: kinds of calls that have been made: "plain", or shapes that it is compiled for. Whoever gives calls a time
-        keeps it; it belongs to the model, since whoever else calls it finds it traced.
     """
 
     def __init__(self, model: Any, signature: Signature, intra_op_threads: int = 0):
@@ -91,7 +94,8 @@ class Servable:
         self._compiling = threading.Lock()
         self.signature = signature
         self.intra_op_threads = intra_op_threads
-        self.warm: set[Any] = set()
+        # Kinds of calls that have been made: "plain", or the shapes of a compiled one.
+        self._warm: set[Any] = set()
 
     @classmethod
     def load(
@@ -139,12 +143,14 @@ class Servable:
                 ) from error
         return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
 
-    def call(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
         """Calls the signature.
 
         Args:
           feeds: an array for every input, by its name, in the input's dtype; float32 for a bfloat16
             input, an object array of bytes for a string input.
+          deadline_s: seconds to wait for the answer; None to wait for ever. A first call, which has to trace or to
+            compile, gets `WARM_UP_S` more.
 
         Returns:
           an array for every output that can be written (see `SUPPORTED`), by its name. It may be read-only and share
@@ -153,18 +159,34 @@ class Servable:
         Raises:
           KeyError: an input is missing.
           tf.errors.OpError: what the model raises.
+          ModelHangs: there was no answer in time.
         """
-        return self._to_arrays(self._function(**self._to_tensors(feeds)))
 
-    def call_compiled(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def answer() -> Feeds:
+            return self._to_arrays(self._function(**self._to_tensors(feeds)))
+
+        return within(self._time_for("plain", deadline_s), answer)
+
+    def call_compiled(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
         """The same through XLA, which compiles anew for every shape of `feeds`, up to seconds each
         time. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not have.
         """
-        if self._compiled is None:
-            with self._compiling:
-                if self._compiled is None:
-                    self._compiled = self._compile()
-        return self._to_arrays(self._compiled(*self._to_tensors(feeds).values()))
+
+        def answer() -> Feeds:
+            if self._compiled is None:
+                with self._compiling:
+                    if self._compiled is None:
+                        self._compiled = self._compile()
+            return self._to_arrays(self._compiled(*self._to_tensors(feeds).values()))
+
+        return within(self._time_for(tuple(feed.shape for feed in feeds.values()), deadline_s), answer)
+
+    def _time_for(self, kind: Any, deadline_s: float | None) -> float | None:
+        """Seconds that a call may take: more if it is the first of its kind."""
+        if deadline_s is None or kind in self._warm:
+            return deadline_s
+        self._warm.add(kind)
+        return deadline_s + WARM_UP_S
 
     def nodes(self) -> dict[str, str]:
         """The nodes that a call may run, in the functions that it calls too: name to op."""
@@ -200,7 +222,7 @@ class Servable:
                 tensors[name] = tf.constant(feeds[name])
         return tensors
 
-    def _to_arrays(self, outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _to_arrays(self, outputs: Mapping[str, Any]) -> Feeds:
         arrays = {}
         for name, tensor in self.signature.outputs.items():
             if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_score.transforms.common.shared import Shared
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.redact import without_values
@@ -21,35 +22,33 @@ class TooManyRejects(RuntimeError):
     """`rejects.stop_after` was reached."""
 
 
-class _RejectCount:
-    """Rejected rows by reason, with the first of each."""
+class RejectCount(Shared):
+    """Rejected rows of a launch in this process, by reason, with the first of each; one for all its workers that are
+    threads of the same process.
 
-    def __init__(self):
-        self._lock, self._reasons, self._examples = threading.Lock(), {}, {}
+    Args:
+      stop_after: rows allowed; None for any number, then nothing is counted.
+      before: rows that earlier launches of the run have rejected, by reason.
+    """
 
-    def reset(self, reasons: Mapping[str, int]) -> None:
-        """Begins anew with what was rejected before, by reason."""
-        self._reasons, self._examples = dict(reasons), {}
+    def __init__(self, stop_after: int | None = None, before: Mapping[str, int] | None = None):
+        self.stop_after = stop_after
+        self._lock, self._reasons, self._examples = threading.Lock(), dict(before or {}), {}
 
-    def take_back(self, rejected: Mapping[str, int], stop_after: int | None) -> None:
-        """Counts rows no longer, by reason, that were rejected by an attempt of which nothing counts."""
-        if stop_after is not None:
-            with self._lock:
-                self._reasons = {r: n - rejected.get(r, 0) for r, n in self._reasons.items()}
+    def take_back(self, rejected: Mapping[str, int]) -> None:
+        """Count rows no longer, by reason, that were rejected by an attempt that is void."""
+        with self._lock:
+            self._reasons = {r: n - rejected.get(r, 0) for r, n in self._reasons.items()}
 
-    def add(self, block: Block, stop_after: int | None, stages: tuple[str, ...]) -> None:
-        """Counts the rows of a block that were rejected in some stages.
+    def add(self, block: Block, stages: tuple[str, ...]) -> None:
+        """Count the rows of a block that were rejected in some stages.
 
-        Before the model those are what the first steps have found: a run that cannot succeed ends before
-        its rows wait for the model.
-
-        Args:
-          stop_after: rows allowed; None for any number, then nothing is counted.
+        Those before the model are counted before their block waits for it: a run that cannot succeed ends sooner.
 
         Raises:
-          TooManyRejects: more rows than that are rejected.
+          TooManyRejects: more rows than `stop_after` are rejected.
         """
-        if stop_after is None or not block.rejected.num_rows:
+        if self.stop_after is None or not block.rejected.num_rows:
             return
         letters = block.rejected.filter(pc.is_in(block.rejected["stage"], pa.array(stages)))
         rejected, _ = reason_counts(letters)
@@ -60,14 +59,14 @@ class _RejectCount:
             for reason in rejected.keys() - self._examples.keys():
                 self._examples[reason] = _example(block, letters, reason)
             reasons = sorted(self._reasons.items(), key=lambda r: -r[1])
-        if (rows := sum(n for _, n in reasons)) > stop_after:
+        if (rows := sum(n for _, n in reasons)) > self.stop_after:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in reasons)
             known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
             examples = "; ".join(known[:_EXAMPLES])
             raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}; for example "
-                f"{examples}; mend the input or the contract (beam-score check shows more), or allow more; what is "
-                "done stays done"
+                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {self.stop_after:,}; for "
+                f"example {examples}; correct the input or the contract (beam-score check shows more), or allow more; "
+                "what is done stays done"
             )
 
 
@@ -96,8 +95,3 @@ def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, i
 
 BEFORE_THE_MODEL = ("read", "validate", "preprocess")
 AFTER = ("infer", "postprocess")
-
-_REJECTS = _RejectCount()
-count_rejects = _REJECTS.add
-take_back_rejects = _REJECTS.take_back
-reset_reject_count = _REJECTS.reset

@@ -10,11 +10,9 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import dimensions, padded, row_shapes, to_numpy
 from beam_score.transforms.arrays.plain import whole
-from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.model import Feeds
+from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import INPUT, Block
-
-Feeds = dict[str, np.ndarray]
-"""An array [rows, ...] for every input of a model, by its name."""
 
 
 class Group:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_score.transforms.common.stopping import DRAIN
+from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.publication import roll_forward
@@ -22,11 +22,19 @@ class Commit(beam.PTransform):
       budget: see `Budget`.
       schema: of the predictions.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
+      stopping: says whether splits may be missing because the launch is to end early.
     """
 
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False):
+    def __init__(
+        self,
+        folder: RunFolder,
+        budget: Budget,
+        schema: pa.Schema,
+        keep_replaced: bool = False,
+        stopping: Stopping | None = None,
+    ):
         super().__init__()
-        self._commit = _CommitFn(folder, budget, schema, keep_replaced)
+        self._commit = _CommitFn(folder, budget, schema, keep_replaced, Stopping() if stopping is None else stopping)
 
     def expand(self, done):
         # One element that is always there: a plan without splits is committed too.
@@ -42,8 +50,9 @@ class Commit(beam.PTransform):
 
 
 class _CommitFn(beam.DoFn):
-    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool):
+    def __init__(self, folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool, stopping: Stopping):
         self.folder, self.budget, self.schema, self.keep_replaced = folder, budget, schema, keep_replaced
+        self.stopping = stopping
 
     def process(self, everything):
         if self._is_complete():
@@ -55,4 +64,6 @@ class _CommitFn(beam.DoFn):
         if not storage.exists(self.folder.plan):
             return False  # another launch of the same job has published and cleaned up
         # Where the launcher drains its workers, it tells how far it came.
-        return not DRAIN.is_set() or None not in collect(self.folder, read_plan(self.folder)["splits"])
+        if not self.stopping.after_splits.is_set():
+            return True
+        return None not in collect(self.folder, read_plan(self.folder)["splits"])

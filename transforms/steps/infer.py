@@ -1,145 +1,61 @@
-"""The model on blocks: a `ModelHandler` for Beam's RunInference that no row can fall out of."""
+"""The model on blocks, through Beam's RunInference."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
-import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-from beam_score.transforms.common.stopping import STOP, Stopped
-from beam_score.transforms.model import in_hand
-from beam_score.transforms.model.call import WARM_UP_S, ModelCall
-from beam_score.transforms.model.deadline import ModelHangs, within
-from beam_score.transforms.model.in_hand import Rows
-from beam_score.transforms.model.loading import load_once
-from beam_score.transforms.model.servable import Servable, Tensor, import_tensorflow
-from beam_score.transforms.model.signature import numpy_dtype, output_type
-from beam_score.transforms.rows.block import OUTPUT, Block, reject_rows
-from beam_score.transforms.rows.faults import Fault
-from beam_score.transforms.rows.redact import model_error
-from beam_score.transforms.scoring.batch_log import log_batch
-from beam_score.transforms.scoring.feeds import Feeds, Group, groups
-from beam_score.transforms.scoring.grouping import FIRST_ROWS, Weight, pieces
-from beam_score.transforms.scoring.halving import Attempts, halve
-from beam_score.transforms.scoring.output_sizes import OutputSizes, input_bytes
-from beam_score.transforms.scoring.own_lengths import Axis, cut_back, followed, open_axes
-from beam_score.transforms.scoring.places import Places
-
-MOST_PADDING = 2
-"""So many times their own bytes the rows of a batch may take once they are padded; else it is cut before the longer."""
-
-_TEXTS_MEASURED = 100
-_TEXT_BYTES = 40
-"""Of a text as a Python object, beside its characters."""
-
-TRACED_ROWS = 4
-"""Of zeros, at the warm-up of a model that is not compiled."""
-
-SMALL_PART = 8
-"""A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
+from beam_score.transforms.common.stopping import Stopping
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.model import Model
+from beam_score.transforms.rows.block import Block
+from beam_score.transforms.scoring.grouping import Weight, pieces
+from beam_score.transforms.scoring.output_sizes import OutputSizes
+from beam_score.transforms.scoring.score import Scorer
 
 
-class WrongRows(Exception):
-    """What the model gave back is not what it was given rows for: another number, shape or dtype."""
-
-
-class ServableHandler(ModelHandler[Block, Block, Servable]):
-    """Blocks in, blocks with a column `output/NAME` an output out; rows that the model raises on are
-    rejected there.
+class BeamScorer(ModelHandler[Block, Block, Model]):
+    """`Scorer` as a handler of RunInference: grouping, the shared model, and metrics.
 
     Not the stock TensorFlow handlers: they load through Keras, which refuses SavedModel folders, and
     `zip` away the rows that a model did not answer (`apache_beam/ml/inference/base.py`, 2.77).
     """
 
-    def __init__(self, call: ModelCall):
+    def __init__(self, call: ModelCall, stopping: Stopping | None = None):
         weight = Weight(call)
         # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
         super().__init__(min_batch_size=weight.of_group, max_batch_size=weight.of_group, element_size_fn=weight)
-        self.call = call
-        self._attempts = Attempts(succeeded=call.proven)
-        self._limit = call.most_rows
-        self._call_sizes = OutputSizes(call, tuple(call.signature.outputs))
-        self._follows: dict[Axis, Axis] | None = None
+        self.scorer = Scorer(call, stopping=stopping)
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
         self._model_ms = Metrics.distribution("beam_score", "model_ms")
         self._load_ms = Metrics.distribution("beam_score", "load_ms")
         self._loaded_ms: int | None = None  # a model is loaded outside of a bundle, where Beam counts nothing
 
-    def load_model(self) -> Servable:
+    def load_model(self) -> Model:
         began = time.perf_counter()
-        call = self.call
-        servable = load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)
-        self.warm_up(servable)
+        model = self.scorer.load()
+        self.scorer.close()  # Beam keeps it, and shares it among the workers of a process
         self._loaded_ms = round(1e3 * (time.perf_counter() - began))
-        return servable
-
-    @property
-    def limit(self) -> int:
-        """Rows a call, at most: as set, or what has been found to go through."""
-        return self._limit
-
-    def warm_up(self, servable: Servable) -> None:
-        """Traces and compiles before the first row waits for it, on zeros; that zeros may be refused
-        says nothing of the model. A few rows are enough to trace; a program of XLA is made for a shape.
-
-        Raises:
-          ModelHangs: it takes `WARM_UP_S` longer than a call may.
-        """
-        tensors = self.call.signature.inputs.values()
-        if any(t.shape is None or None in t.shape[1:] for t in tensors):
-            return
-        exhausted = import_tensorflow().errors.ResourceExhaustedError
-        call = servable.call_compiled if self.call.compiled else servable.call
-        todo = self._warm_up_rows()
-        while todo:
-            feeds = {t.name: _zeros(t, todo[0]) for t in tensors}
-            try:
-                within(self._time_for(call, feeds), functools.partial(call, feeds), "a batch of zeros")
-                todo.pop(0)
-            except ModelHangs:
-                raise
-            except exhausted:
-                if self.call.fixed_rows or self._limit == 1:
-                    return
-                self._limit //= 2
-                todo = self._warm_up_rows()
-            except Exception:  # what it refuses in rows it is asked again for, and halved
-                return
-
-    def _warm_up_rows(self) -> list[int]:
-        if self.call.fixed_rows:
-            return [self._limit]
-        return [self._limit, _small(self._limit)] if self.call.compiled else [min(self._limit, TRACED_ROWS)]
+        return model
 
     def run_inference(
-        self, batch: Sequence[Block], model: Servable, inference_args: dict[str, Any] | None = None
+        self, batch: Sequence[Block], model: Model, inference_args: dict[str, Any] | None = None
     ) -> list[Block]:
-        """Scores a group of blocks, which may be empty, in slices of `batch_rows`.
-
-        Raises:
-          EveryRowFails: nothing gets through the model.
-        """
-        if not batch:
-            return []
+        self.scorer.model = model
+        blocks = self.scorer.score(batch)
         if self._loaded_ms is not None:
             self._load_ms.update(self._loaded_ms)
             self._loaded_ms = None
-        meter = _Meter()
-        blocks = self._score(batch, model, meter)
-        for rows, seconds in meter.calls:
+        for rows, seconds in self.scorer.calls:
             self._calls.inc()
             self._batch_rows.update(rows)
             self._model_ms.update(round(1e3 * seconds))
-        blocks[0] = blocks[0].with_tally(**meter.tally())
         return blocks
 
     def get_num_bytes(self, batch: Sequence[Block]) -> int:
@@ -149,240 +65,24 @@ class ServableHandler(ModelHandler[Block, Block, Servable]):
     def get_metrics_namespace(self) -> str:
         return "beam_score"
 
-    def _score(self, batch: Sequence[Block], model: Servable, meter: _Meter) -> list[Block]:
-        places, sizes = Places(batch), OutputSizes(self.call)
-        filled = [b for b in batch if b.rows.num_rows]
-        done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
-        for group in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
-            for begin, end in self._slices(group):
-                if STOP.is_set():
-                    raise Stopped("the run is stopping")
-                good, failed = self._score_slice(model, group, begin, end, meter, places)
-                bad += [(group.index[begin + row], text) for row, text in failed]
-                for start, stop, columns in good:
-                    done.append(group.index[begin + start : begin + stop])
-                    for name, column in columns.items():
-                        outputs[name].append(column)
-        columns = {
-            name: pa.concat_arrays(parts) if parts else pa.nulls(0, output_type(self.call.signature.outputs[name]))
-            for name, parts in outputs.items()
-        }
-        order = np.concatenate(done) if done else np.array([], np.int64)
-        taken = sum(input_bytes(b, self.call.signature.inputs) for b in filled)
-        sizes.learn(len(order), taken, sum(column.nbytes for column in columns.values()))
-        if (np.diff(order) < 0).any():  # rows were grouped by shape: back into their order
-            back = np.argsort(order)
-            order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
-        at = np.searchsorted(order, places.borders)
-        blocks, bad = [], sorted(bad)
-        failed = np.array([row for row, _ in bad], np.int64)
-        messages = pa.array([text for _, text in bad], pa.string())
-        of_block = np.searchsorted(failed, places.borders)
-        for number, (block, low, first, last) in enumerate(zip(batch, places.borders, at, at[1:], strict=False)):
-            own = slice(of_block[number], of_block[number + 1])
-            block = reject_rows(block, [Fault(failed[own] - low, None, "model_error", messages[own])], "infer")
-            rows = block.rows
-            for name, column in columns.items():
-                rows = rows.append_column(OUTPUT + name, column.slice(first, last - first))
-            blocks.append(dataclasses.replace(block, rows=rows))
-        return blocks
-
-    def _slices(self, group: Group) -> Iterator[tuple[int, int]]:
-        """Exact batches; what is left over in small ones where the model is compiled by shape. The
-        limit may fall meanwhile."""
-        at, size = 0, len(group)
-        while at < size:
-            rows = self._limit
-            if size - at < rows and self.call.compiled and not self.call.fixed_rows:
-                rows = _small(rows)
-            stop = min(at + rows, size)
-            if not (self.call.compiled or self.call.fixed_rows):
-                stop = at + self._rows_within_bounds(group, at, stop)
-            yield at, stop
-            at = stop
-
-    def _rows_within_bounds(self, group: Group, start: int, stop: int) -> int:
-        """How many rows a call may have whose inputs and outputs are to keep to `call_bytes`."""
-        most = self.call.bounds.call_bytes
-        outputs = self._call_sizes.of(stop - start, size := group.bytes(start, stop))
-        if outputs is None:
-            stop, outputs = min(stop, start + FIRST_ROWS), 0
-        own = group.own_bytes(start, stop) if group.shapes else None
-        if size + outputs <= most and (own is None or size <= MOST_PADDING * own.sum()):
-            return stop - start
-        size = group.growing_bytes(start, stop)
-        outputs = self._call_sizes.of(np.arange(1, len(size) + 1), size)
-        rows = int(np.searchsorted(size if outputs is None else size + outputs, most, "right"))
-        if own is not None:
-            little = np.flatnonzero(size[:rows] <= MOST_PADDING * np.cumsum(own[:rows]))
-            rows = int(little[-1]) + 1 if len(little) else 1
-        return max(1, rows)
-
-    def _score_slice(self, model: Servable, group: Group, begin: int, end: int, meter: _Meter, places: Places):
-        """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad
-        row; what of it went through is remembered as the size to go on with."""
-        size, rows, feeds = end - begin, group.index[begin:end], group.feeds(begin, end)
-        shapes = {name: of[begin:end] for name, of in group.shapes.items()}
-        exhausted = False
-
-        def call(start: int, stop: int) -> dict[str, pa.Array]:
-            nonlocal exhausted
-            part = {name: feed[start:stop] for name, feed in feeds.items()}
-            own = {name: of[start:stop] for name, of in shapes.items()}
-            given = places.between(rows[start:stop])
-            try:
-                if self.call.compiled and stop - start == size:
-                    try:
-                        return self._call(model.call_compiled, part, self._compiled_rows(size), meter, given, own)
-                    except ModelHangs:
-                        raise
-                    except Exception:  # whether a row is at fault is for TensorFlow's own execution to say
-                        pass
-                return self._call(model.call, part, self.call.fixed_rows or stop - start, meter, given, own)
-            except import_tensorflow().errors.ResourceExhaustedError:
-                exhausted = True
-                raise
-
-        def tell(index: int, error: Exception) -> str:
-            nodes = model.nodes() if isinstance(error, import_tensorflow().errors.OpError) else {}
-            return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
-
-        good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
-        too_large = exhausted or (len(good) > 1 and not bad)  # no row is at fault that the whole was refused
-        if too_large and good and not self.call.fixed_rows:
-            self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
-        return good, bad
-
-    def _compiled_rows(self, rows: int) -> int:
-        if self.call.fixed_rows:
-            return self.call.fixed_rows
-        return self._limit if rows > _small(self._limit) else _small(self._limit)
-
-    def _call(
-        self,
-        call: Callable[[Feeds], Feeds],
-        feeds: Feeds,
-        rows: int,
-        meter: _Meter,
-        given: Rows,
-        shapes: Mapping[str, np.ndarray],
-    ) -> dict[str, pa.Array]:
-        """One call, filled up to `rows` rows with copies of the last; the surplus is dropped, and so is what outputs
-        have of the padding.
-
-        Args:
-          shapes: of each padded input the shapes of the rows.
-        """
-        if given.count < rows:
-            feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
-        log_batch(feeds)
-        began = time.perf_counter()
-        noted = in_hand.note(given)
-        try:
-            outputs = within(self._time_for(call, feeds), functools.partial(call, feeds), given)
-        finally:
-            in_hand.clear(noted)
-            meter.add(given.count, time.perf_counter() - began)
-        if not self._call_sizes.are_fixed:
-            self._call_sizes.learn(rows, _nbytes(feeds), _nbytes(outputs))
-        tensors = self.call.signature.outputs
-        found = {n: _checked(tensors[n], outputs[n], rows)[: given.count] for n in self.call.outputs}
-        own = self._own_lengths(call, feeds, shapes)
-        return {name: cut_back(o, own.get(name, {}), output_type(tensors[name])) for name, o in found.items()}
-
-    def _own_lengths(
-        self, call: Callable[[Feeds], Feeds], feeds: Feeds, shapes: Mapping[str, np.ndarray]
-    ) -> dict[str, dict[int, np.ndarray]]:
-        """For each output, the dimensions that follow a padded input's, with the lengths of the rows."""
-        filled = any((of < feeds[name].shape[1:]).any() for name, of in shapes.items())
-        outputs = open_axes(self.call.signature.outputs, self.call.outputs) if filled else []
-        if not outputs:
-            return {}
-        if self._follows is None:
-            padded = open_axes(self.call.signature.inputs, tuple(shapes))
-            row = {name: feed[: self.call.fixed_rows or 1] for name, feed in feeds.items()}
-
-            def answer(longer: Feeds) -> Feeds:
-                return within(self._time_for(call, longer), functools.partial(call, longer), "a row, padded by one")
-
-            self._follows = followed(answer, row, padded, outputs, self.call.pads)
-        own: dict[str, dict[int, np.ndarray]] = {}
-        for (output, k), (name, at) in (self._follows or {}).items():
-            own.setdefault(output, {})[k] = shapes[name][:, at - 1]
-        return own
-
-    def _time_for(self, call: Callable[[Feeds], Feeds], feeds: Feeds) -> float | None:
-        """Seconds that a call may take: more where it is the first of its kind, and has to trace, or to
-        compile for its shapes."""
-        if self.call.deadline_s is None:
-            return None
-        compiled = call.__name__ == "call_compiled"
-        kind = tuple(feed.shape for feed in feeds.values()) if compiled else "plain"
-        warm = call.__self__.warm  # the servable's, whose method it is
-        if kind in warm:
-            return self.call.deadline_s
-        warm.add(kind)
-        return self.call.deadline_s + WARM_UP_S
-
-
-def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
-    """An output that is found to be as declared. Raises WrongRows."""
-    rank = len(tensor.shape)
-    if output.ndim > rank and all(size == 1 for size in output.shape[rank:]):
-        output = output.reshape(output.shape[:rank])  # see `transforms.contract.outputs.as_written`
-    if not output.ndim or len(output) != rows:
-        raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
-    if output.ndim != rank or any(d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)):
-        raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
-    if output.dtype != numpy_dtype(tensor):
-        raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
-    return output
-
-
-def _nbytes(arrays: Feeds) -> float:
-    return sum(_text_bytes(array) if array.dtype == object else array.nbytes for array in arrays.values())
-
-
-def _text_bytes(array: np.ndarray) -> float:
-    """About, by some of the texts."""
-    some = array.reshape(-1)[:: max(1, array.size // _TEXTS_MEASURED)]
-    return array.size * (sum(map(len, some)) / max(1, len(some)) + _TEXT_BYTES)
-
-
-def _small(batch_rows: int) -> int:
-    return max(1, batch_rows // SMALL_PART)
-
-
-def _zeros(tensor: Tensor, rows: int) -> np.ndarray:
-    shape = (rows, *tensor.shape[1:])
-    return np.full(shape, b"", object) if tensor.dtype == "string" else np.zeros(shape, numpy_dtype(tensor))
-
-
-class _Meter:
-    """Rows and seconds of the calls of one group, those that failed included."""
-
-    def __init__(self):
-        self.calls: list[tuple[int, float]] = []
-
-    def add(self, rows: int, seconds: float) -> None:
-        self.calls.append((rows, seconds))
-
-    def tally(self) -> dict[str, float]:
-        return {"model_calls": len(self.calls), "model_s": sum(s for _, s in self.calls)}
-
 
 class Infer(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: Beam's RunInference with `ServableHandler`."""
+    """PCollection[Block] -> PCollection[Block]: Beam's RunInference with `BeamScorer`.
 
-    def __init__(self, call: ModelCall):
+    Args:
+      call: how the model is called.
+      stopping: asked between two calls whether the work is to end.
+    """
+
+    def __init__(self, call: ModelCall, stopping: Stopping | None = None):
         super().__init__()
-        self.call = call
+        self.call, self.stopping = call, stopping
 
     def expand(self, blocks):
-        # RunInference says Any of what comes out; without the type the coder would be pickle. A
-        # resource hint on the handler would cut the chain (see docs/design.md): none here.
+        # RunInference declares Any as its output; without the type the coder would be pickle. A
+        # resource hint on the handler would break the fusion of the chain (see docs/architecture.md): none here.
         whole = blocks | "Cut" >> Cut(self.call)
-        return whole | RunInference(ServableHandler(self.call)).with_output_types(Block)
+        return whole | RunInference(BeamScorer(self.call, self.stopping)).with_output_types(Block)
 
 
 class Cut(beam.PTransform):

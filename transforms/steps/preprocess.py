@@ -12,7 +12,7 @@ from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.model.servable import Tensor
 from beam_score.transforms.rows.block import Block
-from beam_score.transforms.rows.reject_count import BEFORE_THE_MODEL, count_rejects
+from beam_score.transforms.rows.reject_count import BEFORE_THE_MODEL, RejectCount
 from beam_score.transforms.scoring.halving import Attempts
 from beam_score.transforms.scoring.preprocess import Preparation
 
@@ -25,7 +25,7 @@ class Preprocess(beam.PTransform):
       tensors: the signature's inputs.
       contract: of the columns.
       function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
-      stop_after: see `transforms.rows.reject_count`.
+      rejects: counts the rows that are rejected so far, and ends a hopeless run; None to count nothing.
     """
 
     def __init__(
@@ -34,19 +34,19 @@ class Preprocess(beam.PTransform):
         tensors: Mapping[str, Tensor],
         contract: Contract,
         function: str | None = None,
-        stop_after: int | None = None,
+        rejects: RejectCount | None = None,
     ):
         super().__init__()
         self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
-        self._stop_after = stop_after
+        self._rejects = RejectCount() if rejects is None else rejects
 
     def expand(self, blocks):
-        return blocks | beam.ParDo(_PreprocessFn(self._preparation, self._stop_after)).with_output_types(Block)
+        return blocks | beam.ParDo(_PreprocessFn(self._preparation, self._rejects)).with_output_types(Block)
 
 
 class _PreprocessFn(beam.DoFn):
-    def __init__(self, preparation: Preparation, stop_after: int | None):
-        self.preparation, self.stop_after = preparation, stop_after
+    def __init__(self, preparation: Preparation, rejects: RejectCount):
+        self.preparation, self.rejects = preparation, rejects
 
     def setup(self):
         self.preparation = dataclasses.replace(self.preparation, attempts=Attempts())
@@ -54,5 +54,5 @@ class _PreprocessFn(beam.DoFn):
     def process(self, block: Block):
         began = time.perf_counter()
         block = self.preparation(block)
-        count_rejects(block, self.stop_after, BEFORE_THE_MODEL)
+        self.rejects.add(block, BEFORE_THE_MODEL)
         yield block.with_tally(preprocess_s=time.perf_counter() - began)

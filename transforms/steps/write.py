@@ -12,7 +12,7 @@ from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import AtOnce, Behind
 from beam_score.transforms.ledger.attempt import Attempt, LostBlocks, WriteSettings
 from beam_score.transforms.rows.block import Block
-from beam_score.transforms.rows.reject_count import AFTER, count_rejects, reason_counts, take_back_rejects
+from beam_score.transforms.rows.reject_count import AFTER, reason_counts
 
 
 class WriteParts(beam.PTransform):
@@ -54,7 +54,7 @@ class _WriteFn(beam.DoFn):
         if block.void:
             del self._open[block.attempt]
             attempt.drop()
-            take_back_rejects(attempt.rejected, self.settings.stop_after)
+            self.settings.rejects.take_back(attempt.rejected)
         if block.total is not None:
             del self._open[block.attempt]
             yield from self._behind.settle(block.split, attempt.close(block.total))
@@ -74,4 +74,4 @@ class _WriteFn(beam.DoFn):
             Metrics.counter("beam_score", f"rows_rejected.{reason}").inc(rows)
         if used := block.tally.get("defaults_used"):
             Metrics.counter("beam_score", "defaults_used").inc(int(used))
-        count_rejects(block, self.settings.stop_after, AFTER)
+        self.settings.rejects.add(block, AFTER)
