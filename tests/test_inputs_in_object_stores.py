@@ -259,7 +259,9 @@ def test_an_object_replaced_or_removed_before_it_is_read_fails_its_split(store, 
     with pytest.raises(InputChanged, match=r"rows.csv has changed since the files were listed \(size .*version .* -> "):
         list(read_split(split, settings("csv"), "a"))
     store_of(store.scheme).remove(ObjectPath.parse(store.url("rows.csv")))
-    with pytest.raises(InputChanged, match=r"rows.csv is gone since the files were listed, [\d,]+ bytes then: put it"):
+    with pytest.raises(
+        InputChanged, match=r"rows.csv was removed after the files were listed \(it had [\d,]+ bytes\): put it"
+    ):
         list(read_split(split, settings("csv"), "a"))
 
 
