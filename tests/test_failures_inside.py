@@ -291,7 +291,7 @@ def test_a_deadline_is_a_duration(tmp_path, written, seconds):
 
 @pytest.mark.parametrize("written", ["0s", "-1", "soon", "5d", True, [1], "nan", "inf"])
 def test_a_deadline_that_is_none_is_refused(tmp_path, written):
-    with pytest.raises(JobError, match=r"model\.deadline: .* is no duration: write 30s"):
+    with pytest.raises(JobError, match=r"model\.deadline: .* is not a duration: expected 30s"):
         parse_job(jobs.settings(tmp_path, "m", model={"deadline": written}))
 
 

@@ -219,12 +219,11 @@ def test_what_is_not_there_is_told(store):
     )
     assert near == f"input.files: {store.url('data/peple.csv')} does not exist; did you mean 'people.csv'?"
     assert (
-        nothing
-        == f"input.files: no object matches {store.url('data')}/*.parquet; looked for under {store.url('data')}/"
+        nothing == f"input.files: no object matches {store.url('data')}/*.parquet; searched under {store.url('data')}/"
     )
-    assert "(names that begin with _ or . are passed over)" in passed_over
+    assert "(names that begin with _ or . are skipped)" in passed_over
     assert folder.endswith(f"; there is nothing under {store.url('dota')}/")
-    assert bucket.endswith("/x: the bucket has to be named outright, 'buck*' is a pattern")
+    assert bucket.endswith("/x: the bucket must not be a pattern, found 'buck*'")
     assert re.search(r"/x/\*: there is no (such object or )?bucket", no_bucket)
 
 

@@ -327,7 +327,7 @@ def test_left_as_it_is_the_next_launch_names_it_and_restart_reads_it_anew(tmp_pa
     (said,) = refusal.value.problems
     assert "(input files changed)" in said and "--restart" in said
     assert re.search(r"people-1\.csv: size [\d,]+ -> [\d,]+ bytes, modified", said)
-    assert "people-2.csv is not there any more" in said and "people-9.csv is new" in said
+    assert "people-2.csv no longer exists" in said and "people-9.csv is new" in said
     assert run(job, restart=True).code == 0
     sources = jobs.predictions(tmp_path / "out").group_by("source").len().sort("source")
     assert [(os.path.basename(s), n) for s, n in sources.rows()] == [
