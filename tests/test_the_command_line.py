@@ -189,7 +189,7 @@ PROBLEMS = [
     ({"input": None}, "input: found None"),
     ({"outputs": {"p": {"meaning": "likelihood"}}}, "outputs.p.meaning: found 'likelihood'"),
     ({"outputs": {"p": {"top": 2}}}, "labels, top and threshold need a meaning"),
-    ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input is made in one way"),
+    ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input has only one source"),
     ({"output": {"path": "o", "format": "csv"}}, "output.format: found 'csv'"),
 ]
 

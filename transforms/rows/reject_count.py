@@ -1,4 +1,4 @@
-"""Rejected rows of one run in this process, counted as they are found: `rejects.stop_after`."""
+"""Running count of the rejected rows of a run in this process, for `rejects.stop_after`."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ class TooManyRejects(RuntimeError):
 
 
 class _RejectCount:
-    """Rejected rows by reason, with the first of each."""
+    """Number of rejected rows by reason, with the first row of each as an example."""
 
     def __init__(self):
         self._lock, self._reasons, self._examples = threading.Lock(), {}, {}
 
     def reset(self, reasons: Mapping[str, int]) -> None:
-        """Begins anew with what was rejected before, by reason."""
+        """Restart the count from the rows that were rejected before, by reason."""
         self._reasons, self._examples = dict(reasons), {}
 
     def take_back(self, rejected: Mapping[str, int], stop_after: int | None) -> None:
-        """Counts rows no longer, by reason, that were rejected by an attempt of which nothing counts."""
+        """Subtract the rows, by reason, that a discarded attempt rejected."""
         if stop_after is not None:
             with self._lock:
                 self._reasons = {r: n - rejected.get(r, 0) for r, n in self._reasons.items()}
 
     def add(self, block: Block, stop_after: int | None, stages: tuple[str, ...]) -> None:
-        """Counts the rows of a block that were rejected in some stages.
+        """Count the rows of a block that were rejected in some stages.
 
-        Before the model those are what the first steps have found: a run that cannot succeed ends before
-        its rows wait for the model.
+        The stages before the model are counted before it is called, so that a run that cannot succeed ends before its
+        rows wait for the model.
 
         Args:
-          stop_after: rows allowed; None for any number, then nothing is counted.
+          stop_after: maximum number of rejected rows; None for any number, then nothing is counted.
 
         Raises:
           TooManyRejects: more rows than that are rejected.
@@ -65,14 +65,14 @@ class _RejectCount:
             known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
             examples = "; ".join(known[:_EXAMPLES])
             raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {stop_after:,}; for example "
-                f"{examples}; mend the input or the contract (beam-score check shows more), or allow more; what is "
-                "done stays done"
+                f"{rows:,} rows have been rejected ({shown}), but rejects.stop_after is {stop_after:,}; for example "
+                f"{examples}; fix the input or the contract (beam-score check shows more), or raise "
+                "rejects.stop_after; finished splits are kept"
             )
 
 
 def _example(block: Block, letters: pa.RecordBatch, reason: str) -> str:
-    """The first dead letter with a reason, without a value of its row."""
+    """Describe the first dead letter with a reason, without values of its row."""
     number = pc.index(letters["reason"], reason).as_py()
     letter = letters.select(["row", "column", "message"]).slice(number, 1).to_pylist()[0]
     column = "" if letter["column"] is None else f", column {letter['column']!r}"
@@ -81,7 +81,7 @@ def _example(block: Block, letters: pa.RecordBatch, reason: str) -> str:
 
 
 def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, int]]:
-    """(rows by reason, stretches of unknown length by reason)."""
+    """Return (rows by reason, sections of unknown length by reason)."""
     if not rejected.num_rows:
         return {}, {}
     codes = rejected["reason"].dictionary_encode()
