@@ -77,9 +77,7 @@ CASES = {
         {"ege": F32},
         {},
         ["age: float32 [?]"],
-        [
-            "input 'age' has no column: declare a column 'age'; did you mean 'ege'?, or set in inputs.age what it is made"
-        ],
+        ["input 'age' has no column: declare a column 'age'; did you mean 'ege'?, or set in inputs.age what"],
     ),
     "missing column": (
         {"a": F32},

@@ -100,7 +100,7 @@ def test_one_version_folder_named_outright_tells_its_number(tmp_path, asked):
         (["m/tfhub_module.pb", "m/saved_model.pb.txt"], "m", "latest", r"TF1 Hub module"),
         (["m/saved_model.cpb"], "m", "latest", r"saved_model.cpb.* not supported"),
         (["m/checkpoint", "m/ckpt-1.index"], "m", "latest", r"checkpoint, which is weights without a graph"),
-        (["m/prod/saved_model.pb"], "m", "latest", r"names that are not numbers: give one of them, prod"),
+        (["m/prod/saved_model.pb"], "m", "latest", r"names are not numbers: give one of them, prod"),
         (
             ["m/readme.md"],
             "m",
