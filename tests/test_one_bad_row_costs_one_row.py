@@ -360,7 +360,7 @@ BROKEN = {
     ),
     "another shape": (
         "return pa.record_batch({'x': pa.array([[1.0]] * len(rows), pa.list_(pa.float32(), 1))})",
-        "rows of shape [1]",
+        "rows have shape [1]",
     ),
     "a date": (
         "return pa.record_batch({'x': pa.array([0] * len(rows), pa.date32())})",
