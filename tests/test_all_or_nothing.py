@@ -318,7 +318,7 @@ def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%", "stop_after": 50}, **sections)
     done = []
     for _ in range(2):
-        with pytest.raises(Exception, match=r"80 rows are rejected already .*people-\d.csv row \d+, column 'age'"):
+        with pytest.raises(Exception, match=r"80 rows have been rejected .*people-\d.csv row \d+, column 'age'"):
             run(job)
         done.append(jobs.staged(tmp_path / "out"))
     assert len(done[0]) == 1 and done[1] == done[0]  # the second has finished no further split

@@ -50,7 +50,7 @@ def test_predictions_on_another_file_system_are_found_out_before_scoring(tmp_pat
 def test_a_file_system_without_hard_links_is_found_out_before_scoring(tmp_path, job, disk, number):
     disk(Without("link", number))
     (problem,) = output_problems(job(), [])
-    assert "makes no hard links" in problem and os.strerror(number) in problem and str(tmp_path) in problem
+    assert "has no hard links" in problem and os.strerror(number) in problem and str(tmp_path) in problem
 
 
 def test_a_file_system_without_locks_is_found_out_before_scoring(tmp_path, job, disk):
@@ -107,7 +107,7 @@ def test_an_output_that_the_input_pattern_would_match_is_refused_at_the_first_la
     if files == "data/**/*.csv":  # predictions are Parquet, dead letters JSON Lines
         assert len(prepare(of).files) == 3
         return
-    with pytest.raises(JobError, match="would match what this job itself writes"):
+    with pytest.raises(JobError, match="would match files that this job writes"):
         prepare(of)
 
 
@@ -125,4 +125,4 @@ def test_an_output_that_holds_an_input_file_by_way_of_a_link_is_refused(tmp_path
 def test_folders_that_match_are_named_at_launch(tmp_path, job, caplog):
     Path(tmp_path, "data", "more.csv").mkdir()
     assert len(prepare(job()).files) == 2
-    assert f"folders that match are not looked into ({tmp_path}/data/more.csv)" in caplog.text
+    assert f"folders that match are skipped ({tmp_path}/data/more.csv)" in caplog.text

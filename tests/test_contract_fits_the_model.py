@@ -77,7 +77,7 @@ CASES = {
         {"ege": F32},
         {},
         ["age: float32 [?]"],
-        ["input 'age' is not fed: declare a column 'age'; did you mean 'ege'?, or say in inputs.age what it is made"],
+        ["input 'age' has no column: declare a column 'age'; did you mean 'ege'?, or set in inputs.age what"],
     ),
     "missing column": (
         {"a": F32},
@@ -95,14 +95,14 @@ CASES = {
         {"x": {"dtype": "float64"}},
         {},
         ["x: float32 [?]"],
-        ["input 'x' is float32, and column 'x' is float64: declare it as float32, or use cast: float32"],
+        ["input 'x' is float32, but column 'x' is float64: declare it as float32, or use cast: float32"],
     ),
     "cast": ({"x": {"dtype": "float64"}}, {"x": {"cast": "float32"}}, ["x: float32 [?]"], []),
     "cast to something else": (
         {"x": {"dtype": "float64"}},
         {"x": {"cast": "float64"}},
         ["x: float32 [?]"],
-        ["inputs.x: its steps make float64, and the model takes float32: use cast: float32"],
+        ["inputs.x: its steps return float64, but the model takes float32: use cast: float32"],
     ),
     "int64 into int32": (
         {"x": {"dtype": "int64"}},
@@ -120,25 +120,25 @@ CASES = {
         {"x": {"dtype": "int8"}},
         {},
         ["x: bool [?]"],
-        ["input 'x' is bool, and column 'x' is int8: declare it as bool"],
+        ["input 'x' is bool, but column 'x' is int8: declare it as bool"],
     ),
     "string into float": (
         {"x": {"dtype": "string"}},
         {},
         ["x: float32 [?]"],
-        ["input 'x' is float32, and column 'x' is string: declare it as float32"],
+        ["input 'x' is float32, but column 'x' is string: declare it as float32"],
     ),
     "float into string": (
         {"x": F32},
         {},
         ["x: string [?]"],
-        ["input 'x' is string, and column 'x' is float32: declare it as string or bytes"],
+        ["input 'x' is string, but column 'x' is float32: declare it as string or bytes"],
     ),
     "cast of text": (
         {"x": {"dtype": "string"}},
         {"x": {"cast": "int64"}},
         ["x: string [?]"],
-        ["inputs.x: cast: int64 of string: numbers and text do not become each other"],
+        ["inputs.x: cast: int64 of string: numbers and text cannot be converted to each other"],
     ),
     "standardize of text": (
         {"x": {"dtype": "string"}},
@@ -150,19 +150,19 @@ CASES = {
         {"a": F32, "b": F32},
         {"x": {"pack": ["a", "b"]}},
         ["x: float32 [?, 3]"],
-        ["input 'x' is float32[?, 3], and is given rows of shape [2]: pack 3 values, a, b give 2"],
+        ["input 'x' is float32[?, 3], but its rows have shape [2]: pack 3 values, a, b have 2"],
     ),
     "scalar for one value": (
         {"x": F32},
         {},
         ["x: float32 [?, 1]"],
-        ["input 'x' is float32[?, 1], and is given rows of shape []: use reshape: [1]"],
+        ["input 'x' is float32[?, 1], but its rows have shape []: use reshape: [1]"],
     ),
     "one value for a scalar": (
         {"x": vector(1)},
         {},
         ["x: float32 [?]"],
-        ["input 'x' is float32[?], and is given rows of shape [1]: use reshape: []"],
+        ["input 'x' is float32[?], but its rows have shape [1]: use reshape: []"],
     ),
     "reshape": ({"x": F32}, {"x": {"reshape": [1]}}, ["x: float32 [?, 1]"], []),
     "reshape to a scalar": ({"x": vector(1)}, {"x": {"reshape": []}}, ["x: float32 [?]"], []),
@@ -170,43 +170,43 @@ CASES = {
         {"x": vector(4)},
         {"x": {"reshape": [2, 3]}},
         ["x: float32 [?, 2, 3]"],
-        ["inputs.x: reshape [2, 3] has 6 values, and the columns have 4 a row"],
+        ["inputs.x: reshape [2, 3] has 6 values, but the columns have 4 per row"],
     ),
     "another shape": (
         {"x": vector(3, 2)},
         {},
         ["x: float32 [?, 2, 4]"],
-        ["given rows of shape [3, 2]: declare the column with shape [2, 4], or pack columns"],
+        ["its rows have shape [3, 2]: declare the column with shape [2, 4], or pack columns"],
     ),
     "open column for a fixed dimension": (
         {"x": vector(None)},
         {},
         ["x: float32 [?, 3]"],
-        ["given rows of shape [null]: declare the column with shape [3]"],
+        ["its rows have shape [null]: declare the column with shape [3]"],
     ),
     "pad of rows that are alike": (
         {"x": vector(3)},
         {"x": {"pad": 0}},
         ["x: float32 [?, ?]"],
-        ["inputs.x: pad fills rows of different lengths, and all rows have shape [3]: leave it out"],
+        ["inputs.x: pad is for rows of different lengths, but all rows have shape [3]: leave it out"],
     ),
     "pad of another kind": (
         {"x": vector(None)},
         {"x": {"pad": "-"}},
         ["x: float32 [?, ?]"],
-        ["inputs.x: pad '-' is no float32"],
+        ["inputs.x: pad '-' is not of dtype float32"],
     ),
     "standardize by too many": (
         {"a": F32, "b": F32},
         {"x": {"pack": ["a", "b"], "standardize": {"mean": [1, 2, 3], "std": 1}}},
         ["x: float32 [?, 2]"],
-        ["inputs.x: standardize: mean has 3 values, and the rows are float32[2]"],
+        ["inputs.x: standardize: mean has 3 values, but the rows are float32[2]"],
     ),
     "standardize of a scalar by a list": (
         {"x": F32},
         {"x": {"standardize": {"mean": 1, "std": [1, 2]}}},
         ["x: float32 [?]"],
-        ["inputs.x: standardize: std has 2 values, and the rows are float32: give one number"],
+        ["inputs.x: standardize: std has 2 values, but the rows are float32: give one number"],
     ),
     "standardized integers": (
         {"x": {"dtype": "int64"}},
@@ -243,19 +243,19 @@ CASES = {
         {"a": F32},
         {"x": {"serialize": ["a"]}},
         ["x: float32 [?]"],
-        ["inputs.x: the model takes float32[?], and serialized tf.Examples are string[?]"],
+        ["inputs.x: the model takes float32[?], but serialized tf.Examples are string[?]"],
     ),
     "serialize of uint64": (
         {"a": {"dtype": "uint64"}},
         {"x": {"serialize": ["a"]}},
         ["x: string [?]"],
-        ["inputs.x: column 'a' is uint64, and a tf.Example holds int64: declare it as int64"],
+        ["inputs.x: column 'a' is uint64, but a tf.Example has int64: declare it as int64"],
     ),
     "several at once": (
         {"a": {"dtype": "float64"}, "b": {"dtype": "string"}},
         {"q": {"column": "a"}},
         ["a: float32 [?]", "b: int64 [?]", "c: float32 [?]"],
-        ["inputs.q: the model has", "column 'a' is float64", "column 'b' is string", "input 'c' is not fed"],
+        ["inputs.q: the model has", "column 'a' is float64", "column 'b' is string", "input 'c' has no column"],
     ),
 }
 
@@ -296,7 +296,7 @@ OUTPUT_CASES = {
     "meaning of integers": (
         {"y": {"meaning": "logits"}},
         ["y: int64 [?, 3]"],
-        ["outputs.y: meaning logits needs floats of shape [rows] or [rows, classes], and the output is int64[?, 3]"],
+        ["outputs.y: meaning logits needs floats of shape [rows] or [rows, classes], but the output is int64[?, 3]"],
     ),
     "meaning of an open dimension": ({"y": {"meaning": "logits"}}, ["y: float32 [?, ?]"], ["needs floats of shape"]),
     "meaning of a matrix": ({"y": {"meaning": "logits"}}, ["y: float32 [?, 2, 2]"], ["needs floats of shape"]),
@@ -304,7 +304,7 @@ OUTPUT_CASES = {
     "unknown rank": (
         {},
         ["y: float32 [...]"],
-        ["output 'y' is of unknown rank: say the shape of one row, as in outputs: {y: {shape: []}}"],
+        ["output 'y' is of unknown rank: set the shape of one row, as in outputs: {y: {shape: []}}"],
     ),
     "no rows": ({}, ["y: float32"], ["output 'y' has no row dimension (float32)"]),
     "a fixed number of rows": (
@@ -319,7 +319,7 @@ OUTPUT_CASES = {
     "another shape": (
         {"y": {"shape": [2]}},
         ["y: float32 [?, 3, 1]"],
-        ["outputs.y: shape [2], and the output is float32[?, 3, 1]: expected [3], or leave shape out"],
+        ["outputs.y: shape [2], but the output is float32[?, 3, 1]: expected [3], or leave shape out"],
     ),
     "a shape that drops what is not one": ({"y": {"shape": []}}, ["y: float32 [?, 3]"], ["expected [3], or leave"]),
     "a shape that opens what is fixed": ({"y": {"shape": [None]}}, ["y: float32 [?, 3]"], ["expected [3], or leave"]),
@@ -333,7 +333,7 @@ OUTPUT_CASES = {
     "a probability of several": (
         {"y": {"meaning": "probability"}},
         ["y: float32 [?, 3]"],
-        ["outputs.y: meaning probability is for a single number a row, and the output is float32[?, 3]: use"],
+        ["outputs.y: meaning probability is for a single number per row, but the output is float32[?, 3]: use"],
     ),
     "a column of scores that a probability does not have": (
         {"y": {"meaning": "probability"}, "y_score": {}},
@@ -343,14 +343,18 @@ OUTPUT_CASES = {
     "two outputs of one name": (
         {"y": {"as": "z"}, "z": {}},
         ["y: float32 [?]", "z: float32 [?]"],
-        ["outputs.z: its column 'z' meets a column of output 'y': rename it with as: NAME"],
+        ["outputs.z: its column 'z' has the name of a column of output 'y': rename it with as: NAME"],
     ),
     "a name that meaning makes": (
         {"y": {"meaning": "logits"}, "y_class": {}},
         ["y: float32 [?, 3]", "y_class: float32 [?]"],
-        ["outputs.y_class: its column 'y_class' meets a column of output 'y'"],
+        ["outputs.y_class: its column 'y_class' has the name of a column of output 'y'"],
     ),
-    "a kept column": ({}, ["id: float32 [?]"], ["outputs.id: its column 'id' meets a kept column: rename it with as:"]),
+    "a kept column": (
+        {},
+        ["id: float32 [?]"],
+        ["outputs.id: its column 'id' has the name of a kept column: rename it with as:"],
+    ),
     "renamed": ({"id": {"as": "out"}}, ["id: float32 [?]"], []),
 }
 
@@ -387,9 +391,9 @@ def test_outputs_are_written_without_dimensions_of_one_at_the_end(case):
 
 
 SETTINGS = {
-    "two ways at once": ({"column": "a", "pack": ["b"]}, "an input is made in one way, choose one"),
-    "steps of a serialized one": ({"serialize": ["a"], "cast": "int8"}, "go to the model as they are, leave it out"),
-    "pad of a record": ({"record": True, "pad": 0}, "go to the model as they are, leave it out"),
+    "two ways at once": ({"column": "a", "pack": ["b"]}, "an input has only one source, choose one"),
+    "steps of a serialized one": ({"serialize": ["a"], "cast": "int8"}, "are passed unchanged, leave it out"),
+    "pad of a record": ({"record": True, "pad": 0}, "are passed unchanged, leave it out"),
     "std of zero": ({"standardize": {"mean": 0, "std": [1, 0]}}, "std must be positive"),
     "std that is none": ({"standardize": {"mean": 0, "std": float("nan")}}, "std must be positive"),
     "endless mean": ({"standardize": {"mean": float("inf"), "std": 1}}, "mean must be finite"),
@@ -424,7 +428,7 @@ def test_the_launch_tells_everything_at_once(tmp_path, model):
         "inputs.z: the model has no such input",
         "inputs.x.record: the format is jsonl",
         "serialized tf.Examples are string[?]",
-        "outputs.out: its column 'id' meets a kept column",
+        "outputs.out: its column 'id' has the name of a kept column",
         "outputs.nothing: the model has no such output",
         "preprocess 'nowhere:f' cannot be imported",
     ):
@@ -434,8 +438,8 @@ def test_the_launch_tells_everything_at_once(tmp_path, model):
     with pytest.raises(JobError) as found:
         prepare(parse_job(job))
     assert [p.split(":")[0] for p in found.value.problems] == [
-        "input 'id' is int64, and column 'id' is float64",
-        "input 'x' is float32[?, 3], and is given rows of shape [2]",
+        "input 'id' is int64, but column 'id' is float64",
+        "input 'x' is float32[?, 3], but its rows have shape [2]",
     ]
 
 

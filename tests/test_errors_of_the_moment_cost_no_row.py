@@ -160,7 +160,7 @@ def test_a_range_is_read_anew_and_no_row_comes_twice(error):
     range_ = FileRange("rows.parquet", 1)
     chunks = read_range(Reader(error, 2), range_, None, waits_s=(0, 0))
     assert [chunk.rows[ROW].to_pylist() for chunk in chunks] == [[0], [1], [2], [3]]
-    with pytest.raises(ReadFails, match=r"^rows\.parquet: .*tried 3 times.*the same command goes on"):
+    with pytest.raises(ReadFails, match=r"^rows\.parquet: .*tried 3 times.*the same command continues"):
         list(read_range(Reader(error, 3), range_, None, waits_s=(0, 0)))
 
 

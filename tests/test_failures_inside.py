@@ -240,7 +240,7 @@ def test_a_model_that_hangs_fails_the_job_and_no_row(tmp_path, model):
     job = jobs.write_job(tmp_path, model("hangs"), model={"deadline": "2s"})
     done = jobs.cli("run", job)
     assert done.returncode == 1 and is_clear(done.stderr), done
-    assert "the model has not answered within 2 s" in done.stderr and "model.deadline" in done.stderr
+    assert "the model has not returned within 2 s" in done.stderr and "model.deadline" in done.stderr
     assert 1500 in rows_named(done.stderr, path)
     receipts = [p.read_text() for p in jobs.staged(tmp_path / "out")]
     assert receipts and not any("model_error" in text for text in receipts)
@@ -250,7 +250,7 @@ def test_check_finds_a_model_that_hangs_on_the_first_rows(tmp_path, model):
     path = with_a_row(tmp_path, "2e6", file=0, row=5)
     done = jobs.cli("check", jobs.write_job(tmp_path, model("hangs"), model={"deadline": 1}))
     assert done.returncode == 1 and is_clear(done.stderr), done
-    assert "the model has not answered within 1 s" in done.stderr and 5 in rows_named(done.stderr, path)
+    assert "the model has not returned within 1 s" in done.stderr and 5 in rows_named(done.stderr, path)
 
 
 def test_a_late_call_is_left_alone_and_the_next_one_is_made():
@@ -291,7 +291,7 @@ def test_a_deadline_is_a_duration(tmp_path, written, seconds):
 
 @pytest.mark.parametrize("written", ["0s", "-1", "soon", "5d", True, [1], "nan", "inf"])
 def test_a_deadline_that_is_none_is_refused(tmp_path, written):
-    with pytest.raises(JobError, match=r"model\.deadline: .* is no duration: write 30s"):
+    with pytest.raises(JobError, match=r"model\.deadline: .* is not a duration: expected 30s"):
         parse_job(jobs.settings(tmp_path, "m", model={"deadline": written}))
 
 

@@ -78,10 +78,10 @@ CHANGES = {
     "cut short": (lambda path: os.truncate(path, path.stat().st_size // 2), r"size [\d,]+ -> [\d,]+ bytes, modified"),
     "emptied": (lambda path: os.truncate(path, 0), r"size [\d,]+ -> 0 bytes, modified"),
     "appended to": (append, r"size [\d,]+ -> [\d,]+ bytes, modified"),
-    "renamed over": (rename_over, r"\(another file in its place\)"),
+    "renamed over": (rename_over, r"\(replaced by another file\)"),
     "rewritten": (rewrite, r"\(modified \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ -> \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\)"),
     "touched": (lambda path: path.touch(), r"\(modified \S+ \S+Z -> \S+ \S+Z\)"),
-    "deleted": (lambda path: path.unlink(), r"is gone since the files were listed, [\d,]+ bytes then"),
+    "deleted": (lambda path: path.unlink(), r"was removed after the files were listed \(it had [\d,]+ bytes\)"),
 }
 REMEDY = "put it back as it was and run the same command, or add --restart to read it as it is now"
 
@@ -303,7 +303,7 @@ def test_a_worker_that_begins_after_the_change_refuses(tmp_path, job):
 def test_put_back_as_it_was_the_run_goes_on(tmp_path, job):
     path = tmp_path / "data" / "people-3.csv"
     once_planned(tmp_path / "out", lambda: path.rename(path.with_suffix(".away")))
-    with pytest.raises(Exception, match=r"people-3\.csv is gone since the files were listed"):
+    with pytest.raises(Exception, match=r"people-3\.csv was removed after the files were listed"):
         run(job)
     path.with_suffix(".away").rename(path)
     assert run(job).code == 0
@@ -327,7 +327,7 @@ def test_left_as_it_is_the_next_launch_names_it_and_restart_reads_it_anew(tmp_pa
     (said,) = refusal.value.problems
     assert "(input files changed)" in said and "--restart" in said
     assert re.search(r"people-1\.csv: size [\d,]+ -> [\d,]+ bytes, modified", said)
-    assert "people-2.csv is not there any more" in said and "people-9.csv is new" in said
+    assert "people-2.csv no longer exists" in said and "people-9.csv is new" in said
     assert run(job, restart=True).code == 0
     sources = jobs.predictions(tmp_path / "out").group_by("source").len().sort("source")
     assert [(os.path.basename(s), n) for s, n in sources.rows()] == [

@@ -190,7 +190,7 @@ def test_stop_after_counts_before_rows_wait_for_the_model():
     step = Preprocess({}, {"x": Tensor("x", "float32", (None,))}, Contract(columns={}), None, RejectCount(1000))
     pipeline = beam.Pipeline(FnApiRunner())
     _ = pipeline | beam.Create([refused(500)] * 3 + [block_of(1)] * 100) | step
-    with pytest.raises(Exception, match=r"1,500 rows are rejected already .* rejects.stop_after is 1,000"):
+    with pytest.raises(Exception, match=r"1,500 rows have been rejected .* rejects.stop_after is 1,000"):
         pipeline.run()
 
 

@@ -135,11 +135,11 @@ def test_versions_are_found_by_listing(store, model):
     [
         ("modles", "latest", "modles does not exist: there is nothing under it; did you mean 'models'?"),
         ("models", 7, "models has no version 7; it has 1"),
-        ("models/1", 7, "is a SavedModel itself, and version 7 was asked for"),
+        ("models/1", 7, "is a SavedModel itself, but version 7 was requested"),
         ("models/1/saved_model.pb", "latest", "is an object of a SavedModel: give its folder, "),
         ("other/people.h5", "latest", "is a Keras HDF5 file"),
-        ("other", "latest", "it holds people.h5, a Keras HDF5 file"),
-        ("models/1/variables", "latest", "it holds a checkpoint"),
+        ("other", "latest", "it contains people.h5, a Keras HDF5 file"),
+        ("models/1/variables", "latest", "it contains a checkpoint"),
     ],
 )
 def test_what_is_no_model_is_told(store, model, path, version, sentence):

@@ -199,7 +199,7 @@ def test_a_large_one_that_cannot_be_copied_with_the_others_is_named():
             return [(200, '{"done": false}')] * len(calls)
 
         def copy(self, source, target):
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(source))
+            raise FileNotFoundError(errno.ENOENT, "no such object", str(source))
 
     with pytest.raises(FileNotFoundError) as raised:
         Piecewise().copy_all([(ObjectPath("gs", "bucket", "a"), ObjectPath("gs", "bucket", "b"))])

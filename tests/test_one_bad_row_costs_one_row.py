@@ -354,14 +354,14 @@ BROKEN = {
     "more rows": ("return pa.concat_batches([rows, rows])", "was given 20 rows and returned 40"),
     "a dict": ("return rows.to_pydict()", "returned dict, expected a pyarrow.RecordBatch"),
     "a table": ("return pa.table(rows)", "returned Table, expected a pyarrow.RecordBatch"),
-    "a dropped column": ("return rows.select(['id'])", "it returns no column 'x', which input 'x' is made of"),
+    "a dropped column": ("return rows.select(['id'])", "it does not return column 'x', which input 'x' is made from"),
     "another dtype": (
         "return pa.record_batch({'x': pa.array([1.0] * len(rows))})",
         "column 'x' is float64: return it as float32, or use cast: float32",
     ),
     "another shape": (
         "return pa.record_batch({'x': pa.array([[1.0]] * len(rows), pa.list_(pa.float32(), 1))})",
-        "rows of shape [1]",
+        "rows have shape [1]",
     ),
     "a date": (
         "return pa.record_batch({'x': pa.array([0] * len(rows), pa.date32())})",

@@ -55,7 +55,7 @@ def test_each_is_bound_or_refused_in_a_sentence(kinds):
             elif suffix == "_0":
                 reason = f"output {name!r} never has a value ({dtype}[?, 0])"
             elif suffix == "_any":
-                reason = f"output {name!r} is of unknown rank: say the shape of one row"
+                reason = f"output {name!r} is of unknown rank: set the shape of one row"
             assert [p[: len(reason or "")] for p in problems] == ([] if reason is None else [reason]), problems
 
 

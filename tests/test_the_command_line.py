@@ -160,7 +160,7 @@ def test_every_problem_of_a_job_is_told_at_once(people, model):
         output={"path": str(people / "data" / "people-0.csv" / "out")},
     )
     said = wrong("run", job)
-    assert "there is no folder" in said and "model.path" in said and "is a file, expected a folder" in said
+    assert "dta/' does not exist" in said and "model.path" in said and "is a file, expected a folder" in said
 
 
 PROBLEMS = [
@@ -170,13 +170,16 @@ PROBLEMS = [
     ({"columns": {"age": {}}}, "key 'columns.age.dtype' is missing"),
     ({"columns": {"age": {"dtype": "flaot32"}}}, "columns.age.dtype: found 'flaot32'"),
     ({"columns": {"age": {"dtype": "float32", "range": [3, 1]}}}, "range [3, 1] is empty"),
-    ({"rejects": {"budget": "lots"}}, "rejects.budget: 'lots': write a share, as 1%, or a whole number of rows"),
+    (
+        {"rejects": {"budget": "lots"}},
+        "rejects.budget: 'lots': expected a share, for example 1%, or a whole number of rows",
+    ),
     ({"rejects": {"budget": -1}}, "rejects.budget: -1"),
-    ({"rejects": {"budget": "200%"}}, "a share is from 0% to 100%"),
+    ({"rejects": {"budget": "200%"}}, "expected a share from 0% to 100%"),
     ({"rejects": {"files": -1}}, "rejects.files"),
     ({"engine": {"workers": "many"}}, "engine.workers: found 'many'"),
     ({"engine": {"workers": 0}}, "workers: a positive number, or auto"),
-    ({"engine": {"split_bytes": "64XB"}}, "'64XB' is no size"),
+    ({"engine": {"split_bytes": "64XB"}}, "'64XB' is not a size"),
     ({"engine": {"runner": "flinkk"}}, "engine.runner: found 'flinkk'"),
     ({"model": {"path": "x", "batch_rows": 0}}, "model.batch_rows: a positive number of rows, or auto"),
     ({"model": {"path": "x", "batch_rows": "some"}}, "model.batch_rows: found 'some'"),
@@ -186,7 +189,7 @@ PROBLEMS = [
     ({"input": None}, "input: found None"),
     ({"outputs": {"p": {"meaning": "likelihood"}}}, "outputs.p.meaning: found 'likelihood'"),
     ({"outputs": {"p": {"top": 2}}}, "labels, top and threshold need a meaning"),
-    ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input is made in one way"),
+    ({"inputs": {"x": {"pack": ["a"], "column": "b"}}}, "an input has only one source"),
     ({"output": {"path": "o", "format": "csv"}}, "output.format: found 'csv'"),
 ]
 
@@ -433,7 +436,7 @@ def test_the_manifest_has_every_documented_field_and_no_other(people, model):
 def test_a_file_whose_name_is_no_text_is_told(tmp_path, model):
     jobs.write_people(tmp_path / "data", 2, 10)
     (tmp_path / "data" / "people-0.csv").rename(tmp_path / "data" / os.fsdecode(b"people-\xff.csv"))
-    with pytest.raises(JobError, match=r"people-\\xff\.csv: the name is not UTF-8: give the file another"):
+    with pytest.raises(JobError, match=r"people-\\xff\.csv: the name is not UTF-8: rename the file"):
         prepare(jobs.job(tmp_path, model("multiply")))
 
 

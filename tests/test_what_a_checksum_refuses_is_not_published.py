@@ -31,7 +31,7 @@ from beam_score.transforms.steps.write import WriteParts
 
 MEMBER = 300  # rows
 CONTRACT = Contract(columns={"x": Column(dtype="int64")})
-REFUSED = "nothing of it, and of what follows, is used"
+REFUSED = "it and everything after it are ignored"
 
 
 def field(number, data):

@@ -1,1 +1,1 @@
-"""Arrow and numpy arrays, and nothing of this project."""
+"""Helpers for Arrow and numpy arrays that do not depend on the rest of the project."""

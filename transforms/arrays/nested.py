@@ -1,7 +1,7 @@
-"""Columns of a record batch as tensors, and back, without a Python object a row (strings apart:
-TensorFlow takes them from Python only as arrays of objects).
+"""Conversion of record batch columns to tensors and back, without a Python object per row (except for strings, which
+TensorFlow takes from Python only as arrays of objects).
 
-Columns here hold no nulls: `nulls` finds the rows to refuse before.
+Columns here contain no nulls: `nulls` finds the rows to reject before.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 
 
 def leaves(column: pa.Array) -> pa.Array:
-    """The single values of a column of lists, in row-major order; of a slice, only its own."""
+    """Return the single values of a column of lists, in row-major order; of a slice, only its own."""
     while pa.types.is_nested(column.type):
         column = column.flatten()
     return column
 
 
 def with_leaves(column: pa.Array, values: pa.Array) -> pa.Array:
-    """The same lists around other single values, as many as there were."""
+    """Return the same lists with other single values, of the same number."""
     if not pa.types.is_nested(column.type):
         return values
     inner = with_leaves(column.flatten(), values)
@@ -32,7 +32,7 @@ def with_leaves(column: pa.Array, values: pa.Array) -> pa.Array:
 
 
 def dimensions(type_: pa.DataType) -> tuple[tuple[int | None, ...], pa.DataType]:
-    """The shape of one row of a column, None for lists of any length; and the type of its single values."""
+    """Return the shape of one row of a column, None for lists of any length; and the type of its single values."""
     shape = []
     while pa.types.is_nested(type_):
         shape.append(type_.list_size if pa.types.is_fixed_size_list(type_) else None)
@@ -41,11 +41,11 @@ def dimensions(type_: pa.DataType) -> tuple[tuple[int | None, ...], pa.DataType]
 
 
 def to_numpy(column: pa.Array, tail: Sequence[int]) -> np.ndarray:
-    """A column as an array of shape [rows, *tail]: a read-only view for numbers, an array of bytes
+    """Return a column as an array of shape [rows, *tail]: a read-only view for numbers, an array of bytes
     objects for text.
 
     Args:
-      column: scalars, or lists that hold math.prod(tail) values a row.
+      column: scalars, or lists with math.prod(tail) values per row.
     """
     values = leaves(column)
     if pa.types.is_string(values.type):
@@ -55,7 +55,7 @@ def to_numpy(column: pa.Array, tail: Sequence[int]) -> np.ndarray:
 
 
 def to_arrow(tensor: np.ndarray, type_: pa.DataType | None = None) -> pa.Array:
-    """An array of shape [rows, ...] as a column: lists, one level a dimension after the first.
+    """Return an array of shape [rows, ...] as a column: one level of lists per dimension after the first.
 
     Args:
       tensor: numbers, or objects that are bytes.
@@ -72,13 +72,13 @@ def to_arrow(tensor: np.ndarray, type_: pa.DataType | None = None) -> pa.Array:
             column = pa.ListArray.from_arrays(pa.array(np.arange(lists + 1) * size, pa.int32()), column)
         elif size:
             column = pa.FixedSizeListArray.from_arrays(column, size)
-        else:  # Arrow makes no fixed-size list of no values from its parts
+        else:  # Arrow cannot make a fixed-size list of size 0 from its parts
             column = pa.array([[]] * lists, pa.list_(column.type, 0))
     return column
 
 
 def owners(column: pa.Array) -> np.ndarray:
-    """The row that each single value belongs to, int64 [values]."""
+    """Return the row that each single value belongs to, int64 [values]."""
     rows = np.arange(len(column))
     while pa.types.is_nested(column.type):
         rows = rows[pc.list_parent_indices(column).to_numpy()]
@@ -87,7 +87,7 @@ def owners(column: pa.Array) -> np.ndarray:
 
 
 def nulls(column: pa.Array) -> np.ndarray:
-    """Which rows are null or hold one, bool [rows]."""
+    """Return which rows are null or contain a null, bool [rows]."""
     found, rows = np.zeros(len(column), bool), np.arange(len(column))
     while True:
         if column.null_count:
@@ -99,7 +99,7 @@ def nulls(column: pa.Array) -> np.ndarray:
 
 
 def not_finite(column: pa.Array) -> np.ndarray | None:
-    """Which rows hold a NaN or an infinity, bool [rows]; None where none does."""
+    """Return which rows contain a NaN or an infinity, bool [rows]; None if no row does."""
     values = leaves(column)
     if not pa.types.is_floating(values.type) or not len(values):
         return None
@@ -113,11 +113,11 @@ def not_finite(column: pa.Array) -> np.ndarray | None:
 
 
 def row_shapes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The shapes of rows of any lengths.
+    """Return the shapes of rows of any lengths.
 
     Returns:
-      int64 [rows, levels], of inner lists the longest; and bool [rows], whether inner lists of a row
-      differ in length, so that it is no tensor.
+      int64 [rows, levels], with the longest of inner lists; and bool [rows], whether inner lists of a row
+      differ in length, so that it is not a tensor.
     """
     count = len(column)
     shapes, ragged, rows = [], np.zeros(count, bool), np.arange(count)
@@ -137,14 +137,14 @@ def row_shapes(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def padded(column: pa.Array, pad: float | str | bool, shapes: np.ndarray | None = None) -> np.ndarray:
-    """Rows of different shapes, each dimension filled up with `pad` to the longest: [rows, ...].
+    """Return rows of different shapes as [rows, ...], each dimension padded with `pad` to the longest.
 
     Args:
-      shapes: of the rows (`row_shapes`), where they are known.
+      shapes: of the rows (`row_shapes`), if known.
     """
     shapes = row_shapes(column)[0] if shapes is None else shapes
     size = list(shapes.max(axis=0, initial=0))
-    if len(size) == 1:  # by far the most frequent, and three times as fast as below
+    if len(size) == 1:  # by far the most frequent case, and three times as fast as the general one
         values = to_numpy(leaves(column), ())
         out = np.full((len(column), size[0]), pad.encode() if isinstance(pad, str) else pad, values.dtype)
         out[np.arange(size[0]) < shapes] = values

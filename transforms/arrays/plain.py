@@ -1,4 +1,4 @@
-"""Arrow arrays without the variants of their types, and what is done with any of them."""
+"""Arrow arrays with plain types instead of their variants, and operations on any array."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pyarrow as pa
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The same values without a dictionary, a view, or a fixed width of binary."""
+    """Return the same values as an array of its `plain_type`."""
     type_ = plain_type(array.type)
     return array if type_ == array.type else array.cast(type_)
 
 
 def values_of(array: pa.Array) -> np.ndarray:
-    """The buffer of a numeric array as numpy, without a copy; anything where it is null."""
+    """Return the buffer of a numeric array as numpy, without a copy; nulls have arbitrary values."""
     data = array.buffers()[1]
     dtype = np.dtype(array.type.to_pandas_dtype())
     if data is None:
@@ -24,8 +24,8 @@ def values_of(array: pa.Array) -> np.ndarray:
 
 
 def plain_type(type_: pa.DataType) -> pa.DataType:
-    """The type without dictionaries, views, wide offsets and fixed widths of binary: how a writer laid values out
-    does not make them others."""
+    """Return a type without dictionaries, views, wide offsets and fixed widths of binary, which only affect the layout
+    of values."""
     if pa.types.is_dictionary(type_):
         type_ = type_.value_type
     if pa.types.is_string_view(type_) or pa.types.is_large_string(type_):
@@ -35,7 +35,7 @@ def plain_type(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         field = type_.value_field
         if pa.types.is_fixed_size_list(type_):
-            if type_.list_size < 1:  # pyarrow reads such a type, and cannot make one
+            if type_.list_size < 1:  # pyarrow reads such a type, but cannot make one
                 return type_
             made = pa.list_(field.with_type(plain_type(field.type)), type_.list_size)
         else:
@@ -48,11 +48,11 @@ def plain_type(type_: pa.DataType) -> pa.DataType:
 
 
 def broken_text(raw: pa.Array) -> np.ndarray:
-    """Positions of the values of a binary array that are not valid UTF-8."""
+    """Return the positions of the values of a binary array that are not valid UTF-8."""
     raw = raw.cast(pa.large_binary())
     offsets = np.frombuffer(raw.buffers()[1], np.int64, len(raw) + 1, raw.offset * 8)
     data = np.frombuffer(raw.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    high = np.flatnonzero(data >= 0x80) + offsets[0]  # plain ASCII needs no look
+    high = np.flatnonzero(data >= 0x80) + offsets[0]  # plain ASCII is always valid
     suspects = np.unique(np.searchsorted(offsets, high, side="right") - 1)
     return np.array([i for i in suspects.tolist() if not _is_utf8(raw[i].as_py())], np.int64)
 
@@ -65,14 +65,14 @@ def _is_utf8(value: bytes | None) -> bool:
 
 
 def spread(values: pa.Array, at: np.ndarray) -> pa.Array:
-    """`values`, one each where `at` is true, and null elsewhere."""
+    """Return an array with the next of `values` where `at` is true, and null elsewhere."""
     if len(values) == len(at):
         return values
     return values.take(pa.array(np.cumsum(at) - 1, mask=~at))
 
 
 def is_text(type_: pa.DataType) -> bool:
-    """Text or bytes, of any plain type."""
+    """Return whether a plain type is text or bytes."""
     return (
         pa.types.is_string(type_)
         or pa.types.is_large_string(type_)
@@ -82,7 +82,7 @@ def is_text(type_: pa.DataType) -> bool:
 
 
 def valid_utf8(data: bytes) -> bool:
-    """Whether the bytes are UTF-8 text."""
+    """Return whether the bytes are UTF-8 text."""
     if data.isascii():
         return True
     try:
@@ -93,14 +93,14 @@ def valid_utf8(data: bytes) -> bool:
 
 
 def filter_rows(rows: pa.RecordBatch, keep: np.ndarray) -> pa.RecordBatch:
-    """The rows where a mask is true."""
+    """Return the rows where a mask is true."""
     columns = [whole(column) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema).filter(pa.array(keep))
 
 
 def whole(column: pa.Array) -> pa.Array:
-    """The column, safe to filter and to take from: from slices of fixed-size lists in fixed-size
-    lists pyarrow 25 picks wrong values, without an error."""
+    """Return the column in a form that is safe to filter and to take from: on slices of fixed-size lists in
+    fixed-size lists, pyarrow 25 silently returns wrong values."""
     level = column
     while pa.types.is_fixed_size_list(level.type):
         if level.offset and pa.types.is_nested(column.type.value_type):
@@ -110,13 +110,13 @@ def whole(column: pa.Array) -> pa.Array:
 
 
 def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """One batch of several that share a schema; a single non-empty one is returned as it is."""
+    """Concatenate batches that share a schema; a single non-empty one is returned unchanged."""
     filled = [b for b in batches if b.num_rows] or list(batches[:1])
     return filled[0] if len(filled) == 1 else pa.concat_batches(filled)
 
 
 def plain_types(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Dictionary, large and view types as their plain ones, at any depth of lists."""
+    """Convert dictionary, large and view types to plain ones, at any depth of lists."""
     columns = {}
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
         type_ = _plain_type(column.type)

@@ -1,4 +1,4 @@
-"""Bytes that rows take in memory."""
+"""Memory use of rows, in bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SMALL_BATCH_BYTES = 2 << 20
 
 
 def batch_bytes(batch: pa.RecordBatch) -> int:
-    """Bytes of a batch; of a slice, of its own rows."""
+    """Return the bytes of a batch; of a slice, only those of its own rows."""
     size = batch.get_total_buffer_size()
-    # `nbytes` takes 4 microseconds a column, and matters only where the batch may be a slice of something large.
+    # `nbytes` takes 4 microseconds per column, and only matters if the batch may be a slice of something large.
     return size if size <= _SMALL_BATCH_BYTES else batch.nbytes

@@ -1,1 +1,1 @@
-"""Small tools that know nothing of scoring."""
+"""Small utilities that do not depend on scoring."""

@@ -1,4 +1,4 @@
-"""How much a worker thread may hold at once, in bytes, derived from the memory that its process may take."""
+"""Memory bounds of a worker thread, in bytes, derived from the memory of its process."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import dataclasses
 _MIB = 1 << 20
 _LEAST_BYTES = 64 * _MIB
 _MOST_BYTES = 2048 * _MIB
-"""Of a thread. More memory makes nothing faster; with less than the minimum nothing would get through."""
+"""Per thread. More memory does not increase speed; less than the minimum would not be enough for any work."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Bounds for one worker thread; each step of the chain keeps to its own. No result depends on them.
+    """Bounds for one worker thread; each step of the chain observes its own. No result depends on them.
 
-    A single row is never cut: where one takes more than a bound, it is held alone.
+    A single row is never cut: a row that exceeds a bound is processed alone.
 
     Attributes:
       block_bytes: input bytes of a block.
-      decoded_bytes: of columns that a reader decodes before it gives out the first row.
-      group_bytes: of the blocks that wait for the model together, with their dead letters, the bytes
-        that they were parsed from, and the outputs that the model will add.
-      call_bytes: of the inputs and outputs of one call of the model.
-      writer_bytes: of the rows of one kind (predictions, dead letters) that wait to be encoded.
-      part_bytes: of an encoded part file, which is held until it is written.
-      block_rows: rows of a block: what is known of a refused row takes some hundred bytes, however short it is.
+      decoded_bytes: columns that a reader decodes before it yields the first row.
+      group_bytes: blocks that wait for the model together, with their dead letters, the bytes that they were parsed
+        from, and the outputs that the model will add.
+      call_bytes: inputs and outputs of one call of the model.
+      writer_bytes: rows of one kind (predictions, dead letters) that wait to be encoded.
+      part_bytes: an encoded part file, which is in memory until it is written.
+      block_rows: rows of a block; the record of a rejected row takes some hundred bytes, however short the row is.
     """
 
     block_bytes: int = 32 * _MIB
@@ -37,19 +37,19 @@ class Bounds:
 
     @property
     def model_bytes(self) -> int:
-        """Of one call, what the model holds on the way included: by it the default of `batch_rows` is made."""
+        """Bytes of one call, including the model's intermediate values; determines the default of `batch_rows`."""
         return 2 * self.call_bytes
 
 
 DEFAULT_BOUNDS = Bounds()
-"""With enough memory."""
+"""Bounds for enough memory."""
 
 
 def bounds_of(free_bytes: int, workers: int) -> Bounds:
-    """The bounds of each worker thread of a process.
+    """Return the bounds of each worker thread of a process.
 
-    The shares leave room for the copies that are made on the way: columns as read, as tensors, as
-    outputs and as predictions, a table and its encoded form.
+    The shares leave room for the intermediate copies: columns as read, as tensors, as outputs and as predictions, a
+    table and its encoded form.
 
     Args:
       free_bytes: memory of the process, without its libraries and the model.

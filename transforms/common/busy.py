@@ -1,4 +1,4 @@
-"""When splits were at work."""
+"""Computes the time in which splits were processed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 _LONGEST_OF_USUAL = 20
-"""A split that took so many times as long as the median is one whose clock was set, or that slept."""
+"""A split that took more than this many times the median had its clock changed, or its machine suspended."""
 
 
 def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
-    """Seconds in which at least one split was at work; the time between two launches is not.
+    """Return the seconds in which at least one split was processed, without the time between launches.
 
     Args:
-      spans: of splits, (began, ended) by the clocks of their workers. Where a clock was set meanwhile a
-        span is negative, which counts as nothing, or far too long, which counts as a long one.
+      spans: (began, ended) of each split, by the clock of its worker. If a clock was changed meanwhile, a span may be
+        negative, which counts as 0, or far too long, which is capped.
     """
     if not spans:
         return 0.0

@@ -1,4 +1,4 @@
-"""The same call on many items, several at once where that pays."""
+"""Calls a function on many items, concurrently if that is faster."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _A_TASK = 64
 _TASKS_A_THREAD = 4
 _MANY = 1000
 _WAIT_S = 0.0005
-"""Where a call waits less than this, on average of a task, threads would only wait for each other."""
+"""If the calls of a task wait less than this on average, threads would only wait for each other."""
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int) -> list[Result]:
-    """The results, in order; raises what a call raises.
+    """Call a function on each item; return the results, in order. Raises the exception of a call.
 
-    A task of a pool is a good many items: with one each, 50,000 looks at a file took three times the CPU time, by
-    the pool's own locks and threads that wait for Python's, and a kilobyte of memory an item. Of very many calls, those
-    that are quick are made without threads at all, up to the first that are not: 50,000 headers on a local disk took
-    11.5 s with 16 threads and 4.1 s with one; on a network they wait, and threads help.
+    A task of the pool has many items: with one item per task, 50,000 stat calls took three times the CPU time, for the
+    pool's locks and the wait for the GIL, and a kilobyte of memory per item. Of very many calls, the first are made
+    without threads, until a task is slow: reading 50,000 headers on a local disk took 11.5 s with 16 threads and 4.1 s
+    with one; on a network the calls wait, and threads help.
 
     Args:
-      at_once: threads.
+      at_once: number of threads.
     """
     items = list(items)
     if min(at_once, len(items)) < 2:
@@ -51,5 +51,5 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], at_once: int
 
 
 def _waited_s() -> float:
-    """Seconds that this thread has not been at work, since some moment."""
+    """Return the seconds that this thread has not used the CPU, from an arbitrary origin."""
     return perf_counter() - thread_time()

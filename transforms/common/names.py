@@ -1,16 +1,16 @@
-"""Near misses in names: `did you mean`."""
+"""Suggestions for misspelled names: `did you mean`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_LONGEST = 200  # to compare two names takes the square of their length
-_MOST_COMPARED = 1000  # names, and there may be as many to find one for
+_LONGEST = 200  # comparing two names takes time quadratic in their length
+_MOST_COMPARED = 1000  # known names; there may be as many unknown ones
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'age'?` where a known name is near, case apart; else an empty string."""
+    """Return `; did you mean 'age'?` if a known name is similar, ignoring case; else an empty string."""
     if len(name) > _LONGEST:
         return ""
     by_fold = {k.strip().casefold(): k for k in known if isinstance(k, str)}

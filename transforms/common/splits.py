@@ -1,4 +1,4 @@
-"""Files into units of work: which files there are, and how they are cut and grouped."""
+"""Units of work: ranges of files, and splits of ranges."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileRange:
-    """A part of one file that can be read on its own.
+    """A part of one file that can be read independently.
 
     Attributes:
       path: the file.
       size: bytes of the whole file, as listed at launch.
-      start, end: the bytes of the range: from the start of a record to the end of one. For Parquet
+      start, end: the bytes of the range, from the start of a record to the end of one. For Parquet
         the numbers of the first row group and of the one after the last. `end` -1: to the end.
       first_row: number of the range's first record in the file.
-      index: 0 for the file's first range; that one reports what is wrong with the file as a whole.
-      bytes: the input bytes that it takes to read it, for balancing.
-      version: which version of the file is meant (`transforms.stores.versions`); None: any, unchecked.
-      sound: what a checksum in the file refuses, once it is known; not planned, but found by reading.
+      index: 0 for the file's first range, which reports faults of the whole file.
+      bytes: the input bytes that are read for it, for balancing.
+      version: the version of the file (`transforms.stores.versions`); None for any, unchecked.
+      sound: known damage found by a checksum in the file; not planned, but set when it is found.
     """
 
     path: str

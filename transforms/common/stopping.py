@@ -1,4 +1,4 @@
-"""How the work of a launch is ended early: at the next block, or at the next split."""
+"""Flags that end the work of a launch early: at the next block, or at the next split."""
 
 from __future__ import annotations
 

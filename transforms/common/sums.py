@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def add_tally(tally: Mapping[str, float], amounts: Mapping[str, float]) -> dict[str, float]:
-    """The sum of two tallies."""
+    """Return the sum of two tallies."""
     total = dict(tally)
     for name, amount in amounts.items():
         total[name] = total.get(name, 0) + amount

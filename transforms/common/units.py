@@ -1,4 +1,4 @@
-"""Sizes, shares, durations and counts as people write them."""
+"""Human-readable sizes, shares, durations and counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_bytes(value: Any) -> int:
-    """64MB, 64 MiB or a number, as bytes."""
+    """Parse 64MB, 64 MiB or a number, as bytes."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     text = str(value).strip().upper().replace(" ", "")
@@ -19,18 +19,18 @@ def parse_bytes(value: Any) -> int:
     try:
         return int(float(digits) * _UNITS[text[len(digits) :]])
     except (ValueError, KeyError):
-        raise ValueError(f"{value!r} is no size: write 64MB, 64MiB or a number of bytes") from None
+        raise ValueError(f"{value!r} is not a size: expected a number of bytes, or for example 64MB or 64MiB") from None
 
 
 def parse_share(value: Any) -> int | float:
-    """1% as a float share of 0.01; a whole number as a count."""
+    """Parse 1% as a float share of 0.01; a whole number as a count."""
     if isinstance(value, str) and value.strip().endswith("%"):
         try:
             share = float(value.strip()[:-1]) / 100
         except ValueError:
-            raise ValueError(f"{value!r} is no share: write 1% or a whole number of rows") from None
+            raise ValueError(f"{value!r} is not a share: expected for example 1%, or a whole number of rows") from None
         if not 0 <= share <= 1:
-            raise ValueError(f"{value!r}: a share is from 0% to 100%")
+            raise ValueError(f"{value!r}: expected a share from 0% to 100%")
         return share
     if isinstance(value, str) and value.strip().isdigit():
         return int(value)
@@ -38,11 +38,11 @@ def parse_share(value: Any) -> int | float:
         return value
     if isinstance(value, float) and 0 <= value < 1:
         return value
-    raise ValueError(f"{value!r}: write a share, as 1%, or a whole number of rows")
+    raise ValueError(f"{value!r}: expected a share, for example 1%, or a whole number of rows")
 
 
 def parse_seconds(value: Any) -> float | None:
-    """30s, 2m, 1h or a number of seconds, as seconds; null for none."""
+    """Parse 30s, 2m, 1h or a number of seconds, as seconds; null for none."""
     if value is None:
         return None
     text = str(value).strip().lower()
@@ -52,14 +52,14 @@ def parse_seconds(value: Any) -> float | None:
     except ValueError:
         seconds = 0.0
     if isinstance(value, bool) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{value!r} is no duration: write 30s, 2m, 1h or a number of seconds above 0")
+        raise ValueError(f"{value!r} is not a duration: expected 30s, 2m, 1h or a number of seconds above 0")
     return seconds
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A count with its noun: `1 file`, `2,000 files`.
+    """Return a count with its noun: `1 file`, `2,000 files`.
 
     Args:
-      plural: of the noun, where it is not the noun and an s.
+      plural: of the noun, if it is not the noun and an s.
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,1 +1,1 @@
-"""The contract: valid values, the inputs of the model, the meaning of its outputs."""
+"""The contract: valid values of columns, the model's inputs, and the meaning of its outputs."""

@@ -1,5 +1,5 @@
-"""The contract against a model's signature, before anything runs: all mismatches at once, each with
-its remedy. TensorFlow itself does not check shapes at the call."""
+"""Checks of the contract against a model's signature at launch. All mismatches are reported at once, each with its
+remedy. TensorFlow does not check shapes when a model is called."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from beam_score.transforms.model.signature import SUPPORTED
 def bind_inputs(
     contract: Contract, inputs: Mapping[str, Input], signature: Signature, free_columns: bool = False
 ) -> list[str]:
-    """What keeps the contract's columns from feeding the signature: a sentence each.
+    """Return the mismatches between the contract's columns and the signature, a sentence each.
 
     Args:
-      inputs: how model inputs are made; one not named is the column of its own name.
-      free_columns: whether a function of the user's makes the columns: nobody knows them before it
-        runs, and `bind_made` judges them then.
+      inputs: settings of model inputs; an input that is not named is the column of its name.
+      free_columns: whether a user function makes the columns: then they are unknown before it runs, and
+        `bind_made` checks them afterwards.
     """
     problems = []
     for name in inputs:
@@ -49,7 +49,7 @@ def bind_inputs(
 
 
 def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[str, Tensor]) -> list[str]:
-    """The same for the columns that a user's function made, in the types of `plain_types`."""
+    """Do the checks of `bind_inputs` for columns that a user function made, in the types of `plain_types`."""
     used = {s for n in tensors for s in inputs.get(n, Input()).sources(n)}
     problems, columns = [], {}
     for field in schema:
@@ -65,7 +65,7 @@ def bind_made(schema: pa.Schema, inputs: Mapping[str, Input], tensors: Mapping[s
         if missing := [s for s in how.sources(name) if s not in there]:
             for source in missing:
                 near = near_miss(source, schema.names)
-                problems.append(f"it returns no column {source!r}, which input {name!r} is made of{near}")
+                problems.append(f"it does not return column {source!r}, which input {name!r} is made from{near}")
         elif all(s in columns for s in how.sources(name)):
             problems += [p.replace("declare", "return") for p in _bind(name, tensor, how, contract)]
     return problems
@@ -79,13 +79,13 @@ def _listed(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _bind(name: str, tensor: Tensor, how: Input, contract: Contract | None) -> Iterator[str]:
-    """What is wrong with one input. `contract` None: nothing is known of the columns."""
+    """Yield the problems of one input. `contract` is None if the columns are unknown."""
     if tensor.shape == ():
         yield f"input {name!r} has no row dimension ({tensor.describe()}): export a signature that takes batches"
         return
     of_examples = tensor.dtype == "string" and (tensor.shape is None or len(tensor.shape) == 1)
     if (how.record or how.serialize) and not of_examples:
-        yield f"inputs.{name}: the model takes {tensor.describe()}, and serialized tf.Examples are string[?]"
+        yield f"inputs.{name}: the model takes {tensor.describe()}, but serialized tf.Examples are string[?]"
         return
     if contract is None:
         return
@@ -98,7 +98,7 @@ def _bind(name: str, tensor: Tensor, how: Input, contract: Contract | None) -> I
     if how.serialize:
         for source, column in columns.items():
             if column.dtype == "uint64":
-                yield f"inputs.{name}: column {source!r} is uint64, and a tf.Example holds int64: declare it as int64"
+                yield f"inputs.{name}: column {source!r} is uint64, but a tf.Example has int64: declare it as int64"
     elif not how.record:
         problems = list(_bind_text(name, tensor, columns))
         yield from problems or _bind_form(name, tensor, how, columns)
@@ -107,8 +107,8 @@ def _bind(name: str, tensor: Tensor, how: Input, contract: Contract | None) -> I
 def _unknown(name: str, source: str, contract: Contract) -> str:
     if source == name:
         return (
-            f"input {name!r} is not fed: declare a column {name!r}{near_miss(name, contract.columns)}, or say in "
-            f"inputs.{name} what it is made of (column: or pack:)"
+            f"input {name!r} has no column: declare a column {name!r}{near_miss(name, contract.columns)}, or set in "
+            f"inputs.{name} what it is made from (column: or pack:)"
         )
     return f"inputs.{name}: column {source!r} is not declared in columns{near_miss(source, contract.columns)}"
 
@@ -117,11 +117,11 @@ def _bind_text(name: str, tensor: Tensor, columns: Mapping[str, Column]) -> Iter
     for source, column in columns.items():
         if (tensor.dtype == "string") != column.is_text:
             wanted = "string or bytes" if tensor.dtype == "string" else _dtype(tensor)
-            yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: declare it as {wanted}"
+            yield f"input {name!r} is {tensor.dtype}, but column {source!r} is {column.dtype}: declare it as {wanted}"
 
 
 def _bind_form(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Column]) -> Iterator[str]:
-    """Dtype and shape, through the steps."""
+    """Yield the problems of dtype and shape, after the steps."""
     wanted = _dtype(tensor)
     if how.pack:
         if any(c.size is None for c in columns.values()):
@@ -137,17 +137,17 @@ def _bind_form(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Colu
     except ValueError as error:
         yield f"inputs.{name}: {error}"
         return
-    # Packing into floats takes any number: that is its point. What a cast makes is taken by its word.
+    # Packing into floats accepts any number by design. The result of a cast must be safe to convert.
     fits = _into_floats if how.pack and how.cast is None else _safe
     cast = "" if wanted in ("bool", "string") else f"use cast: {wanted}"
     if not any(True for _ in how.steps):
         for source, column in columns.items():
             if not fits(column.dtype, wanted):
                 remedy = f"declare it as {wanted}" + (cast and f", or {cast}")
-                yield f"input {name!r} is {tensor.dtype}, and column {source!r} is {column.dtype}: {remedy}"
+                yield f"input {name!r} is {tensor.dtype}, but column {source!r} is {column.dtype}: {remedy}"
     elif not fits(form.dtype, wanted):
         remedy = cast or f"declare the column as {wanted}"
-        yield f"inputs.{name}: its steps make {form.dtype}, and the model takes {tensor.dtype}: {remedy}"
+        yield f"inputs.{name}: its steps return {form.dtype}, but the model takes {tensor.dtype}: {remedy}"
     yield from _bind_shape(name, tensor, how, form)
     yield from _bind_pad(name, tensor, how, form)
 
@@ -176,11 +176,11 @@ def _bind_shape(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[s
     wanted = tensor.shape[1:]
     if len(form.shape) == len(wanted) and all(w in (None, m) for m, w in zip(form.shape, wanted, strict=True)):
         return
-    text = f"input {name!r} is {tensor.describe()}, and is given rows of shape {dims(form.shape)}"
+    text = f"input {name!r} is {tensor.describe()}, but its rows have shape {dims(form.shape)}"
     if None not in wanted and form.size == math.prod(wanted):
         remedy = f"use reshape: {dims(wanted)}"
     elif how.pack and len(wanted) == 1:
-        remedy = f"pack {wanted[0]} values, {', '.join(how.pack)} give {form.size}"
+        remedy = f"pack {wanted[0]} values, {', '.join(how.pack)} have {form.size}"
     else:
         remedy = f"declare the column with shape {dims(wanted)}, or pack columns"
     yield f"{text}: {remedy}"
@@ -191,8 +191,8 @@ def _bind_pad(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[str
         return
     if None not in form.shape:
         yield (
-            f"inputs.{name}: pad fills rows of different lengths, and all rows have shape {dims(form.shape)}: "
+            f"inputs.{name}: pad is for rows of different lengths, but all rows have shape {dims(form.shape)}: "
             "leave it out, or declare a shape with null"
         )
     elif isinstance(how.pad, str) != (tensor.dtype == "string") or ("int" in tensor.dtype and how.pad != int(how.pad)):
-        yield f"inputs.{name}: pad {how.pad!r} is no {tensor.dtype}"
+        yield f"inputs.{name}: pad {how.pad!r} is not of dtype {tensor.dtype}"

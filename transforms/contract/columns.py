@@ -1,4 +1,4 @@
-"""The contract: what a valid row is, on the side of the data (see `docs/contract.md`)."""
+"""The contract's columns: the rules for valid rows of input data (see `docs/contract.md`)."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ _ARROW = {
 } | {f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")() for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
-# An integer stays one, exact beyond 2^53; neither text nor a boolean is a number.
+# Integers remain integers, exact beyond 2^53; neither text nor a boolean is a number.
 Number = pydantic.StrictInt | pydantic.StrictFloat
 
 
 class Column(Strict):
-    """What a valid value of one column is.
+    """The rules for valid values of one column.
 
-    `shape` is () for a scalar, (3,) for a vector, (2, 3) for lists of lists; None stands for an
-    open dimension. A value that is missing takes `default`, or costs the row where there is none.
+    `shape` is () for a scalar, (3,) for a vector, (2, 3) for lists of lists; None is an open dimension.
+    A missing value is replaced by `default`; without one, its row is rejected.
     `range` includes both ends and is compared in the column's dtype. Lengths are characters of a
-    string, bytes of a bytes value. `strip` drops spaces and tabs around text, before `nulls` are looked up; None: as
-    the input says. `from_` `string`: the file holds the numbers as strings. `decimal` is the decimal point of numbers
-    in text; None: as the input says. `nan` `missing`: NaN is no value, and takes the default; None: as the input says.
+    string, bytes of a bytes value. `strip` removes spaces and tabs around text, before it is compared with `nulls`.
+    `from_` `string`: the file contains the numbers as strings. `decimal` is the decimal point of numbers in text.
+    `nan` `missing`: NaN is a missing value. None for `strip`, `decimal` or `nan`: the setting of the input applies.
     `unit` and `meaning` are documentation.
     """
 
@@ -91,21 +91,21 @@ class Column(Strict):
 
     @functools.cached_property
     def as_read(self) -> Column:
-        """The column as it stands in files that are not text: a string, where it is `from` one."""
+        """The column in files that are not text: a string, if `from: string` is set."""
         return self if self.from_ is None else Column(dtype="string", required=self.required, nulls=self.nulls)
 
     @property
     def trims(self) -> bool:
-        """Whether spaces and tabs around its values are dropped."""
+        """True if spaces and tabs around the values are removed."""
         return bool(self.strip) and self.dtype == "string" and not self.shape
 
     @property
     def lacks_nan(self) -> bool:
-        """Whether a NaN is a missing value."""
+        """True if NaN is a missing value."""
         return self.nan == "missing"
 
     def within(self, strip: bool, decimal: str, nan: str = "number") -> Column:
-        """The column in an input with these settings, where it has none of its own."""
+        """Return the column with these settings of the input, unless it has its own."""
         new: dict[str, Any] = {}
         if strip and self.strip is None and self.dtype != "bytes" and not self.shape:
             new["strip"] = True
@@ -122,8 +122,8 @@ class Column(Strict):
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """The Arrow type of the column after validation: lists, one level a dimension, fixed-size
-        where the dimension is."""
+        """The Arrow type of the column after validation: one level of lists per dimension, fixed-size
+        for fixed dimensions."""
         type_ = self.scalar_type
         for size in reversed(self.shape):
             type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
@@ -131,13 +131,13 @@ class Column(Strict):
 
     @property
     def size(self) -> int | None:
-        """Values a row (the product of the shape); None where a dimension is open."""
+        """Number of values per row (the product of the shape); None if a dimension is open."""
         return None if None in self.shape else math.prod(self.shape)
 
     @functools.cached_property
     def limits(self) -> tuple[Any, Any]:
-        """Both ends of `range` in the column's dtype: numbers of numpy for floats, integers for
-        integers (of a fraction the nearest integer inside). An open end is the dtype's own."""
+        """Both ends of `range` in the column's dtype: numpy numbers for floats, ints for integers (for a
+        fraction, the nearest integer inside the range). An open end is the limit of the dtype."""
         low, high = self.range or (None, None)
         if self.is_integer:
             info = np.iinfo(self.dtype)
@@ -161,7 +161,7 @@ class Column(Strict):
             return dtype(-math.inf if low is None else low), dtype(math.inf if high is None else high)
 
     def describe(self) -> str:
-        """`float32 (contract: range 0..150)`: what a message says was expected."""
+        """Return the expectation for messages: `float32 (contract: range 0..150)`."""
         text = self.dtype + (
             "" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
         )
@@ -186,15 +186,15 @@ class Column(Strict):
         if self.range is not None:
             problems += self._problems_of_range()
         if self.strip and (self.dtype == "bytes" or self.shape):
-            problems.append("strip is for single texts and numbers: drop it for bytes and lists")
+            problems.append("strip is for single texts and numbers: remove it for bytes and lists")
         if self.from_ is not None and (self.is_text or self.shape):
-            problems.append("from: string is for single numbers and booleans that stand in strings: drop it")
+            problems.append("from: string is for single numbers and booleans: remove it")
         if self.decimal is not None and not self.is_numeric:
-            problems.append(f"decimal is for numbers, and this column is {self.dtype}: drop it")
+            problems.append(f"decimal is for numbers, but this column is {self.dtype}: remove it")
         if self.nan is not None and not self.is_numeric:
-            problems.append(f"nan is for numbers, and this column is {self.dtype}: drop it")
+            problems.append(f"nan is for numbers, but this column is {self.dtype}: remove it")
         if (self.min_length is not None or self.max_length is not None) and not self.is_text:
-            problems.append(f"min_length and max_length are for string and bytes, and this column is {self.dtype}")
+            problems.append(f"min_length and max_length are for string and bytes, but this column is {self.dtype}")
         if self.min_length is not None and self.max_length is not None and self.min_length > self.max_length:
             problems.append(f"min_length {self.min_length} is more than max_length {self.max_length}")
         if self.allowed is not None:
@@ -212,32 +212,30 @@ class Column(Strict):
     def _problems_of_range(self) -> list[str]:
         low, high = self.range
         if not self.is_numeric:
-            return [f"range is for numbers, and this column is {self.dtype}: use allowed or max_length"]
+            return [f"range is for numbers, but this column is {self.dtype}: use allowed or max_length"]
         if low != low or high != high:
-            return ["range: an end may not be NaN; null leaves it open"]
+            return ["range: an end must not be NaN; use null for an open end"]
         if low is not None and high is not None and low > high:
             return [f"range [{low}, {high}] is empty: the low end comes first"]
         try:
             least, most = self.limits
         except OverflowError:
-            return [f"range: an end is beyond what {self.dtype} holds; null leaves it open"]
+            return [f"range: an end is outside the range of {self.dtype}; use null for an open end"]
         if least > most or least == math.inf or most == -math.inf:
-            return [f"range [{low}, {high}] holds no value of {self.dtype}"]
+            return [f"range [{low}, {high}] contains no value of {self.dtype}"]
         return []
 
     def _misfits_in(self, value: Any, shape: tuple[int | None, ...], name: str) -> list[str]:
         if not shape:
             if why := self._misfit(value):
                 return [f"{name} {value!r}: {why}"]
-            return (
-                [f"{name} {value!r} breaks the column's own rules: {self.describe()}"] if self._forbids(value) else []
-            )
+            return [f"{name} {value!r} violates the column's rules: {self.describe()}"] if self._forbids(value) else []
         if not isinstance(value, list | tuple) or (shape[0] is not None and len(value) != shape[0]):
             return [f"{name} {value!r}: expected a list of shape {list(shape)}"]
         return [p for item in value for p in self._misfits_in(item, shape[1:], name)]
 
     def _misfit(self, value: Any) -> str | None:
-        """Why a value written in the job file is not one of this dtype; None where it is."""
+        """Return why a value of the job file is not of this dtype; None if it is."""
         if self.dtype == "bool":
             return None if isinstance(value, bool) else "expected true or false"
         if self.dtype in ("string", "bytes"):
@@ -268,7 +266,7 @@ class Column(Strict):
 
 
 class Contract(Strict):
-    """All columns that are judged, in order: the order in which the faults of a row are told."""
+    """All columns that are validated, in the order in which the faults of a row are reported."""
 
     columns: Mapping[str, Column]
 

@@ -1,8 +1,8 @@
-"""How a model input is made of columns: where its values come from, and the steps they go through.
+"""Model inputs: the columns that an input is made from, and the steps that transform them.
 
-To add a step: write what it does to an array (`apply`) and what that makes of dtype and shape
-(`bind`), name both in `STEPS` at the place in the order where it belongs, and give `Input` a field of
-that name for its setting. Everything else (launch checks, rejected rows, rows of open shape) follows.
+To add a step: write what it does to an array (`apply`) and to dtype and shape (`bind`), add both to `STEPS`
+at the right position, and add a field of that name to `Input` for its setting. Everything else (launch checks,
+rejected rows, rows of open shape) follows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NARROW = 16
 
 
 class Standardize(Strict):
-    """(x - mean) / std, elementwise over the last dimension; one number serves all."""
+    """Settings of (x - mean) / std, elementwise over the last dimension; a single number applies to all elements."""
 
     mean: tuple[float, ...] | float
     std: tuple[float, ...] | float
@@ -44,15 +44,15 @@ class Standardize(Strict):
 
 
 class Input(Strict):
-    """How one model input is made. At most one of the first four; none: the column of its name.
+    """Source and steps of one model input. At most one of the first four is set; by default, the column of its name.
 
     Attributes:
-      column: the one column that it is.
-      pack: columns laid side by side into a vector.
-      serialize: columns encoded as one serialized tf.Example a row.
-      record: the record itself, as TFRecord holds it.
+      column: a single column.
+      pack: columns to concatenate into a vector.
+      serialize: columns to encode as one serialized tf.Example per row.
+      record: the original record of a TFRecord file.
       standardize, cast, reshape: steps, applied in this order; see `STEPS`.
-      pad: value that fills rows of different lengths up to the longest of a batch.
+      pad: value to pad rows of different lengths with, up to the longest of a batch.
     """
 
     column: str | None = None
@@ -68,14 +68,14 @@ class Input(Strict):
     def _fits_together(self) -> Input:
         given = [n for n in ("column", "pack", "serialize", "record") if getattr(self, n)]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: an input is made in one way, choose one")
+            raise ValueError(f"{' and '.join(given)}: an input has only one source, choose one")
         idle = [n for n in (*STEPS, "pad") if getattr(self, n) is not None]
         if (self.record or self.serialize) and idle:
-            raise ValueError(f"{' and '.join(idle)}: serialized tf.Examples go to the model as they are, leave it out")
+            raise ValueError(f"{' and '.join(idle)}: serialized tf.Examples are passed unchanged, leave it out")
         return self
 
     def sources(self, name: str) -> tuple[str, ...]:
-        """The columns that it is made of; none for `record`.
+        """Return the columns that the input is made from; none for `record`.
 
         Args:
           name: of the input.
@@ -86,7 +86,7 @@ class Input(Strict):
 
     @property
     def steps(self) -> Iterator[tuple[str, Step, Any]]:
-        """(name, step, setting) of the steps that are set, in order."""
+        """Yield (name, step, setting) of the steps that are set, in order."""
         for name, step in STEPS.items():
             if (setting := getattr(self, name)) is not None:
                 yield name, step, setting
@@ -94,7 +94,7 @@ class Input(Strict):
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What rows of values are like: a dtype of the contract, and the shape of one row, None for a
+    """The form of rows of values: a dtype of the contract, and the shape of one row, None for a
     dimension in which rows differ."""
 
     dtype: str
@@ -102,31 +102,31 @@ class Form:
 
     @property
     def size(self) -> int | None:
-        """Values a row; None where rows differ."""
+        """Number of values per row; None if rows differ."""
         return None if None in self.shape else math.prod(self.shape)
 
     def describe(self) -> str:
-        """`float32[3]`; `float32` for a scalar."""
+        """Return `float32[3]`; `float32` for a scalar."""
         return self.dtype + (dims(self.shape) if self.shape else "")
 
 
 def dims(shape: Sequence[int | None]) -> str:
-    """`[null, 3]`, as a job file has it."""
+    """Return `[null, 3]`, the notation of a job file."""
     return "[" + ", ".join("null" if d is None else str(d) for d in shape) + "]"
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One step on the way from columns to an input.
+    """One step in the transformation of columns to an input.
 
     Attributes:
-      apply: (values [rows, ...], setting) to values [rows, ...]. It may work in place where the
-        array is writeable; where rows are of open shape it is given all their single values as [n],
-        or [n, last] where the last dimension is fixed.
-      bind: (form, setting) to the form that `apply` makes of it. Raises ValueError, with a remedy,
-        where it cannot.
-      misfits: (values, setting) to a mask of the values that the step cannot take; None where it
-        takes all.
+      apply: (values [rows, ...], setting) to values [rows, ...]. May work in place if the array is
+        writeable. For rows of open shape, the argument has all their single values as [n], or as
+        [n, last] if the last dimension is fixed.
+      bind: (form, setting) to the form of the result of `apply`. Raises ValueError, with a remedy,
+        if the step cannot be applied.
+      misfits: (values, setting) to a mask of the values that the step cannot process; None if it
+        can process all.
       reason: code of `transforms.rows.faults.REASONS` for a row with a misfit.
     """
 
@@ -137,8 +137,8 @@ class Step:
 
 
 def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
-    """(values - mean) / std: floats in their own dtype, float32 for integers. Wide integers are
-    centred in float64, where float32 would lose a timestamp's last digits before the mean is off."""
+    """Return (values - mean) / std: floats in their own dtype, float32 for integers. The mean of wide integers is
+    subtracted in float64, since float32 would lose the last digits of a timestamp."""
     dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
     work = np.result_type(values.dtype, np.float32)
     mean, std = np.asarray(setting.mean, work), np.asarray(setting.std, work)
@@ -146,7 +146,7 @@ def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
     if mean.ndim == std.ndim == 0 or values.shape[-1] > _NARROW:
         out[...] = (values.astype(work, copy=False) - mean) / std
         return out
-    # A column at a time: numpy's inner loop would go over the few values of one row otherwise.
+    # A column at a time: otherwise, numpy's inner loop would only run over the few values of one row.
     mean, std = (np.broadcast_to(a, values.shape[-1:]) for a in (mean, std))
     for i in range(values.shape[-1]):
         column = np.subtract(values[..., i], mean[i], dtype=work)
@@ -157,25 +157,25 @@ def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
 
 def _bind_standardize(form: Form, setting: Standardize) -> Form:
     if form.dtype in (*TEXT, "bool"):
-        raise ValueError(f"standardize is for numbers, and is given {form.describe()}: leave it out")
+        raise ValueError(f"standardize is for numbers, found {form.describe()}: leave it out")
     for name, value in (("mean", setting.mean), ("std", setting.std)):
         if isinstance(value, tuple) and (not form.shape or form.shape[-1] != len(value)):
             raise ValueError(
-                f"standardize: {name} has {len(value)} values, and the rows are {form.describe()}: "
+                f"standardize: {name} has {len(value)} values, but the rows are {form.describe()}: "
                 "give one number, or one for each value of the last dimension"
             )
     return form if form.dtype.startswith("float") else Form("float32", form.shape)
 
 
 def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """The values as another dtype: floats by the nearest, integers by value."""
+    """Convert the values to another dtype: to the nearest float, or to an integer of the same value."""
     return values if values.dtype == object else values.astype(dtype, copy=False)
 
 
 def _bind_cast(form: Form, dtype: Dtype) -> Form:
     if (form.dtype in TEXT) != (dtype in TEXT):
         raise ValueError(
-            f"cast: {dtype} of {form.describe()}: numbers and text do not become each other, "
+            f"cast: {dtype} of {form.describe()}: numbers and text cannot be converted to each other, "
             f"declare the column as {dtype}"
         )
     if dtype == "bool" and form.dtype != "bool":
@@ -184,18 +184,18 @@ def _bind_cast(form: Form, dtype: Dtype) -> Form:
 
 
 def _miscast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
-    """Which values are no value of an integer dtype: a fraction, too large, not a number."""
+    """Return which values cannot be represented in an integer dtype: fractions, too large, not a number."""
     if "int" not in dtype or np.can_cast(values.dtype, dtype):
         return np.zeros(values.shape, bool)
     info = np.iinfo(dtype)
     if values.dtype.kind == "f":
-        # Ends as powers of two, which floats hold exactly: float(info.max) would round up to one too many.
+        # Powers of two as limits, which floats represent exactly: float(info.max) would round up by one.
         return ~((values == np.floor(values)) & (values >= float(info.min)) & (values < float(info.max + 1)))
     return (values < info.min) | (values > info.max)
 
 
 def reshape(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """[rows, ...] to [rows, *shape]."""
+    """Reshape [rows, ...] to [rows, *shape]."""
     return values.reshape(len(values), *shape)
 
 
@@ -203,7 +203,9 @@ def _bind_reshape(form: Form, shape: Sequence[int]) -> Form:
     if form.size is None:
         raise ValueError(f"reshape: rows of open shape {dims(form.shape)} cannot be reshaped")
     if math.prod(shape) != form.size:
-        raise ValueError(f"reshape {dims(shape)} has {math.prod(shape)} values, and the columns have {form.size} a row")
+        raise ValueError(
+            f"reshape {dims(shape)} has {math.prod(shape)} values, but the columns have {form.size} per row"
+        )
     return Form(form.dtype, tuple(shape))
 
 
@@ -216,7 +218,7 @@ STEPS: Mapping[str, Step] = {
 
 
 def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
-    """Columns side by side, in a new array: [rows, values in all of them]."""
+    """Concatenate columns to a new array: [rows, values of all columns]."""
     sizes = [math.prod(dimensions(c.type)[0]) for c in columns]
     out = np.empty((len(columns[0]), sum(sizes)), dtype)
     at = 0
@@ -227,29 +229,31 @@ def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
 
 
 def common_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
-    """The dtype that holds the values of all: objects for text."""
+    """Return the dtype that can represent the values of all dtypes: objects for text."""
     return np.dtype(object) if any(d.hasobject for d in dtypes) else np.result_type(*dtypes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Attributes:
-    values: one input as a column, in the dtype that is fed.
-    misfits: (step, rows) of the rows, bool [rows], that a step could not take.
+    """One input, made from columns.
+
+    Attributes:
+      values: the input as a column, in the dtype of the model.
+      misfits: (step, rows) with the rows, bool [rows], that a step could not process.
     """
 
     values: pa.Array
     misfits: Sequence[tuple[str, np.ndarray]] = ()
 
 
-@np.errstate(all="ignore")  # what overflows is found, and costs its row
+@np.errstate(all="ignore")  # overflows are detected, and their rows rejected
 def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
-    """One model input.
+    """Make one model input.
 
     Args:
-      rows: columns that `transforms.contract.binding` has found to fit, without nulls.
+      rows: columns that have passed `transforms.contract.binding`, without nulls.
       name: of the input.
-      tensor: what the signature says of it.
+      tensor: the input in the signature.
     """
     if how.record:
         return Made(rows[RECORD])
@@ -264,11 +268,11 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     shape = forms[0][0]
     if how.pack:
         shape = (sum(math.prod(s) for s, _ in forms),)
-        # Straight into the dtype that is fed, unless a step has to see what would be lost.
+        # Directly into the dtype of the model, unless a step needs the values at full precision.
         values = pack(columns, common_dtype([_numpy(t) for _, t in forms]) if steps else dtype)
     elif not steps and _numpy(forms[0][1]) == dtype:
         return Made(columns[0])
-    elif None in shape:  # steps take the single values, the last dimension kept where it is fixed
+    elif None in shape:  # steps get the single values, with the last dimension if it is fixed
         values = to_numpy(leaves(columns[0]), ()).reshape(-1, *[d for d in shape[-1:] if d is not None])
     else:
         values = to_numpy(columns[0], shape)
@@ -292,7 +296,7 @@ def _rows_of(wrong: np.ndarray, column: pa.Array, open_shape: bool) -> np.ndarra
 
 
 def _overflows(column: pa.Array) -> np.ndarray | None:
-    """Which rows of float64 have no float32, the only float of a tf.Example; None where all have."""
+    """Return which float64 rows overflow float32, the only float type of a tf.Example; None if none does."""
     values = leaves(column)
     if not pa.types.is_float64(values.type):
         return None

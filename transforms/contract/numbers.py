@@ -1,5 +1,5 @@
-"""Numbers and booleans out of text, a whole column at a time, by the rules of `docs/contract.md`:
-a value is taken if it stands for exactly one value of the dtype, and nothing is guessed."""
+"""Parses numbers and booleans from text, a whole column at a time, by the rules of `docs/contract.md`:
+a value is accepted if it represents exactly one value of the dtype, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BLANKS = " \t"
-# Possessive: nothing is gained by giving digits back, of which there may be a megabyte.
+# Possessive: backtracking into the digits, of which there may be a megabyte, never helps.
 _NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*+)(?:\.([0-9]*+))?(?:[eE]([+-]?)([0-9]++))?", re.ASCII)
 _BEYOND_ANY = 10**30
 
 
 def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Text to floats: the nearest float64, rounded to the dtype.
+    """Parse text as floats: the nearest float64, rounded to the dtype.
 
     Returns:
-      values of `dtype`, null where the text is, and anything where a mask is true; a mask of what is
-      no number (wrong_type); and a mask of numbers that overflow the dtype (out_of_range). `nan`,
-      `inf` and their spellings are numbers.
+      values of `dtype`, null where the text is null, and arbitrary where a mask is true; a mask of texts that are
+      not numbers (wrong_type); and a mask of numbers that overflow the dtype (out_of_range). `nan`, `inf` and
+      their spellings are numbers.
     """
     values, not_taken = _cast(text, pl.Float64)
     wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
@@ -36,20 +36,20 @@ def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.nd
             values = values.astype(dtype)
     endless = np.flatnonzero(np.isinf(values))
     if len(endless):
-        # Text with a digit that became infinite did overflow; `inf` and its spellings have none.
+        # An infinite value whose text has a digit did overflow; `inf` and its spellings have no digit.
         texts = text.take(pa.array(endless))
         overflow[endless] = pc.match_substring_regex(texts, "[0-9]").to_numpy(zero_copy_only=False)
     return _with_nulls_of(text, values), wrong, overflow
 
 
 def with_decimal_point(text: pa.Array) -> pa.Array:
-    """Numbers with a decimal comma as numbers with a point; texts with a point become no number. There is no mark
-    between groups of digits."""
+    """Replace decimal commas by points; texts with a point become invalid. Digit group separators are not
+    supported."""
     return pc.if_else(pc.match_substring(text, "."), "x", pc.replace_substring(text, ",", "."))
 
 
 def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Text to integers, decimal texts of integer value included (`7.0`, `7e2`), exact beyond 2^53.
+    """Parse text as integers, including decimal texts of integer value (`7.0`, `7e2`), exact beyond 2^53.
 
     Returns the same as `parse_float`.
     """
@@ -58,7 +58,7 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
     wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
     if len(not_taken):
         values = values.copy()
-        # Whole files are written `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
+        # Whole files may be written as `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
         left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
         plain = pl.from_arrow(left).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
         values[not_taken], still = _cast(plain, type_)
@@ -75,7 +75,7 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
 
 
 def _cast(text: pa.Array, type_: type[pl.DataType]) -> tuple[np.ndarray, np.ndarray]:
-    """What polars makes of texts, 0 where nothing; and the positions of those that it does not take."""
+    """Cast texts by polars: return the values, 0 for texts that it does not accept, and the positions of these."""
     found = pl.from_arrow(text).cast(type_, strict=False).to_arrow()
     if not found.null_count:
         return found.to_numpy(), np.array([], np.int64)
@@ -91,10 +91,10 @@ def _with_nulls_of(text: pa.Array, values: np.ndarray) -> pa.Array:
 
 
 def _odd_integers(texts: list[str], dtype: np.dtype) -> tuple[np.ndarray, list[bool], list[bool]]:
-    """What polars does not take: `7e2`, `+.7e1`, numbers too large, and what is no number. Each
-    distinct text once.
+    """Parse the texts that polars does not accept: `7e2`, `+.7e1`, too large numbers, and texts that are not
+    numbers. Each distinct text is parsed once.
 
-    Returns values, 0 where a mask is true; what is wrong_type; and what is out_of_range.
+    Returns values, 0 where a mask is true; a mask of wrong_type; and a mask of out_of_range.
     """
     info = np.iinfo(dtype)
     distinct = {text: integer_value(text) for text in set(texts)}
@@ -106,9 +106,9 @@ def _odd_integers(texts: list[str], dtype: np.dtype) -> tuple[np.ndarray, list[b
 
 
 def integer_value(text: str) -> int | None:
-    """The integer that a decimal text stands for; None where it is no number or has a fraction.
+    """Return the integer value of a decimal text; None if it is not a number or has a fraction.
 
-    A number beyond any dtype comes back as some such number, never expanded digit by digit."""
+    A number beyond any dtype is returned as an arbitrary such number, never expanded digit by digit."""
     match = _NUMBER.fullmatch(text)
     if match is None:
         return None
@@ -116,7 +116,7 @@ def integer_value(text: str) -> int | None:
     digits = (whole + fraction).lstrip("0")
     if not digits:
         return 0
-    # Nobody can write so many digits that an exponent of 18 could still be made up for.
+    # No text has enough digits to compensate an exponent of 18 digits.
     exponent = exponent.lstrip("0")
     shift = 10**18 if len(exponent) > 18 else int(exponent or "0")
     shift = (-shift if exponent_sign == "-" else shift) - len(fraction)
@@ -129,7 +129,7 @@ def integer_value(text: str) -> int | None:
 
 
 def parse_bool(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """`true false 1 0`, in any case, to booleans. Returns the same as `parse_float`."""
+    """Parse `true false 1 0`, in any case, as booleans. Returns the same as `parse_float`."""
     folded = pc.ascii_lower(pc.utf8_trim(text, characters=BLANKS))
     true = pc.is_in(folded, pa.array(["true", "1"]))
     known = pc.or_(true, pc.is_in(folded, pa.array(["false", "0"])))

@@ -1,5 +1,5 @@
-"""What the contract says of the model's outputs: their settings, the columns that they become, and whether the
-signature can give them. All mismatches are reported at once, each with its remedy."""
+"""The model's outputs in the contract: their settings, their columns in the predictions, and checks against the
+signature. All mismatches are reported at once, each with its remedy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Output(Strict):
-    """What one model output means, and how it is written.
+    """Meaning and format of one model output.
 
     Attributes:
       meaning: `raw`; `probability` (of the positive class); `probabilities` of classes; or `logits` (softmax, or
         sigmoid of a single one).
       labels: names of the classes, in order; two for a single probability, the negative class first.
-      top: number of best classes to give; above 1, class, label and score are lists.
-      threshold: of a single probability: class 1 from there on (0.5 unless set); of several: class
-        and label are null where the score is below.
-      finite: whether a value that is not finite costs the row.
-      as_ (in a job file: `as`): the column's name, instead of the output's own.
-      shape: of one row of the predictions. None: the signature's, without fixed dimensions of 1 at its end. The
-        model may return further dimensions of 1 behind it.
+      top: number of best classes to write; above 1, class, label and score are lists.
+      threshold: of a single probability: class 1 from this value on (0.5 unless set); of several: class
+        and label are null if the score is lower.
+      finite: whether to reject rows with a value that is not finite.
+      as_ (in a job file: `as`): name of the column, instead of the output's name.
+      shape: of one row of the predictions. None: the signature's, without trailing fixed dimensions of 1. The
+        model may return further trailing dimensions of 1.
       dtype: of a string output: `string` (text, in UTF-8) or `bytes`. None: bytes.
     """
 
@@ -51,18 +51,18 @@ class Output(Strict):
         if self.meaning == "raw" and (self.labels or self.top != 1 or self.threshold is not None):
             raise ValueError("labels, top and threshold need a meaning: probability, probabilities or logits")
         if self.meaning == "probability" and self.top != 1:
-            raise ValueError("top is for several classes, and the meaning is probability: leave one out")
+            raise ValueError("top is for several classes, but the meaning is probability: leave one out")
         return self
 
 
 def wanted_outputs(outputs: Mapping[str, Output], signature: Signature) -> dict[str, Output]:
-    """The outputs asked for; all of the signature's where none is named."""
+    """Return the requested outputs; all outputs of the signature if none is named."""
     return dict(outputs) or {name: Output() for name in signature.outputs}
 
 
 def as_written(tensor: Tensor, how: Output) -> Tensor:
-    """An output in the shape that its predictions have: as declared in `how`, else without fixed dimensions of 1
-    at its end. `[rows, 1]` is a number a row. An unknown rank that is not declared stays unknown."""
+    """Return an output with the shape of its predictions: as declared in `how`, else without trailing fixed dimensions
+    of 1. `[rows, 1]` is one number per row. An undeclared unknown rank remains unknown."""
     if how.shape is not None:
         return dataclasses.replace(tensor, shape=(None, *how.shape))
     shape = tensor.shape
@@ -72,7 +72,7 @@ def as_written(tensor: Tensor, how: Output) -> Tensor:
 
 
 def signature_as_written(outputs: Mapping[str, Output], signature: Signature) -> Signature:
-    """The signature with its outputs as the predictions have them (see `as_written`).
+    """Return the signature with its outputs in the shape of the predictions (see `as_written`).
 
     Args:
       outputs: see `wanted_outputs`.
@@ -82,7 +82,7 @@ def signature_as_written(outputs: Mapping[str, Output], signature: Signature) ->
 
 
 def reshaped(outputs: Mapping[str, Output], signature: Signature) -> list[str]:
-    """Names of the outputs that are written in another shape than the signature's.
+    """Return the names of the outputs that are written in another shape than the signature's.
 
     Args:
       outputs: see `wanted_outputs`.
@@ -91,7 +91,7 @@ def reshaped(outputs: Mapping[str, Output], signature: Signature) -> list[str]:
 
 
 def classes(tensor: Tensor) -> int | None:
-    """Number of classes that an output distinguishes; None if it is not a vector of a known size."""
+    """Return the number of classes that an output distinguishes; None if it is not a vector of a known size."""
     tail = tensor.shape[1:]
     if not tail:
         return 2
@@ -99,7 +99,7 @@ def classes(tensor: Tensor) -> int | None:
 
 
 def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
-    """The columns that one output becomes.
+    """Return the columns of one output in the predictions.
 
     Args:
       tensor: the output, as written.
@@ -112,19 +112,19 @@ def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
     fields.append(pa.field(f"{column}_class", wrap(pa.int64())))
     if how.labels:
         fields.append(pa.field(f"{column}_label", wrap(pa.string())))
-    if how.meaning != "probability":  # there it is the probability of the positive class, which is in NAME
+    if how.meaning != "probability":  # the score of a probability is the output itself
         score = output_type(dataclasses.replace(tensor, shape=(None,)))
         fields.append(pa.field(f"{column}_score", wrap(score)))
     return fields
 
 
 def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Mapping[str, str]) -> list[str]:
-    """What is wrong with the outputs that are asked for: a sentence each.
+    """Return the problems of the requested outputs, a sentence each.
 
     Args:
       outputs: see `wanted_outputs`.
-      signature: the model's own.
-      taken: names of columns that the predictions have already, and what each is.
+      signature: the model's.
+      taken: names of the other columns of the predictions, with a description of each.
     """
     problems = []
     names = dict(taken)
@@ -142,7 +142,8 @@ def bind_outputs(outputs: Mapping[str, Output], signature: Signature, taken: Map
             for field in output_fields(name, as_written(tensor, how), how):
                 if field.name in names:
                     problems.append(
-                        f"outputs.{name}: its column {field.name!r} meets {names[field.name]}: rename it with as: NAME"
+                        f"outputs.{name}: its column {field.name!r} has the name of {names[field.name]}: "
+                        "rename it with as: NAME"
                     )
                 names[field.name] = f"a column of output {name!r}"
     return problems
@@ -152,10 +153,10 @@ _LEAVE_OUT = "list the outputs you want under outputs, without it"
 
 
 def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str | None:
-    """Why an output cannot become a column, whatever it means; None if it can.
+    """Return why an output cannot become a column, regardless of its meaning; None if it can.
 
     Args:
-      rows: number of rows that the signature's inputs have; None for any number.
+      rows: fixed number of rows of the signature's inputs; None for any number.
     """
     name = tensor.name
     if tensor.kind != "dense":
@@ -168,7 +169,7 @@ def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str
     if tensor.shape is None:
         if how.shape is None:
             return (
-                f"output {name!r} is of unknown rank: say the shape of one row, as in "
+                f"output {name!r} is of unknown rank: set the shape of one row, as in "
                 f"outputs: {{{name}: {{shape: []}}}} for a single value; or {_LEAVE_OUT}"
             )
         return None
@@ -182,14 +183,14 @@ def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str
         return f"output {name!r} never has a value ({tensor.describe()}): {_LEAVE_OUT}"
     if how.shape is not None and not _may_be(tensor.shape[1:], how.shape):
         return (
-            f"outputs.{name}: shape {_listed(how.shape)}, and the output is {tensor.describe()}: "
+            f"outputs.{name}: shape {_listed(how.shape)}, but the output is {tensor.describe()}: "
             f"expected {_listed(as_written(tensor, Output()).shape[1:])}, or leave shape out"
         )
     return None
 
 
 def _may_be(tail: tuple[int | None, ...], declared: tuple[int | None, ...]) -> bool:
-    """Whether rows of a signature's shape may have a declared shape, with dimensions of 1 behind it or not."""
+    """Return whether rows of a signature's shape may have a declared shape, ignoring further dimensions of 1."""
     extra = len(tail) - len(declared)
     wanted = (*declared, *[1] * extra)
     return extra >= 0 and all(known in (None, size) for known, size in zip(tail, wanted, strict=True))
@@ -203,22 +204,22 @@ def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
     name, written = tensor.name, as_written(tensor, how)
     is_float = tensor.dtype in _FLOATS
     if how.dtype is not None and tensor.dtype != "string":
-        yield f"outputs.{name}: dtype is for string outputs, and the output is {tensor.dtype}: leave it out"
+        yield f"outputs.{name}: dtype is for string outputs, but the output is {tensor.dtype}: leave it out"
     if how.finite and not is_float:
-        yield f"outputs.{name}: finite is for floats, and the output is {tensor.dtype}"
+        yield f"outputs.{name}: finite is for floats, but the output is {tensor.dtype}: leave it out"
     if how.meaning == "raw":
         return
     count = classes(written)
     if not is_float or count is None:
         yield (
             f"outputs.{name}: meaning {how.meaning} needs floats of shape [rows] or [rows, classes], "
-            f"and the output is {tensor.describe()}"
+            f"but the output is {tensor.describe()}"
         )
         return
     single = written.shape[1:] in ((), (1,))
     if how.meaning == "probability" and not single:
         yield (
-            f"outputs.{name}: meaning probability is for a single number a row, and the output is "
+            f"outputs.{name}: meaning probability is for a single number per row, but the output is "
             f"{tensor.describe()}: use probabilities"
         )
         return
@@ -227,7 +228,7 @@ def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
     if how.top > 1 and how.threshold is not None and single:
         yield (
             f"outputs.{name}: threshold chooses one of the two classes of a single probability, "
-            "and top asks for both: leave one out"
+            "but top requests both: leave one out"
         )
     if how.top > count:
         yield f"outputs.{name}: top {how.top} of {count} classes"
@@ -235,12 +236,12 @@ def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class OutputPlan:
-    """What a prediction is made of.
+    """The columns of the predictions.
 
     Attributes:
-      keep: names and types of the input columns carried along.
-      position: whether `source` and `row` come too.
-      outputs: output name to what it means, in the order of the columns.
+      keep: names and types of the kept input columns.
+      position: whether to add `source` and `row`.
+      outputs: output name to its settings, in the order of the columns.
       tensors: the signature's outputs, as written (see `transforms.contract.outputs.signature_as_written`).
     """
 
@@ -251,7 +252,7 @@ class OutputPlan:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the predictions: kept columns, position, outputs."""
+        """Schema of the predictions: kept columns, position, outputs."""
         fields = list(self.keep)
         if self.position:
             fields += [pa.field("source", pa.string()), pa.field("row", pa.int64())]
@@ -260,5 +261,5 @@ class OutputPlan:
         return pa.schema(fields)
 
     def __reduce__(self):
-        # Arrow fields pickle; a mapping proxy or a dict view would not.
+        # A mapping proxy or a dict view cannot be pickled.
         return OutputPlan, (self.keep, self.position, dict(self.outputs), dict(self.tensors))

@@ -1,4 +1,4 @@
-"""Rows as serialized tf.Examples, for models that take nothing else."""
+"""Rows as serialized tf.Examples, for models that only take these."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pyarrow as pa
 from beam_score.transforms.arrays.nested import leaves
 
 RECORD = "#record"
-"""Name of the binary column that holds the record itself, as TFRecord has it."""
+"""Name of the binary column with the original record of a TFRecord file."""
 
 
 def serialize(columns: Sequence[pa.Array], names: Sequence[str]) -> pa.Array:
-    """Columns, without nulls, encoded as one tf.Example a row, in C++ (tfx_bsl): floats as float_list,
-    integers and booleans as int64_list, text as bytes_list; values of a shape flat, row-major.
+    """Encode columns without nulls as one tf.Example per row, in C++ (tfx_bsl): floats as float_list,
+    integers and booleans as int64_list, text as bytes_list; shaped values are flattened in row-major order.
 
     Args:
-      names: of the features. uint64 has no place in a tf.Example (see `transforms.contract.binding`).
+      names: of the features. A tf.Example cannot represent uint64 (see `transforms.contract.binding`).
     """
     from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
@@ -27,7 +27,7 @@ def serialize(columns: Sequence[pa.Array], names: Sequence[str]) -> pa.Array:
 
 
 def _flat_lists(column: pa.Array) -> pa.Array:
-    """A column as one list a row, as the encoder takes it."""
+    """Return a column with one list per row, as the encoder requires."""
     offsets, lists = np.arange(len(column) + 1), column
     while pa.types.is_nested(lists.type):
         if pa.types.is_fixed_size_list(lists.type):

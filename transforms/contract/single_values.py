@@ -1,6 +1,6 @@
-"""Arrays of single values to a contract's dtype, vectorised; what cannot be is null, and told.
+"""Vectorised conversion of single values to a contract's dtype.
 
-Each conversion gives the values, null where they are missing or at fault, and a list of
+Each conversion returns the values, null where they are missing or at fault, and a list of
 `(positions, reason)` of the faults.
 """
 
@@ -16,7 +16,7 @@ Found = list[tuple[np.ndarray, str]]
 
 
 def without_nan(array: pa.Array) -> pa.Array:
-    """The same values, null where a float is NaN."""
+    """Replace NaN by null."""
     if not pa.types.is_floating(array.type):
         return array
     nan = np.isnan(values_of(array))
@@ -28,13 +28,13 @@ def without_nan(array: pa.Array) -> pa.Array:
 
 
 def to_bool(array: pa.Array) -> tuple[pa.Array, Found]:
-    """Integers, 0 and 1."""
+    """Convert the integers 0 and 1 to booleans."""
     values = values_of(array)
     return _masked(array, values != 0, [((values != 0) & (values != 1), "wrong_type")])
 
 
 def convert_values(array: pa.Array, column: Column) -> tuple[pa.Array, Found]:
-    """Values of any plain type that `transforms.contract.values.fits`."""
+    """Convert values of any plain type that `transforms.contract.values.fits`."""
     if column.lacks_nan:
         array = without_nan(array)
     if array.type == column.scalar_type and column.dtype != "string":
@@ -52,7 +52,7 @@ def convert_values(array: pa.Array, column: Column) -> tuple[pa.Array, Found]:
 
 def _to_float(array: pa.Array, dtype: str) -> tuple[pa.Array, Found]:
     if pa.types.is_decimal(array.type):
-        # By way of text, which is read as the nearest float64; the direct cast is not always.
+        # Through text, which is read as the nearest float64; the direct cast is not always exact.
         array = array.cast(pa.string()).cast(pa.float64())
     values = values_of(array)
     wide = values if values.dtype.kind == "f" else values.astype(np.float64)
@@ -83,7 +83,7 @@ def _reaches_out(values: np.ndarray, info: np.iinfo) -> bool:
 
 
 def _masked(array: pa.Array, values: np.ndarray, checks) -> tuple[pa.Array, Found]:
-    """`values` with the nulls of `array` and of the checks that found something."""
+    """Return `values` with the nulls of `array` and of the checks that found faults."""
     nulls = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
     found = []
     for mask, reason in checks:
@@ -98,7 +98,7 @@ def _masked(array: pa.Array, values: np.ndarray, checks) -> tuple[pa.Array, Foun
 
 
 def _to_string(array: pa.Array) -> tuple[pa.Array, Found]:
-    # Text is looked at as bytes: Parquet files may say `string` of anything, and no reader checks.
+    # Text is checked as bytes: a `string` column of a Parquet file may contain anything, and readers do not check.
     wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
     raw = array.cast(pa.large_binary() if wide else pa.binary())
     try:

@@ -1,8 +1,8 @@
-"""Typed values from binary formats (Parquet, tf.Example) to the contract's dtypes, or faults.
+"""Conversion of typed values from binary formats (Parquet, tf.Example) to the contract's dtypes, or to faults.
 
-A value is accepted if it stands for exactly one value of the column's dtype; only a number that
+A value is accepted if it represents exactly one value of the column's dtype; only a number that
 becomes a float is rounded, to the nearest float64 and then to the dtype. Works on whole arrays:
-Python objects are made only of values at fault.
+Python objects are made only for values at fault.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from beam_score.transforms.rows.faults import Fault
 _SHOWN_CHARS = 40
 _WHAT = {
     "wrong_type": "of another type",
-    "out_of_range": "beyond what the dtype holds",
+    "out_of_range": "outside the range of the dtype",
     "not_finite": "not finite",
     "bad_encoding": "text that is not valid UTF-8",
     "missing_value": "a list with a null in it",
@@ -35,16 +35,16 @@ _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
 
 def convert(array: pa.Array, name: str, column: Column, show: bool) -> tuple[pa.Array, list[Fault]]:
-    """One column as the contract wants it.
+    """Convert one column to the type of the contract.
 
     Args:
-      array: of a type that `fits`; may hold nulls.
-      name: the column's, for messages.
+      array: of a type that `fits`; may contain nulls.
+      name: of the column, for messages.
       show: whether messages may quote values.
 
     Returns:
       an array of `column.arrow_type`, null where the value is missing or at fault; and the faults,
-      at most one a row.
+      at most one per row.
     """
     array = plain(array)
     if pa.types.is_null(array.type):
@@ -56,7 +56,7 @@ def convert(array: pa.Array, name: str, column: Column, show: bool) -> tuple[pa.
 
 
 def fits(type_: pa.DataType, column: Column) -> bool:
-    """Whether a Parquet column of this type can hold values of the column at all (docs/contract.md)."""
+    """Return whether a Parquet column of this type can contain values of the column at all (docs/contract.md)."""
     for _ in column.shape:
         type_ = plain_type(type_)
         if pa.types.is_null(type_):
@@ -77,9 +77,9 @@ def fits(type_: pa.DataType, column: Column) -> bool:
 
 
 def carry(array: pa.Array, name: str, show: bool) -> tuple[pa.Array, list[Fault]]:
-    """A kept column that the contract does not declare, in its own plain type.
+    """Return a kept column that the contract does not declare, in its own plain type, and its faults.
 
-    Text in it must be UTF-8: it is going to be written, and readers of broken text crash.
+    Its text must be UTF-8: it will be written, and readers crash on invalid text.
     """
     array = plain(array)
     try:
@@ -91,12 +91,12 @@ def carry(array: pa.Array, name: str, show: bool) -> tuple[pa.Array, list[Fault]
         return array, []
     keep = np.ones(len(array), bool)
     keep[index] = False
-    message = f"column {name!r} is {_WHAT['bad_encoding']}, and was to be kept"
+    message = f"column {name!r} is to be kept, but is {_WHAT['bad_encoding']}"
     return spread(array.filter(pa.array(keep)), keep), [Fault(index, name, "bad_encoding", message)]
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it, cut."""
+    """Return a value as messages quote it, cut."""
     text = repr(value) if isinstance(value, str | bytes | float) else str(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
 
@@ -136,13 +136,13 @@ def _decoded(value: bytes) -> str | bytes:
 def convert_flat(
     values: pa.Array, counts: np.ndarray, rows: np.ndarray, total: int, name: str, column: Column, show: bool
 ) -> tuple[pa.Array, list[Fault]]:
-    """One column of values that come flat, in row-major order (tf.Example).
+    """Convert one column of flat values, in row-major order (tf.Example).
 
     Args:
-      values: float32, int64 or binary, of a kind that the column takes; no nulls.
-      counts: how many of them each row has; none at all is a missing value, unless the shape is open.
+      values: float32, int64 or binary, of a kind that the column accepts; no nulls.
+      counts: number of values of each row; 0 is a missing value, unless the shape is open.
       rows: int64, ascending: positions of the rows that have the column.
-      total: rows of the batch.
+      total: number of rows of the batch.
 
     Returns:
       as `convert`.
@@ -178,7 +178,7 @@ def convert_flat(
 
 
 def _nested(leaves: pa.Array, column: Column, counts: np.ndarray) -> pa.Array:
-    """Leaves in row-major order as lists of the column's shape, at most one dimension of it open."""
+    """Return leaves in row-major order as lists of the column's shape, which has at most one open dimension."""
     inner = 1
     for depth in range(len(column.shape) - 1, -1, -1):
         size = column.shape[depth]
@@ -237,7 +237,7 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
         for index, _ in found:
             bad[owner[index]] = True
     if bad.any():
-        # What is left is without fault, so this happens once.
+        # The remaining rows have no faults, so this recurses once.
         good = present & ~bad
         rest, _ = _convert_lists(array.filter(pa.array(good)), name, column, show)
         return spread(rest, good), faults
@@ -251,7 +251,7 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
 
 
 def _first_a_row(found, owner, leaves, name, column, show) -> list[Fault]:
-    """Faults of leaves as faults of rows: the first leaf at fault tells for its row."""
+    """Convert faults of leaves to faults of rows: each row gets the fault of its first leaf at fault."""
     index = np.concatenate([i for i, _ in found])
     which = np.repeat(np.arange(len(found)), [len(i) for i, _ in found])
     sort = np.argsort(index, kind="stable")

@@ -1,1 +1,1 @@
-"""The few file operations that all promises rest on: create if absent, swap, publish, lock."""
+"""The few file operations that all guarantees depend on: create if absent, swap, publish, lock."""

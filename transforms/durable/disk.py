@@ -1,5 +1,5 @@
-"""The system calls that the protocol makes on a local disk, one object so that all of them can be seen,
-counted, and made to fail."""
+"""The system calls that the protocol makes on a local disk, in one object so that tests can observe and count them,
+and make them fail."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PIECE = 1 << 20
 
 
 class Disk:
-    """A local file system, a system call a method. Each raises OSError as the call does."""
+    """A local file system, with one method per system call. Each raises the OSError of the call."""
 
     at_once = 16
-    """How many calls `each` makes at once."""
+    """Number of concurrent calls of `each`."""
 
     def open(self, path: Path, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, 0o644)
@@ -26,11 +26,11 @@ class Disk:
         os.close(descriptor)
 
     def read(self, descriptor: int) -> bytes:
-        """Up to 1 MiB; empty at the end."""
+        """Return up to 1 MiB; empty at the end."""
         return os.read(descriptor, _PIECE)
 
     def write(self, descriptor: int, content: memoryview) -> int:
-        """Returns how many bytes were written, which may be fewer than given."""
+        """Return the number of bytes written, which may be fewer than given."""
         return os.write(descriptor, content)
 
     def fsync(self, descriptor: int) -> None:
@@ -40,7 +40,7 @@ class Disk:
         return os.fstat(descriptor).st_ino
 
     def lock(self, descriptor: int, how: int) -> None:
-        """Takes an advisory lock on an open file. The kernel lets go of it when its holder dies."""
+        """Take an advisory lock on an open file. The kernel releases it when the process dies."""
         fcntl.flock(descriptor, how)
 
     def link(self, source: Path, target: Path) -> None:
@@ -65,7 +65,7 @@ class Disk:
         return os.stat(path)
 
     def each(self, function: Callable, items: Iterable) -> list:
-        """Calls a function on many items, several at once; their results, in order."""
+        """Call a function on many items, several at once; return the results, in order."""
         return many.each(function, items, self.at_once)
 
 
@@ -73,11 +73,11 @@ DISK = Disk()
 
 
 def use(disk: Disk) -> None:
-    """Makes another object stand for the disk, in this process."""
+    """Replace the object that makes the system calls in this process."""
     global DISK
     DISK = disk
 
 
 def disk() -> Disk:
-    """What stands for the disk."""
+    """Return the object that makes the system calls."""
     return DISK

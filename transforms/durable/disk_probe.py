@@ -1,4 +1,4 @@
-"""What the protocol asks of a local file system, tried on one small file before a run costs anything."""
+"""Tests of the local file system operations that the protocol needs, with a small file, before a run starts."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from beam_score.transforms.durable.on_disk import TEMPORARY
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK, errno.EPERM, errno.EXDEV)
-"""What a file system says of something that it does not have; any other error may pass."""
+"""Errors of a file system that lacks an operation; any other error may be transient."""
 _TRIES = 3
 
 
 def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
-    """Tries to write a file, to lock it, and to give it a second name in each target folder; all is removed again.
+    """Try to write a file, to lock it, and to link it into each target folder; everything is removed again.
 
-    A full disk is not a problem here: a finished run needs no room.
+    A full disk is not a problem here: a finished run needs no space.
 
     Args:
-      source: a folder that is there, where parts are written first.
-      targets: folders that are there, where parts get their final names.
+      source: an existing folder, where parts are written first.
+      targets: existing folders, where parts get their final names.
 
     Returns:
-      a sentence for each thing that the file system does not have, with the folder.
+      a sentence for each operation that the file system lacks, with the folder.
 
     Raises:
-      OSError: something else went wrong; the same command may find it mended.
+      OSError: any other failure; a later run of the same command may succeed.
     """
     for _ in range(_TRIES):
         name = _new_name()
@@ -47,7 +47,7 @@ def problems_of_disk(source: Path, targets: Sequence[Path]) -> list[str]:
         except FileNotFoundError:
             if (source / name).exists() or not source.exists():
                 raise
-            continue  # a run was published here meanwhile, and has taken it for what a dead launch has left
+            continue  # a run was published here meanwhile, and removed the probe as a leftover of a dead launch
         finally:
             _remove(source / name)
     return []
@@ -64,7 +64,7 @@ def _tried(descriptor: int, source: Path, name: str, targets: Sequence[Path]) ->
     except OSError as error:
         if error.errno not in _CANNOT:
             raise OSError(error.errno, error.strerror, str(source)) from None
-        found.append(f"{source}: its file system has no locks ({error.strerror}), which a run needs: {_ELSEWHERE}")
+        found.append(f"{source}: the file system has no locks ({error.strerror}), which a run needs: {_ELSEWHERE}")
     finally:
         disk().close(descriptor)
     for target in targets:
@@ -87,21 +87,21 @@ _ELSEWHERE = "write to another file system, or to gs:// or s3://"
 def _why_no_link(source: Path, target: Path, error: OSError) -> str:
     if error.errno == errno.EXDEV:
         return (
-            f"{target} is on another file system than {source}: parts get their final names there by hard links, so "
-            "all of the output folder must be on one; remove the mount or the link"
+            f"{target} is on another file system than {source}: parts get their final names by hard links, so the "
+            "whole output folder must be on one file system; remove the mount or the link"
         )
     return (
-        f"{target}: its file system makes no hard links ({error.strerror}), by which parts get their final names: "
+        f"{target}: the file system has no hard links ({error.strerror}), which give parts their final names: "
         f"{_ELSEWHERE}"
     )
 
 
 def _remove(path: Path) -> None:
     for _ in range(3):
-        with contextlib.suppress(OSError):  # `clean` removes what is left in an output
+        with contextlib.suppress(OSError):  # `clean` removes leftovers in an output
             disk().unlink(path)
             return
 
 
 PROBE = "probe"
-"""What a launch tries the file system with, always as a temporary file; see `transforms.durable.disk_probe`."""
+"""Name of the probe file, always as a temporary file."""

@@ -1,6 +1,6 @@
 """`transforms.durable.storage` on a local file system: each function implements the one of the same name there.
 
-What this asks of a file system is told in docs/guarantees.md; the system calls are those of `transforms.durable.disk`.
+The requirements on a file system are in docs/guarantees.md; the system calls are those of `transforms.durable.disk`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from beam_score.transforms.durable.disk import disk
 TEMPORARY = ".tmp"
 
 _NOT_HELD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""Errors of a lock on a file that is not there, may not be opened, or is where there are no locks."""
+"""Lock errors of a file that does not exist, may not be opened, or is on a file system without locks."""
 
 _LOOKS = 3
 _LOOK_AGAIN_S = 0.002
@@ -31,7 +31,7 @@ def make_folder(path: Path) -> None:
         make_folder(path.parent)
     with contextlib.suppress(FileExistsError):
         disk().mkdir(path)
-    with contextlib.suppress(PermissionError):  # a folder that may be passed through, and not listed
+    with contextlib.suppress(PermissionError):  # a folder that may be traversed, but not listed
         sync_folder(path.parent)
 
 
@@ -52,7 +52,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Gives the path to what is raised on an open file: the system says only that something is wrong."""
+    """Add the path to errors on an open file, as the system's errors lack it."""
     try:
         yield
     except OSError as error:
@@ -135,7 +135,7 @@ def write_new(path: Path, *pieces: bytes | memoryview) -> None:
                     left = left[disk().write(descriptor, left) :]
             disk().fsync(descriptor)
         except OSError:
-            # A part of a file is no use to anyone, and on a full disk it is in the way.
+            # A partial file is useless, and takes space on a full disk.
             with contextlib.suppress(OSError):
                 disk().unlink(path)
             raise
@@ -160,7 +160,7 @@ def replace(path: Path, content: bytes, scratch: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _written(path: Path, content: bytes, scratch: Path | None) -> Iterator[Path]:
-    """Content in a file under a temporary name, which is gone in the end."""
+    """Write content to a file under a temporary name, which is removed in the end."""
     temporary = _temporary(path, scratch)
     write_new(temporary, content)
     try:
@@ -190,9 +190,9 @@ def swap(path: Path, known: bytes | None, content: bytes | None, scratch: Path |
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[bytes | None]:
-    """The content of a file that nobody else may swap meanwhile; None where there is none.
+    """Lock a file against other swaps and yield its content; None if it does not exist.
 
-    The lock is on the file that is swapped out, not on its name: who waited for it looks again.
+    The lock is on the file that is swapped out, not on its name, so the name is checked again after a wait.
     """
     while True:
         try:
@@ -233,7 +233,7 @@ def _publish(source: Path, target: Path) -> None:
     except FileExistsError:
         if _inode(target) == disk().stat(source).st_ino:
             return
-        # Left by a verdict that was damaged later: no manifest lists it yet.
+        # A leftover of a verdict that was damaged later: no manifest lists it yet.
         temporary = _temporary(source)
         disk().link(source, temporary)
         disk().rename(temporary, target)
@@ -267,14 +267,14 @@ def remove_temporaries(path: Path, is_ours: Callable[[str], bool], is_ours_below
 
 
 def _remove_ours(path: Path, is_ours: Callable[[str], bool], within: str = "") -> None:
-    """Removes a folder, and its folders, once there is nothing in them but what is ours."""
+    """Remove the project's files in a folder and in its folders, and the folders that are then empty."""
 
     def remove_one(name: str) -> None:
         inner = path / name
         if not within and is_folder(inner) and not is_link(inner):
             _remove_ours(inner, is_ours, f"{name}/")
         elif is_ours(within + name):
-            with contextlib.suppress(IsADirectoryError, PermissionError):  # a folder with the name of a file of ours
+            with contextlib.suppress(IsADirectoryError, PermissionError):  # a folder with a name of our files
                 remove(inner)
 
     disk().each(remove_one, names(path))
@@ -327,11 +327,11 @@ def is_held(path: Path) -> bool:
                 disk().lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return False
         except BlockingIOError:
-            time.sleep(_LOOK_AGAIN_S)  # it may be another who looks
+            time.sleep(_LOOK_AGAIN_S)  # it may be another process that checks
         except OSError as error:
             if error.errno in _NOT_HELD:
                 return False
-            raise  # nobody knows: what is held and believed dead would be removed
+            raise  # unknown: files of a live process could be removed
     return True
 
 
@@ -340,10 +340,10 @@ def still_alone(path: Path) -> bool:
 
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
-"""A file that is being written, or a folder that is being removed; the group is its name to be, or what it was."""
+"""Name of a file that is being written, or of a folder that is being removed; the group is its final or former name."""
 
 
 def temporary_of(name: str) -> str | None:
-    """The name that a temporary file is to get, or that a folder that is being removed had; None for any other."""
+    """Return the final name of a temporary file, or the former name of a folder that is being removed; else None."""
     found = _TEMPORARY.fullmatch(name)
     return None if found is None else found[1]

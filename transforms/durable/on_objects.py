@@ -1,10 +1,10 @@
 """`transforms.durable.storage` over objects in a store: each function implements the one of the same name there.
 
-A store has no folders, no links and no locks. One object is what decides, as one file does there: it is written only
-over nothing, or over the version that was read. Where an answer was lost the store may say that another was first, and
-that other may be an earlier try of this very call; so what stands there then is compared with what was to be written.
-What a folder that is gone does on a disk, stopping whoever still writes in it, is done by `PLAN` here: it is removed
-first, and who has written looks whether it still stands (docs/guarantees.md).
+A store has no folders, no links and no locks. As on disk, a single object decides: it is written only if it does not
+exist, or is still at the version that was read. If a response was lost, the store may report a conflict with an earlier
+try of the same call; so the existing object is then compared with the content to write. On a disk, removing a folder
+stops everyone who still writes in it. Here `PLAN` does that: it is removed first, and writers check after a write
+whether it still exists (docs/guarantees.md).
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from beam_score.transforms.stores.registry import store_of
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
-"""A run is there as long as this object in its folder is."""
+"""A run exists as long as this object in its folder does."""
 
 ALIVE = "alive"
-"""The folder, beside a plan, of objects that those who are at work on it renew."""
+"""The folder, beside a plan, of objects that the processes at work on it renew."""
 
 THREAD = "alive"
-"""The name of a thread that does so, as long as it is at work."""
+"""Name of the thread that renews an object while its process is at work."""
 
 BEAT_S = 20
 SILENT_S = 120
-"""Who has not renewed its object for so long is taken for dead, by `status` and `clean`; by nothing else."""
+"""Seconds without a renewal after which `status` and `clean`, and nothing else, consider a process dead."""
 
 
 def make_folder(path: ObjectPath) -> None:
-    """Nothing: a folder is there with what is in it."""
+    """Do nothing: a folder exists if it has objects."""
 
 
 def sync_folder(path: ObjectPath) -> None:
-    """Nothing: what a store has taken is durable."""
+    """Do nothing: a stored object is durable."""
 
 
 def remove_if_empty(path: ObjectPath) -> None:
-    """Nothing: see `make_folder`."""
+    """Do nothing: see `make_folder`."""
 
 
 def remove_temporaries(path: ObjectPath, is_ours: Callable, is_ours_below: Callable) -> None:
-    """Nothing: an object is written whole, and a folder that is half removed has no name of its own."""
+    """Do nothing: objects are written atomically, and a folder that is being removed is not renamed."""
 
 
 def is_link(path: ObjectPath) -> bool:
@@ -132,11 +132,11 @@ def create_if_absent(path: ObjectPath, content: bytes, scratch: ObjectPath | Non
 
 
 def _write_over(path: ObjectPath, version: str, content: bytes) -> bool:
-    """Writes an object over a version; whether it was this call."""
+    """Write an object over a version; return whether this call did it."""
     try:
         store_of(path).write(path, [content], only_over=version)
     except VersionMismatch:
-        return read(path) == content  # an earlier try had arrived, and its answer was lost
+        return read(path) == content  # an earlier try succeeded, and its response was lost
     return True
 
 
@@ -156,26 +156,26 @@ def swap(path: ObjectPath, known: bytes | None, content: bytes | None, scratch: 
         return False
     if content is not None:
         return _write_over(path, found.version, content)
-    # An earlier try may have removed it; and who knows the same and was faster has done the same.
+    # An earlier try, or a faster caller with the same known content, may have removed it.
     return store.remove(path, only=found.version) or not exists(path)
 
 
 def publish(names: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
     store = store_of(names[0][0])
-    # Two lists for all, in place of two questions for each.
+    # Two listings for all files, instead of two requests for each.
     there = _listed(names[0][1].parent)
     staged = _listed(names[0][0].parent) if any(target.name in there for _, target in names) else {}
     copies = []
     for source, target in names:
         found = there.get(target.name)
         if found is not None and (source.name not in staged or _same(staged[source.name], found)):
-            continue  # published before; where its source is gone, that was cleaned up since
+            continue  # published before; if its source is gone, it was cleaned up since
         copies.append((source, target))
     store.copy_all(copies)
 
 
 def _listed(folder: ObjectPath) -> dict[str, ObjectInfo]:
-    """The objects right in a folder, by name."""
+    """Return the objects directly in a folder, by name."""
     return {f.path.name: f for f in store_of(folder).list(folder, recursive=False) if isinstance(f, ObjectInfo)}
 
 
@@ -194,8 +194,8 @@ def remove_all(paths: Sequence[ObjectPath]) -> None:
 
 
 def remove_folder(path: ObjectPath, is_ours: Callable[[str], bool]) -> None:
-    """The plan goes first: from then on nobody goes on with the run, and what is written after the rest was listed is
-    taken away by who has written it."""
+    """Remove the plan first: from then on no launch continues the run, and writers remove objects that they write after
+    the rest was listed."""
     store = store_of(path)
     store.remove(path / PLAN)
     below = f"{path.key}/"
@@ -208,8 +208,8 @@ def each(function: Callable, items: Iterable) -> list:
 
 @contextlib.contextmanager
 def hold(path: ObjectPath) -> Iterator[None]:
-    """Renews an object of its own beside `path` while the body runs: nothing rests on it but what `status` tells, and
-    that `clean` does not get in the way."""
+    """Renew an object beside `path` while the body runs. Only `status`, and `clean`, which spares live runs, depend on
+    it."""
     if not exists(path):
         raise missing(path)
     own, over = path.parent / ALIVE / secrets.token_hex(6), threading.Event()
@@ -231,13 +231,13 @@ def hold(path: ObjectPath) -> Iterator[None]:
 
 
 def _beat(path: ObjectPath, own: ObjectPath) -> bool:
-    """Renews an object; whether there is still something to be alive for."""
+    """Renew an object; return whether `path` still exists."""
     try:
         if not exists(path):
             return False
         replace(own, b"alive")
     except OSError as error:
-        log.debug("%s is not renewed", own, exc_info=error)
+        log.debug("%s could not be renewed", own, exc_info=error)
     return True
 
 
@@ -251,7 +251,7 @@ def still_alone(path: ObjectPath) -> bool:
 
 
 def is_held(path: ObjectPath) -> bool:
-    """By the store's clock, and by those of the objects that are not too old by it."""
+    """Return whether an object was renewed recently, by the store's clock."""
     store = store_of(path)
     beats = [found.updated for found in store.list(path.parent / ALIVE)]
     return bool(beats) and max(beats) > store.clock() - SILENT_S

@@ -1,8 +1,8 @@
-"""The few file-system operations that the protocol of plan, parts, receipts and verdict rests on.
+"""The few file system operations that the protocol of plan, parts, receipts and verdict depends on.
 
-What each guarantees is in its docstring. Files are written whole under a name of their own; what decides something is
-one file that is created if absent, or swapped for a known content. How a local disk does it is in
-`transforms.durable.on_disk`; how it is done over the objects of a store, in `transforms.durable.on_objects`.
+The docstring of each states what it guarantees. Files are written whole, under unique names; every decision is a
+single file that is created if absent, or swapped for known content. `transforms.durable.on_disk` implements them on
+a local disk, `transforms.durable.on_objects` over the objects of a store.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TEMPORARY = local_storage.TEMPORARY
 """The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 Place = Path | ObjectPath
-"""Where a file of the protocol is."""
+"""Path of a protocol file."""
 
 
 def at(text: str) -> Place:
-    """Where a text says: `gs://...` and `s3://...` are objects, all else is local. Raises
+    """Return the path of a text: `gs://...` and `s3://...` are objects, everything else is local. Raises
     transforms.stores.objects.NoSuchPlace for a text that is neither."""
     return ObjectPath.parse(text) if is_object(text) else Path(text)
 
@@ -34,70 +34,70 @@ def _where(path: Place) -> ModuleType:
 
 
 def make_folder(path: Place) -> None:
-    """Makes a folder, and parents that are missing, and makes its name durable, whoever made it. Only a launch
-    calls this."""
+    """Create a folder and its missing parents, and make its name durable even if it exists. Only a launch calls
+    this."""
     _where(path).make_folder(path)
 
 
 def sync_folder(path: Place) -> None:
-    """Makes the names in a folder durable."""
+    """Make the names in a folder durable."""
     _where(path).sync_folder(path)
 
 
 def exists(path: Place) -> bool:
-    """Whether there is a file or folder of that name."""
+    """Return whether a file or folder exists."""
     return _where(path).exists(path)
 
 
 def size(path: Place) -> int | None:
-    """The size of a file in bytes; None where there is none."""
+    """Return the size of a file in bytes; None if it does not exist."""
     return _where(path).size(path)
 
 
 def sizes(folder: Place) -> Callable[[str], int | None]:
-    """Gives what `size` says of the files right in a folder, by name; or what it said just now, of all at once, where
-    a look at each would be a request."""
+    """Return a function from the name of a file directly in a folder to its `size`. In a store, where each call would
+    be a request, all sizes are listed in advance."""
     return _where(folder).sizes(folder)
 
 
 def has_folders(path: Place) -> bool:
-    """Whether there are folders, so that who writes in one that is gone fails."""
+    """Return whether the storage has folders, so that writes in a removed folder fail."""
     return _where(path).has_folders(path)
 
 
 def is_folder(path: Place) -> bool:
-    """Whether there is a folder of that name."""
+    """Return whether a path is a folder."""
     return _where(path).is_folder(path)
 
 
 def size_below(path: Place) -> int:
-    """The bytes of a file, or of all files in a folder and below."""
+    """Return the bytes of a file, or of all files in and below a folder."""
     return _where(path).size_below(path)
 
 
 def version(path: Place) -> Hashable | None:
-    """What is another once a file is another, or has another content; None where there is none."""
+    """Return a value that changes when a file is replaced or its content changes; None if it does not exist."""
     return _where(path).version(path)
 
 
 def read_stamped(path: Place) -> tuple[bytes, float]:
-    """The content of a file, and when it was written: seconds since the epoch, by the clock of where it is. Raises
-    FileNotFoundError."""
+    """Return the content of a file and its time of modification: seconds since the epoch, by the clock of the storage.
+    Raises FileNotFoundError."""
     return _where(path).read_stamped(path)
 
 
 def read(path: Place) -> bytes | None:
-    """The content of a file; None where there is none."""
+    """Return the content of a file; None if it does not exist."""
     return _where(path).read(path)
 
 
 def names(path: Place) -> list[str]:
-    """The names in a folder, sorted; none where there is no folder."""
+    """Return the names in a folder, sorted; empty if it does not exist."""
     return _where(path).names(path)
 
 
 def write_new(path: Place, *pieces: bytes | memoryview) -> None:
-    """Writes a file under a name that nobody else uses, and makes its content durable.
+    """Write a file under a unique name, and make its content durable.
 
     Raises:
       FileNotFoundError: the folder is gone: the run was cleaned up, and a zombie must not revive it.
@@ -106,13 +106,13 @@ def write_new(path: Place, *pieces: bytes | memoryview) -> None:
 
 
 def create_if_absent(path: Place, content: bytes, scratch: Place | None = None) -> bool:
-    """Creates a file with its whole content, or nothing; of many callers at once, one succeeds.
+    """Create a file with its content atomically; of concurrent callers, one succeeds.
 
     Args:
-      scratch: the folder that it is written in first, on the same file system; else its own.
+      scratch: the folder to write it in first, on the same file system; by default its own.
 
     Returns:
-      whether this call created it. On return the file is durable, whoever created it.
+      whether this call created it. On return the file is durable in either case.
 
     Raises:
       FileNotFoundError: a folder is gone.
@@ -121,14 +121,14 @@ def create_if_absent(path: Place, content: bytes, scratch: Place | None = None) 
 
 
 def replace(path: Place, content: bytes, scratch: Place | None = None) -> None:
-    """Creates a file with its whole content, in place of one that may be there, in one step."""
+    """Create or replace a file atomically."""
     _where(path).replace(path, content, scratch)
 
 
 def swap(path: Place, known: bytes | None, content: bytes | None, scratch: Place | None = None) -> bool:
-    """Puts a content in a file's place if it still holds the one known; None stands for no file.
+    """Replace the content of a file if it still is the known one; None means no file.
 
-    Of many callers who know the same, one succeeds; on return it is durable.
+    Of concurrent callers with the same known content, one succeeds; on return the change is durable.
 
     Args:
       scratch: see `create_if_absent`.
@@ -140,7 +140,7 @@ def swap(path: Place, known: bytes | None, content: bytes | None, scratch: Place
 
 
 def publish(names: Sequence[tuple[Place, Place]]) -> None:
-    """Gives files second, final names. Done again, also by another process, it changes nothing.
+    """Give files a second, final name. Idempotent, also across processes.
 
     Args:
       names: (file, final name) of each: the files in one folder, the final names in another.
@@ -153,74 +153,75 @@ def publish(names: Sequence[tuple[Place, Place]]) -> None:
 
 
 def remove(path: Place) -> None:
-    """Removes a file, if it is there."""
+    """Remove a file if it exists."""
     _where(path).remove(path)
 
 
 def remove_all(paths: Sequence[Place]) -> None:
-    """Removes files of one file system or bucket, those that are there."""
+    """Remove the existing ones of some files, all of one file system or bucket."""
     if paths:
         _where(paths[0]).remove_all(paths)
 
 
 def remove_folder(path: Place, is_ours: Callable[[str], bool]) -> None:
-    """Removes a folder with the files in it, and in folders right in it, that are ours, if it is there; others may do
-    so at once.
+    """Remove a folder, if it exists, with the project's files in it and in folders directly in it. Safe to call
+    concurrently.
 
-    It goes from its name in one step first: nobody sees a half of it. With files that are not ours it stays, under
-    the name of a temporary.
+    It is renamed first, so that nobody sees a part of it. If it contains other files it remains, under its temporary
+    name.
 
     Args:
-      is_ours: told a path relative to the folder, as `parts/NAME`.
+      is_ours: whether a path relative to the folder, such as `parts/NAME`, is one of the project's files.
     """
     _where(path).remove_folder(path, is_ours)
 
 
 def remove_temporaries(path: Place, is_ours: Callable[[str], bool], is_ours_below: Callable[[str], bool]) -> None:
-    """Removes what those who died have left in a folder half written, or half removed.
+    """Remove partly written files and partly removed folders that dead processes have left in a folder.
 
     Args:
-      is_ours: told the name that a temporary was to get, or that a folder had.
-      is_ours_below: of a folder that was being removed, as of `remove_folder`.
+      is_ours: whether the final name of a temporary file, or the former name of a folder, is one of the project's.
+      is_ours_below: the `is_ours` of `remove_folder`, for a folder that was being removed.
     """
     _where(path).remove_temporaries(path, is_ours, is_ours_below)
 
 
 def is_link(path: Place) -> bool:
-    """Whether a name stands for a file or folder elsewhere."""
+    """Return whether a path is a symbolic link."""
     return _where(path).is_link(path)
 
 
 def remove_if_empty(path: Place) -> None:
-    """Removes a folder if it is there and empty."""
+    """Remove a folder if it exists and is empty."""
     _where(path).remove_if_empty(path)
 
 
 def hold(path: Place) -> contextlib.AbstractContextManager[None]:
-    """Shows to `alone`, as long as the body runs, that this process is at work on what the file stands
-    for; however the process ends. Several may hold at once; waits for one that is alone."""
+    """Hold a shared lock on a file while the body runs, to show `alone` that this process is at work on its run. The
+    lock is released however the process ends. Waits while another process is `alone`."""
     return _where(path).hold(path)
 
 
 def alone(path: Place) -> contextlib.AbstractContextManager[bool]:
-    """Whether nobody holds the file; if so, nobody can while the body runs."""
+    """Yield whether no process holds the file; if so, no process can while the body runs."""
     return _where(path).alone(path)
 
 
 def is_held(path: Place) -> bool:
-    """Whether somebody holds the file; changes nothing. False where there is none, or there are no locks.
+    """Return whether a process holds the file; changes nothing. False if the file does not exist, or locks do not.
 
     Raises:
-      OSError: nobody knows.
+      OSError: it cannot be determined.
     """
     return _where(path).is_held(path)
 
 
 def still_alone(path: Place) -> bool:
-    """Inside `alone`: whether nobody has come meanwhile."""
+    """Return, inside `alone`, whether still no other process holds the file."""
     return _where(path).still_alone(path)
 
 
 def each(folder: Place, function: Callable, items: Iterable) -> list:
-    """Calls a function on many items, as many at once as pays where a folder is; their results, in order."""
+    """Call a function on many items, with the concurrency that suits the folder's storage; return the results, in
+    order."""
     return _where(folder).each(function, items)

@@ -1,5 +1,5 @@
-"""Splits whose parts and receipt are written while the next is scored: on a store each of these waits for a network,
-and a chain of steps is serial in its thread."""
+"""Writes parts and receipt of a split while the next split is scored: in a store each write waits for the network, and
+a chain of steps is serial in its thread."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from beam_score.transforms.durable import storage
 
 _AT_ONCE = 4
-"""Two kinds of parts, and a receipt, of a split; more would wait for these."""
+"""A split has two kinds of parts and a receipt; more threads would wait for these."""
 
 _SPLITS = 1
-"""So many are under way beside the one that is scored: each holds its parts in memory."""
+"""Number of splits that are written while one is scored: each keeps its parts in memory."""
 
 Write = Callable[[storage.Place, Sequence[bytes | memoryview]], Callable[[], None]]
-"""Writes a file, or begins to; what it gives waits until that is done, and raises what went wrong."""
+"""Writes a file, or starts to; the returned function waits until the file is written, and raises errors."""
 
 
 def write_at_once(path: storage.Place, pieces: Sequence[bytes | memoryview]) -> Callable[[], None]:
-    """A `Write` that there is nothing to wait for any more."""
+    """Write a file synchronously; see `Write`."""
     storage.write_new(path, *pieces)
     return nothing_to_wait_for
 
@@ -30,7 +30,7 @@ def nothing_to_wait_for() -> None:
 
 
 class AtOnce:
-    """`Behind`, for a disk: there is nothing to wait for."""
+    """`Behind` for a disk: writes synchronously."""
 
     write = staticmethod(write_at_once)
 
@@ -43,8 +43,8 @@ class AtOnce:
 
 
 class Behind:
-    """What one writer has under way, of one bundle. Nothing of it counts before it is done: a split is given on once
-    its receipt stands, and what goes wrong is raised where the writer comes by next."""
+    """The pending writes of one writer, in one bundle. A split is emitted only after its receipt was written; errors
+    are raised at the writer's next call."""
 
     def __init__(self):
         self._threads = ThreadPoolExecutor(_AT_ONCE, "write-behind")
@@ -55,14 +55,14 @@ class Behind:
         return self._threads.submit(storage.write_new, path, *pieces).result
 
     def settle(self, split: int, settle: Callable[[], None]) -> Iterator[int]:
-        """Has a split settled, which waits for parts that are under way; gives those that are."""
-        # Tasks begin in the order in which they come: what this one waits for has begun before it.
+        """Start to settle a split, which waits for its pending parts; yield the splits that are settled."""
+        # Tasks start in order of submission: the ones that this task waits for have started before it.
         self._under_way.append((split, self._threads.submit(settle)))
         while len(self._under_way) > _SPLITS:
             yield self._first()
 
     def close(self) -> list[int]:
-        """Waits for all that is under way, and gives it."""
+        """Wait for all pending splits and return them."""
         with self._threads:
             return [self._first() for _ in range(len(self._under_way))]
 

@@ -1,1 +1,1 @@
-"""Where the records in some bytes begin and end."""
+"""Record framing: finds the start and end of records in bytes."""

@@ -1,10 +1,10 @@
-"""Where the records and fields of a CSV text begin and end, by RFC 4180: a quote opens only at the start of a field,
-`""` inside quotes is a quote, and line ends (LF, CRLF, CR alone) inside quotes belong to the field. Inside quotes an
-escape character, where there is one, takes the next byte as it is. Text after a closing quote runs on to the
-delimiter or line end, and is an error of its record (`Spans.joined`).
+"""Records and fields of a CSV text, by RFC 4180: a quote opens only at the start of a field, `""` inside quotes is a
+quote, and line ends (LF, CRLF, CR alone) inside quotes belong to the field. Inside quotes an escape character, if one
+is set, makes the next byte literal. Text after a closing quote extends to the delimiter or line end, and is an error
+of its record (`Spans.joined`).
 
-Every text here begins at the start of a record, and is any buffer of bytes. An empty `quote` or `escape` stands for
-none."""
+Every text here begins at the start of a record, and may be any buffer of bytes. An empty `quote` or `escape` means
+that there is none."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Spans:
     """The records of a text.
 
     Attributes:
-      starts, ends: int64 byte positions of each record, line ends left out; blank lines have none.
+      starts, ends: int64 byte positions of each record, without its line end; blank lines are not records.
       open_quote: whether a quote is still open at the end of the last record.
-      joined: positions, ascending, of the closing quotes that text follows.
+      joined: positions, ascending, of the closing quotes that are followed by text.
     """
 
     starts: np.ndarray
@@ -37,7 +37,7 @@ class Spans:
 
 
 def spans(data, delimiter: str, quote: str, escape: str = "") -> Spans:
-    """The records of a text."""
+    """Return the records of a text."""
     text = np.frombuffer(data, np.uint8)
     line_ends = line_end_positions(text)
     quoted = _quoted(data, text, delimiter, quote, escape)
@@ -56,11 +56,11 @@ def spans(data, delimiter: str, quote: str, escape: str = "") -> Spans:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """The whole records at the beginning of a text.
+    """The complete records at the beginning of a text.
 
     Attributes:
-      end: the position after the last line end that ends a record; 0 where there is none.
-      joined: as `Spans` has it, up to there.
+      end: the position after the last line end that ends a record; 0 if there is none.
+      joined: as in `Spans`, up to `end`.
     """
 
     end: int
@@ -68,9 +68,9 @@ class Whole:
 
 
 def whole_records(data: bytes, delimiter: str, quote: str, escape: str = "") -> Whole:
-    """The whole records at the beginning of a text that may go on.
+    """Return the complete records at the beginning of a text whose end may be missing.
 
-    A CR may be cut from its LF: what follows is then a blank line, which is not a record."""
+    A cut between CR and LF only leaves a blank line, which is not a record."""
     end = max(data.rfind(b"\n"), data.rfind(b"\r"))
     if not quote or quote.encode() not in data:
         return Whole(end + 1, _NONE)
@@ -81,7 +81,7 @@ def whole_records(data: bytes, delimiter: str, quote: str, escape: str = "") -> 
         before = int(np.searchsorted(begins, end))
         if before <= np.searchsorted(closes, end):
             break
-        # Inside quotes: the next that may be one stands before the quote that opened them.
+        # This line end is inside quotes: the next candidate is before the opening quote.
         start = int(begins[before - 1])
         end = max(data.rfind(b"\n", 0, start), data.rfind(b"\r", 0, start))
     joined = quoted.joined(text, delimiter)
@@ -90,12 +90,12 @@ def whole_records(data: bytes, delimiter: str, quote: str, escape: str = "") -> 
 
 @dataclasses.dataclass(frozen=True)
 class _Quoted:
-    """The quoted stretches of a text.
+    """The quoted sections of a text.
 
     Attributes:
-      begins, closes: positions of the quotes that open and close them. A doubled quote may stand for an end and a
-        beginning. The end of the text closes one that is not closed, or nothing does.
-      is_open: whether the last one is not closed.
+      begins, closes: positions of the opening and closing quotes. A doubled quote may count as a closing and an
+        opening one. For an unclosed section, `closes` has the end of the text, or no position.
+      is_open: whether the last section is not closed.
     """
 
     begins: np.ndarray
@@ -103,11 +103,11 @@ class _Quoted:
     is_open: bool
 
     def hold(self, positions: np.ndarray) -> np.ndarray:
-        """Which positions are inside quotes: more stretches begin before them than end."""
+        """Return which positions are inside quotes, i.e. have more opening than closing quotes before them."""
         return np.searchsorted(self.begins, positions) > np.searchsorted(self.closes, positions)
 
     def joined(self, text: np.ndarray, delimiter: str) -> np.ndarray:
-        """The closing quotes that are followed by text."""
+        """Return the closing quotes that are followed by text."""
         closes = self.closes[: np.searchsorted(self.closes, len(text) - 1)]
         if not len(closes):
             return _NONE
@@ -117,7 +117,7 @@ class _Quoted:
 
 
 def _quoted(data, text: np.ndarray, delimiter: str, quote: str, escape: str) -> _Quoted | None:
-    """The quoted stretches of a text; None where it has no quote."""
+    """Return the quoted sections of a text; None if it has no quote."""
     quotes = byte_positions(text, ord(quote)) if quote else _NONE
     if not len(quotes):
         return None
@@ -130,8 +130,8 @@ def _quoted(data, text: np.ndarray, delimiter: str, quote: str, escape: str) -> 
 
 
 def _not_escaped(text: np.ndarray, quotes: np.ndarray, escape: str) -> np.ndarray:
-    """Without the quotes that an escape character precedes which is not escaped itself. Outside quotes, where an
-    escape is text, such a quote is text as well: it is not at the start of a field."""
+    """Return the quotes that are not preceded by an unescaped escape character. Outside quotes, where an escape is
+    text, a quote after it is text as well, since it is not at the start of a field."""
     escaped = (text[quotes - 1] == ord(escape)) & (quotes > 0)
     if not escaped.any():
         return quotes
@@ -142,7 +142,7 @@ def _not_escaped(text: np.ndarray, quotes: np.ndarray, escape: str) -> np.ndarra
 
 
 def _escapes(text: np.ndarray, escape: str) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of the escape characters, and of each its number, from 0, among those right before it."""
+    """Return the positions of the escape characters, and the index of each, from 0, in its run of adjacent ones."""
     found = byte_positions(text, ord(escape))
     index = np.arange(len(found))
     first = np.append(True, np.diff(found) != 1)[: len(found)]
@@ -150,9 +150,9 @@ def _escapes(text: np.ndarray, escape: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quotes_are_plain(text: np.ndarray, quotes: np.ndarray, delimiter: str) -> bool:
-    """Whether every second quote really closes what the one before opened.
+    """Return whether every second quote closes the section that the one before opened.
 
-    True where each opening quote is at the start of a field, or doubles the quote just before it;
+    True if each opening quote is at the start of a field, or doubles the quote just before it;
     then, by induction from the start, the parity of quotes is the state of the parser.
 
     Args:
@@ -163,7 +163,7 @@ def quotes_are_plain(text: np.ndarray, quotes: np.ndarray, delimiter: str) -> bo
     odd = np.flatnonzero(~_at_field_start(text, opening, delimiter))
     if not len(odd):
         return True
-    # A quote that doubles the one before stands right after it.
+    # A quote that doubles the one before is adjacent to it.
     return bool(odd[0] > 0 and np.all(quotes[2 * odd - 1] == opening[odd] - 1))
 
 
@@ -185,8 +185,8 @@ def _rest_of_quoted(quote: str, escape: str) -> re.Pattern[bytes]:
 def _one_by_one(
     data, text: np.ndarray, quotes: np.ndarray, delimiter: str, quote: str, escape: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where quoted stretches begin and are closed (the end of the text for one that is not), for
-    texts with quotes that are none of RFC 4180's. Takes a step of Python for each stretch."""
+    """Return the positions where quoted sections begin and end (the end of the text for an unclosed section), for
+    texts whose quotes violate RFC 4180. Takes a step of Python per section."""
     rest = _rest_of_quoted(quote, escape)
     begins, closes, done = [], [], -1
     # A quote that is not at the start of a field opens nothing: it closes, doubles, or is text.
@@ -199,7 +199,7 @@ def _one_by_one(
 
 
 def joined_message(record: bytes, quote: str, escape: str) -> str:
-    """What is wrong with a record in which text follows a closing quote."""
+    """Return the error message for a record in which text follows a closing quote."""
     lines = len(_LINE_END.findall(record)) + 1
     message = (
         f"text follows a closing quote in this record, which spans {lines} line{'s' * (lines != 1)}; expected the "
@@ -207,14 +207,14 @@ def joined_message(record: bytes, quote: str, escape: str) -> str:
     )
     if not escape and b"\\" + quote.encode() in record:
         return message + ": if quotes in this data are escaped by a backslash (Spark's default), set input.csv.escape"
-    return message + ": double the quotes that are text"
+    return message + ": double the quotes inside quoted fields"
 
 
 def without_escapes(data: bytes, delimiter: str, quote: str, escape: str) -> bytes:
-    """The same records as RFC 4180 has them: an escaped quote is doubled, other escapes are dropped.
+    """Return the same records in the form of RFC 4180: escaped quotes are doubled, other escapes are dropped.
 
     Args:
-      data: whole records; no quote is open at the end.
+      data: complete records; no quote is open at the end.
     """
     if not escape or escape.encode() not in data:
         return data
@@ -233,7 +233,7 @@ def without_escapes(data: bytes, delimiter: str, quote: str, escape: str) -> byt
 
 
 def fields(record: str, delimiter: str, quote: str, escape: str = "") -> list[str]:
-    """The texts of a record's fields, quotes resolved; the record has no open quote, nor text after one."""
+    """Return the values of a record's fields, unquoted. Quotes are closed, and no text follows a closing quote."""
     d, q, e = re.escape(delimiter), re.escape(quote), re.escape(escape)
     more = f"(?:{q}{q}|{e}.)" if escape else f"{q}{q}"
     quoted = f"{q}([^{q}{e}]*+(?:{more}[^{q}{e}]*+)*+){q}|" if quote else "()"
@@ -245,7 +245,7 @@ def fields(record: str, delimiter: str, quote: str, escape: str = "") -> list[st
 
 
 class RecordSkipper:
-    """Finds the end of one record that is too large to hold, fed piece by piece from its start."""
+    """Finds the end of a record that is too large for memory, fed piece by piece from its start."""
 
     def __init__(self, delimiter: str, quote: str, escape: str = ""):
         self._delimiter, self._quote, self._escape = delimiter.encode(), quote.encode(), escape.encode()
@@ -258,7 +258,7 @@ class RecordSkipper:
         return self._state in ("quoted", "escaped")
 
     def feed(self, piece: bytes) -> int | None:
-        """The position in `piece` of the line end that ends the record; None if it goes on."""
+        """Return the position in `piece` of the line end that ends the record; None if the record continues."""
         at, size = 0, len(piece)
         while at < size:
             if self._state == "start":

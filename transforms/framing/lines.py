@@ -1,4 +1,4 @@
-"""Where the records of a block of text begin and end."""
+"""Lines of a block of text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 LF, CR, TAB, SPACE = 10, 13, 9, 32
 
-_CACHED_BYTES = 1 << 17  # pieces that stay in the processor's cache: half the time of a whole block of 4 MiB
+_CACHED_BYTES = 1 << 17  # pieces that fit the CPU cache: half the time of a whole block of 4 MiB
 
 
 def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
-    """The lines of a text that are not blank.
+    """Return the lines of a text that are not blank.
 
     LF, CRLF and CR alone end lines; a line of only spaces and tabs is blank. Other Unicode line
     separators are characters.
@@ -19,7 +19,7 @@ def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
       data: any buffer of bytes; begins at the start of a line.
 
     Returns:
-      int64 positions of each line's first byte, and of the byte after its last; line ends left out.
+      int64 positions of each line's first byte, and of the byte after its last, without the line end.
     """
     text = np.frombuffer(data, np.uint8)
     line_ends = line_end_positions(text)
@@ -38,12 +38,12 @@ def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def line_end_positions(text: np.ndarray) -> np.ndarray:
-    """Positions of every LF and CR in a uint8 array."""
+    """Return the positions of every LF and CR in a uint8 array."""
     return byte_positions(text, LF, CR)
 
 
 def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
-    """Positions, ascending, of every one of some bytes in a uint8 array."""
+    """Return the positions, ascending, of all occurrences of some bytes in a uint8 array."""
     found = [np.array([], np.int64)]
     for start in range(0, len(text), _CACHED_BYTES):
         piece = text[start : start + _CACHED_BYTES]
@@ -56,9 +56,9 @@ def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:
-    """Which of some bytes are a space or a tab."""
+    """Return which bytes are a space or a tab."""
     return (byte == SPACE) | (byte == TAB)
 
 
 MAX_PAYLOAD_BYTES = 64 * 1024
-"""A longer payload is cut, and marked so."""
+"""A longer payload is cut, and marked as cut."""

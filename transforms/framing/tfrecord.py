@@ -1,8 +1,7 @@
-"""TFRecord framing: length, CRC of the length, data, CRC of the data, over and over.
+"""TFRecord framing: a sequence of length, CRC of the length, data, CRC of the data.
 
-The lengths are walked in one tight loop (or none, where records have one size) and their CRCs are
-checked for all records at once. No length is believed before its CRC holds, and nothing is ever
-allocated by one.
+The lengths are walked in one tight loop (or none, if all records have the same size) and their CRCs are
+checked for all records at once. A length is used only after its CRC was verified, and never to allocate memory.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
 from beam_score.transforms.stores.compression import Damaged, Refuted
 
 HEADER_BYTES = 12
-_FRAME_BYTES = 16  # what a record takes beside its data
+_FRAME_BYTES = 16  # bytes of a record besides its data
 _unpack_length = struct.Struct("<Q").unpack_from
 PADDING = bytes(16)
-"""Behind every buffer, so that eight bytes can be loaded from any position in it."""
+"""Appended to every buffer, so that eight bytes can be loaded from any position in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Records:
     """Some consecutive records.
 
     Attributes:
-      buffer: holds them; `PADDING` follows its last byte.
-      starts, ends: int64, where the data of each lies in the buffer.
+      buffer: contains them; `PADDING` follows its last byte.
+      starts, ends: int64, the range of each record's data in the buffer.
     """
 
     buffer: bytes
@@ -46,20 +45,20 @@ class Records:
         return Records(self.buffer, self.starts[start:end], self.ends[start:end])
 
     def sound(self) -> np.ndarray:
-        """Which records' data CRC holds."""
+        """Return which records have a correct data CRC."""
         crc, buffer = google_crc32c.value, self.buffer
         found = [crc(buffer[start:end]) for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
         stored = _words(buffer, "<u4")[self.ends]
         return _masked(np.array(found, np.uint32)) == stored
 
     def array(self) -> pa.Array:
-        """The records as a binary array (a copy)."""
+        """Return the records as a binary array (a copy)."""
         return spans(self.buffer, self.starts, self.ends)
 
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """One record of more than the bytes allowed. `head`: its first 64 KiB and a byte; `size`: in bytes."""
+    """A record above the size limit. `head`: its first 64 KiB plus one byte; `size`: in bytes."""
 
     head: bytes
     size: int
@@ -67,7 +66,7 @@ class TooLarge:
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-    """From here on nothing can be read."""
+    """The rest of the stream cannot be read."""
 
     message: str
 
@@ -75,10 +74,10 @@ class Broken:
 def read_records(
     read: Callable[[int], bytes], block_bytes: int, max_row_bytes: int
 ) -> Iterator[Records | TooLarge | Broken]:
-    """Cuts a stream into records, about `block_bytes` at a time.
+    """Cut a stream into records, about `block_bytes` at a time.
 
     Args:
-      read: gives up to so many bytes, `b""` at the end; may raise Damaged.
+      read: returns up to the given number of bytes, `b""` at the end; may raise Damaged.
     """
     source = _Source(read, block_bytes)
     need = 1
@@ -110,11 +109,11 @@ def read_records(
 
 
 def walk(buffer: bytes, size: int, max_row_bytes: int) -> tuple[Records, int, str]:
-    """The whole records in the first `size` bytes of a buffer.
+    """Find the complete records in the first `size` bytes of a buffer.
 
     Returns:
-      the records; where the next one begins; and what is there: `bad length`, `too large`,
-      `unfinished` (its length is known, the data is not all there) or `end` (not even a header).
+      the records; the position of the next one; and its state: `bad length`, `too large`,
+      `unfinished` (its length is known, its data incomplete) or `end` (not even a header).
     """
     starts, at = _equal_strides(buffer, size, max_row_bytes)
     more = []
@@ -142,7 +141,7 @@ def walk(buffer: bytes, size: int, max_row_bytes: int) -> tuple[Records, int, st
 
 
 def spans(buffer: bytes, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
-    """Pieces of a buffer, in ascending order, as a binary array."""
+    """Return pieces of a buffer, in ascending order, as a binary array."""
     offsets = np.empty(2 * len(starts) + 1, np.int64 if len(buffer) > 2**31 - 1 else np.int32)
     offsets[0:-1:2], offsets[1::2], offsets[-1] = starts, ends, ends[-1] if len(ends) else 0
     # Every second value of an array whose other values are the gaps.
@@ -153,21 +152,21 @@ def spans(buffer: bytes, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
 
 
 def frame(record: bytes) -> bytes:
-    """A record as a TFRecord file holds it."""
+    """Return a record with its TFRecord framing."""
     length = struct.pack("<Q", len(record))
     crcs = _masked(np.array([google_crc32c.value(length), google_crc32c.value(record)], np.uint32))
     return b"".join((length, crcs[0].tobytes(), record, crcs[1].tobytes()))
 
 
 def is_header(head: bytes) -> bool:
-    """Whether these bytes are a record's length with its right CRC."""
+    """Return whether these bytes begin with a record's length and its correct CRC."""
     if len(head) < HEADER_BYTES:
         return False
     return bool(_lengths_hold(head[:HEADER_BYTES] + PADDING, np.zeros(1, np.int64))[0])
 
 
 def _equal_strides(buffer: bytes, size: int, max_row_bytes: int) -> tuple[np.ndarray, int]:
-    """The first records, as far as all have the first one's length; and where they end."""
+    """Return the first records, as long as they have the length of the first one; and their end."""
     if size >= _FRAME_BYTES:
         (length,) = _unpack_length(buffer, 0)
         if length <= max_row_bytes and (count := size // (step := length + _FRAME_BYTES)) > 1:
@@ -178,7 +177,7 @@ def _equal_strides(buffer: bytes, size: int, max_row_bytes: int) -> tuple[np.nda
 
 
 def _words(buffer: bytes, dtype: str) -> np.ndarray:
-    """All little-endian words of a buffer, by the position of their first byte."""
+    """Return all little-endian words of a buffer, by the position of their first byte."""
     width = int(dtype[-1])
     return np.ndarray(len(buffer) - width + 1, dtype, buffer, 0, 1)
 
@@ -195,14 +194,14 @@ def _lengths_hold(buffer: bytes, heads: np.ndarray) -> np.ndarray:
 
 
 def _masked(crc: np.ndarray) -> np.ndarray:
-    """The form in which a CRC is stored, so that a CRC over stored ones stays strong."""
+    """Return the form in which a CRC is stored, so that a CRC over stored ones stays strong."""
     rotated = (crc >> np.uint32(15)) | (crc << np.uint32(17))
     return rotated + np.uint32(0xA282EAD8)
 
 
 @functools.cache
 def _crc_tables() -> tuple[np.ndarray, int]:
-    """CRC32C of eight bytes is the XOR of one table a byte, and a constant: it is affine."""
+    """Return tables to compute CRC32C of eight bytes: it is affine, the XOR of one table per byte and a constant."""
     zero = google_crc32c.value(bytes(8))
     tables = np.zeros((8, 256), np.uint32)
     for k in range(8):
@@ -212,7 +211,7 @@ def _crc_tables() -> tuple[np.ndarray, int]:
 
 
 class _Source:
-    """A stream's bytes not yet taken."""
+    """The unconsumed bytes of a stream."""
 
     def __init__(self, read: Callable[[int], bytes], block_bytes: int):
         self._read, self._block_bytes = read, block_bytes
@@ -225,7 +224,7 @@ class _Source:
         return self._size - self._at
 
     def fill(self, need: int) -> tuple[bytes, int]:
-        """A padded buffer that begins with what is left, of `need` bytes and a block if there are."""
+        """Return a padded buffer that begins with the bytes left and has, if possible, `need` bytes and a block."""
         pieces, size = [self._buffer[self._at : self._size]], self.left
         need = max(need, self._block_bytes)
         while size < need and (piece := self._next(need - size)):
@@ -238,12 +237,12 @@ class _Source:
         self._at += count
 
     def take(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes at `offset` from here, without passing over them."""
+        """Return up to `count` bytes at `offset` from here, without consuming them."""
         self.fill(offset + count)
         return self._buffer[offset : min(offset + count, self._size)]
 
     def pass_over(self, count: int) -> bool:
-        """Drops so many bytes; False where there are fewer."""
+        """Skip `count` bytes; return False if there are fewer."""
         count -= self.left
         if count <= 0:
             self._at = self._size + count

@@ -1,1 +1,1 @@
-"""Which files a pattern matches, on disk or in a store."""
+"""Lists the files that a pattern matches, on disk or in a store."""

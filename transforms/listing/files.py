@@ -1,6 +1,6 @@
-"""Which files a job reads: patterns listed once, at launch, with what tells a changed file.
+"""Input files of a job: patterns are listed once, at launch, with the version of each file.
 
-A pattern is of local files, or of objects in a store; the rules are the same (`transforms.listing.objects`).
+A pattern matches local files, or objects in a store, by the same rules (`transforms.listing.objects`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from beam_score.transforms.stores.local_file import status_of
 from beam_score.transforms.stores.objects import is_object
 from beam_score.transforms.stores.versions import change, version_of
 
-_NAMED = 3  # files that have changed; the others are counted
+_NAMED = 3  # changed files that a message names; the others are counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,8 @@ class InputFile:
     Attributes:
       path: as the pattern gives it.
       size: in bytes.
-      mtime_ns, inode: of a local file; with the size, what tells whether it has changed since.
-      object_version: of an object in a store, what tells that: a generation (GCS), an ETag (S3).
+      mtime_ns, inode: of a local file; with the size, they show whether it has changed since.
+      object_version: of an object in a store, likewise: a generation (GCS), an ETag (S3).
     """
 
     path: str
@@ -46,16 +46,16 @@ class InputFile:
 def list_files(
     patterns: Sequence[str], outputs: Sequence[str] = (), folders: list[str] | None = None
 ) -> tuple[list[InputFile], list[str]]:
-    """The files that the patterns match, each once, in order of name; and what is wrong with the
-    patterns, a sentence each. Names that begin with `_` or `.` are passed over unless named outright.
+    """Return the files that the patterns match, each once, in order of name; and the problems of the patterns, a
+    sentence each. Names that begin with `_` or `.` are skipped unless the pattern contains them.
 
     Args:
       outputs: paths of files that the job is going to write, local ones with links resolved; a pattern that would
         match one is a problem.
-      folders: gets the folders that match, which are passed over.
+      folders: the folders that match, which are skipped, are appended to it.
 
     Raises:
-      ReadFails, StoreFails: the system, or a store, does not answer.
+      ReadFails, StoreFails: the system, or a store, failed.
     """
     found: dict[str, InputFile] = {}
     problems = []
@@ -79,39 +79,41 @@ def list_files(
                 own = listing.own
             if own is not None:
                 problems.append(
-                    f"input.files: {pattern} would match what this job itself writes ({own}), and a second run would "
-                    "read it: write elsewhere, or use a narrower pattern"
+                    f"input.files: {pattern} would match files that this job writes ({own}), which a second run would "
+                    "read: write elsewhere, or use a narrower pattern"
                 )
         except NoFiles as error:
             problems.append(NotThere(f"input.files: {error}"))
         except OSError as error:
-            # Of a bucket that cannot be listed the pattern says more than the folder that was asked for.
+            # For a bucket that cannot be listed, the pattern is more helpful than the listed folder.
             where = pattern if is_object(pattern) else error.filename or pattern
             problems.append(f"input.files: {where}: {error.strerror}")
     for file in found.values():
         if (shown := os.fsencode(file.path).decode(errors="backslashreplace")) != file.path:
-            problems.append(f"input.files: {shown}: the name is not UTF-8: give the file another")
+            problems.append(f"input.files: {shown}: the name is not UTF-8: rename the file")
         elif not is_object(file.path) and not os.access(file.path, os.R_OK):
-            problems.append(f"input.files: {file.path} may not be read by this user: change its permissions")
+            problems.append(f"input.files: {file.path} cannot be read by this user: change its permissions")
     return sorted(found.values(), key=lambda f: f.path), problems
 
 
 def told_folders(folders: Sequence[str]) -> str:
-    """A sentence about folders that patterns match, for a log."""
+    """Return a log message about folders that patterns match."""
     shown = ", ".join(sorted(folders)[:_NAMED])
     more = f" and {len(folders) - _NAMED:,} more" if len(folders) > _NAMED else ""
-    return f"input.files: folders that match are not looked into ({shown}{more}): ** in a pattern takes what is in them"
+    return (
+        f"input.files: folders that match are skipped ({shown}{more}): use ** in a pattern to match the files in them"
+    )
 
 
 class NotThere(str):
-    """A problem that goes away by itself once files arrive: nothing matches a pattern (yet)."""
+    """A problem that disappears when files arrive: no file matches a pattern (yet)."""
 
 
 def look_at_file(path: str) -> InputFile | None:
-    """A file, or an object, as it is now; None where there is none.
+    """Return a file, or an object, as it is now; None if it does not exist.
 
     Raises:
-      OSError, ReadFails, StoreFails: it cannot be looked at.
+      OSError, ReadFails, StoreFails: its metadata cannot be read.
     """
     if is_object(path):
         info = object_at(path)
@@ -124,7 +126,7 @@ def look_at_file(path: str) -> InputFile | None:
 
 
 def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> str:
-    """Which files are not what they were, the first three named; "" where all are.
+    """Describe the files that have changed, the first three by name; "" if none has.
 
     Args:
       before: the `inputs` of a plan or manifest.
@@ -134,7 +136,7 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
     said = []
     for path in sorted({**old, **new}):
         if path not in new:
-            said.append(f"{path} is not there any more")
+            said.append(f"{path} no longer exists")
         elif path not in old:
             said.append(f"{path} is new")
         elif old[path] != new[path]:
@@ -144,10 +146,10 @@ def differing(before: Sequence[Mapping[str, Any]], now: Sequence[InputFile]) -> 
 
 
 def as_it_is(path: str) -> dict[str, Any] | None:
-    """What tells a file from a changed one, as `transforms.listing.files.InputFile` has it; None where it is gone.
+    """Return the fields of the current `InputFile` of a path; None if the file is gone.
 
     Raises:
-      OSError, ReadFails, StoreFails: it cannot be looked at, so nobody knows.
+      OSError, ReadFails, StoreFails: its metadata cannot be read, so its state is unknown.
     """
     found = look_at_file(path)
     return None if found is None else dataclasses.asdict(found)

@@ -1,4 +1,4 @@
-"""What a pattern of local files matches: as `glob` has it, but nothing is left out because it cannot be looked at."""
+"""Lists the local files that a pattern matches, as `glob` does; paths that cannot be read are problems, not skipped."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ class Found:
 
 
 class Listing:
-    """What a pattern matches, at one moment.
+    """The matches of a pattern, at one moment.
 
     Args:
-      pattern: a file, a folder (the files right in it), or a pattern; `**` stands for any number of folders.
+      pattern: a file, a folder (the files directly in it), or a pattern; `**` matches any number of folders.
       outputs: real paths of files that the job is going to write.
 
     Attributes:
       files: the regular files.
-      folders: folders that match and are passed over: a pattern takes files.
-      problems: a sentence for each path that cannot be looked at, or is not a file.
-      own: the first of `outputs` that the pattern would match once it is there; None for none.
+      folders: folders that match; they are skipped, as patterns match files.
+      problems: a sentence for each path that cannot be read, or is not a file.
+      own: the first of `outputs` that the pattern would match once it exists; None for none.
 
     Raises:
       NoFiles: nothing matches.
-      OSError: the pattern itself cannot be looked at.
-      ReadFails: the system does not answer.
+      OSError: the metadata of the pattern's own path cannot be read.
+      ReadFails: the system failed.
     """
 
     def __init__(self, pattern: str, outputs: Sequence[str] = ()):
@@ -71,12 +71,12 @@ class Listing:
             raise NoFiles(self._why_none(pattern))
 
     def _is_named_outright(self, pattern: str) -> bool:
-        """Takes a path that is there as it is written, also with * or [ in its name; False for any other."""
+        """Match a path that exists literally, even with * or [ in its name; return False for any other."""
         try:
             found = status_of(pattern)
         except (FileNotFoundError, NotADirectoryError):
             if target := _link_to_nothing(pattern):
-                self._tell(f"{pattern} is a link to {target}, which does not exist: mend or remove it")
+                self._tell(f"{pattern} is a link to {target}, which does not exist: fix or remove the link")
                 return True
         except ValueError as error:  # a NUL byte
             raise NoFiles(f"{pattern!r} is not a path: {error}") from None
@@ -98,27 +98,27 @@ class Listing:
         fixed = before[: before.rfind(os.sep) + 1]
         self._match_below(fixed, [part for part in pattern[len(fixed) :].split(os.sep) if part])
         if pattern.endswith(os.sep):
-            self.files = []  # only folders end so
+            self.files = []  # a trailing slash matches only folders
 
     def _match_below(self, folder: str, wanted: Sequence[str]) -> None:
         self._wanted = "/".join(wanted)
         self._shows_hidden = bool(hidden_parts(self._wanted))
-        self._is_deep = "**" in wanted  # the folders that match are looked into
+        self._is_deep = "**" in wanted  # files in matching folders match, too
         try:
             real = _real_path(folder or os.curdir)
         except (FileNotFoundError, NotADirectoryError):
-            raise NoFiles(f"there is no folder {folder!r}, where {folder}{self._wanted} begins") from None
+            raise NoFiles(f"{folder}{self._wanted}: the folder {folder!r} does not exist") from None
         self._look_into(folder, real, tuple(wanted))
 
     def _look_into(self, folder: str, real: str, wanted: tuple[str, ...]) -> None:
-        """Matches what a folder holds.
+        """Match the entries of a folder.
 
         Args:
           folder: its path as the pattern gives it; "" for the current one.
           real: the same with all links resolved.
           wanted: the parts of the pattern that are still to be matched.
         """
-        if (real, wanted) in self._seen:  # by way of a link: a loop, or the same files under another name
+        if (real, wanted) in self._seen:  # reached through a link: a loop, or the same files under another name
             return
         self._seen.add((real, wanted))
         self._look_for_outputs(real, wanted)
@@ -151,7 +151,7 @@ class Listing:
                 self._take_entry(entry, path, real)
 
     def _entries(self, folder: str) -> list[os.DirEntry]:
-        """What a folder holds, links last: a file that is found twice has the path without a link."""
+        """Return the entries of a folder, links last, so that a file found twice gets the path without a link."""
         try:
             return sorted(entries_of(folder or os.curdir), key=lambda entry: (entry.is_symlink(), entry.name))
         except (FileNotFoundError, NotADirectoryError):
@@ -161,7 +161,7 @@ class Listing:
             return []
 
     def _follow(self, folder: str, real: str, name: str, rest: tuple[str, ...]) -> None:
-        """Goes to a name that the pattern has outright, below a part that is a pattern."""
+        """Match a literal part of the pattern, below a part with wildcards."""
         path = os.path.join(folder, name)
         found = self._status(path)
         if found is None:
@@ -184,7 +184,7 @@ class Listing:
             self._take(path, found, lambda: _real_entry(entry, folder))
 
     def _take(self, path: str, found: os.stat_result, real: Callable[[], str]) -> None:
-        """Takes what a whole pattern matches."""
+        """Record a path that matches the whole pattern."""
         if stat.S_ISREG(found.st_mode):
             self.files.append(Found(path, real(), found))
         elif stat.S_ISDIR(found.st_mode):
@@ -199,12 +199,12 @@ class Listing:
             self.problems.append(problem)
 
     def _status(self, path: str) -> os.stat_result | None:
-        """`os.stat`; None where it fails, which is a problem, but for what is not there."""
+        """Return `os.stat`; None if it fails. The failure is a problem, unless the path does not exist."""
         try:
             return status_of(path)
         except (FileNotFoundError, NotADirectoryError):
             if target := _link_to_nothing(path):
-                self._tell(f"{path} is a link to {target}, which does not exist: mend or remove it")
+                self._tell(f"{path} is a link to {target}, which does not exist: fix or remove the link")
         except OSError as error:
             self._tell(f"{path}: {error.strerror}")
         return None
@@ -218,7 +218,7 @@ class Listing:
                     return
 
     def _why_none(self, pattern: str) -> str:
-        skipped = " (names that begin with _ or . are passed over)" if self._passed_over else ""
+        skipped = " (names that begin with _ or . are skipped)" if self._passed_over else ""
         folders = f"; {self.folders[0]} is a folder: add /* for the files in it" if self.folders else ""
         return f"no file matches {pattern}{skipped}{folders}; relative patterns start at {os.getcwd()}"
 
@@ -233,7 +233,7 @@ def _real_path(path: str) -> str:
 
 
 def _real_entry(entry: os.DirEntry, folder: str) -> str:
-    """An entry's real path, that of its folder being known."""
+    """Return an entry's real path, given the real path of its folder."""
     path = os.path.join(folder, entry.name)
     return _real_path(path) if entry.is_symlink() else path
 
@@ -243,7 +243,7 @@ def _is_link(path: str) -> bool:
 
 
 def _link_to_nothing(path: str) -> str | None:
-    """What a link says that it leads to; None for what is no link."""
+    """Return the target of a link; None if the path is not a link."""
     try:
         return os.readlink(path) if _is_link(path) else None
     except OSError:
@@ -255,6 +255,6 @@ def _hint(path: str) -> str:
     try:
         return near_miss(name, [entry.name for entry in entries_of(folder or os.curdir)])
     except (FileNotFoundError, NotADirectoryError):
-        return f"; there is no folder {folder!r}"
-    except OSError:  # a hint only: the path itself could be looked at
+        return f"; the folder {folder!r} does not exist"
+    except OSError:  # only the hint is missing
         return ""

@@ -1,4 +1,4 @@
-"""Patterns of objects in a store: what they match, by listing no more than what they have in common."""
+"""Patterns of objects in a store. Only objects below the literal prefix of a pattern are listed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAMES_COMPARED = 1000
 
 
 def object_at(path: str) -> ObjectInfo | None:
-    """What its store says of an object; None where there is none. Raises OSError, StoreFails."""
+    """Return the metadata of an object; None if it does not exist. Raises OSError, StoreFails."""
     where = ObjectPath.parse(path)
     return ask_store(path, lambda: store_of(where).info(where))
 
 
 def is_matched(path: str, pattern: str) -> bool:
-    """Whether a pattern would match an object of that path, if it were there."""
+    """Return whether a pattern would match an object of that path if it existed."""
     where, wanted = ObjectPath.parse(path), ObjectPath.parse(pattern)
     if (where.scheme, where.bucket) != (wanted.scheme, wanted.bucket):
         return False
@@ -31,7 +31,7 @@ def is_matched(path: str, pattern: str) -> bool:
 
 
 def _split(pattern: ObjectPath) -> tuple[str, list[str]]:
-    """The folder that a pattern names outright, and the parts to match below it. A folder stands for the objects right
+    """Return the literal folder of a pattern, and the parts to match below it. A folder matches the objects directly
     in it."""
     parts = pattern.key.split("/")
     fixed = list(itertools.takewhile(lambda part: not MAGIC.search(part), parts))
@@ -41,32 +41,32 @@ def _split(pattern: ObjectPath) -> tuple[str, list[str]]:
 
 
 def matching_objects(pattern: str, folders: list[str] | None = None) -> list[ObjectInfo]:
-    """The objects that a pattern matches; by the rules of local files.
+    """Return the objects that a pattern matches, by the rules of local files.
 
     Args:
-      folders: gets the folders that match, which are passed over: a pattern takes objects.
+      folders: the folders that match, which are skipped, are appended to it.
 
     Raises:
-      NoFiles: there are none; the text says what was looked for.
-      PermissionError, FileNotFoundError: the bucket may not be listed, or is not there.
-      StoreFails: the store does not answer.
+      NoFiles: no object matches; the text describes the search.
+      PermissionError, FileNotFoundError: the bucket may not be listed, or does not exist.
+      StoreFails: the store failed.
     """
     try:
         path = ObjectPath.parse(pattern)
     except ValueError as error:
         raise NoFiles(str(error)) from None
     if MAGIC.search(path.bucket):
-        raise NoFiles(f"{pattern}: the bucket has to be named outright, {path.bucket!r} is a pattern")
+        raise NoFiles(f"{pattern}: the bucket must not be a pattern, found {path.bucket!r}")
     return ask_store(pattern, lambda: _matches(path, [] if folders is None else folders))
 
 
 def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
     store = store_of(pattern)
     if pattern.key and (named := store.info(pattern)) is not None:
-        return [named]  # also a name with * or [ in it, named outright
+        return [named]  # a literal name, which may contain * or [
     fixed, wanted = _split(pattern)
     folder = ObjectPath(pattern.scheme, pattern.bucket, fixed)
-    # Where folders are patterns too, all in one go: a request for each folder would be thousands.
+    # If folders are patterns too, everything is listed at once: one request per folder could be thousands.
     below = len(folder.key) + 1 if folder.key else 0
     found, passed_over, anything = [], False, False
     matched_folders: dict[str, None] = {}
@@ -78,7 +78,7 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
         if not isinstance(listed, ObjectInfo):
             continue
         if name.endswith("/") or not name:
-            continue  # what consoles make for an empty folder
+            continue  # a placeholder that consoles create for an empty folder
         if fits(name.split("/"), wanted):
             if is_hidden(name, "/".join(wanted)):
                 passed_over = True
@@ -91,14 +91,14 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
         siblings = itertools.islice(store.list(pattern.parent, recursive=False), _NAMES_COMPARED)
         hint = near_miss(pattern.name, [s.name if isinstance(s, ObjectPath) else s.path.name for s in siblings])
         raise NoFiles(f"{pattern} does not exist{hint}")
-    skipped = " (names that begin with _ or . are passed over)" if passed_over else ""
+    skipped = " (names that begin with _ or . are skipped)" if passed_over else ""
     skipped += f"; {folders[0]} is a folder: add /* for the objects in it" if folders else ""
-    there = f"looked for under {folder}/" if anything else f"there is nothing under {folder}/"
+    there = f"searched under {folder}/" if anything else f"there is nothing under {folder}/"
     raise NoFiles(f"no object matches {folder / '/'.join(wanted)}{skipped}; {there}")
 
 
 def folder_that_fits(name: str, wanted: list[str], is_folder: bool) -> str | None:
-    """The folder that the whole pattern matches, above an object (or one itself); None for none."""
+    """Return the folder, above an object or itself listed, that the whole pattern matches; None for none."""
     parts = name.split("/")
     if len(parts) < len(wanted) or (len(parts) == len(wanted) and not is_folder):
         return None

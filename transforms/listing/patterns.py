@@ -1,4 +1,4 @@
-"""What a pattern of file names means, wherever the files are."""
+"""Rules of file name patterns, for local files and objects."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import re
 from collections.abc import Sequence
 
 MAGIC = re.compile(r"[*?\[]")
-"""What makes a name a pattern."""
+"""Characters that make a name a pattern."""
 
 
 class NoFiles(ValueError):
-    """A pattern that matches nothing, or something that is no file. The text says what was looked for."""
+    """A pattern that matches nothing, or only paths that are not files. The text describes the search."""
 
 
 def is_hidden(path: str, pattern: str) -> bool:
-    """Whether a part of the path begins with _ or . and the pattern does not say so itself."""
+    """Return whether a part of the path, but no part of the pattern, begins with _ or ."""
     return bool(hidden_parts(path)) and not hidden_parts(pattern)
 
 
 def hidden_parts(path: str) -> list[str]:
-    """The parts of a path, or of a pattern, that begin with _ or ."""
+    """Return the parts of a path, or of a pattern, that begin with _ or ."""
     return [part for part in path.split("/") if part.startswith(("_", "."))]
 
 
 def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether the parts of a path are what those of a pattern say, as `glob.glob(..., recursive=True)` has it:
-    `**` stands for any number of folders, and no pattern for a first dot that it does not have itself."""
+    """Return whether a path matches a pattern, both given as parts, by the rules of `glob.glob(..., recursive=True)`:
+    `**` matches any number of folders, and a leading dot is matched only by a literal dot."""
     if not pattern:
         return not parts
     first, *rest = pattern

@@ -1,1 +1,1 @@
-"""A SavedModel: found, inspected without TensorFlow, copied, loaded once, called."""
+"""SavedModels: find, inspect without TensorFlow, copy, load once, call."""

@@ -1,4 +1,4 @@
-"""How the model is called: the same for all workers of a run."""
+"""Settings of model calls, the same for all workers of a run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ DEFAULT_BATCH_ROWS = 8192
 
 @dataclasses.dataclass(frozen=True)
 class ModelCall:
-    """How the model is called; pinned in the plan, so that all workers do the same.
+    """Settings of model calls; pinned in the plan, so that all workers use the same.
 
     Attributes:
       path: the SavedModel folder, local or in a store.
-      signature: of it.
-      outputs: names of the outputs that are wanted.
-      batch_rows: rows a call.
-      compiled: whether through XLA.
+      signature: the signature to call.
+      outputs: names of the requested outputs.
+      batch_rows: rows per call.
+      compiled: whether to compile with XLA.
       pads: input name to the value that fills rows of different lengths.
       intra_op_threads: threads that one op may use; None for TensorFlow's default.
-      sha256: what `hash_model` says of the folder; a worker that finds another model there loads
-        nothing. None: whatever is there.
-      proven: whether the model is known to answer: then rows that it refuses are at fault, however many.
-      deadline_s: seconds that a call may take; None for any time.
-      bounds: of what a worker thread holds at once.
+      sha256: the `hash_model` of the folder; a worker that finds another model there fails. None accepts any model.
+      proven: whether the model is known to work: then rows on which it fails are at fault, however many.
+      deadline_s: seconds that a call may take; None for no limit.
+      bounds: memory bounds of a worker thread.
     """
 
     path: str
@@ -46,14 +45,14 @@ class ModelCall:
 
     @property
     def fixed_rows(self) -> int | None:
-        """The first dimension that the signature demands; None for an open one."""
+        """The first dimension that the signature requires; None if it is open."""
         sizes = {t.shape[0] for t in self.signature.inputs.values() if t.shape}
         return next((s for s in sizes if s is not None), None)
 
     @property
     def most_rows(self) -> int:
-        """Rows a call: `batch_rows`, or fewer where inputs and outputs of that many rows, as far as the signature
-        tells, are more than a call may have."""
+        """Rows per call: `batch_rows`, or fewer if their inputs and outputs, as far as the signature shows their size,
+        exceed the bound of a call."""
         tensors = [*self.signature.inputs.values(), *self.signature.outputs.values()]
         row_bytes = sum(fixed_bytes(tensor) or 0 for tensor in tensors)
         return self.fixed_rows or max(1, min(self.batch_rows, self.bounds.call_bytes // max(1, row_bytes)))

@@ -1,8 +1,8 @@
-"""A model in an object store, as a folder on this machine: copied once, for all processes, and found by its hash.
+"""Local copies of models in object stores: copied once for all processes, and found by their hash.
 
-CACHE/models/SHA256/      a whole copy: the name is what `hash_model` says of it
-CACHE/listings/KEY        which of them the objects of a folder are, by their names, sizes and versions
-CACHE/locks/KEY           held by the process that copies
+CACHE/models/SHA256/      a complete copy, named by its `hash_model`
+CACHE/listings/KEY        the hash of the copy for a listing (names, sizes and versions of the objects of a folder)
+CACHE/locks/KEY           locked by the process that copies
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ from beam_score.transforms.stores.objects import ObjectInfo, VersionMismatch, is
 from beam_score.transforms.stores.registry import store_of
 
 CACHE = "BEAM_SCORE_CACHE"
-"""The environment variable that names the folder of copies."""
+"""Environment variable with the path of the folder of copies."""
 
 _PIECE_BYTES = 8 << 20
 _AT_ONCE = 8
 
 
 def model_bytes(path: str, sha256: str | None = None) -> int:
-    """The size of a SavedModel on disk; arguments and errors as `local_model`."""
+    """Return the size of a SavedModel on disk; arguments and errors as in `local_model`."""
     return sum(os.path.getsize(file) for file in model_files(local_model(path, sha256)))
 
 
 def local_model(path: str, sha256: str | None = None) -> str:
-    """The folder on this machine that holds a model: itself where it is local, else a copy.
+    """Return the folder of a model on this machine: the path itself if it is local, else that of a copy.
 
     Args:
       path: a SavedModel folder.
-      sha256: of the model that is wanted, where that is known: then a copy is taken without asking the store.
+      sha256: the expected hash, if known: then an existing copy is used without a request to the store.
 
     Returns:
-      what the store holds now, where no copy of that hash is here; the caller looks what it is.
+      the local folder. If there is no copy with that hash, it is a copy of the store's current model, which the caller
+      has to verify.
 
     Raises:
-      ModelError: the store holds no model there, or it was changed while it was copied.
-      StoreFails: the store does not answer.
+      ModelError: there is no model at the path, or it was changed while it was copied.
+      StoreFails: the store failed.
       OSError: the copy cannot be written.
     """
     if not is_object(path):
@@ -72,7 +73,7 @@ def local_model(path: str, sha256: str | None = None) -> str:
 
 
 def hashed_model(path: str) -> tuple[str, str]:
-    """The folder on this machine that holds a model, and what `hash_model` says of it. Raises as `local_model`."""
+    """Return the folder of a model on this machine, and its `hash_model`. Raises as `local_model`."""
     local = local_model(path)
     found = hash_model(local)
     if discard_damaged(path, local, found):
@@ -83,7 +84,7 @@ def hashed_model(path: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def named(path: str, local: str) -> Iterator[None]:
-    """What is wrong with a copy is told of the model that it is of."""
+    """Replace the path of a copy in errors by that of its model."""
     try:
         yield
     except ModelError as error:
@@ -91,12 +92,12 @@ def named(path: str, local: str) -> Iterator[None]:
 
 
 def discard_damaged(path: str, local: str, found: str) -> bool:
-    """Takes away a copy that is not, or no more, what its name says. Returns whether it is none.
+    """Remove a copy whose hash does not match its name. Returns whether it was removed.
 
     Args:
       path: of the model.
-      local: its folder here.
-      found: what `hash_model` says of that.
+      local: its folder on this machine.
+      found: the `hash_model` of that folder.
     """
     if not is_object(path) or found == Path(local).name:
         return False
@@ -105,8 +106,8 @@ def discard_damaged(path: str, local: str, found: str) -> bool:
 
 
 def _copied(path: str, objects: Mapping[str, ObjectInfo], folder: Path, mark: str) -> Path:
-    """Copies a model under a name that nobody else uses, and renames it to its hash: a half copy is never found."""
-    for left in folder.glob(f".{mark}.*"):  # of a process that died: who copies this model holds its lock
+    """Copy a model under a unique name, then rename it to its hash, so that a partial copy is never used."""
+    for left in folder.glob(f".{mark}.*"):  # leftovers of a dead process: this one holds the lock
         shutil.rmtree(left, ignore_errors=True)
     begun = Path(tempfile.mkdtemp(prefix=f".{mark}.", dir=folder))
     try:
@@ -129,7 +130,7 @@ def _download(path: str, objects: Mapping[str, ObjectInfo], folder: Path) -> Non
         try:
             data = ask_store(str(found.path), lambda: store_of(found.path).read(found.path, start, end, found.version))
         except (VersionMismatch, FileNotFoundError):
-            raise ModelError(f"{path}: {name} was changed while it was copied: run the same command again") from None
+            raise ModelError(f"{path}: {name} changed while it was copied: run the same command again") from None
         except PermissionError as error:
             raise ModelError(f"{found.path}: {error.strerror}") from None
         with open(folder / name, "r+b") as file:
@@ -152,11 +153,11 @@ def _download(path: str, objects: Mapping[str, ObjectInfo], folder: Path) -> Non
     for name, found in objects.items():
         size, crc32c = _sum_of(folder / name)
         if size != found.size or found.crc32c not in (None, crc32c):
-            raise ModelError(f"{found.path} did not arrive as the store has it: run the same command again")
+            raise ModelError(f"{found.path}: the copy differs from the object in the store: run the same command again")
 
 
 def _sum_of(file: Path) -> tuple[int, str]:
-    """Size and checksum of a file."""
+    """Return size and checksum of a file."""
     checksum, size = google_crc32c.Checksum(), 0
     with open(file, "rb") as stream:
         while data := stream.read(_PIECE_BYTES):
@@ -166,7 +167,7 @@ def _sum_of(file: Path) -> tuple[int, str]:
 
 
 def _cache() -> Path:
-    """The folder of copies, made where it is not there: `BEAM_SCORE_CACHE`, the user's cache, or a temporary one."""
+    """Return the folder of copies, created if missing: `BEAM_SCORE_CACHE`, the user's cache, or a temporary folder."""
     if named := os.environ.get(CACHE):
         choices = [Path(named).absolute()]
     else:
@@ -179,18 +180,18 @@ def _cache() -> Path:
         except OSError as error:
             failed = error
             continue
-        # In a folder for temporary files anyone may have made it.
+        # In the folder for temporary files, another user may have created it.
         if folder.stat().st_uid == os.getuid() or len(choices) == 1:
             return folder
         failed = PermissionError(1, "belongs to another user", str(folder))
-    raise OSError(failed.errno, f"models cannot be copied there ({failed.strerror}): set {CACHE}", failed.filename)
+    raise OSError(failed.errno, f"cannot be used as model cache ({failed.strerror}): set {CACHE}", failed.filename)
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Of many processes one at a time; the lock goes with the process."""
+    """Hold an exclusive lock among processes; the system releases it if the process dies."""
     with open(path, "ab") as file:
-        # Without locks on this file system each makes a copy, and the first that is whole stays.
+        # On a file system without locks each process makes a copy, and the first complete one is kept.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,5 +1,5 @@
-"""What is wrong with the files of a SavedModel that does not load, found once loading has failed: TensorFlow's own
-messages often do not name the file ("Read less bytes than requested")."""
+"""Diagnosis of the files of a SavedModel after loading has failed: TensorFlow's messages often do not name the file
+("Read less bytes than requested")."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from beam_score.transforms.model.signature import serving_graph
 
 
 def damage(path: str | os.PathLike[str]) -> str | None:
-    """A phrase that names a missing or damaged file of a SavedModel folder; None where no such file is found.
+    """Return a phrase that names a missing or damaged file of a SavedModel folder; None if no such file is found.
 
-    It reads all variables. TensorFlow has been imported.
+    Reads all variables. TensorFlow has been imported.
 
     Raises:
       ModelError: see `transforms.model.signature.serving_graph`.
@@ -30,7 +30,7 @@ def damage(path: str | os.PathLike[str]) -> str | None:
         try:
             reader = tf.train.load_checkpoint(str(prefix))
             names = list(reader.get_variable_to_dtype_map())
-        except Exception:  # it says so in many ways
+        except Exception:  # TensorFlow raises various types
             return "variables/variables.index is damaged, or cut short"
         for name in names:
             try:

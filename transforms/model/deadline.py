@@ -1,4 +1,4 @@
-"""A call that is given a time to return: the one way to get away from a model that hangs."""
+"""Calls with a deadline, the only way to recover from a model that hangs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 THREAD = "model call"
-"""The name of the threads that make the calls. Nobody should wait for one: it may never return."""
+"""Name of the threads that make the calls. Never join one: its call may not return."""
 
 
 class ModelHangs(RuntimeError):
-    """The model has not answered in time. No row's fault: its batch is not to be halved.
+    """The model has not returned in time. This is not a row's fault, so the batch must not be halved.
 
     Attributes:
-      deadline_s: seconds that it had.
-      rows: the rows that it was given.
+      deadline_s: seconds that the call had.
+      rows: the rows that the model was given.
     """
 
     def __init__(self, deadline_s: float, rows: object = "a call"):
@@ -27,8 +27,9 @@ class ModelHangs(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"the model has not answered within {self.deadline_s:g} s for {self.rows}: try these rows alone, lower "
-            "model.batch_rows, or raise model.deadline; what is done stays done, and the same command goes on"
+            f"the model has not returned within {self.deadline_s:g} s for {self.rows}: try these rows alone, lower "
+            "model.batch_rows, or raise model.deadline; finished splits are kept, and the same command continues from "
+            "here"
         )
 
 
@@ -43,7 +44,7 @@ class _Caller:
         self._calls.put(None)
 
     def result(self, call: Callable[[], Result], deadline_s: float) -> Result:
-        """Raises queue.Empty where it is late."""
+        """Make a call in the thread. Raises queue.Empty if it is late."""
         self._calls.put(call)
         result, error = self._results.get(timeout=deadline_s)
         if error is not None:
@@ -57,21 +58,21 @@ def _serve(calls: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
             results.put((call(), None))
         except BaseException as error:
             results.put((None, error))
-        del call  # else its batch stays in memory until the next one comes
+        del call  # otherwise its batch stays in memory until the next call
 
 
 _own = threading.local()
 
 
 def within(deadline_s: float | None, call: Callable[[], Result]) -> Result:
-    """Calls, and waits so long for the result. A call that is late goes on, abandoned, in its thread.
+    """Make a call and wait for its result up to a deadline. A late call is abandoned and continues in its thread.
 
     Args:
-      deadline_s: seconds; None to wait for ever, in this thread.
+      deadline_s: seconds; None to call without a deadline, in this thread.
 
     Raises:
-      ModelHangs: it took longer.
-      Exception: what the call raises.
+      ModelHangs: the call took longer.
+      Exception: raised by the call.
     """
     if deadline_s is None:
         return call()

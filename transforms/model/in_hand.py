@@ -1,9 +1,8 @@
-"""What is being worked on, by the model or by a reader: a few bytes of memory that outlive a process which dies of it.
+"""A register of the rows or files in progress, in a few bytes of shared memory that outlive a crash of the process.
 
 Each thread notes the rows before it calls the model, and the file before a library decodes a part of it that can end
-the process, and clears the note when the call returns. The
-memory is shared with the process that watches over this one, and that reads it when there is no one
-left to ask. Until someone calls `open_register`, notes go nowhere.
+the process, and clears the note when the call returns. The memory is shared with the supervising process, which reads
+it after a crash. Before `open_register` is called, notes are discarded.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 REGIONS, SLOTS = 16, 64
-"""Processes that share a register, and threads of each that it has room for; others note nothing."""
+"""Maximum number of processes that share a register, and of threads of each; the notes of others are discarded."""
 
 _PATH_BYTES = 1000
 _SLOT = struct.Struct(f"<qq{_PATH_BYTES}sq{_PATH_BYTES}s")  # rows, first row and file, last row and file
-_ROWS = struct.Struct("<q")  # the first field of a slot: 0 where nothing is in hand
+_ROWS = struct.Struct("<q")  # the first field of a slot: 0 if it is empty
 _SIZE = _SLOT.size * SLOTS * REGIONS
 
 
 MODEL = -1
-"""As the `count` of a note: it names a model, not rows."""
+"""The `count` of a note that names a model, not rows."""
 
 READ = -2
-"""As the `count` of a note: it names a file that a library decodes."""
+"""The `count` of a note that names a file that a library decodes."""
 
 
 class Rows(NamedTuple):
-    """Rows that were given to the model in one call; or a model that a process has loaded, or began to load.
+    """The rows of one call of the model; or a model that a process has loaded, or began to load; or a file.
 
     Attributes:
-      count: how many; `MODEL` where `first_source` is the path of a model, `READ` where it is a file that is read.
-      first_source, first_row: file and number of the first.
-      last_source, last_row: of the last.
+      count: number of rows; `MODEL` if `first_source` is the path of a model, `READ` if it is a file that is read.
+      first_source, first_row: file and number of the first row.
+      last_source, last_row: file and number of the last row.
     """
 
     count: int
@@ -49,7 +48,7 @@ class Rows(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file that is being read, and no rows."""
+        """True for the note of a file that is being read."""
         return self.count == READ
 
     def __str__(self) -> str:
@@ -68,7 +67,7 @@ class _Register:
         self.memory = mmap.mmap(descriptor, _SIZE)
         self.models: set[str] = set()
         begin = region * SLOTS * _SLOT.size
-        # Taken and given back by any thread: both ends of a list are safe without a lock.
+        # Used by all threads: pop and append of a list are safe without a lock.
         self.free = [begin + slot * _SLOT.size for slot in range(SLOTS)] if region < REGIONS else []
 
 
@@ -76,37 +75,37 @@ _register: _Register | None = None
 
 
 def make_register() -> int | None:
-    """Memory for a register, empty, as a descriptor that a child process inherits. None where the system
-    gives none, as under a tight limit on the size of files: no run is to fail for it."""
+    """Create the memory of an empty register, as a descriptor that child processes inherit. Returns None if the system
+    refuses it, as under a tight limit on file sizes: no run must fail for it."""
     try:
         descriptor = os.memfd_create("in_hand")
         os.truncate(descriptor, _SIZE)
-    except (OSError, AttributeError):  # memfd_create is Linux's own
+    except (OSError, AttributeError):  # memfd_create only exists on Linux
         return None
     return descriptor
 
 
 def open_register(descriptor: int | None, region: int = 0) -> None:
-    """From now on this process notes what is in hand, if there is a register.
+    """Open a register, if there is one, for the notes of this process.
 
     Args:
       descriptor: see `make_register`.
-      region: which of `REGIONS` is this process's own.
+      region: the region of this process, below `REGIONS`.
     """
     global _register
     _register = None if descriptor is None else _Register(descriptor, region)
 
 
 def opened() -> int | None:
-    """The descriptor of this process's register, to be passed on; None where there is none."""
+    """Return the descriptor of this process's register, for its children; None if there is no register."""
     return None if _register is None else _register.descriptor
 
 
 def note(rows: Rows) -> int | None:
-    """Notes some rows. With `clear` it costs three microseconds.
+    """Note some rows. Takes three microseconds, including `clear`.
 
     Returns:
-      what `clear` is to be told; None where there is no register, or no room in it.
+      the argument for `clear`; None if there is no register, or it is full.
     """
     register = _register
     if register is None:
@@ -122,7 +121,7 @@ def note(rows: Rows) -> int | None:
 
 
 def note_model(path: str) -> None:
-    """Notes a model before it is loaded, once; the note stays."""
+    """Note a model before it is loaded, once; the note is never cleared."""
     register = _register
     if register is not None and path not in register.models:
         register.models.add(path)
@@ -130,7 +129,7 @@ def note_model(path: str) -> None:
 
 
 def clear(at: int | None) -> None:
-    """Takes a note back: the model has answered, or raised."""
+    """Clear a note after the call has returned or raised."""
     register = _register
     if at is not None and register is not None:
         _ROWS.pack_into(register.memory, at, 0)
@@ -139,7 +138,7 @@ def clear(at: int | None) -> None:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Notes that a library decodes a file."""
+    """Note that a library decodes a file, while the body runs."""
     noted = note(Rows(READ, path, 0, path, 0))
     try:
         yield
@@ -148,7 +147,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 def read_register(descriptor: int | None) -> list[Rows]:
-    """What is in hand now, in any process; nothing where there is no register."""
+    """Return the current notes of all processes; empty if there is no register."""
     found: list[Rows] = []
     if descriptor is None:
         return found

@@ -1,4 +1,4 @@
-"""The model of a process: loaded once, and only if it is the one that the run was planned with."""
+"""Loads the model of a process once, and only if it is the model of the plan."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _loading = threading.Lock()
 
 
 class ModelChanged(RuntimeError):
-    """The model's folder does not hold what the run was planned with."""
+    """The model's folder does not contain the model of the plan."""
 
 
 def load_once(path: str, signature: str, intra_op_threads: int | None, sha256: str | None = None) -> Servable:
-    """The model, loaded once a process for as long as anyone holds it: the launcher, which tries it
+    """Return the model, loaded once per process while it is referenced: the launcher, which tries it
     on real rows, and the workers in the same process share one copy.
 
     Args:
-      sha256: what `hash_model` must say of it; None where any model will do. Hashing reads all of it
-        once more: about a second a GB.
+      sha256: its expected `hash_model`; None accepts any model. Hashing reads the model once more, in
+        about a second per GB.
 
     Raises:
-      ModelChanged: the folder holds something else, or was changed while it was loaded.
+      ModelChanged: the folder contains another model, or was changed while the model was loaded.
       ModelError: see `Servable.load`.
     """
     key = (path, signature, intra_op_threads, sha256)
@@ -59,23 +59,23 @@ def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha2
 
 
 def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -> Servable:
-    in_hand.note_model(path)  # a damaged one may end the process
+    in_hand.note_model(path)  # a damaged model may end the process
     with named(path, local):
         return Servable.load(local, signature, intra_op_threads=intra_op_threads)
 
 
 def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int, int]] | None]:
-    """The model's folder on this machine, its hash, and the stamps of its files before that was taken.
+    """Return the model's folder on this machine, its hash, and the stamps of its files before it was hashed.
 
     Raises:
-      ModelChanged: there is no such model any more.
-      OSError, ReadFails: its files cannot be read, which says nothing of what they are.
+      ModelChanged: the model no longer exists.
+      OSError, ReadFails: its files cannot be read, so it is unknown whether they changed.
     """
     try:
         local = local_model(path, sha256)
     except ModelError as error:
         raise ModelChanged(_changed(path, f"no such model ({error})", sha256)) from None
-    # Taken first: a file that changes after it was hashed, and before or while it is loaded, shows too.
+    # Taken first, to detect a file that changes after it was hashed, and before or while it is loaded.
     before = _stamps(local)
     try:
         return local, hash_model(local), before
@@ -84,7 +84,7 @@ def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int
 
 
 def _stamps(path: str) -> dict[str, tuple[int, int, int]] | None:
-    """Size, time of modification and inode of each file of a model; None where one is not there."""
+    """Return size, time of modification and inode of each file of a model; None if a file is missing."""
     try:
         stats = {str(file): os.stat(file) for file in model_files(path)}
     except FileNotFoundError:
@@ -95,6 +95,6 @@ def _stamps(path: str) -> dict[str, tuple[int, int, int]] | None:
 def _changed(path: str, found: str, expected: str) -> str:
     return (
         f"the model in {path} has changed since this run was planned: found {found}, expected SHA-256 {expected}: "
-        "put the planned model back and give the same command again, or write elsewhere, or add --replace; write "
+        "put the planned model back and run the same command again, or write elsewhere, or add --replace; write "
         "a new model to a new version folder, never over one in use"
     )

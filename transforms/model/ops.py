@@ -1,4 +1,4 @@
-"""The ops that a signature runs, and what they do besides computing outputs from rows. Read from
+"""Ops that a signature runs, and their effects besides computing outputs from rows. Read from
 `saved_model.pb` without TensorFlow: `tensorflow/core/framework/graph.proto`, `function.proto`, `op_def.proto` and
 `tensorflow/core/protobuf/saved_object_graph.proto`.
 """
@@ -24,11 +24,11 @@ EFFECTS = {
     "random": "draws random numbers",
     "state": "keeps state between calls",
 }
-"""What an op may do besides computing, and how it is said of a model."""
+"""Effects of ops besides computing, with the words that describe them."""
 
 _INIT = "__saved_model_init_op"
 _OLD_INIT = ("saved_model_main_op", "legacy_init_op")
-"""Collections that name the op that loading runs, in models of TensorFlow 1."""
+"""Collections that name the op to run at load time, in models of TensorFlow 1."""
 
 _AT_LOAD = frozenset(("_create_resource", "_initialize", "initializer"))
 """Functions of resources (tables) that `tf.saved_model.load` calls."""
@@ -50,7 +50,7 @@ _KINDS = {
         "|Multinomial|(Parameterized)?TruncatedNormal|\\w+CandidateSampler|SampleDistortedBoundingBox(V2)?|NegTrain"
         "|NonDeterministicInts|Shuffle(AndRepeat)?Dataset(V\\d)?|RngSkip|RngReadAndSkip|\\w*SeedGenerator"
     ),
-    # The first forms of these ops, on references to variables, are not registered as stateful.
+    # The old versions of these ops, on references to variables, are not registered as stateful.
     "state": "Assign(Add|Sub)?|Scatter(Nd)?(Add|Sub|Mul|Div|Min|Max|Update)|CountUpTo|(Sparse)?Apply[A-Z]\\w+",
 }
 _HARMLESS = re.compile(
@@ -65,7 +65,8 @@ _HARMLESS = re.compile(
     "|QuantileStreamResource(HandleOp|GetBucketBoundaries|Deserialize))|IsBoostedTrees\\w+"
     "|(Range|Tensor|TensorSlice|SparseTensorSlice|Reduce|List)Dataset|DatasetToSingleElement|ReduceDataset|IteratorGetNext\\w*"
 )
-"""Registered as stateful, since a graph must not drop or merge them; the outputs of a row do not depend on them."""
+"""Ops that are registered as stateful, since a graph must not drop or merge them, but do not affect the outputs of a
+row."""
 
 _NAMED = {kind: re.compile(names) for kind, names in _KINDS.items()}
 
@@ -75,9 +76,9 @@ class ModelOps:
     """The ops of a model that one signature may run.
 
     Attributes:
-      called: names of the ops that a call may run, in functions that it calls too.
-      at_load: names of those that loading the model runs.
-      stateful: of both, those that the file declares as stateful.
+      called: names of the ops that a call may run, including functions.
+      at_load: names of the ops that loading the model runs.
+      stateful: the ops of both that the file declares as stateful.
     """
 
     called: frozenset[str]
@@ -85,11 +86,11 @@ class ModelOps:
     stateful: frozenset[str]
 
     def effects(self, at_load: bool = True) -> dict[str, tuple[str, ...]]:
-        """The ops that do more than compute, by kind (a key of `EFFECTS`), in the order of `EFFECTS`.
+        """Return the ops with effects, by kind (a key of `EFFECTS`), in the order of `EFFECTS`.
 
         Args:
-          at_load: whether to count what only loading the model runs; variables are read and tables are filled
-            there, which is not an effect.
+          at_load: whether to include ops that only loading the model runs; reading variables and filling tables at
+            load time is not an effect.
         """
         found: dict[str, list[str]] = {kind: [] for kind in EFFECTS}
         for op in sorted(self.called | self.at_load if at_load else self.called):
@@ -106,17 +107,17 @@ class ModelOps:
 
     @property
     def dependent(self) -> list[str]:
-        """Phrases as `describe` gives, of what keeps the outputs from being a function of the row alone."""
+        """Phrases like those of `describe`, for the effects by which outputs depend on more than the row."""
         kinds = self.effects(at_load=False)
         return [f"{EFFECTS[kind]} ({', '.join(ops)})" for kind, ops in kinds.items() if kind != "reads"]
 
     def describe(self, at_load: bool = True) -> list[str]:
-        """`draws random numbers (RandomUniform)`: a phrase each kind of effect; empty where there is none."""
+        """Return a phrase per kind of effect, such as `draws random numbers (RandomUniform)`."""
         return [f"{EFFECTS[kind]} ({', '.join(ops)})" for kind, ops in self.effects(at_load).items()]
 
 
 def ops_of(path: str | os.PathLike[str], signature: str) -> ModelOps:
-    """The ops of a SavedModel folder that a signature runs.
+    """Return the ops of a SavedModel folder that a signature runs.
 
     Args:
       signature: its name.
@@ -152,7 +153,7 @@ def ops_of(path: str | os.PathLike[str], signature: str) -> ModelOps:
 
 
 def _nodes(signature: Any) -> set[str]:
-    """The nodes of the graph that the outputs of a signature are taken from."""
+    """Return the graph nodes that produce the outputs of a signature."""
     names = set()
     for info in signature.outputs.values():
         sparse = info.coo_sparse
@@ -162,12 +163,12 @@ def _nodes(signature: Any) -> set[str]:
 
 
 def _node(tensor: str) -> str:
-    """The node of `node:0` or `^node`."""
+    """Return the node of `node:0` or `^node`."""
     return tensor.removeprefix("^").split(":")[0]
 
 
 def _ancestors(nodes: Iterable[Any], wanted: Iterable[str]) -> Iterator[Any]:
-    """The nodes that are run for those wanted: TensorFlow leaves out the rest of the main graph."""
+    """Yield the nodes that run to compute the wanted ones: TensorFlow prunes the rest of the main graph."""
     by_name = {node.name: node for node in nodes}
     todo, seen = list(wanted), set()
     while todo:
@@ -179,7 +180,7 @@ def _ancestors(nodes: Iterable[Any], wanted: Iterable[str]) -> Iterator[Any]:
 
 
 def _reached(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
-    """The ops of some nodes, and of all functions that they call. A function's name is no op."""
+    """Return the ops of some nodes and of all functions that they call, without the names of functions."""
     ops: set[str] = set()
     todo, seen = [nodes], set()
     while todo:
@@ -193,7 +194,7 @@ def _reached(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
 
 
 def _load_functions(objects: Any) -> Iterator[str]:
-    """The functions that `tf.saved_model.load` calls, by name."""
+    """Yield the names of the functions that `tf.saved_model.load` calls."""
     for parent in objects.nodes:
         for child in parent.children:
             if child.local_name in _AT_LOAD and 0 <= child.node_id < len(objects.nodes):

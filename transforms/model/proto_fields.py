@@ -1,5 +1,5 @@
-"""Protocol buffer messages described by a table of just the fields that are needed, for files whose own
-definitions would have to be imported with TensorFlow."""
+"""Protocol buffer messages defined by a table of the required fields, for files whose full definitions would require
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 Fields = Mapping[str, Sequence[tuple[str, int, str]]]
-"""Message -> (field, number, type). `*` before the type is repeated, `%` a map from string, `|` one of `encoding`.
-An enum reads as the int32 that it is on the wire."""
+"""Message -> (field, number, type). `*` before the type means repeated, `%` a map from string, `|` one of `encoding`.
+An enum is read as the int32 of its wire format."""
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -22,10 +22,10 @@ _SCALARS = {
 
 
 def message_class(name: str, fields: Fields, package: str) -> type[message.Message]:
-    """The class of the message `name` of a table.
+    """Return the class of the message `name` of a table.
 
     Args:
-      package: a name for the messages of this table, as `beam_score.saved_model`.
+      package: a package name for the messages of this table, such as `beam_score.saved_model`.
     """
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{package.replace('.', '/')}.proto", package=package, syntax="proto3"

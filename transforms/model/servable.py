@@ -1,4 +1,4 @@
-"""The loaded model: one signature of a SavedModel that any number of threads may call.
+"""The loaded model: one signature of a SavedModel, callable from any number of threads.
 
 Importing this module does not import TensorFlow; loading a model does.
 """
@@ -49,12 +49,12 @@ __all__ = [
 _LOCK = threading.Lock()
 
 WARM_UP_S = 300.0
-"""What a call gets beside its deadline where it has to trace or to compile: XLA may take minutes."""
+"""Extra seconds for a call that has to trace or compile: XLA may take minutes."""
 
 
 def unsupported(signature: Signature) -> list[str]:
-    """What of a signature's inputs cannot be fed: a sentence each; empty where all is well. An output matters only
-    where it is asked for (see `transforms.contract.outputs`)."""
+    """Return the problems of a signature's inputs, a sentence each. Outputs only matter if they are requested (see
+    `transforms.contract.outputs`)."""
     problems = []
     for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
         if not tensors:
@@ -81,12 +81,12 @@ class Servable(Model):
     """One signature of a loaded SavedModel. Thread-safe.
 
     Attributes:
-      signature: what may be fed, and what comes back.
-      intra_op_threads: the threads that one op may use in this process; 0 where TensorFlow decides.
+      signature: its inputs and outputs.
+      intra_op_threads: the threads that one op may use in this process; 0 if TensorFlow decides.
     """
 
     def __init__(self, model: Any, signature: Signature, intra_op_threads: int = 0):
-        # A signature does not keep the variables of its model alive: hold both.
+        # A signature does not keep the variables of its model alive: keep a reference to both.
         self._model = model
         self._function = model.signatures[signature.name]
         self._compiled: Any = None
@@ -106,18 +106,18 @@ class Servable(Model):
         intra_op_threads: int | None = 1,
         inter_op_threads: int | None = None,
     ) -> Servable:
-        """Loads a SavedModel folder.
+        """Load a SavedModel folder.
 
         Args:
           path: a local SavedModel folder (see `find_version`).
           signature_name: see `choose_signature`.
-          intra_op_threads: threads that one op may use. One is best where workers run in parallel.
-            A process has one setting for all models, and only the first load can make it; what is
-            in force is in the attribute of the same name. None: TensorFlow's default, all cores.
-          inter_op_threads: ops of one call that may run at once; as above.
+          intra_op_threads: threads that one op may use. One is best if workers run in parallel.
+            A process has one setting for all models, which only the first load can set; the attribute
+            of the same name has the effective value. None: TensorFlow's default, all cores.
+          inter_op_threads: ops of one call that may run concurrently; as above.
 
         Raises:
-          ModelError: no such signature, one that cannot be fed, or a model that does not load.
+          ModelError: the signature does not exist or cannot be fed, or the model does not load.
         """
         signature = choose_signature(read_signatures(path), signature_name)
         if problems := unsupported(signature):
@@ -125,18 +125,18 @@ class Servable(Model):
         tf = import_tensorflow()
         with _LOCK:
             _set_threads(tf, intra_op_threads, inter_op_threads)
-            with _quiet():  # the first use of a device looks for GPUs, and complains of none
+            with _quiet():  # the first use of a device searches for GPUs, and logs their absence
                 tf.config.list_logical_devices()
             try:
                 model = tf.saved_model.load(os.fspath(path), tags=[SERVE])
             except MemoryError:
                 raise
-            except Exception as error:  # a file that was damaged raises anything
+            except Exception as error:  # a damaged file may raise any type
                 fault = damage(path)
                 remedy = (
                     f"{fault}: copy or export the model again"
                     if fault
-                    else "a model with ops of its own needs the library that registers them"
+                    else "a model with custom ops needs the library that registers them"
                 )
                 raise ModelError(
                     f"{path} does not load in TensorFlow {tf.__version__}: {_first_line(error)}; {remedy}"
@@ -144,7 +144,7 @@ class Servable(Model):
         return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
 
     def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
-        """Calls the signature.
+        """Call the signature.
 
         Args:
           feeds: an array for every input, by its name, in the input's dtype; float32 for a bfloat16
@@ -154,11 +154,11 @@ class Servable(Model):
 
         Returns:
           an array for every output that can be written (see `SUPPORTED`), by its name. It may be read-only and share
-          the model's memory. bfloat16 comes as float32, string as an object array of bytes.
+          the model's memory. bfloat16 is returned as float32, string as an object array of bytes.
 
         Raises:
           KeyError: an input is missing.
-          tf.errors.OpError: what the model raises.
+          tf.errors.OpError: raised by the model.
           ModelHangs: there was no answer in time.
         """
 
@@ -168,8 +168,8 @@ class Servable(Model):
         return within(self._time_for("plain", deadline_s), answer)
 
     def call_compiled(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
-        """The same through XLA, which compiles anew for every shape of `feeds`, up to seconds each
-        time. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not have.
+        """Call the signature compiled by XLA, which compiles for every new shape of `feeds`, for up to seconds
+        each. Raises tf.errors.InvalidArgumentError for a model with ops that XLA does not support.
         """
 
         def answer() -> Feeds:
@@ -189,7 +189,7 @@ class Servable(Model):
         return deadline_s + WARM_UP_S
 
     def nodes(self) -> dict[str, str]:
-        """The nodes that a call may run, in the functions that it calls too: name to op."""
+        """Return the nodes that a call may run, including functions: name to op."""
         if self._nodes is None:
             graph = self._function.graph.as_graph_def()
             self._nodes = {node.name: node.op for f in graph.library.function for node in f.node_def}
@@ -200,8 +200,8 @@ class Servable(Model):
         tf = import_tensorflow()
         names, function = list(self.signature.inputs), self._function
 
-        # Positional, since an input need not be called by a Python identifier. The rows are left
-        # open, so that there is one trace, and XLA keeps its own table of programs by shape.
+        # Positional, since an input's name need not be a Python identifier. The row dimension is
+        # open, so that there is one trace, and XLA caches its programs by shape.
         def compiled(*tensors: Any) -> Any:
             return function(**dict(zip(names, tensors, strict=True)))
 
@@ -210,7 +210,7 @@ class Servable(Model):
 
     def _to_tensors(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
         # tf.constant copies: 12 microseconds for [8192, 3] float32, of 750 for a small dense model.
-        # DLPack would not, but hands out memory that an op may then reuse for its output.
+        # DLPack would not copy, but an op may then reuse the shared memory for its output.
         tf = import_tensorflow()
         tensors = {}
         for name, tensor in self.signature.inputs.items():
@@ -227,16 +227,16 @@ class Servable(Model):
         for name, tensor in self.signature.outputs.items():
             if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:
                 continue
-            # A view where the tensor is in main memory (1 microsecond), where .numpy() copies.
+            # A view if the tensor is in main memory (1 microsecond), while .numpy() copies.
             array = np.asarray(outputs[name])
             arrays[name] = array.astype(np.float32) if tensor.dtype == "bfloat16" else array
         return arrays
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow, imported without its chatter about CPU features and absent GPUs.
+    """Import TensorFlow without its log messages about CPU features and missing GPUs.
 
-    TF_CPP_MIN_LOG_LEVEL becomes 2 where it is not set; at 0 or 1 nothing is held back.
+    TF_CPP_MIN_LOG_LEVEL is set to 2 unless it is set; at 0 or 1 nothing is suppressed.
     """
     if "tensorflow" not in sys.modules:
         with _LOCK, _quiet():
@@ -247,7 +247,7 @@ def import_tensorflow() -> ModuleType:
 
 
 def _set_threads(tf: ModuleType, intra_op: int | None, inter_op: int | None) -> None:
-    with contextlib.suppress(RuntimeError):  # TensorFlow runs already: its threads stay as they are
+    with contextlib.suppress(RuntimeError):  # TensorFlow is initialized already, and its threads are fixed
         if intra_op is not None:
             tf.config.threading.set_intra_op_parallelism_threads(intra_op)
         if inter_op is not None:
@@ -263,10 +263,10 @@ _CHATTER = re.compile(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops TensorFlow's chatter from standard error; everything else is passed on at the end.
+    """Remove TensorFlow's routine messages from standard error; everything else is forwarded at the end.
 
-    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL, so only the file descriptor
-    stops them.
+    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL, so they can only be intercepted
+    at the file descriptor.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
         yield

@@ -1,7 +1,7 @@
-"""What a SavedModel folder holds, read without TensorFlow: its signatures, and who wrote it.
+"""Reads the signatures of a SavedModel folder, and the TensorFlow version that wrote it, without TensorFlow.
 
-`saved_model.pb` is parsed with a description of just the fields that are needed here: the answer
-comes in milliseconds, where `import tensorflow` alone takes seconds. TensorFlow's own definitions:
+`saved_model.pb` is parsed with a description of only the required fields: this takes milliseconds, while `import
+tensorflow` alone takes seconds. TensorFlow's definitions:
 `tensorflow/core/protobuf/saved_model.proto` and `meta_graph.proto`.
 """
 
@@ -31,13 +31,11 @@ SUPPORTED = frozenset(
 """Dtypes that a column can feed, and that can be written."""
 
 MOST_VALUES = 2**31 - 1
-"""Of a tensor in one row: Arrow counts the values of a list by 32 bits."""
+"""Maximum number of values of a tensor in one row: Arrow counts the values of a list with 32 bits."""
 
 
 class ModelError(ValueError):
-    """A model that cannot be used as asked. The text is for the person who wrote the job file:
-    what was found, what was expected, what to do.
-    """
+    """A model that cannot be used as requested. The text is for the author of the job file: found, expected, remedy."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class Tensor:
 
     Attributes:
       name: the key in the signature.
-      dtype: as numpy calls it (`float32`, `int64`, `bool`), or `bfloat16`, `string`.
-      shape: the first dimension included; None for an open dimension; None alone for unknown rank.
+      dtype: as named by numpy (`float32`, `int64`, `bool`), or `bfloat16`, `string`.
+      shape: including the first dimension; an open dimension is None; the whole shape is None for unknown rank.
       kind: `dense`, `sparse` (SparseTensor), or the name of another composite (`ragged`).
     """
 
@@ -57,7 +55,7 @@ class Tensor:
     kind: str = "dense"
 
     def describe(self) -> str:
-        """`float32[?, 3]`; `float32[...]` for unknown rank; `float32` for a scalar."""
+        """Return `float32[?, 3]`; `float32[...]` for unknown rank; `float32` for a scalar."""
         if self.shape is None:
             text = f"{self.dtype}[...]"
         elif not self.shape:
@@ -77,7 +75,7 @@ class Signature:
     method_name: str = ""
 
     def describe(self) -> str:
-        """`serving_default(x: float32[?, 3]) -> y: float32[?, 1]`."""
+        """Return `serving_default(x: float32[?, 3]) -> y: float32[?, 1]`."""
         inputs, outputs = (
             ", ".join(f"{t.name}: {t.describe()}" for t in side.values()) for side in (self.inputs, self.outputs)
         )
@@ -85,7 +83,7 @@ class Signature:
 
 
 def read_signatures(path: str | os.PathLike[str]) -> dict[str, Signature]:
-    """The signatures of a SavedModel folder, by name, sorted; without loading the model.
+    """Return the signatures of a SavedModel folder, by name, sorted, without loading the model.
 
     Raises:
       ModelError: the file is damaged, or has no graph for serving.
@@ -99,10 +97,10 @@ def read_signatures(path: str | os.PathLike[str]) -> dict[str, Signature]:
 
 
 def choose_signature(signatures: Mapping[str, Signature], name: str | None = None) -> Signature:
-    """The signature named; else `serving_default`; else the only one.
+    """Return the named signature; without a name, `serving_default`, or the only one.
 
     Raises:
-      ModelError: no such signature, none at all, or several and no way to choose.
+      ModelError: the signature does not exist, there are none, or the choice is ambiguous.
     """
     listed = ", ".join(signatures)
     if not signatures:
@@ -124,12 +122,12 @@ def choose_signature(signatures: Mapping[str, Signature], name: str | None = Non
 
 
 def tensorflow_version(path: str | os.PathLike[str]) -> str:
-    """The TensorFlow version that wrote the model; empty where it does not say."""
+    """Return the TensorFlow version that wrote the model; empty if it is not recorded."""
     return serving_graph(path).meta_info_def.tensorflow_version
 
 
 def serving_graph(path: str | os.PathLike[str]) -> message.Message:
-    """The MetaGraph tagged `serve` of a SavedModel folder: the fields that `_FIELDS` names.
+    """Return the MetaGraph tagged `serve` of a SavedModel folder, with the fields of `_FIELDS`.
 
     Raises:
       ModelError: the file is damaged, or has no such graph.
@@ -150,7 +148,7 @@ def serving_graph(path: str | os.PathLike[str]) -> message.Message:
     raise ModelError(f"{file} has no graph tagged {{{SERVE}}}, only {found}: export the model for serving")
 
 
-# DataType of tensorflow/core/framework/types.proto, as numpy calls them.
+# DataType of tensorflow/core/framework/types.proto, by the names of numpy.
 _DTYPES = tuple(
     "unknown float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 "  # noqa: SIM905
     "qint16 quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn".split()
@@ -171,7 +169,7 @@ def _tensor(name: str, info: message.Message) -> Tensor:
         kind = "sparse"
     elif encoding == "composite_tensor":
         kind = _KINDS.get(info.composite_tensor.type_spec.type_spec_class, "composite")
-        declared = next(iter(info.composite_tensor.components), info)  # the values: their dtype tells most
+        declared = next(iter(info.composite_tensor.components), info)  # the values: their dtype is the most useful
     shape = None
     if kind in ("dense", "sparse") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim)
@@ -183,7 +181,7 @@ _FIELDS = {
     "SavedModel": [("meta_graphs", 2, "*MetaGraphDef")],
     "MetaGraphDef": [
         ("meta_info_def", 1, "MetaInfoDef"),
-        ("graph_def", 2, "bytes"),  # parsed by `transforms.model.ops`, which alone needs it
+        ("graph_def", 2, "bytes"),  # parsed only by `transforms.model.ops`
         ("collection_def", 4, "%CollectionDef"),
         ("signature_def", 5, "%SignatureDef"),
         ("asset_file_def", 6, "*AssetFileDef"),
@@ -219,8 +217,8 @@ def _message_class() -> type[message.Message]:
 
 
 def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
-    """The Arrow type of a model's output: float32 for bfloat16; lists, one level a dimension after the first,
-    fixed-size where the dimension is.
+    """Return the Arrow type of a model's output: float32 for bfloat16; one level of lists per dimension after the
+    first, fixed-size for fixed dimensions.
 
     Args:
       text: whether string outputs are text (`string`), not bytes (`binary`).
@@ -233,7 +231,7 @@ def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
 
 
 def fixed_bytes(tensor: Tensor) -> int | None:
-    """Bytes of one row of a tensor; None for text, where a dimension is open, and for what cannot be written."""
+    """Return the bytes of one row of a tensor; None for text, open dimensions, and tensors that cannot be written."""
     if tensor.dtype == "string" or tensor.dtype not in SUPPORTED or tensor.kind != "dense":
         return None
     if tensor.shape is None or None in tensor.shape[1:]:
@@ -242,5 +240,5 @@ def fixed_bytes(tensor: Tensor) -> int | None:
 
 
 def numpy_dtype(tensor: Tensor) -> np.dtype:
-    """The dtype of what is fed to an input: float32 for bfloat16, objects (bytes) for string."""
+    """Return the dtype of the arrays that feed an input: float32 for bfloat16, objects (bytes) for string."""
     return np.dtype({"bfloat16": "float32", "string": "object"}.get(tensor.dtype, tensor.dtype))

@@ -1,4 +1,4 @@
-"""Which folder a model path stands for: versions, what is no model at all, and a model's hash."""
+"""Finds the SavedModel folder of a path and version, explains paths that are not models, and hashes models."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from beam_score.transforms.stores.objects import ObjectInfo, ObjectPath, is_obje
 from beam_score.transforms.stores.registry import store_of
 
 _MOST_OBJECTS = 20_000
-"""Below the path of a model in a store: more is a bucket of something else, and would take long to list."""
+"""Maximum number of objects below the path of a model in a store: a bucket of other data would take long to list."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """The SavedModel folder that a path and a version stand for.
+    """The SavedModel folder of a path and a version.
 
     Attributes:
       path: the SavedModel folder itself, local or in a store.
-      version: its number, as the folder is called; None for a folder that is not called a number.
-      versions: all numbered versions beside it, ascending; empty when the path named the SavedModel.
+      version: its number, the name of the folder; None if the name is not a number.
+      versions: all numbered versions in its parent, ascending; empty if the path was that of the SavedModel.
     """
 
     path: str
@@ -37,15 +37,15 @@ class Version:
 
 
 def find_version(path: str | os.PathLike[str], version: str | int = "latest") -> Version:
-    """Finds the SavedModel folder.
+    """Find the SavedModel folder of a path and a version.
 
     Args:
-      path: local, or in a store: a SavedModel folder, or a folder of numbered versions, as TensorFlow Serving takes it.
+      path: local, or in a store: a SavedModel folder, or a folder of numbered versions, as for TensorFlow Serving.
         Names that are not numbers, and folders without a `saved_model.pb`, are not versions.
       version: a number, or `latest` for the numerically largest.
 
     Raises:
-      ModelError: there is nothing there, it is something else, or there is no such version.
+      ModelError: the path does not exist, is not a model, or has no such version.
     """
     folder, wanted = _Stored.at(path) if is_object(os.fspath(path)) else _Local(Path(path)), str(version)
     if not folder.is_folder:
@@ -54,8 +54,8 @@ def find_version(path: str | os.PathLike[str], version: str | int = "latest") ->
         own = folder.own_name
         if wanted != "latest" and not (_is_number(own) and _is_number(wanted) and int(own) == int(wanted)):
             raise ModelError(
-                f"{folder} is a SavedModel itself, and version {wanted} was asked for: "
-                "leave the version out, or give the folder that holds the numbered versions"
+                f"{folder} is a SavedModel itself, but version {wanted} was requested: "
+                "leave out the version, or give the folder that contains the numbered versions"
             )
         return Version(str(folder), own if _is_number(own) else None)
     versions = sorted((n for n in folder.names if _is_number(n) and folder.holds_model(n)), key=lambda n: (int(n), n))
@@ -76,7 +76,7 @@ def find_version(path: str | os.PathLike[str], version: str | int = "latest") ->
 
 @dataclass(frozen=True)
 class _Local:
-    """A path on this machine."""
+    """A local path."""
 
     path: Path
 
@@ -103,12 +103,12 @@ class _Local:
 
 
 def _is(kind: Callable[[int], bool], path: Path) -> bool:
-    """Whether there is a file or folder of a kind; False only where nothing, or another kind, is there.
+    """Return whether a path exists and is of a kind.
 
     Raises:
-      ModelError: the path, or a folder on the way, is a link that leads nowhere: a version that is not looked at would
-        let an older one pass for the latest.
-      OSError, ReadFails: it cannot be looked at.
+      ModelError: the path, or its folder, is a broken link: if such a version was skipped, an older one would be used
+        as the latest.
+      OSError, ReadFails: its metadata cannot be read.
     """
     try:
         return kind(status_of(str(path)).st_mode)
@@ -116,14 +116,14 @@ def _is(kind: Callable[[int], bool], path: Path) -> bool:
         for part in (path, path.parent):
             if os.path.islink(part) and not os.path.exists(part):
                 raise ModelError(
-                    f"{part} is a link to {os.readlink(part)}, which does not exist: mend or remove it"
+                    f"{part} is a link to {os.readlink(part)}, which does not exist: fix or remove the link"
                 ) from None
         return False
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A path in a store, and what is below it."""
+    """A path in a store, and the objects below it."""
 
     path: ObjectPath
     objects: Mapping[str, ObjectInfo]
@@ -166,10 +166,10 @@ class _Stored:
 
 
 def listed_model(path: str) -> dict[str, ObjectInfo]:
-    """The objects of a SavedModel folder in a store, by their names in it; those that count for its hash.
+    """Return the objects of a SavedModel folder in a store that its hash covers, by their relative names.
 
     Raises:
-      ModelError: there is none.
+      ModelError: the path is not a SavedModel folder.
     """
     stored = _Stored.at(path)
     if not stored.holds_model():
@@ -178,37 +178,37 @@ def listed_model(path: str) -> dict[str, ObjectInfo]:
 
 
 def _below(where: ObjectPath) -> dict[str, ObjectInfo]:
-    """The objects below a path, by what their names have more."""
+    """Return the objects below a path, by their relative names."""
     try:
         found = ask_store(str(where), lambda: list(itertools.islice(store_of(where).list(where), _MOST_OBJECTS + 1)))
     except (PermissionError, FileNotFoundError) as error:
         raise ModelError(f"{error.filename or where}: {error.strerror}") from None
     if len(found) > _MOST_OBJECTS:
-        raise ModelError(f"{where} holds more than {_MOST_OBJECTS:,} objects: give the folder of the model alone")
+        raise ModelError(f"{where} contains more than {_MOST_OBJECTS:,} objects: give the folder of the model alone")
     below = len(where.key) + 1 if where.key else 0
     named = {o.path.key[below:]: o for o in found}
-    return {name: o for name, o in named.items() if name and not name.endswith("/")}  # no marks of empty folders
+    return {name: o for name, o in named.items() if name and not name.endswith("/")}  # no placeholders of empty folders
 
 
 def hash_model(path: str | os.PathLike[str]) -> str:
-    """SHA-256, in hexadecimal, of the relative names and contents of all files of a SavedModel
-    folder. Names that begin with a dot are left out: TensorFlow writes none, file managers do.
+    """Return the SHA-256, in hexadecimal, of the relative names and contents of all files of a SavedModel
+    folder. Names that begin with a dot are ignored: file managers write them, TensorFlow does not.
     """
     root, total = Path(path), hashlib.sha256()
     for file in model_files(root):
         with LocalFile(str(file)) as stream:
             content = hashlib.file_digest(stream, "sha256").digest()
-        # A digest has a fixed length, so no name and content can be mistaken for another pair.
+        # Digests have a fixed length, so different pairs of name and content cannot be confused.
         total.update(hashlib.sha256(file.relative_to(root).as_posix().encode()).digest() + content)
     return total.hexdigest()
 
 
 def model_files(path: str | os.PathLike[str]) -> list[Path]:
-    """All files of a SavedModel folder that count for its hash, in its order.
+    """Return all files of a SavedModel folder that its hash covers, in that order.
 
     Raises:
-      ModelError: something in it is neither a file nor a folder.
-      OSError, ReadFails: a folder, or a file, cannot be looked at.
+      ModelError: an entry is neither a file nor a folder.
+      OSError, ReadFails: the metadata of a folder or file cannot be read.
     """
     root, files, folders = Path(path), [], [Path(path)]
     while folders:
@@ -223,7 +223,7 @@ def model_files(path: str | os.PathLike[str]) -> list[Path]:
             elif stat.S_ISREG(mode):
                 files.append(found)
             else:
-                raise ModelError(f"{found} is neither a file nor a folder: a SavedModel holds nothing else")
+                raise ModelError(f"{found} is neither a file nor a folder: a SavedModel contains nothing else")
     return sorted(files, key=lambda f: f.relative_to(root).as_posix())
 
 
@@ -232,14 +232,14 @@ def _is_number(name: str) -> bool:
 
 
 SAVED_MODEL = "saved_model.pb"
-_SOME_FILE = "a file: give a SavedModel folder, which holds a saved_model.pb"
+_SOME_FILE = "a file: give a SavedModel folder, which contains a saved_model.pb"
 _OTHER_FILES = {
     ".keras": "a Keras file: load it and write a SavedModel with model.export(path)",
     ".h5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
     ".hdf5": "a Keras HDF5 file: load it and write a SavedModel with model.export(path)",
     ".tflite": "a TensorFlow Lite model: give the SavedModel that it was converted from",
-    ".pb": "a frozen graph, without signatures: give a SavedModel folder, which holds a saved_model.pb",
-    ".pbtxt": "a graph as text: give a SavedModel folder, which holds a saved_model.pb",
+    ".pb": "a frozen graph, without signatures: give a SavedModel folder, which contains a saved_model.pb",
+    ".pbtxt": "a graph as text: give a SavedModel folder, which contains a saved_model.pb",
     ".onnx": "an ONNX model: give a SavedModel folder",
     ".zip": "an archive: unpack it and give the folder",
     ".tar": "an archive: unpack it and give the folder",
@@ -256,7 +256,7 @@ def _not_a_folder(path: Path) -> str:
     parent = next(p for p in path.absolute().parents if p.is_dir())
     missing = path.absolute().relative_to(parent).parts[0]
     hint = near_miss(missing, (p.name for p in parent.iterdir()))
-    return f"{path} does not exist: {parent} holds no {missing!r}{hint}"
+    return f"{path} does not exist: {parent} does not contain {missing!r}{hint}"
 
 
 def _not_a_saved_model(folder: _Local | _Stored) -> str:
@@ -267,22 +267,22 @@ def _not_a_saved_model(folder: _Local | _Stored) -> str:
         return start + "it is an unpacked Keras file; load the model and write a SavedModel with model.export(path)"
     for suffix in (".keras", ".h5", ".hdf5"):
         if suffix in suffixes:
-            return start + f"it holds {suffixes[suffix]}, {_OTHER_FILES[suffix]}"
+            return start + f"it contains {suffixes[suffix]}, {_OTHER_FILES[suffix]}"
     if "tfhub_module.pb" in names:
         return start + "it is a TF1 Hub module, which has no serving signatures; give a SavedModel"
     if ".tflite" in suffixes:
-        return start + f"it holds {suffixes['.tflite']}, {_OTHER_FILES['.tflite']}"
+        return start + f"it contains {suffixes['.tflite']}, {_OTHER_FILES['.tflite']}"
     if "saved_model.cpb" in names:
         return (
             start + "its graph is written in chunks (saved_model.cpb): not supported; export it without image format 2"
         )
     if "checkpoint" in names or ".index" in suffixes:
         return (
-            start + "it holds a checkpoint, which is weights without a graph; "
+            start + "it contains a checkpoint, which is weights without a graph; "
             "load it into the model and write a SavedModel with model.export(path)"
         )
     if inner := [n for n in names if folder.holds_model(n)]:
-        return start + f"SavedModels in it have names that are not numbers: give one of them, {', '.join(inner)}"
+        return start + f"it contains SavedModels whose names are not numbers: give one of them, {', '.join(inner)}"
     if ".pb" in suffixes:
-        return start + f"{suffixes['.pb']} in it is not called saved_model.pb; a frozen graph has no signatures"
-    return start + "there is no saved_model.pb in it" + ("" if names else "; the folder is empty")
+        return start + f"{suffixes['.pb']} in it is not named saved_model.pb; a frozen graph has no signatures"
+    return start + "it has no saved_model.pb" + ("" if names else "; the folder is empty")

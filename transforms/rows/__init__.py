@@ -1,1 +1,1 @@
-"""The block that flows through the chain: rows as Arrow, good and rejected together, and their original bytes."""
+"""The block, the element of every PCollection: good and rejected rows as Arrow, with their original bytes."""

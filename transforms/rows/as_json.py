@@ -1,4 +1,4 @@
-"""Rows of a record batch as JSON objects: what a dead letter shows of a row of Parquet."""
+"""Rows of a record batch as JSON objects, for the dead letters of Parquet rows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from beam_score.transforms.arrays.plain import broken_text, plain
 
 
 def columns_json(batch: pa.RecordBatch) -> pa.Array:
-    """One JSON object a row, in UTF-8, as a binary array.
+    """Return one JSON object per row, in UTF-8, as a binary array.
 
-    Numbers, booleans, text and lists are JSON's own. Bytes are text where they are valid UTF-8, else
+    Numbers, booleans, text and lists map to those of JSON. Bytes are text if they are valid UTF-8, else
     `{"b64": "..."}`; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`; decimals,
     dates and times are text.
     """
     count = batch.num_rows
     if not batch.num_columns:
         return pa.array([b"{}"] * count, pa.binary())
-    odd = np.zeros(count, bool)  # rows that are written one by one
+    odd = np.zeros(count, bool)  # rows that are encoded one by one
     columns = {}
     arrays = [_simple(array) for array in batch.columns]
     for name, array in zip(batch.schema.names, arrays, strict=True):
@@ -43,7 +43,7 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
 
 
 def _simple(array: pa.Array) -> pa.Array:
-    """Dates, times and decimals as text, all else as it is."""
+    """Convert dates, times and decimals to text; return other arrays unchanged."""
     array = plain(array)
     if pa.types.is_temporal(array.type) or pa.types.is_decimal(array.type):
         with contextlib.suppress(pa.ArrowNotImplementedError):
@@ -52,7 +52,7 @@ def _simple(array: pa.Array) -> pa.Array:
 
 
 def _writable(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """The column as polars can write it, and which rows it cannot write exactly."""
+    """Return the column in a form that polars can write, and which rows polars cannot write exactly."""
     count, type_ = len(array), array.type
     odd = np.zeros(count, bool)
     if (
@@ -83,7 +83,7 @@ def _is_list(type_: pa.DataType) -> bool:
 
 
 def _bytes_for_text(array: pa.Array) -> pa.Array:
-    """Text as bytes, also inside lists, since it may not be UTF-8."""
+    """Convert text to bytes, also inside lists, since it may not be UTF-8."""
     type_ = array.type
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return array.cast(pa.large_binary())

@@ -1,8 +1,7 @@
-"""The conserved block: the one element of every PCollection between reader and writer.
+"""The block, the element of every PCollection between reader and writer.
 
-A step takes a block and gives back a new one (`dataclasses.replace`). It may add columns to `rows`
-and may move rows from `rows` to `rejected`, and nothing else; so `Block.count` never changes, and
-the writer checks that it did not.
+A step takes a block and returns a new one (`dataclasses.replace`). It may only add columns to `rows`
+and move rows from `rows` to `rejected`; so `Block.count` never changes, and the writer checks this.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ from beam_score.transforms.rows.origin import Origin
 from beam_score.transforms.rows.sources import Files, Source
 
 ROW = "#row"
-"""Name of the int64 column of `Block.rows` that holds each row's number in its file; where a block is of several
-files, `transforms.rows.sources.places` tells file and number of each."""
+"""Name of the int64 column of `Block.rows` with each row's number in its file; for a block of several files,
+`transforms.rows.sources.places` returns file and number of each row."""
 
 INPUT = "input/"
-"""Prefix of the columns of `Block.rows` that hold the model's inputs."""
+"""Prefix of the columns of `Block.rows` that contain the model's inputs."""
 
 OUTPUT = "output/"
-"""Prefix of the columns of `Block.rows` that hold the model's outputs."""
+"""Prefix of the columns of `Block.rows` that contain the model's outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Some consecutive rows of one file, or all of several small ones, the good and the refused ones together.
+    """Consecutive rows of one file, or all rows of several small files, good and rejected ones together.
 
     Attributes:
       split: id of the unit of work (see `transforms.common.splits.Split`) that the rows came from.
-      attempt: made anew each time a split is read; tells retries and zombies apart.
+      attempt: unique for each read of a split; distinguishes retries and zombies.
       seq: 0, 1, 2 ... within the attempt.
-      source: path of the one file that the rows are from; or several whole files (`transforms.rows.sources`).
-      rows: the rows still good: `ROW`, the data columns by name, then `input/NAME` (after
+      source: path of the file that the rows are from; or several whole files (`transforms.rows.sources`).
+      rows: the good rows so far: `ROW`, the data columns by name, then `input/NAME` (after
         Preprocess) and `output/NAME` (after RunInference).
-      rejected: the rows refused so far, in `REJECTED_SCHEMA`.
-      origin: the bytes that the rows were parsed from, for payloads; None where not kept.
-      total: on the last block of its split, how many rows the split held; else None.
+      rejected: the rows rejected so far, in `REJECTED_SCHEMA`.
+      origin: the bytes that the rows were parsed from, for payloads; None if not kept.
+      total: on the last block of its split, the number of rows of the split; else None.
       piece: 0, 1, 2 ... of a block that was cut before the model; dead letters so far are with the first.
       more: whether another piece of the same block follows.
-      void: on the last block of an attempt of which nothing counts: a checksum refused what was read.
+      void: set on the last block of an attempt that must be discarded, because a checksum did not match.
       tally: additive measurements of the work done on this block (seconds by stage, counts of
         defaults and the like). The writer sums them into the split's receipt.
-      began: when the attempt began, in seconds since the epoch.
+      began: start of the attempt, in seconds since the epoch.
     """
 
     split: int
@@ -71,22 +70,22 @@ class Block:
 
     @property
     def count(self) -> int:
-        """Rows good + rows rejected; a stretch of unknown length counts nothing here."""
+        """Number of good and rejected rows; a section of unknown length counts as 0."""
         return self.rows.num_rows + known_rows(self.rejected)
 
     @property
     def bytes(self) -> int:
-        """What the block holds: rows, dead letters, and what both were parsed from."""
+        """Bytes of the block: rows, dead letters, and the data that both were parsed from."""
         data = None if self.origin is None else self.origin.data
         read = 0 if data is None else data.size if isinstance(data, pa.Buffer) else batch_bytes(data)
         return batch_bytes(self.rows) + batch_bytes(self.rejected) + read
 
     def __reduce__(self):
-        # Else pickle writes the whole parent of a slice.
+        # By default, pickle writes the whole parent of a slice.
         return Block.from_bytes, (self.to_bytes(),)
 
     def to_bytes(self) -> bytes:
-        """The block as Arrow IPC, of a slice only its own rows; see `from_bytes`."""
+        """Serialize the block as Arrow IPC, of a slice only its own rows; see `from_bytes`."""
         meta = {
             "split": self.split,
             "attempt": self.attempt,
@@ -108,7 +107,7 @@ class Block:
 
     @classmethod
     def from_bytes(cls, encoded: bytes) -> Block:
-        """The block of which `to_bytes` made some bytes."""
+        """Deserialize a block from the bytes of `to_bytes`."""
         parts, at = [], 0
         while at < len(encoded):
             (size,) = struct.unpack_from("<Q", encoded, at)
@@ -124,16 +123,16 @@ class Block:
         return cls(rows=_from_ipc(parts[1]), rejected=_from_ipc(parts[2]), **meta)
 
     def with_tally(self, **amounts: float) -> Block:
-        """The same block with `amounts` added to its tally."""
+        """Return the same block with `amounts` added to its tally."""
         return dataclasses.replace(self, tally=add_tally(self.tally, amounts))
 
 
 def reject_rows(block: Block, faults: Sequence[Fault], stage: str, order: Mapping[str, int] | None = None) -> Block:
-    """Moves the rows that have a fault from `rows` to `rejected`.
+    """Move the rows that have a fault from `rows` to `rejected`.
 
     Args:
       faults: positions are those of `block.rows`.
-      stage: the step that refuses them.
+      stage: the step that rejects them.
       order: contract rank of the columns; see `fault_lists`.
     """
     faults = [f for f in faults if len(f.index)]

@@ -1,4 +1,4 @@
-"""What is wrong with rows: reasons, faults by column, and dead letters as Arrow."""
+"""Faults of rows: reason codes, faults by column, and dead letters as Arrow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from beam_score.transforms.arrays.plain import spread
 from beam_score.transforms.rows.origin import Origin, clip
 
 FAULTS = "#faults"
-"""Name of the optional column of `Block.rows` in which a reader leaves what is wrong with single
-values of rows that it could otherwise read; `Validate` judges and drops it."""
+"""Name of the optional column of `Block.rows` with the faults of single values in rows that the reader could otherwise
+read; `Validate` evaluates and drops it."""
 
 
 REASONS = (
@@ -47,16 +47,16 @@ FAULTS_TYPE = pa.list_(ERROR_TYPE)
 
 REJECTED_SCHEMA = pa.schema(
     [
-        ("row", pa.int64()),  # 0-based number of the first record it stands for
-        ("rows", pa.int64()),  # how many records it stands for; null: a stretch of unknown length
+        ("row", pa.int64()),  # 0-based number of the first record that it covers
+        ("rows", pa.int64()),  # number of records that it covers; null: a section of unknown length
         ("stage", pa.string()),  # read, validate, preprocess, infer, postprocess
         ("reason", pa.string()),  # one of REASONS: the first fault in contract order
         ("column", pa.string()),
         ("message", pa.string()),
-        ("errors", FAULTS_TYPE),  # all the faults of the row
-        ("payload", pa.binary()),  # the record as it was read, cut at 64 KiB; null where not kept
+        ("errors", FAULTS_TYPE),  # all faults of the row
+        ("payload", pa.binary()),  # the record as it was read, cut at 64 KiB; null if not kept
         ("payload_cut", pa.bool_()),
-        ("payload_kind", pa.string()),  # text, binary, or json: made of columns, not the record itself
+        ("payload_kind", pa.string()),  # text, binary, or json: made from columns, not the record itself
     ]
 )
 
@@ -65,7 +65,7 @@ NO_REJECTED = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
 
 
 def known_rows(rejected: pa.RecordBatch) -> int:
-    """How many rows the dead letters stand for, those of unknown length left out."""
+    """Return the number of rows that the dead letters cover, without those of unknown length."""
     if rejected.num_rows == 0:
         return 0
     return int(np.nansum(rejected["rows"].to_numpy(zero_copy_only=False)))
@@ -73,13 +73,13 @@ def known_rows(rejected: pa.RecordBatch) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong, in one column, with some rows of a batch.
+    """One kind of error in one column, of some rows of a batch.
 
     Attributes:
       index: int64 positions in the batch, ascending.
-      column: name of the column at fault; None where the whole row is.
+      column: name of the column at fault; None for the whole row.
       reason: one of `REASONS`.
-      message: what was found, what was expected, what to do: one string for all or one a row.
+      message: found, expected, remedy: one string for all rows or one per row.
     """
 
     index: np.ndarray
@@ -94,20 +94,20 @@ class Fault:
 
 
 def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.ndarray, pa.Array]:
-    """Gathers faults by row.
+    """Group faults by row.
 
     Args:
       faults: any number of faults of one batch; a row may be in several.
-      order: rank of each column; faults of a row are listed by it, then as given: those of the row
-        as a whole first, those of columns without a rank last.
+      order: rank of each column. Faults of a row are sorted by it, then as given: those of the whole row first, those
+        of columns without a rank last.
 
     Returns:
-      the positions of the rows at fault, ascending; and a `FAULTS_TYPE` array, one list a position.
+      the positions of the rows at fault, ascending; and a `FAULTS_TYPE` array, one list per position.
     """
     index = np.concatenate([np.asarray(f.index, np.int64) for f in faults])
     ranks = [-1 if f.column is None else order.get(f.column, len(order)) for f in faults]
     rank = np.concatenate([np.full(len(f.index), r) for f, r in zip(faults, ranks, strict=True)])
-    sort = np.lexsort((rank, index))  # stable: faults of one rank stay as given
+    sort = np.lexsort((rank, index))  # stable: faults of equal rank keep their order
     index = index[sort]
     take = pa.array(sort)
     column = pa.chunked_array([pa.repeat(pa.scalar(f.column, pa.string()), len(f.index)) for f in faults])
@@ -122,12 +122,12 @@ def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.n
 
 
 def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Origin | None) -> pa.RecordBatch:
-    """Dead letters for single rows, in `REJECTED_SCHEMA`.
+    """Return dead letters for single rows, in `REJECTED_SCHEMA`.
 
     Args:
       numbers: int64 row numbers in the file.
-      errors: `FAULTS_TYPE`, one list a row, none empty; the first is the row's reason.
-      origin: where the payloads are cut from; None for no payload.
+      errors: `FAULTS_TYPE`, one non-empty list per row; the first error is the row's reason.
+      origin: the source of the payloads; None for no payload.
     """
     count = len(numbers)
     first = errors.flatten().take(errors.offsets.slice(0, count))
@@ -159,11 +159,11 @@ def stretch(
     payload: bytes | None = None,
     kind: str = "text",
 ) -> pa.RecordBatch:
-    """One dead letter, of stage `read`, for a whole file, a stretch of it, or one record.
+    """Return one dead letter, of stage `read`, for a whole file, a section of it, or one record.
 
     Args:
-      row: number of the first record it stands for.
-      rows: how many records it stands for; None where nobody can know.
+      row: number of the first record that it covers.
+      rows: number of records that it covers; None if unknown.
       payload: the record's own bytes, for a single record; cut at 64 KiB here.
       kind: of the payload: `text` or `binary`.
     """
@@ -188,7 +188,7 @@ def stretch(
 
 
 def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
-    """The `FAULTS` column of a batch of `count` rows: null where a row has none."""
+    """Return the `FAULTS` column of a batch of `count` rows: null for rows without faults."""
     positions, errors = fault_lists(faults, order)
     at = np.zeros(count, bool)
     at[positions] = True

@@ -1,4 +1,4 @@
-"""The record as it was read, for dead letters: found again only when a row is refused."""
+"""The original records of rows, for dead letters: located only when a row is rejected."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a block's rows were parsed from.
+    """The data that a block's rows were parsed from.
 
     Attributes:
-      format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of whole records), `records`
-        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON). Of a replay
-        `text` or `json`: a RecordBatch with one binary column that holds such payloads.
+      format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of complete records), `records`
+        (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON). In a replay
+        `text` or `json`: a RecordBatch with one binary column of such payloads.
       first_row: row number of the first record in `data`; the others follow without a gap.
       data: the bytes or the columns.
       delimiter: of CSV.
       quote: of CSV; empty for none.
-      numbers: row number of each record, ascending, where they do not follow without a gap.
+      numbers: row number of each record, ascending, if there are gaps.
       escape: of CSV; empty for none.
     """
 
@@ -39,16 +39,16 @@ class Origin:
 
     @property
     def kind(self) -> str:
-        """`text`; `binary` for records that are none; `json` for columns."""
+        """Kind of the payloads: `text`, `binary` for binary records, or `json` for columns."""
         return {"columns": "json", "json": "json", "records": "binary"}.get(self.format, "text")
 
     def meta(self) -> dict[str, Any]:
-        """All but the data, as JSON takes it, and whether the data is a batch."""
+        """Return the fields except the data, for JSON, and whether the data is a batch."""
         meta = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data"}
         return meta | {"batch": isinstance(self.data, pa.RecordBatch)}
 
     def payloads(self, rows: np.ndarray) -> pa.Array:
-        """The records with these row numbers (int64), as a binary array in the same order."""
+        """Return the records with these row numbers (int64), as a binary array in the same order."""
         index = np.asarray(rows, np.int64) - self.first_row
         if self.numbers is not None:
             index = np.searchsorted(np.asarray(self.numbers, np.int64), rows)
@@ -60,8 +60,8 @@ class Origin:
 
             return columns_json(picked)
         starts, ends = self._spans
-        # A copy of each refused record, and only of those: a slice would pin the whole block. Every
-        # second of the stretches between these offsets is a record.
+        # Copies only the rejected records: a slice would keep the whole block in memory. Every second
+        # range between these offsets is a record.
         offsets = np.stack([starts[index], ends[index]], axis=1).ravel()
         if len(index) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():
             buffers = [None, pa.py_buffer(offsets.astype(np.int32)), self.data]
@@ -72,24 +72,24 @@ class Origin:
 
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Found once for all the steps that refuse rows of this block."""
+        """Positions of the records, computed once for all steps that reject rows of this block."""
 
         return record_spans(self.data, self.format, self.delimiter, self.quote, self.escape)
 
 
 def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
-    """What the rows of several whole files were parsed from, numbered through from 0; all of one kind, or None."""
+    """Join the origins of several whole files, all of one format or all None; records are numbered from 0."""
     first = origins[0]
     if first is None:
         return None
     if isinstance(first.data, pa.RecordBatch):
         return dataclasses.replace(first, data=pa.concat_batches([o.data for o in origins]))
-    # A file may lack its last line end, and a blank line is no record.
+    # A file may lack its last line end, and a blank line is not a record.
     return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(o.data for o in origins)))
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Cuts payloads at `MAX_PAYLOAD_BYTES`; also returns which were cut, as booleans."""
+    """Cut payloads at `MAX_PAYLOAD_BYTES`; also return which were cut, as booleans."""
     import pyarrow.compute as pc
 
     cut = pc.fill_null(pc.greater(pc.binary_length(payload), MAX_PAYLOAD_BYTES), False)
@@ -101,7 +101,7 @@ def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
 def record_spans(
     data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The records of a text in a format, as `line_spans` gives them."""
+    """Return the positions of the records of a text in a format, as `line_spans` does."""
     if format == "jsonl":
         return line_spans(data)
     if format == "csv":
@@ -109,4 +109,4 @@ def record_spans(
 
         found = spans(data, delimiter, quote, escape)
         return found.starts, found.ends
-    raise ValueError(f"no records to find in {format}")
+    raise ValueError(f"format {format!r} has no text records")

@@ -1,5 +1,5 @@
-"""What may be told of an exception: its kind and where it was raised. A message that a model, or a user's function,
-has made may hold values of a row in any form, so its text is left out unless the job asks for it."""
+"""Redaction of exceptions to their type and location. The message of a model's or a user function's exception may
+contain values of a row in any form, so its text is left out unless the job requests it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Mapping
 
 MAX_CHARS = 500
 
-# TensorFlow's frame around an op's message, and the nodes of the graph that follow it.
+# The lines that TensorFlow adds around an op's message, and the graph nodes after it.
 _FRAME = re.compile(r"^(Graph execution error:|Detected at node .*|<stack traces unavailable>|\s*File \".*|)$")
 _NODE = re.compile(r"\{\{node ([^}\s]*)\}\}")
 _PLACE = re.compile(r"\[\[\{\{node [^}]*\}\}\]\]|\[\[[^\]]*\]\]|\[Op:[^\]]*\]|name:\s*$")
 _SAID = ", it said: "
 _EXPECTED = ", expected "
-# From the first quote to the last: a value may hold quotes of its own.
+# From the first quote to the last: a value may contain quotes.
 _QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 
 
 def model_error(error: Exception, nodes: Mapping[str, str], full: bool = False) -> str:
-    """`InvalidArgumentError in op Assert (node guard/Assert)`: the error's code, and the op that raised it.
+    """Return the type of a model's error, and the op that raised it: `InvalidArgumentError in op Assert (node
+    guard/Assert)`.
 
     Args:
-      nodes: of the model's graph, name to op. A name in the error's text that is none of these is not repeated: it
-        may be a value.
-      full: whether the text of the message follows, cut: the job asks for it (`rejects.model_messages: full`).
+      nodes: of the model's graph, name to op. Other names in the error's text are not repeated: they may be values.
+      full: whether to append the text of the message, cut, as the job requests by `rejects.model_messages: full`.
     """
-    if type(error).__module__.startswith("beam_score.transforms."):  # our own words, which hold no value
+    if type(error).__module__.startswith("beam_score.transforms."):  # our own messages contain no values
         return f"{type(error).__name__}: {error}"
     text = str(getattr(error, "message", None) or error)
     told = type(error).__name__
@@ -40,16 +40,16 @@ def model_error(error: Exception, nodes: Mapping[str, str], full: bool = False) 
 
 
 def _known(node: str, nodes: Mapping[str, str]) -> str | None:
-    """The node of a graph that a path names: nodes of functions have the names of their callers before their own."""
+    """Return the graph node that a path names: nodes of functions are prefixed with the names of their callers."""
     parts = node.split("/")
     return next((name for at in range(len(parts)) if (name := "/".join(parts[at:])) in nodes), None)
 
 
 def raised_at(error: Exception, module: str) -> str | None:
-    """`features.py:12`: where an exception left the user's own code; else, where it was raised.
+    """Return where an exception left the user's code, or else where it was raised, as `features.py:12`.
 
     Args:
-      module: of the function that was called. Its package is the user's own.
+      module: of the function that was called. Its package is the user's code.
     """
     package, last, own = module.partition(".")[0], None, None
     trace: types.TracebackType | None = error.__traceback__
@@ -63,8 +63,8 @@ def raised_at(error: Exception, module: str) -> str | None:
 
 
 def without_values(message: str) -> str:
-    """A dead letter's message, which may quote what was found, as it may stand in a log: what was
-    expected, where it says so; else all but what is in quotes, and what a model said."""
+    """Remove the values from a dead letter's message, for logs: keep only the expectation, if the message has one;
+    otherwise remove quoted text and the model's own message."""
     message = message.partition(_SAID)[0]
     _, comma, expected = message.rpartition(_EXPECTED)
     if comma:

@@ -1,4 +1,4 @@
-"""Rejected rows of one run in this process, counted as they are found: `rejects.stop_after`."""
+"""Running count of the rejected rows of a run in this process, for `rejects.stop_after`."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class RejectCount(Shared):
             known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
             examples = "; ".join(known[:_EXAMPLES])
             raise TooManyRejects(
-                f"{rows:,} rows are rejected already ({shown}), and rejects.stop_after is {self.stop_after:,}; for "
-                f"example {examples}; correct the input or the contract (beam-score check shows more), or allow more; "
-                "what is done stays done"
+                f"{rows:,} rows have been rejected ({shown}), but rejects.stop_after is {self.stop_after:,}; for example "
+                f"{examples}; fix the input or the contract (beam-score check shows more), or raise "
+                "rejects.stop_after; finished splits are kept"
             )
 
 
 def _example(block: Block, letters: pa.RecordBatch, reason: str) -> str:
-    """The first dead letter with a reason, without a value of its row."""
+    """Describe the first dead letter with a reason, without values of its row."""
     number = pc.index(letters["reason"], reason).as_py()
     letter = letters.select(["row", "column", "message"]).slice(number, 1).to_pylist()[0]
     column = "" if letter["column"] is None else f", column {letter['column']!r}"
@@ -80,7 +80,7 @@ def _example(block: Block, letters: pa.RecordBatch, reason: str) -> str:
 
 
 def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, int]]:
-    """(rows by reason, stretches of unknown length by reason)."""
+    """Return (rows by reason, sections of unknown length by reason)."""
     if not rejected.num_rows:
         return {}, {}
     codes = rejected["reason"].dictionary_encode()

@@ -1,4 +1,4 @@
-"""Refused rows counted by reason and column, each pair with one example."""
+"""Counts of rejected rows by reason and column, each with an example."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MOST_ON_RECORD = 100
 
 @dataclasses.dataclass
 class Rejection:
-    """What was refused for one reason in one column.
+    """Rejections for one reason in one column.
 
     Attributes:
       reason: a reason code.
-      column: null where the whole row, or the file, is at fault.
-      rows: rows refused, whose first fault it is.
-      also: rows refused that have it beside an earlier fault, which hides it in counts of first faults.
-      stretches: files, or stretches of unknown length.
-      source, row: the file and row number of the first of them, by path and number, so that it is the same one
-        whatever order blocks and splits end in; null where there are too many pairs to name one each.
-      message: of that one, without a value of its row.
+      column: null if the whole row, or the file, is at fault.
+      rows: number of rejected rows whose first fault it is.
+      also: number of rejected rows that have it after an earlier fault, so that counts of first faults miss it.
+      stretches: number of files, or of sections of unknown length.
+      source, row: the file and row number of the example: the first by path and number, so that it does not depend on
+        the order in which blocks and splits end; null if there are too many pairs for an example of each.
+      message: of the example, without values of its row.
     """
 
     reason: str
@@ -41,12 +41,12 @@ class Rejection:
     message: str | None = None
 
     def comes_after(self, source: str, row: int | None) -> bool:
-        """Whether another place is to be the example, for it comes first, or there is none yet."""
+        """Return whether another row precedes the example, or there is no example yet."""
         return self.source is None or (source, row or 0) < (self.source, self.row or 0)
 
 
 class Rejections:
-    """Sums by reason and column. A receipt holds the sums of its split; a manifest, the largest of all splits."""
+    """Sums by reason and column. A receipt contains the sums of its split; a manifest, the largest sums of the run."""
 
     def __init__(self, found: Iterable[Rejection] = ()):
         self._found = {(one.reason, one.column): one for one in found}
@@ -67,7 +67,7 @@ class Rejections:
             [("rows", "sum"), ("rows", "count"), ("at", "count"), ("at", "min")]
         )
         firsts = {}
-        for one in sums.to_pylist():  # a line for each reason and column, not for each row
+        for one in sums.to_pylist():  # one entry per reason and column, not per row
             firsts[one["reason"], one["column"]] = one["at_count"]
             own = self._of(one["reason"], one["column"])
             own.rows += one["rows_sum"] or 0
@@ -95,11 +95,11 @@ class Rejections:
                 own.source, own.row, own.message = other.source, other.row, other.message
 
     def all(self) -> tuple[Rejection, ...]:
-        """All of them, as a receipt holds them."""
+        """Return all rejections, for a receipt."""
         return tuple(self._found.values())
 
     def largest(self) -> list[dict[str, Any]]:
-        """The 100 with the most rows, the largest first, as a manifest holds them."""
+        """Return the 100 rejections with the most rows, the largest first, for a manifest."""
         ordered = sorted(self._found.values(), key=lambda r: (-r.rows, -r.stretches, r.reason, r.column or ""))
         return [dataclasses.asdict(one) for one in ordered[:_MOST_ON_RECORD]]
 

@@ -1,4 +1,4 @@
-"""Which file each row of a block is from: one for all of them, or several small ones, one after the other."""
+"""Source files of the rows of a block: one file, or several small files, one after the other."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pyarrow as pa
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Whole files, all rows of which are in one block, one file after the other. The row numbers of such a block
-    count on through all of them, from 0.
+    """Whole files whose rows are all in one block, one file after the other. The rows of the block are numbered
+    consecutively across the files, from 0.
 
     Attributes:
       paths: of the files.
-      rows: how many records each holds.
+      rows: number of records of each file.
     """
 
     paths: tuple[str, ...]
@@ -27,20 +27,20 @@ class Files:
         return np.cumsum([0, *self.rows[:-1]])
 
     def of(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The files, by their place in `paths`, and the row numbers there, of rows of the block."""
+        """Return the files, by their index in `paths`, and the row numbers in them, of rows of the block."""
         at = np.searchsorted(self._starts, numbers, side="right") - 1
         return at, numbers - self._starts[at]
 
 
 Source = str | Files
-"""Where the rows of a block are from."""
+"""Source of the rows of a block."""
 
 
 def places(source: Source, numbers: np.ndarray) -> tuple[pa.Array, np.ndarray]:
-    """The file, and the row number in it, of each of some rows of a block.
+    """Return the file, and the row number in it, of each of some rows of a block.
 
     Args:
-      numbers: int64, as the block numbers them.
+      numbers: int64 row numbers in the block.
     """
     if isinstance(source, str):
         return pa.repeat(pa.scalar(source, pa.string()), len(numbers)), numbers
@@ -49,6 +49,6 @@ def places(source: Source, numbers: np.ndarray) -> tuple[pa.Array, np.ndarray]:
 
 
 def place(source: Source, number: int) -> tuple[str, int]:
-    """The file, and the row number in it, of one row of a block."""
+    """Return the file, and the row number in it, of one row of a block."""
     files, own = places(source, np.array([number]))
     return files[0].as_py(), int(own[0])

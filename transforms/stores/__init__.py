@@ -1,1 +1,1 @@
-"""Bytes on disk or in an object store: versions, reads ahead, decompression."""
+"""Bytes on disk or in an object store: versions, read-ahead, decompression."""

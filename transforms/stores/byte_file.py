@@ -1,4 +1,4 @@
-"""What files of ours have in common as streams: they are read at a position that is kept here, and never written."""
+"""Base class of the project's read-only byte streams. It keeps the position."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 
 class ByteFile(io.RawIOBase):
-    """A seekable stream of bytes; a file of a kind brings `read` and `seek`, which keep `_at`."""
+    """A seekable stream of bytes. Subclasses implement `read` and `seek`, which maintain the position `_at`."""
 
     _at = 0
 

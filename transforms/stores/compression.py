@@ -1,4 +1,4 @@
-"""Byte streams of plain and compressed files, told apart by their first bytes."""
+"""Byte streams of plain and compressed files. The first bytes show the compression."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ _ZLIB = b"\x78"
 _SUFFIXES = {".gz": "gzip", ".gzip": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".zstd": "zstd"}
 _PIECE = 64 * 1024
 SMALL_BYTES = 64 << 10
-"""To a launch over thousands of files, opening one as small costs more than reading it; it is never cut."""
-# zstandard does not bound what one call gives out. A block of 128 KiB takes at least 4 bytes, so
-# this many bytes give 4 MiB at the most.
+"""Files up to this size are never cut, and a launch does not open them: over thousands of files, opening costs more
+than reading."""
+# zstandard does not limit the output of one call. A block of 128 KiB takes at least 4 bytes, so
+# this many bytes give at most 4 MiB.
 _ZSTD_PIECE = 128
-_BZIP2_BLOCK = 1 << 20  # compressed; a block holds 900 kB at the most
-_BZIP2_END = 11  # bytes: a mark of 48 bits, a checksum of 32, and up to 7 bits of padding
+_BZIP2_BLOCK = 1 << 20  # compressed; a block contains at most 900 kB
+_BZIP2_END = 11  # bytes: an end marker of 48 bits, a checksum of 32, and up to 7 bits of padding
 _MEMBERS = {"gzip": "gzip member", "zlib": "zlib stream", "zstd": "zstd frame"}
 _CHECKSUM_FAILS = ("incorrect data check", "incorrect length check", "Restored data doesn't match checksum")
-"""How zlib and zstd tell that all was decompressed, and is not what was compressed."""
-_ZSTD_WINDOW = 128 << 20  # what the zstd command takes without --long
+"""Messages of zlib and zstd for a stream that was decompressed to its end, but whose checksum does not match."""
+_ZSTD_WINDOW = 128 << 20  # the limit of the zstd command without --long
 
 
 class Damaged(Exception):
-    """A compressed stream that breaks off, fails its checksum, or is followed by something else.
+    """A compressed stream that is cut off, fails its checksum, or is followed by other data.
 
-    Raised only after all bytes that could be decompressed before the damage were given out; where a checksum
-    refuses them, all before those that it covers.
+    Raised only after all bytes before the damage were returned: those that could be decompressed or, if a checksum
+    does not match, those before the bytes that it covers.
 
     Attributes:
-      sound_bytes: how many decompressed bytes stand before what a checksum refuses; None where none did.
+      sound_bytes: number of decompressed bytes before those whose checksum does not match; None if no checksum failed.
     """
 
     def __init__(self, message: str, loses_output: bool = False, sound_bytes: int | None = None):
@@ -46,26 +47,26 @@ class Damaged(Exception):
 
 
 class Refuted(Damaged):
-    """A checksum refuses bytes that were given out before it was reached. Whoever has used them takes them back, and
-    reads again with `sound`, the damage that `damage_of` finds."""
+    """A checksum does not match bytes that were returned before it was reached. The caller discards them and reads
+    again, with the damage that `damage_of` finds as `sound`."""
 
 
 def open_file(path: str, version: str | None = None) -> BinaryIO:
-    """The bytes of a file, or of an object in a store, as they are stored; seekable.
+    """Open a file, or an object in a store, as a seekable stream of its stored bytes.
 
     Args:
-      version: of an object: the one that is read (`transforms.stores.versions`); None: the one that is there.
+      version: the version of an object to read (`transforms.stores.versions`); None for the current one.
 
     Raises:
       OSError: the file cannot be opened.
-      ReadFails, StoreFails: the system, or a store, does not give it. So do the reads of what is returned.
+      ReadFails, StoreFails: the system or the store failed. Reads of the stream raise them too.
     """
     return ObjectFile(path, version) if is_object(path) else LocalFile(path)
 
 
 def compression_of(path: str, version: str | None = None) -> str | None:
-    """`gzip`, `bzip2`, `zstd`, or None for a file that is as it is; told by the first bytes, and by
-    the name where there are none.
+    """Return `gzip`, `bzip2`, `zstd`, or None for an uncompressed file. The first bytes decide; for an empty file,
+    the name.
     """
     if is_object(path) and version is not None:
         return _compression_of_object(path, version)
@@ -73,15 +74,16 @@ def compression_of(path: str, version: str | None = None) -> str | None:
 
 
 def is_compressed(path: str, size: int, split_bytes: int, version: str | None = None) -> bool:
-    """Whether a file that is to be cut is compressed. Of a small one, which is one range anyway, told by its name:
-    all that rests on it is how heavy its split is taken to be, and opening thousands of files once more takes longer
-    than reading them."""
+    """Return whether a file that is to be cut is compressed.
+
+    Small files are never cut, so the extension is enough: it only affects the estimated weight of the split, and
+    opening thousands of files once more takes longer than reading them."""
     if size <= min(SMALL_BYTES, split_bytes):
         return _kind(b"", path) is not None
     return compression_of(path, version) is not None
 
 
-@functools.lru_cache(1 << 18)  # at launch each file is looked at twice, and a request takes its time
+@functools.lru_cache(1 << 18)  # a launch asks for each file twice, and a request is slow
 def _compression_of_object(path: str, version: str) -> str | None:
     return _compression_of(path, version)
 
@@ -98,16 +100,16 @@ def _kind(head: bytes, path: str) -> str | None:
 
 
 class RawStream:
-    """The content of a file, decompressed where it has to be; a context manager.
+    """The content of a file, decompressed if necessary; a context manager.
 
     Args:
       path: the file.
-      start, end: the bytes of the file to give; only for a file that is not compressed. `end` -1:
+      start, end: the bytes of the file to return; only for a file that is not compressed. `end` -1:
         to the end.
       version: see `open_file`.
-      ahead: whether it will be read to its end: of an object, what comes next is fetched before it is asked for.
-      sound: what a checksum is known to refuse; it is raised after the bytes before that.
-      kind: the compression, where it is known; `zlib` is not told by the first bytes, which text may have, too.
+      ahead: whether the file will be read to its end; the next bytes of an object are then fetched in advance.
+      sound: known damage found by a checksum; it is raised after the bytes before it.
+      kind: the compression, if known; required for `zlib`, whose first bytes may also begin a text.
 
     Attributes:
       compression: `gzip`, `bzip2`, `zstd`, `zlib`, or None.
@@ -125,7 +127,7 @@ class RawStream:
     ):
         self._path, self._version, self._sound = path, version, sound
         self._file = open_file(path, version)
-        # Of an object by the first bytes, too, which are then held for who reads on.
+        # The first bytes of an object are then cached for the reads that follow.
         asked = version is not None and is_object(path)
         self.compression = kind or (compression_of(path, version) if asked else _kind(self._file.read(4), path))
         if ahead and isinstance(self._file, ObjectFile):
@@ -139,11 +141,11 @@ class RawStream:
         self._file.seek(0 if self.compression else start)
 
     def read(self, n: int) -> bytes:
-        """About `n` bytes, at least one; `b""` at the end.
+        """Return about `n` bytes, at least one; `b""` at the end.
 
         Raises:
-          Damaged: see there. Refuted where bytes that were given out before belong to the damage.
-          ReadFails, StoreFails, MemoryError: nothing that the file is at fault for.
+          Damaged: see the class. Refuted if bytes that were already returned belong to the damage.
+          ReadFails, StoreFails, MemoryError: a failure that is not the file's fault.
         """
         if self._members is not None:
             return self._read_members(n)
@@ -186,8 +188,8 @@ class RawStream:
         return data
 
     def _step_back(self) -> None:
-        """Goes back to just before the piece that failed, to take it in the smallest steps: what a
-        decompressor had made of it up to the damage was lost with the error.
+        """Go back to just before the piece that failed, to feed it in the smallest steps: the error discarded what
+        the decompressor had made of the bytes before the damage.
         """
         self._stepped_back = True
         near = self._members.taken - 3 * _PIECE - (_BZIP2_BLOCK if self.compression == "bzip2" else 0)
@@ -209,12 +211,12 @@ class RawStream:
 
 
 def is_zlib(head: bytes) -> bool:
-    """Whether these bytes may begin a zlib stream (RFC 1950); text may begin so, too."""
+    """Return whether these bytes may begin a zlib stream (RFC 1950). They may also begin a text."""
     return len(head) > 1 and head[0] == _ZLIB[0] and int.from_bytes(head[:2]) % 31 == 0
 
 
 def damage_of(path: str, version: str | None = None) -> Damaged | None:
-    """What a checksum in a compressed file refuses; None where none does. Reads the file to its end. Raises OSError."""
+    """Read a compressed file to its end; return the damage that a checksum shows, or None. Raises OSError."""
     with open_file(path, version) as file:
         kind = "zlib" if is_zlib(file.read(2)) else None
     with RawStream(path, version=version, ahead=True, kind=kind) as stream:
@@ -227,15 +229,15 @@ def damage_of(path: str, version: str | None = None) -> Damaged | None:
 
 
 class _Members:
-    """Decompresses a file of one or more gzip members, bzip2 streams or zstd frames.
+    """Decompressor of a file of one or more gzip members, bzip2 streams or zstd frames.
 
     Args:
-      near: the compressed byte from which single bytes are fed, so that an error comes only after
-        all that precedes it; None for never.
+      near: the compressed byte from which single bytes are fed, so that an error comes only after the output of
+        all bytes before it; None for never.
 
     Attributes:
-      taken: compressed bytes taken.
-      given: decompressed bytes given.
+      taken: number of compressed bytes consumed.
+      given: number of decompressed bytes returned.
     """
 
     def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
@@ -243,13 +245,13 @@ class _Members:
         self._file, self._kind = file, kind
         self._is_zlib = kind in ("gzip", "zlib")
         self._magic = next((magic for magic, name in _MAGIC if name == kind), _ZLIB)
-        self._pending = b""  # compressed bytes not yet taken
+        self._pending = b""  # compressed bytes not yet consumed
         self.taken = self.given = 0
-        self._member = None  # the decompressor of the member that is open
-        self._member_from = self._member_at = 0  # where it begins, in decompressed and in compressed bytes
-        self._block_from = 0  # of bzip2: all before belongs to blocks whose checksum holds
-        self._last = b""  # of bzip2: the last bytes that were fed one by one
-        self._draining = False  # of bzip2: there may be output without more input
+        self._member = None  # the decompressor of the open member
+        self._member_from = self._member_at = 0  # start of the open member, in decompressed and in compressed bytes
+        self._block_from = 0  # bzip2: all bytes before it belong to blocks whose checksum matches
+        self._last = b""  # bzip2: the last bytes that were fed one by one
+        self._draining = False  # bzip2: there may be output without more input
         self._count = 0
 
     @property
@@ -258,11 +260,11 @@ class _Members:
 
     @property
     def in_small_steps(self) -> bool:
-        """Whether what comes out is to be asked for byte by byte, too; of bzip2 a block comes out or none of it."""
+        """Return whether to request the output byte by byte, too; bzip2 returns whole blocks."""
         return self.fine and self._kind != "bzip2"
 
     def next(self, n: int) -> bytes:
-        """At most `n` decompressed bytes (zstd: some more); `b""` at the end; raises Damaged."""
+        """Return at most `n` decompressed bytes (zstd: some more); `b""` at the end; raise Damaged."""
         while True:
             if self._member is None and not self._begin():
                 return b""
@@ -275,13 +277,13 @@ class _Members:
                 self.given += len(data)
                 return data
             if not self._pending and self._is_zlib and self._member is not None:
-                # zlib may hold output back while it has no input: only when it gives none is it over.
+                # zlib may keep output back while it has no input: the end is reached only when it returns none.
                 self._pending = self._file.read(_PIECE)
                 if not self._pending:
                     raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
 
     def _begin(self) -> bool:
-        """Opens the next member; False at a proper end of the file."""
+        """Open the next member; return False at a proper end of the file."""
         while len(self._pending) < 8 and (more := self._file.read(_PIECE)):
             self._pending += more
         if not self._pending:
@@ -290,13 +292,13 @@ class _Members:
             return False
         if not self._pending.startswith(self._magic):
             if self._kind == "gzip" and not self._pending.strip(b"\0"):
-                # Zero bytes as padding after the last member, as gzip itself takes them.
+                # Zero bytes are padding after the last member; gzip accepts them too.
                 self._take(len(self._pending))
                 return self._begin()
             if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
                 self._pass_over()
                 return self._begin()
-            raise Damaged(f"what follows the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
+            raise Damaged(f"the data after the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
         self._count += 1
         self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
         if self._is_zlib:
@@ -308,7 +310,7 @@ class _Members:
         return True
 
     def _pass_over(self) -> None:
-        """Passes over a skippable zstd frame (RFC 8878, 3.1.2)."""
+        """Skip a skippable zstd frame (RFC 8878, 3.1.2)."""
         left = 8 + int.from_bytes(self._pending[4:8], "little")
         while left:
             self._pending = self._pending or self._file.read(_PIECE)
@@ -324,7 +326,7 @@ class _Members:
         return taken
 
     def _step(self, n: int) -> bytes:
-        """Feeds the open member a piece, and returns what comes out; closes it where it ends."""
+        """Feed a piece to the open member and return its output; close the member at its end."""
         member = self._member
         if self._draining:
             piece = b""
@@ -349,37 +351,37 @@ class _Members:
         return data
 
     def _damage(self, error: Exception) -> Damaged:
-        """What an error of the decompressor says of the stream."""
+        """Return the damage to the stream that an error of the decompressor shows."""
         near = f"near byte {self.taken}"
         if self._kind == "bzip2":
-            # The library tells only that something is wrong: mostly a block's checksum, of which all before holds;
-            # or that of the stream, at its end.
+            # The library does not say which checksum failed: usually that of a block, and all blocks before it are
+            # sound; or that of the stream, at its end.
             if not self.fine:
                 return Damaged(f"the bzip2 stream is damaged {near}: {error}", True)
             ended = _is_bzip2_end(self._last)
             what = f"stream that begins at byte {self._member_at}" if ended else f"block that ends {near}"
             return Damaged(
-                f"the {what} of bzip2 is damaged, or its checksum does not hold ({error}): nothing of it, and of what "
-                "follows, is used",
+                f"the bzip2 {what} is damaged, or its checksum does not match ({error}): it and everything after it "
+                "are ignored",
                 sound_bytes=self._member_from if ended else self._block_from,
             )
         if any(text in str(error) for text in _CHECKSUM_FAILS):
             what = f"{_MEMBERS[self._kind]} that begins at byte {self._member_at}"
             return Damaged(
-                f"the checksum of the {what} does not hold ({error}): nothing of it, and of what follows, is used",
+                f"the checksum of the {what} does not match ({error}): it and everything after it are ignored",
                 sound_bytes=self._member_from,
             )
         return Damaged(f"the {self._kind} stream is damaged {near}: {error}", True)
 
 
 def _is_bzip2_end(last: bytes) -> bool:
-    """Whether these bytes end in the mark of a stream's end and its checksum, at any bit of the last byte."""
+    """Return whether these bytes end in the end marker of a stream and its checksum, at any bit of the last byte."""
     bits = int.from_bytes(last)
     return any(bits >> (32 + pad) & ((1 << 48) - 1) == 0x177245385090 for pad in range(8))
 
 
 def _is_short_of_memory(error: Exception) -> bool:
-    """Whether a decompressor says that the machine has too little memory, which is not damage. The zstd error for a
-    window over `_ZSTD_WINDOW` is another one."""
+    """Return whether a decompressor's error is that the machine ran out of memory, which is not damage. The zstd error
+    for a window over `_ZSTD_WINDOW` is a different one."""
     text = str(error)
     return text.startswith("Error -4 ") or "Allocation error" in text

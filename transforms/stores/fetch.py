@@ -1,4 +1,4 @@
-"""Bytes of one version of an object, or a sentence that says why not; and threads that fetch what will be wanted."""
+"""Reads of one version of an object, with errors as sentences, and the threads that fetch in advance."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from beam_score.transforms.stores.registry import store_of
 from beam_score.transforms.stores.versions import check_unchanged, of_object
 
 THREAD = "object-reads"
-"""How the threads that fetch are called."""
+"""Name prefix of the threads that fetch."""
 
 _AT_ONCE = 32
 
 
 class StoreFails(RuntimeError):
-    """A store did not give an object that it has, tried again for a while. No fault of the file: no row is refused
-    for it, and the same command goes on. The text is a sentence with the object's name."""
+    """A store failed to return an object that it has, although the call was retried. The file is not at fault: no row
+    is rejected, and the same command continues. The text is a sentence with the object's name."""
 
 
 def fetch(path: str, version: str, start: int, end: int) -> bytes:
-    """Bytes of an object at a version, all of them.
+    """Return all bytes of a range of an object, at a version.
 
     Raises:
-      InputChanged: it is not at that version any more.
-      StoreFails: the store does not give them.
+      InputChanged: the object is no longer at that version.
+      StoreFails: the store failed.
     """
     where, (size, object_version) = ObjectPath.parse(path), of_object(version)
     try:
-        # All of it is asked for as that: the store client then compares its checksum.
+        # A whole object is requested without a range: the store client then compares its checksum.
         until = None if start == 0 and end == size else end
         data = ask_store(path, lambda: store_of(where).read(where, start, until, object_version))
     except (VersionMismatch, FileNotFoundError) as error:
         ask_store(path, lambda: check_unchanged(path, version))
-        raise StoreFails(f"{path}: {error.strerror}: it was taken away or replaced, and put back") from error
+        raise StoreFails(f"{path}: {error.strerror}: it was removed or replaced, and put back") from error
     except PermissionError as error:
         raise StoreFails(f"{path}: {error.strerror}") from error
     if len(data) != end - start:
-        raise StoreFails(f"{path}: the store gave {len(data):,} of the bytes {start:,} to {end:,}, of {size:,}")
+        raise StoreFails(f"{path}: the store returned {len(data):,} of the bytes {start:,} to {end:,}, of {size:,}")
     return data
 
 
 def ask_store(path: str, call: Callable[[], Any]) -> Any:
-    """What a store answers.
+    """Return the result of a call to a store.
 
     Args:
-      path: that is asked for.
-      call: asks.
+      path: the object that the call is about.
+      call: the call.
 
     Raises:
-      StoreFails: it does not answer.
-      VersionMismatch, FileNotFoundError, PermissionError: what it answers.
+      StoreFails: the call failed for another reason than those below.
+      VersionMismatch, FileNotFoundError, PermissionError: as the call raised them.
     """
     try:
         return call()
@@ -65,7 +65,7 @@ def ask_store(path: str, call: Callable[[], Any]) -> Any:
 
 
 def submit(call: Callable, *arguments: Any) -> Future:
-    """Has something fetched by a thread."""
+    """Start a call in a thread."""
     return _pool().submit(call, *arguments)
 
 
@@ -78,7 +78,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _begin_anew() -> None:
-    """After a fork: the threads are the parent's."""
+    """Reset the module after a fork: the threads belong to the parent."""
     global _threads, _making
     _threads, _making = None, threading.Lock()
 

@@ -39,41 +39,41 @@ from beam_score.transforms.stores.objects import (
 )
 
 _EMULATOR = "STORAGE_EMULATOR_HOST"
-_TIMEOUT_S = (10, 60)  # to connect; without a byte
+_TIMEOUT_S = (10, 60)  # to connect; to wait for a byte
 _FIELDS = "items(name,size,generation,crc32c,updated),prefixes,nextPageToken"
 _NO_BUCKET = "bucket does not exist"
 _BATCHES_AT_ONCE = 8
-_PAGE: int | None = None  # objects in one answer of a list: as many as the store gives
+_PAGE: int | None = None  # objects in one page of a list; None: the store decides
 
 _CLOCK = StoreClock()
 
 
 @functools.cache
 def _credentials(endpoint: str | None, without: bool) -> tuple[Credentials, str | None]:
-    """Those found, and the project that they are of."""
+    """Return the credentials found, and their project."""
     if endpoint or without:
-        # Asking for credentials that are not there takes some 20 s: the client looks for a machine of the cloud.
+        # Looking for credentials that do not exist takes some 20 s: the client looks for a cloud metadata server.
         return AnonymousCredentials(), None
     return google.auth.default(scopes=gcs.Client.SCOPE)
 
 
 @functools.cache
 def _client(process: int, endpoint: str | None, without: bool) -> gcs.Client:
-    """One a process: sockets must not be shared over a fork."""
+    """Return the client of a process: sockets must not be shared across a fork."""
     credentials, project = _credentials(endpoint, without)
     client = gcs.Client(project=project or "none", credentials=credentials)
     adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=AT_ONCE)
     client._http.mount("https://", adapter)
     client._http.mount("http://", adapter)
     client._http.hooks["response"].append(lambda answer, **_: _CLOCK.heard(answer.headers.get("Date")))
-    # Else a thread asks for the bucket's own metadata, for traces: a right that few need to have.
+    # Otherwise a thread requests the bucket's metadata, for traces: a permission that few users need.
     client._bucket_metadata_cache = None
     return client
 
 
 @functools.cache
 def _requests(process: int, endpoint: str | None, without: bool) -> Requests:
-    """What the client is too slow for."""
+    """Return the connections for requests for which the client is too slow."""
     base = _client(process, endpoint, without).api_endpoint
     return Requests(base, _credentials(endpoint, without)[0], _CLOCK)
 
@@ -125,7 +125,7 @@ class GoogleStore:
         crc = google_crc32c.value(content)
         with _told(path):
             blob = self._blob(path)
-            # The checksum goes along, and the store refuses what does not fit it.
+            # The checksum is sent along, and the store refuses content that does not match it.
             blob.upload_from_file(
                 io.BytesIO(content),
                 size=len(content),
@@ -140,7 +140,7 @@ class GoogleStore:
     def copy(self, source: ObjectPath, target: ObjectPath) -> None:
         with _told(source):
             blob, token = self._blob(target), None
-            while True:  # a large object, in several calls
+            while True:  # a large object takes several calls
                 token, _, _ = blob.rewrite(self._blob(source), token=token, **_patience())
                 if token is None:
                     return
@@ -179,11 +179,11 @@ class GoogleStore:
         self._all(paths, call, judge)
 
     def _all(self, items: Sequence[Any], call: Callable, judge: Callable) -> None:
-        """Makes a call for each item, many by one request; those that fail and may be tried again are, the others not.
+        """Make a call for each item, many in one request. Only calls whose error may pass are retried.
 
         Args:
-          call: gives (method, path) of an item.
-          judge: told an item, status and content of its answer, raises what is wrong with it.
+          call: returns (method, path) of an item.
+          judge: called with an item and the status and content of its response; raises the error, if any.
         """
 
         def batch(at: int) -> None:
@@ -207,7 +207,7 @@ class GoogleStore:
             try:
                 _trying(once)
             except Exception:
-                # None is left where one of them has told itself what is wrong.
+                # No item is left if the request failed as a whole after its items were taken.
                 with _told(_first(left[0] if left else items[at])):
                     raise
             if wrong:
@@ -233,7 +233,7 @@ STORE = GoogleStore()
 
 
 def _first(item: ObjectPath | tuple[ObjectPath, ObjectPath]) -> ObjectPath:
-    """What an item of many is told by: of a copy, its source."""
+    """Return the path that errors name for an item: for a copy, its source."""
     return item[0] if isinstance(item, tuple) else item
 
 
@@ -246,12 +246,12 @@ def _retry() -> Retry:
 
 
 def _trying(call: Callable[[], Any]) -> Any:
-    """What a call gives, made again and again where that may help."""
+    """Return the result of a call, retried while that may help."""
     return _retry()(call)()
 
 
 def _may_help(error: Exception) -> bool:
-    """Whether a call that failed so is worth trying again: what the library thinks, and an answer that was cut."""
+    """Return whether a retry may help: if the library says so, or if the response was cut off."""
     return DEFAULT_RETRY._predicate(error) or isinstance(error, (DataCorruption, LOST))
 
 
@@ -263,14 +263,14 @@ def _info(path: ObjectPath, blob: gcs.Blob) -> ObjectInfo:
 
 @contextlib.contextmanager
 def _told(path: ObjectPath) -> Iterator[None]:
-    """Turns what the library raises into what `ObjectStore` says."""
+    """Convert the library's errors into those of `ObjectStore`."""
     try:
         yield
     except auth.DefaultCredentialsError:
         raise denied(
             path,
             "no Google Cloud credentials were found: run `gcloud auth application-default login`, or set "
-            "GOOGLE_APPLICATION_CREDENTIALS (BEAM_SCORE_STORE_ANONYMOUS=1 does without, for public buckets)",
+            "GOOGLE_APPLICATION_CREDENTIALS (or BEAM_SCORE_STORE_ANONYMOUS=1 for public buckets)",
         ) from None
     except (auth.RefreshError, auth.TransportError) as error:
         raise denied(path, f"the Google Cloud credentials do not work: {_first_line(error)}") from error
@@ -284,15 +284,15 @@ def _of(path: ObjectPath, error: Exception) -> OSError:
     if status == 404:
         return missing(
             path,
-            f"there is no bucket {path.bucket}" if _NO_BUCKET in str(cause) else "there is no such object or bucket",
+            f"no bucket named {path.bucket}" if _NO_BUCKET in str(cause) else "no such object or bucket",
         )
     if status == 412:
         return mismatch(path)
     if status in (401, 403):
         return denied(path, f"access is denied by Google Cloud Storage: {_first_line(cause)}")
     if cause is not error:
-        return failed(path, f"gave up after {retry_s():g} s of trying: {_first_line(cause)}")
-    return failed(path, f"Google Cloud Storage says: {_first_line(cause)}")
+        return failed(path, f"gave up after {retry_s():g} s of retries: {_first_line(cause)}")
+    return failed(path, f"error from Google Cloud Storage: {_first_line(cause)}")
 
 
 def _first_line(error: Exception) -> str:

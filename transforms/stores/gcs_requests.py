@@ -1,9 +1,9 @@
-"""Requests to Google Cloud Storage that are made without its library's own classes: reads, and many changes in one.
+"""Requests to Google Cloud Storage without its library's classes: reads, and batches of changes.
 
-A launch reads the head of each file, and a commit copies and removes an object for each part: by the hundred thousand
-it is the processor time a request that counts. Through `requests` and the library's classes one takes 1.4 ms of it with
-32 threads, so 0.3 ms. The interface is the JSON API: https://cloud.google.com/storage/docs/json_api,
-https://cloud.google.com/storage/docs/batch.
+A launch reads the head of each file, and a commit copies and removes an object for each part: over hundreds of
+thousands of requests, the CPU time per request matters. With 32 threads a request takes 1.4 ms of CPU time through
+`requests` and the library's classes, and 0.3 ms here. The interface is the JSON API:
+https://cloud.google.com/storage/docs/json_api, https://cloud.google.com/storage/docs/batch.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from google.cloud.storage.exceptions import DataCorruption
 from beam_score.transforms.stores.objects import AT_ONCE, StoreClock
 
 BATCH = 100
-"""The most calls in one request; the store's own limit."""
+"""Maximum number of calls in one request; the store's limit."""
 
 LOST = urllib3.exceptions.HTTPError
-"""What is raised where a connection breaks, or an answer is not whole."""
+"""Raised if a connection breaks, or a response is incomplete."""
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _BOUNDARY = "one-of-many-calls"
@@ -41,8 +41,8 @@ class Requests:
 
     Args:
       base: URL of the interface.
-      credentials: that are sent along.
-      clock: is told the dates of the answers.
+      credentials: sent with each request.
+      clock: updated with the dates of the responses.
     """
 
     def __init__(self, base: str, credentials: Credentials, clock: StoreClock):
@@ -50,39 +50,39 @@ class Requests:
         self._http = AuthorizedHttp(credentials, _pool(self._base))
 
     def read(self, bucket: str, key: str, start: int, end: int | None, generation: str | None) -> bytes:
-        """Bytes of an object as it is stored; all of it is compared with the store's checksum.
+        """Return bytes of an object as they are stored. A whole object is compared with the store's checksum.
 
         Args:
-          start, end: bytes from `start` up to, and without, `end`; None for the object's end.
-          generation: that must be read; None: any.
+          start, end: the range, without `end`; None for the object's end.
+          generation: the generation to read; None for any.
 
         Raises:
-          PreconditionFailed, or another of google.api_core.exceptions: what the store says.
-          DataCorruption: it did not arrive as the store has it.
+          PreconditionFailed, or another of google.api_core.exceptions: an error response.
+          DataCorruption: the content does not match the store's checksum.
         """
         whole = start == 0 and end is None
         query = "?alt=media" if generation is None else f"?alt=media&ifGenerationMatch={generation}"
-        headers = {"Accept-Encoding": "gzip"}  # else it would decompress what is stored as gzip
+        headers = {"Accept-Encoding": "gzip"}  # without it the store decompresses gzip objects
         if not whole:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         answer = self._ask("GET", f"/download{object_path(bucket, key)}{query}", headers=headers)
-        # Not every emulator knows the condition; what came says itself which one it is.
+        # Some emulators ignore the condition; the response states its generation.
         found = answer.headers.get("x-goog-generation")
         if None not in (generation, found) and found != generation:
-            raise api.PreconditionFailed(f"generation {found} is there")
+            raise api.PreconditionFailed(f"the object is at generation {found}")
         crc = re.search(r"crc32c=([\w+/=]+)", answer.headers.get("x-goog-hash", ""))
         if whole and crc and base64.b64decode(crc[1]) != google_crc32c.value(answer.data).to_bytes(4, "big"):
-            raise DataCorruption(None, "what was read does not fit its checksum")
+            raise DataCorruption(None, "the content does not match its checksum")
         return answer.data
 
     def many(self, calls: Sequence[tuple[str, str]]) -> list[tuple[int, str]]:
-        """Makes up to `BATCH` calls by one request; each is carried out, or not, by itself.
+        """Make up to `BATCH` calls in one request. Each call succeeds or fails independently.
 
         Args:
           calls: (method, path) of each; without content.
 
         Returns:
-          status and content of each answer, in order; 503 where there is none.
+          status and content of each response, in order; 503 for a missing response.
         """
         lines = []
         for number, (method, path) in enumerate(calls):
@@ -92,7 +92,7 @@ class Requests:
         kind = {"Content-Type": f"multipart/mixed; boundary={_BOUNDARY}"}
         answer = self._ask("POST", "/batch/storage/v1", body=body.encode(), headers=kind)
         told = b"Content-Type: " + answer.headers.get("Content-Type", "").encode() + b"\r\n\r\n" + answer.data
-        found = [(503, "no answer")] * len(calls)
+        found = [(503, "no response")] * len(calls)
         for part in email.message_from_bytes(told).walk():
             number = _ANSWER_NUMBER.search(part.get("Content-ID", ""))
             if number and not part.is_multipart():
@@ -112,12 +112,12 @@ class Requests:
 
 
 def object_path(bucket: str, key: str) -> str:
-    """Of an object in the interface."""
+    """Return the path of an object in the interface."""
     return f"/storage/v1/b/{quote(bucket, safe='')}/o/{quote(key, safe='')}"
 
 
 def _pool(base: str) -> urllib3.PoolManager:
-    """Goes by the environment as `requests` does."""
+    """Return a connection pool that honours the environment (CA bundle, proxies) as `requests` does."""
     settings = {
         "maxsize": AT_ONCE,
         "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.certs.where(),

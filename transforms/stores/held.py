@@ -1,5 +1,5 @@
-"""What is held of objects in memory, for all who open them in this process: the ends of many, since each range of a
-file is read with its header or footer; and all of the small ones that are read now, or will be next."""
+"""Process-wide cache of object contents: headers and footers, which each range of a file needs, and whole small objects
+that are read now or next."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from beam_score.transforms.stores.objects import is_object
 from beam_score.transforms.stores.versions import of_object
 
 WHOLE_BYTES = 8 << 20
-"""An object of at most this size is fetched in one request once its rows are read."""
+"""An object of at most this size is fetched in one request when its rows are read."""
 
 _RANGES_AHEAD, _BYTES_AHEAD = 16, 16 << 20
-"""Of the small objects of a split: so many, with so many bytes, are on their way beside the one that is read."""
+"""Maximum number, and total bytes, of a split's small objects that are fetched in advance."""
 
 _ENDS_HELD = 1024
 
 
 class Ahead:
-    """The small objects of some ranges, each fetched whole by one request, before its turn; a context manager."""
+    """Read-ahead of the small objects of some ranges, each fetched whole in one request; a context manager."""
 
     def __init__(self, ranges: Sequence[FileRange]):
         self._ranges = [r for r in ranges if _is_whole(r)]
@@ -32,7 +32,7 @@ class Ahead:
         self._next = 0
 
     def turn_of(self, range_: FileRange) -> None:
-        """A range is read now: has it, and some of those after it, on their way; those before it are let go of."""
+        """Begin to read a range: fetch it and some of the ranges after it; release the ranges before it."""
         if not _is_whole(range_):
             return
         while self._begun and self._begun[0] is not range_:
@@ -59,12 +59,12 @@ class Ahead:
 
 
 def _is_whole(range_: FileRange) -> bool:
-    """Whether a range is of a small object, at the version that it means."""
+    """Return whether a range belongs to a small object of a known version."""
     return is_object(range_.path) and range_.version is not None and 0 < range_.size <= WHOLE_BYTES
 
 
 class Held:
-    """Safe to use from many threads."""
+    """The cache; thread-safe."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -72,7 +72,7 @@ class Held:
         self._wholes: dict[tuple[str, str], tuple[Future[bytes], int]] = {}
 
     def of(self, path: str, version: str, start: int, end: int) -> bytes:
-        """The first, or last, bytes of an object."""
+        """Return the first, or last, bytes of an object."""
         key = (path, version, start)
         with self._lock:
             if key in self._ends:
@@ -86,12 +86,12 @@ class Held:
         return data
 
     def whole(self, path: str, version: str) -> Future[bytes] | None:
-        """All of an object, where it was asked for."""
+        """Return the future of a whole object, or None if `fetch_whole` was not called for it."""
         held = self._wholes.get((path, version))
         return None if held is None else held[0]
 
     def fetch_whole(self, path: str, version: str) -> None:
-        """Has all of an object fetched; held until each who asked for it has released it."""
+        """Start to fetch a whole object. It is kept until each caller has released it."""
         key = (path, version)
         with self._lock:
             found = self._wholes.get(key)
@@ -109,12 +109,12 @@ class Held:
 
 
 def held() -> Held:
-    """What this process holds."""
+    """Return the cache of this process."""
     return _held
 
 
 def _begin_anew() -> None:
-    """After a fork: what was to be fetched is the parent's."""
+    """Reset the cache after a fork: the pending requests belong to the parent."""
     global _held
     _held = Held()
 

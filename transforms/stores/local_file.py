@@ -1,8 +1,8 @@
-"""Local input files: every look, listing and read goes through here, so that an error of the moment is tried again and
-is never taken for damage to the file.
+"""Local input files. All stat calls, listings and reads go through this module, so that transient errors are retried
+and never mistaken for damage to the file.
 
-A mounted folder can fail for a moment (ESTALE, EIO, ETIMEDOUT), and so can the machine (ENOMEM, EMFILE). Damage is only
-what the bytes themselves show.
+A mounted folder can fail for a moment (ESTALE, EIO, ETIMEDOUT), and so can the machine (ENOMEM, EMFILE). Only the bytes
+of a file can show damage.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from beam_score.transforms.stores.byte_file import ByteFile
 Result = TypeVar("Result")
 
 WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds to wait before each further try."""
+"""Seconds to wait before each retry."""
 
 _LASTING = frozenset(
     getattr(errno, name)
@@ -32,12 +32,12 @@ _LASTING = frozenset(
 
 
 class ReadFails(RuntimeError):
-    """The system did not give a file, a folder or their contents, although the call was tried again. No row and no file
-    is refused for it, and the same command goes on. The text is a sentence with the path."""
+    """The system failed to return a file, a folder or their contents, although the call was retried. No row and no file
+    is rejected for it, and the same command continues. The text is a sentence with the path."""
 
 
 class Calls:
-    """The system calls on input files, one object so that tests can make each of them fail."""
+    """The system calls on input files, in one object so that tests can make each of them fail."""
 
     def open(self, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -69,20 +69,20 @@ _calls = Calls()
 
 
 def use(calls: Calls) -> None:
-    """Makes another object stand for the system, in this process."""
+    """Replace the object that makes the system calls in this process."""
     global _calls
     _calls = calls
 
 
 def calls() -> Calls:
-    """The object that stands for the system."""
+    """Return the object that makes the system calls."""
     return _calls
 
 
 def is_of_the_system(error: BaseException) -> bool:
-    """Whether an error says something of the system, and nothing of a file's bytes.
+    """Return whether an error comes from the system, rather than from a file's bytes.
 
-    pyarrow raises OSError for damaged files too, then without a number.
+    pyarrow raises OSError for damaged files too, but without an errno.
     """
     if isinstance(error, OSError):
         return error.errno is not None or error.strerror is not None
@@ -93,7 +93,7 @@ _MOST_BYTES = 1 << 40
 
 
 def asks_for_too_much(error: MemoryError) -> bool:
-    """Whether pyarrow wanted more memory in one piece than any file holds: a damaged length, which it believed."""
+    """Return whether pyarrow asked for more memory in one piece than any file contains, because of a damaged length."""
     words = str(error).split()
     sizes = [int(word) for before, word in itertools.pairwise(words) if before == "size" and _is_int(word)]
     return any(size < 0 or size > _MOST_BYTES for size in sizes)
@@ -104,22 +104,22 @@ def _is_int(word: str) -> bool:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same call may succeed a moment later."""
+    """Return whether the same call may succeed a moment later."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _LASTING
     return is_of_the_system(error)
 
 
 def retried(path: str, call: Callable[[], Result], waits_s: Sequence[float] = WAITS_S) -> Result:
-    """Calls, and calls again after an error of the moment.
+    """Make a call, and retry it after transient errors.
 
     Args:
       path: named in errors.
-      waits_s: seconds to wait before each further try.
+      waits_s: seconds to wait before each retry.
 
     Raises:
-      ReadFails: the error did not pass.
-      OSError: an error that does not pass by itself, such as a missing file.
+      ReadFails: a transient error persists.
+      OSError: a lasting error, such as a missing file.
     """
     for wait_s in waits_s:
         try:
@@ -137,38 +137,38 @@ def retried(path: str, call: Callable[[], Result], waits_s: Sequence[float] = WA
 
 
 def fails(path: str, error: BaseException, tries: int) -> ReadFails:
-    """The error to raise for what did not pass."""
+    """Return the error to raise for a failure that persists."""
     if isinstance(error, MemoryError):
         what = "not enough memory to read it"
         remedy = "give the job more memory, or lower engine.workers or engine.block_bytes"
     else:
         number = getattr(error, "errno", None)  # pyarrow's own text repeats the path
         what = os.strerror(number) if number else getattr(error, "strerror", None) or type(error).__name__
-        remedy = "look at the disk or the mount"
-    often = f"tried {tries} times" if tries > 1 else "this does not pass by itself"
+        remedy = "check the disk or the mount"
+    often = f"tried {tries} times" if tries > 1 else "a retry does not help"
     return ReadFails(
-        f"{path}: {what} ({often}); no row was refused for it: {remedy}, and the same command goes on from here"
+        f"{path}: {what} ({often}); no row was rejected for it: {remedy}, and the same command continues from here"
     )
 
 
 def status_of(path: str) -> os.stat_result:
-    """`os.stat`, tried again. Raises ReadFails, OSError."""
+    """Return `os.stat` of a path, with retries. Raises ReadFails, OSError."""
     return retried(path, lambda: _calls.stat(path))
 
 
 def entries_of(folder: str) -> list[os.DirEntry]:
-    """The entries of a folder, all of them or none. Raises ReadFails, OSError."""
+    """Return all entries of a folder, with retries. Raises ReadFails, OSError."""
     return retried(folder, lambda: _calls.list(folder))
 
 
 class LocalFile(ByteFile):
     """A local file as a seekable, unbuffered stream of bytes.
 
-    After an error of the moment the file is opened anew, and read on from the same position.
+    After a transient error the file is reopened, and reading continues from the same position.
 
     Raises:
       OSError: the file cannot be opened.
-      ReadFails: an error of the moment does not pass; from every call.
+      ReadFails: a transient error persists; from every call.
     """
 
     def __init__(self, path: str):

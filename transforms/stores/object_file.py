@@ -1,7 +1,7 @@
-"""Objects read as files: what a reader will want next is fetched ahead of it, by threads of their own.
+"""Objects read as files, with read-ahead in separate threads.
 
-A chain of steps is serial in its thread, so a reader that waits for a store holds up the model. Every request asks
-for one version of the object: what comes back is of that version, or nothing does.
+A chain of steps is serial in its thread, so a reader that waits for a store delays the model. Every request names one
+version of the object and fails if the object is at another.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from beam_score.transforms.stores.registry import store_of
 from beam_score.transforms.stores.versions import of_object
 
 HEAD_BYTES = 1 << 16
-"""The least that is asked for: a header, or a footer, and what tells the compression."""
+"""Minimum size of a request: enough for a header or a footer, and to detect the compression."""
 
 PIECE_BYTES = 8 << 20
 FIRST_PIECE_BYTES = 1 << 20
-"""Of a range the first few pieces are small: who begins to read it waits for no more."""
+"""Size of the first few pieces of a range, which are small to shorten the first wait."""
 
 _PIECES_AHEAD = 3
-"""Of a large object: while one piece is read, so many more are on their way."""
+"""Pieces of a large object that are fetched in advance while one is read."""
 
 
 class ObjectFile(ByteFile):
-    """An object as a seekable file of bytes. `read` and `readinto` give all that is asked for, up to the end.
+    """An object as a seekable file of bytes. `read` and `readinto` never return less than requested before the end.
 
     Args:
       path: `gs://` or `s3://`.
-      version: that is read (`transforms.stores.versions`); None: the one that is there now.
+      version: the version to read (`transforms.stores.versions`); None for the current one.
 
     Raises:
-      FileNotFoundError: there is none, and no version was given.
+      FileNotFoundError: no version was given, and there is no such object.
     """
 
     def __init__(self, path: str, version: str | None = None):
@@ -46,7 +46,7 @@ class ObjectFile(ByteFile):
         if version is None:
             info = ask_store(path, lambda: store_of(self._where).info(self._where))
             if info is None:
-                raise FileNotFoundError(2, "there is no such object", path)
+                raise FileNotFoundError(2, "no such object", path)
             version = f"{info.size}@{info.version}"
         self.version = version
         self.size, self._object_version = of_object(version)
@@ -54,7 +54,7 @@ class ObjectFile(ByteFile):
         self._last, self._step = (0, b""), HEAD_BYTES
 
     def stream(self, start: int, end: int) -> None:
-        """Says that the bytes from `start` to before `end` will be read in order; not the first, a head, alone."""
+        """Announce that the bytes from `start` to before `end` will be read in order. The head is not prefetched."""
         start = max(start, HEAD_BYTES)
         border = min(start + (_PIECES_AHEAD + 1) * FIRST_PIECE_BYTES, end)
         first = self.hold([(start, border)], FIRST_PIECE_BYTES, _PIECES_AHEAD, keeps=False)
@@ -63,7 +63,7 @@ class ObjectFile(ByteFile):
             first[0].then = rest[0]
 
     def hold(self, spans: Sequence[tuple[int, int]], piece: int, ahead: int, keeps: bool) -> list[Span]:
-        """Says that the bytes of some spans will be read: for `drop`, once they have been.
+        """Announce that the bytes of some spans will be read. Returns the spans, to `drop` once they were read.
 
         Args:
           spans: (start, end) of each.
@@ -76,7 +76,7 @@ class ObjectFile(ByteFile):
         return new
 
     def drop(self, spans: Sequence[Span]) -> None:
-        """Lets go of what was held."""
+        """Release spans that `hold` returned."""
         for span in spans:
             span.close()
         self._spans = [span for span in self._spans if span not in spans]
@@ -103,10 +103,10 @@ class ObjectFile(ByteFile):
         super().close()
 
     def _some(self, at: int, end: int) -> memoryview:
-        """At least one of the bytes from `at` to before `end`."""
+        """Return at least one of the bytes from `at` to before `end`."""
         whole = held().whole(self.name, self.version)
         if whole is not None:
-            # Cancelled where who asked for it has just let go of it.
+            # The future is cancelled if its last user has just released it.
             with contextlib.suppress(CancelledError):
                 return memoryview(whole.result())[at:end]
         for span in self._spans:
@@ -118,7 +118,7 @@ class ObjectFile(ByteFile):
             return memoryview(held().of(self.name, self.version, tail, self.size))[at - tail : end - tail]
         start, data = self._last
         if not start <= at < start + len(data):
-            # Who reads on where the last request ended will go on: more at a time.
+            # Sequential reads: double the size of the request.
             self._step = min(2 * self._step, PIECE_BYTES) if data and at == start + len(data) else HEAD_BYTES
             start, data = self._last = at, self._request(at, min(max(end, at + self._step), self.size))
         return memoryview(data)[at - start : end - start]
@@ -128,17 +128,17 @@ class ObjectFile(ByteFile):
 
 
 class Span:
-    """Bytes of an object that are fetched in pieces, ahead of who reads them in order.
+    """Bytes of an object that are fetched in pieces, ahead of sequential reads.
 
     Args:
-      request: gives bytes (start, end).
-      start, end: of the span.
-      piece: bytes a request.
-      ahead: how many pieces are on their way while one is read.
-      keeps: whether a piece stays once one after it is read.
+      request: returns the bytes (start, end).
+      start, end: the range of the span.
+      piece: bytes per request.
+      ahead: number of pieces to fetch in advance while one is read.
+      keeps: whether a piece is kept after a later one is read.
 
     Attributes:
-      then: the span that is read after this one; begun before this one is at its end.
+      then: the span that is read after this one; its fetches start before this one ends.
     """
 
     def __init__(self, request, start: int, end: int, piece: int, ahead: int, keeps: bool):
@@ -149,7 +149,7 @@ class Span:
         self.then: Span | None = None
 
     def begin(self, number: int = 0) -> None:
-        """Has a piece, and those after it, fetched."""
+        """Start to fetch a piece and the next `ahead` ones."""
         for n in range(number, min(number + self._ahead + 1, self._count)):
             if n not in self._pieces:
                 start = self.start + n * self._piece

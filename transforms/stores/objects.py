@@ -1,7 +1,7 @@
-"""Objects in a store: where one is, and what a store must be able to do for the rest of the project.
+"""Objects in a store: their paths, and the interface that the project requires of a store.
 
-`gs://bucket/key` and `s3://bucket/key`. A store knows no folders and renames nothing; what it has instead is a
-version of every object, and writing or removing one only if it is still (or not yet) at a version.
+Paths are `gs://bucket/key` and `s3://bucket/key`. A store has neither folders nor renames. Instead, every object has a
+version, and writes and removals can be conditional on the current version.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from typing import Protocol
 SCHEMES = ("gs", "s3")
 
 ABSENT = ""
-"""The version of what is not there."""
+"""The version of an object that does not exist."""
 
 AT_ONCE = 64
-"""How many connections to a store a process keeps."""
+"""Number of connections to a store that a process keeps."""
 
 _RETRY_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class ObjectPath:
-    """Where an object is, or a "folder" of them. Reads like a `pathlib.PurePosixPath`, as far as this project
-    needs it.
+    """Path of an object, or of a "folder" of objects. Has the parts of `pathlib.PurePosixPath` that this project needs.
 
     Attributes:
       scheme: `gs` or `s3`.
-      bucket: its bucket.
-      key: its name in the bucket, without a slash at either end; empty for the bucket itself.
+      bucket: the bucket.
+      key: the name in the bucket, without a slash at either end; empty for the bucket itself.
     """
 
     scheme: str
@@ -43,13 +42,13 @@ class ObjectPath:
 
     @classmethod
     def parse(cls, text: str) -> ObjectPath:
-        """From `gs://bucket/key`. Raises NoSuchPlace, with what is wrong, for anything else."""
+        """Parse `gs://bucket/key` or `s3://bucket/key`. Raises NoSuchPlace, with the reason, for anything else."""
         scheme, separator, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if not separator or scheme not in SCHEMES:
             raise NoSuchPlace(f"{text}: expected a local path, gs://BUCKET/... or s3://BUCKET/...")
         if not bucket:
-            raise NoSuchPlace(f"{text}: names no bucket, expected {scheme}://BUCKET/...")
+            raise NoSuchPlace(f"{text}: the bucket is missing, expected {scheme}://BUCKET/...")
         return cls(scheme, bucket, key.strip("/"))
 
     def __str__(self) -> str:
@@ -76,19 +75,19 @@ class ObjectPath:
 
 
 def is_object(path: str) -> bool:
-    """Whether a text names something in a store, rather than a local file."""
+    """Return whether a path is in a store, rather than local."""
     return "://" in path
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectInfo:
-    """What a store says of an object.
+    """A store's metadata of an object.
 
     Attributes:
-      path: where it is.
+      path: its path.
       size: in bytes.
-      version: tells whether it is still the same: a generation (GCS), an ETag (S3).
-      crc32c: of its content, in hexadecimal; None where the store does not tell.
+      version: changes with the object: a generation (GCS), an ETag (S3).
+      crc32c: of its content, in hexadecimal; None if the store does not report it.
       updated: seconds since the epoch, by the store's clock.
     """
 
@@ -100,125 +99,124 @@ class ObjectInfo:
 
 
 class NoSuchPlace(ValueError):
-    """A text that says neither where a local file is nor where an object is."""
+    """A text that is neither a local path nor the path of an object."""
 
 
 class VersionMismatch(OSError):
-    """An object is not at the version that the call was for: someone else was first."""
+    """An object is not at the version that the call requires: it was changed concurrently."""
 
 
 class ObjectStore(Protocol):
-    """What is asked of a store. Safe to call from many threads, and after a fork; see `store_of`.
+    """Interface of a store. Safe to call from many threads, and after a fork; see `store_of`.
 
-    Calls are tried again where that may help (connection lost, 408, 429, 5xx), for `retry_s` seconds. All raise
-    OSError with the object's name in `filename` and a sentence in `strerror`; PermissionError where access is
-    denied or there are no credentials; FileNotFoundError where the bucket, or an object that must be there, is not.
-    A store may not tell a missing bucket from a missing object, but in `list`: `check_bucket` asks that way.
+    Calls are retried if that may help (connection lost, 408, 429, 5xx), for `retry_s` seconds. All raise
+    OSError with the object's name in `filename` and a sentence in `strerror`; PermissionError if access is
+    denied or credentials are missing; FileNotFoundError if the bucket, or an object that must exist, does not exist.
+    Only `list` reliably distinguishes a missing bucket from a missing object, so `check_bucket` uses it.
     """
 
     def info(self, path: ObjectPath) -> ObjectInfo | None:
-        """What is known of an object; None where there is none."""
+        """Return the metadata of an object; None if there is no such object."""
 
     def list(self, folder: ObjectPath, recursive: bool = True) -> Iterator[ObjectInfo | ObjectPath]:
-        """The objects under a folder, in order of key; not recursive: those right in it, and the folders
-        (`ObjectPath`) in it."""
+        """Yield the objects under a folder, in order of key; if not recursive, the objects and folders (`ObjectPath`)
+        directly in it."""
 
     def read(self, path: ObjectPath, start: int = 0, end: int | None = None, version: str | None = None) -> bytes:
-        """Bytes of an object; fewer where it ends before.
+        """Return bytes of an object; fewer if it ends earlier.
 
         Args:
-          start, end: bytes from `start` up to, and without, `end`; None for the object's end.
-          version: that must be read; VersionMismatch if there is another now. None: any.
+          start, end: the range, without `end`; None for the object's end.
+          version: the version to read, VersionMismatch if the object is at another; None for any.
 
         Raises:
           FileNotFoundError: there is no such object.
         """
 
     def write(self, path: ObjectPath, pieces: Sequence[bytes | memoryview], only_over: str | None = None) -> ObjectInfo:
-        """Writes an object, whole or not at all; the store checks a checksum of what arrived.
+        """Write an object atomically; the store verifies a checksum of the content.
 
         Args:
-          only_over: the version that it takes the place of, `ABSENT` for none. None: whatever is there.
+          only_over: the version to replace, `ABSENT` if the object must not exist; None replaces any.
 
         Raises:
-          VersionMismatch: another is there. Where a call had to be tried again, it may be this very content
-            that an earlier try has written: the caller looks.
+          VersionMismatch: the object is at another version. If the call was retried, an earlier try may have written
+            this very content: the caller has to check.
         """
 
     def copy(self, source: ObjectPath, target: ObjectPath) -> None:
-        """Copies within the store, no byte coming by here; over what may be there. Raises FileNotFoundError where
-        the source is not there."""
+        """Copy an object within the store, without a download, replacing any target. Raises FileNotFoundError if the
+        source does not exist."""
 
     def copy_all(self, copies: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
-        """Copies each source to its target, as `copy` does, in as few requests as the store allows.
+        """Copy each source to its target, as `copy` does, in as few requests as the store allows.
 
         Raises:
-          OSError: one could not be copied; others may have been.
+          OSError: an object could not be copied; others may have been.
         """
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
-        """Removes an object, if it is there (at version `only`).
+        """Remove an object, if it exists (at version `only`).
 
         Returns:
-          False where it was to be of a version that is not there; where the call had to be tried again, an earlier
-          try may have removed it.
+          False if the object is not at version `only`; if the call was retried, an earlier try may have removed it.
         """
 
     def remove_all(self, paths: Sequence[ObjectPath]) -> None:
-        """Removes objects, those that are there, in as few requests as the store allows.
+        """Remove the objects that exist, in as few requests as the store allows.
 
         Raises:
-          OSError: one could not be removed; others may have been.
+          OSError: an object could not be removed; others may have been.
         """
 
     def clock(self) -> float:
-        """What the store's clock says: seconds since the epoch, by its answers so far."""
+        """Return the time by the store's clock, in seconds since the epoch, as derived from its responses so far."""
 
 
 def retry_s() -> float:
-    """For how long a call to a store is tried again: seconds, `BEAM_SCORE_STORE_RETRY_S` or 60."""
+    """Return for how many seconds calls to a store are retried: `BEAM_SCORE_STORE_RETRY_S` or 60."""
     return float(os.environ.get("BEAM_SCORE_STORE_RETRY_S") or _RETRY_S)
 
 
 def anonymous() -> bool:
-    """Whether stores are to be used without credentials: `BEAM_SCORE_STORE_ANONYMOUS` is set."""
+    """Return whether to use stores without credentials: `BEAM_SCORE_STORE_ANONYMOUS` is set."""
     return bool(os.environ.get("BEAM_SCORE_STORE_ANONYMOUS"))
 
 
 class StoreClock:
-    """What a store's clock says, by the dates of its answers."""
+    """A store's clock, derived from the dates of its responses."""
 
     def __init__(self):
         self._heard: tuple[float, float] | None = None
 
     def heard(self, date: str | None) -> None:
-        """Takes the Date of an answer that has just come."""
+        """Record the Date of a response that has just arrived."""
         with contextlib.suppress(TypeError, ValueError):
             self._heard = email.utils.parsedate_to_datetime(date).timestamp(), time.monotonic()
 
     def now(self) -> float:
-        """Seconds since the epoch; by the clock here where nothing was heard."""
+        """Return seconds since the epoch; by the local clock if there was no response yet."""
         if self._heard is None:
             return time.time()
         then, since = self._heard
         return then + time.monotonic() - since
 
 
-def missing(path: ObjectPath | str, what: str = "there is no such object") -> FileNotFoundError:
-    """To be raised."""
+def missing(path: ObjectPath | str, what: str = "no such object") -> FileNotFoundError:
+    """Return the error for a missing object or bucket."""
     return FileNotFoundError(errno.ENOENT, what, str(path))
 
 
 def denied(path: ObjectPath | str, why: str) -> PermissionError:
-    """To be raised."""
+    """Return the error for denied access."""
     return PermissionError(errno.EACCES, why, str(path))
 
 
 def mismatch(path: ObjectPath | str) -> VersionMismatch:
-    """To be raised."""
-    return VersionMismatch(errno.ESTALE, "another version is there", str(path))
+    """Return the error for an object at an unexpected version."""
+    return VersionMismatch(errno.ESTALE, "the object is at another version", str(path))
 
 
 def failed(path: ObjectPath | str, why: str) -> OSError:
-    """To be raised."""
+    """Return the error for any other failure."""
     return OSError(errno.EIO, why, str(path))

@@ -1,4 +1,4 @@
-"""The stores there are, by the scheme of their addresses, and whether one of them answers."""
+"""The available stores, by URL scheme, and checks of whether a store can be used."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from beam_score.transforms.stores.objects import ABSENT, SCHEMES, ObjectPath, Ob
 
 
 def store_of(path: ObjectPath | str) -> ObjectStore:
-    """The store that a path, or a scheme, is of. Its library is imported here, so that a job on local files needs
-    none.
+    """Return the store of a path or a scheme. Its library is imported here, so that jobs on local files do not need it.
 
     Raises:
       OSError: the library is not installed.
@@ -26,26 +25,26 @@ def store_of(path: ObjectPath | str) -> ObjectStore:
 
 
 def check_bucket(path: ObjectPath) -> None:
-    """Raises OSError where a path's bucket is not there, or may not be listed."""
+    """Raise OSError if a path's bucket does not exist or may not be listed."""
     next(iter(store_of(path).list(path, recursive=False)), None)
 
 
 def check_store(folder: ObjectPath) -> None:
-    """Tries in a folder what the protocol asks of a store, on one small object that is gone in the end.
+    """Try the operations that the commit protocol needs in a folder, with a small object that is removed in the end.
 
     Raises:
-      OSError: the bucket is not there, or objects may not be listed, written, read or removed; or the store writes
-        over an object that it was told not to.
+      OSError: the bucket does not exist, or objects may not be listed, written, read or removed; or the store
+        overwrites an object despite a condition.
     """
     store, probe = store_of(folder), folder / f".{secrets.token_hex(6)}.probe"
     check_bucket(folder)
-    with contextlib.suppress(VersionMismatch):  # an answer was lost
+    with contextlib.suppress(VersionMismatch):  # a response was lost, and the write retried
         store.write(probe, [b"one"], only_over=ABSENT)
     try:
         store.write(probe, [b"two"], only_over=ABSENT)
     except VersionMismatch:
         pass
     else:
-        raise failed(probe, "this store does not keep conditions on writes, and no run would be safe: use another")
+        raise failed(probe, "this store ignores conditions on writes, so no run would be safe: use another store")
     finally:
         store.remove(probe)

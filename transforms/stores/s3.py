@@ -1,7 +1,7 @@
-"""`s3://`: objects in Amazon S3, or in what speaks like it (`AWS_ENDPOINT_URL`). A version is an ETag.
+"""`s3://`: objects in Amazon S3, or in an S3-compatible store (`AWS_ENDPOINT_URL`). A version is an ETag.
 
-An ETag tells contents apart, not writes: the same content written again has the same. All that is decided by versions
-here is decided by content, so that is as good.
+An ETag identifies content, not a write: the same content written again has the same ETag. That is sufficient, because
+every decision here that depends on a version depends only on the content.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_ACC
 _TRY_AGAIN = (408, 409, 429)  # 409: another conditional write of the object is under way
 _BATCH, _BATCHES_AT_ONCE = 1000, 4
 _KNOWS_NO_BATCH = (400, 405, 411, 501)
-"""What stores that speak like S3 answer where they know no removal of many, or not the checksum that goes with it."""
+"""Responses of S3-compatible stores that do not support DeleteObjects, or its checksum."""
 
 _GONE = ("NoSuchKey",)
 _ITEMS_TRIED_AGAIN = ("InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown")
@@ -56,23 +56,23 @@ _CLOCK = StoreClock()
 
 
 class _Damaged(Exception):
-    """What was read does not fit the checksum that the store has of it."""
+    """The content that was read does not match the store's checksum."""
 
 
 class _SomeFailed(Exception):
-    """Of many objects in one request some have to be tried again."""
+    """Some of the objects in one request have to be retried."""
 
 
 @functools.cache
 def _client(process: int, settings: tuple[str | None, ...], without: bool) -> Any:
-    """One a process: sockets must not be shared over a fork."""
+    """Return the client of a process: sockets must not be shared across a fork."""
     config = Config(
         max_pool_connections=AT_ONCE,
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
-        retries={"total_max_attempts": 1},  # tried again here, for a time, not for a number of times
+        retries={"total_max_attempts": 1},  # `_call` retries, for a time rather than a number of times
         signature_version=UNSIGNED if without else None,
-        # Checksums are made and compared here: of the kind that all stores have, and receipts too.
+        # Checksums are computed and compared here, with CRC32C, which all stores support and receipts contain.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -123,7 +123,7 @@ class AmazonStore:
             try:
                 return _call("get_object", path, then=_whole if whole else _content, **wanted)
             except boto.ClientError as error:
-                if _status(error) == 416:  # begins at the end, or after it
+                if _status(error) == 416:  # the range begins at or after the end
                     return b""
                 raise
 
@@ -133,7 +133,7 @@ class AmazonStore:
         condition = {} if only_over is None else {"IfMatch": f'"{only_over}"'} if only_over else {"IfNoneMatch": "*"}
         with _told(path):
             try:
-                # The checksum goes along, and the store refuses what does not fit it.
+                # The checksum is sent along, and the store refuses content that does not match it.
                 written = _call(
                     "put_object",
                     path,
@@ -144,7 +144,7 @@ class AmazonStore:
                 )
             except boto.ClientError as error:
                 if only_over and _status(error) == 404 and _code(error) != "NoSuchBucket":
-                    raise mismatch(path) from error  # what it was to take the place of is gone
+                    raise mismatch(path) from error  # the object to replace is gone
                 raise
             return ObjectInfo(path, len(content), _version(written), crc.hex(), 0.0)
 
@@ -177,7 +177,7 @@ STORE = AmazonStore()
 
 
 def _remove_batch(paths: Sequence[ObjectPath]) -> None:
-    """Removes objects of one bucket by one request; those of them that fail and may be tried again are."""
+    """Remove objects of one bucket in one request. Only objects whose error may pass are retried."""
     left = [{"Key": path.key} for path in paths]
     wrong: list[tuple[str, boto.ClientError]] = []
 
@@ -201,17 +201,17 @@ def _remove_batch(paths: Sequence[ObjectPath]) -> None:
 
 
 def _item_error(told: dict) -> boto.ClientError:
-    """As if it was the answer to a request of its own."""
+    """Return the error of one object as if it had its own request."""
     status = 403 if told["Code"] == "AccessDenied" else 400
     return boto.ClientError({"Error": told, "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
 
 
 def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None, key: bool = True, **arguments) -> Any:
-    """Makes a call, again and again where that may help.
+    """Make a call, retried while that may help.
 
     Args:
-      then: what to do with the answer, as part of what is tried.
-      key: whether it is about an object, not about a bucket.
+      then: processes the response, and is retried with the call.
+      key: whether the call is about an object, rather than a bucket.
     """
     settings = tuple(os.environ.get(name) for name in _ENDPOINTS)
     method = getattr(_client(os.getpid(), settings, anonymous()), name)
@@ -239,7 +239,7 @@ def _content(answer: dict) -> bytes:
 def _whole(answer: dict) -> bytes:
     content, expected = _content(answer), _crc(answer)
     if expected is not None and google_crc32c.value(content) != int(expected, 16):
-        raise _Damaged("what was read does not fit its checksum")
+        raise _Damaged("the content does not match its checksum")
     return content
 
 
@@ -252,7 +252,7 @@ def _version(found: dict) -> str:
 
 
 def _crc(found: dict) -> str | None:
-    """Of the whole object: one that was uploaded in parts has a checksum of checksums."""
+    """Return the checksum of the whole object. An object uploaded in parts only has a checksum of checksums."""
     crc = found.get("ChecksumCRC32C")
     return base64.b64decode(crc).hex() if crc and "-" not in crc else None
 
@@ -267,17 +267,17 @@ def _code(error: boto.ClientError) -> str:
 
 @contextlib.contextmanager
 def _told(path: ObjectPath) -> Iterator[None]:
-    """Turns what the library raises into what `ObjectStore` says."""
+    """Convert the library's errors into those of `ObjectStore`."""
     try:
         yield
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
         raise denied(
             path,
-            f"AWS credentials are missing or not whole ({error}): run `aws configure`, or set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY (BEAM_SCORE_STORE_ANONYMOUS=1 does without, for public buckets)",
+            f"AWS credentials are missing or incomplete ({error}): run `aws configure`, or set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY (or BEAM_SCORE_STORE_ANONYMOUS=1 for public buckets)",
         ) from None
     except RetryError as error:
-        raise failed(path, f"gave up after {retry_s():g} s of trying: {_first_line(error.cause or error)}") from error
+        raise failed(path, f"gave up after {retry_s():g} s of retries: {_first_line(error.cause or error)}") from error
     except boto.ClientError as error:
         raise _of(path, error) from error
     except (boto.BotoCoreError, _Damaged) as error:
@@ -287,14 +287,14 @@ def _told(path: ObjectPath) -> Iterator[None]:
 def _of(path: ObjectPath, error: boto.ClientError) -> OSError:
     status = _status(error)
     if _code(error) == "NoSuchBucket":
-        return missing(path, f"there is no bucket {path.bucket}")
+        return missing(path, f"no bucket named {path.bucket}")
     if status == 404:
-        return missing(path, "there is no such object or bucket")
+        return missing(path, "no such object or bucket")
     if status == 412:
         return mismatch(path)
     if status in (401, 403):
         return denied(path, f"access is denied by S3: {_first_line(error)}")
-    return failed(path, f"S3 says: {_first_line(error)}")
+    return failed(path, f"error from S3: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

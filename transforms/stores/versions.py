@@ -1,10 +1,10 @@
-"""Which version of an input file a plan means, and whether the file is still that version.
+"""Versions of input files in a plan, and checks that a file is still at its version.
 
-A local file's version is its size, time of change and inode. Its ctime is not part of it: that changes too when
-a file is linked, renamed or given other permissions, which changes no byte, and nobody can put it back.
+A local file's version is its size, mtime and inode. Its ctime is not part of the version: it also changes when
+a file is linked, renamed or given other permissions, which changes no byte, and it cannot be restored.
 
-An object's version is its size and what its store calls one, a generation (GCS) or an ETag (S3). Every read asks
-for it (`transforms.stores.object_file`), so what was read is of that version, and nobody need look before or after.
+An object's version is its size and its version in the store, a generation (GCS) or an ETag (S3). Every read requires
+that version (`transforms.stores.object_file`), so no check is needed before or after.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ READ_IT_ANEW = "put it back as it was and run the same command, or add --restart
 
 
 class InputChanged(RuntimeError):
-    """An input file is not the one that the plan means. The text names it, what changed, what to do."""
+    """An input file is not at the version of the plan. The text names the file, what changed, and the remedy."""
 
 
 def version_of(size: int, mtime_ns: int | None, inode: int | None, object_version: str | None = None) -> str:
-    """The version of a file, as a plan holds it. What tells it is as `transforms.listing.files.InputFile` has it."""
+    """Return the version of a file, as a plan contains it; see `transforms.listing.files.InputFile` for the fields."""
     return f"{size}:{mtime_ns}:{inode}" if object_version is None else f"{size}@{object_version}"
 
 
 def of_object(version: str) -> tuple[int, str]:
-    """An object's size, and its version as its store calls it."""
+    """Return an object's size and its version in the store."""
     size, _, object_version = version.partition("@")
     return int(size), object_version
 
 
 def check_unless_asked_for(path: str, version: str | None, remedy: str = READ_IT_ANEW) -> None:
-    """`check_unchanged` for before and after a file is read: nothing to do for an object."""
+    """Do `check_unchanged` before or after a file is read; objects need no check."""
     if not is_object(path):
         check_unchanged(path, version, remedy)
 
 
 def check_unchanged(path: str, version: str | None, remedy: str = READ_IT_ANEW) -> None:
-    """Makes sure that a file is the version that is meant; None is any.
+    """Check that a file is at a version; None accepts any.
 
     Raises:
-      InputChanged: it is another, or gone.
-      OSError, ReadFails: it cannot be looked at.
+      InputChanged: the file has changed or is gone.
+      OSError, ReadFails: the file's metadata cannot be read.
     """
     if version is None:
         return
     found = _object_now(path) if is_object(path) else _file_now(path)
     if found is None:
         size = int(version.partition("@" if is_object(path) else ":")[0])
-        raise InputChanged(f"{path} is gone since the files were listed, {size:,} bytes then: {remedy}")
+        raise InputChanged(f"{path} was removed after the files were listed (it had {size:,} bytes): {remedy}")
     if found != version:
         raise InputChanged(f"{path} has changed since the files were listed ({change(version, found)}): {remedy}")
 
@@ -71,7 +71,7 @@ def _object_now(path: str) -> str | None:
 
 
 def change(before: str, now: str) -> str:
-    """What differs between two versions of a file, in words."""
+    """Describe the differences between two versions of a file."""
     if "@" in before:
         (size, version), (new_size, new_version) = of_object(before), of_object(now)
         return ", ".join([*_sizes(size, new_size), f"version {version} -> {new_version}"])
@@ -80,7 +80,7 @@ def change(before: str, now: str) -> str:
     if mtime_ns != new_mtime_ns:
         said.append("modified {} -> {}".format(*_times(mtime_ns, new_mtime_ns)))
     if inode != new_inode:
-        said.append("another file in its place")
+        said.append("replaced by another file")
     return ", ".join(said)
 
 
@@ -89,7 +89,7 @@ def _sizes(before: int, now: int) -> list[str]:
 
 
 def _times(before_ns: int, now_ns: int) -> tuple[str, str]:
-    """Both times in UTC; with their nanoseconds where nothing else tells them apart."""
+    """Format both times in UTC, with nanoseconds if they differ only in these."""
     texts = [
         f"{datetime.datetime.fromtimestamp(ns // 10**9, datetime.UTC):%Y-%m-%d %H:%M:%S}" for ns in (before_ns, now_ns)
     ]
