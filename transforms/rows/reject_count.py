@@ -64,8 +64,8 @@ class RejectCount(Shared):
             known = [self._examples[reason] for reason, _ in reasons if reason in self._examples]
             examples = "; ".join(known[:_EXAMPLES])
             raise TooManyRejects(
-                f"{rows:,} rows have been rejected ({shown}), but rejects.stop_after is {self.stop_after:,}; for example "
-                f"{examples}; fix the input or the contract (beam-score check shows more), or raise "
+                f"{rows:,} rows have been rejected ({shown}), but rejects.stop_after is {self.stop_after:,}; for "
+                f"example {examples}; fix the input or the contract (beam-score check shows more), or raise "
                 "rejects.stop_after; finished splits are kept"
             )
 
