@@ -155,7 +155,7 @@ def test_an_interrupt_cancels_the_job_on_a_cluster(model, data, flink_jars, flin
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "interrupted; the same command goes on from here" in said
+    assert "interrupted; the same command continues from here" in said
     assert flink_cluster.jobs()[-1]["state"] in ("CANCELLING", "CANCELED")
     (folder / "go on").touch()
     assert_nothing_left(tmp_path)
