@@ -90,7 +90,7 @@ def test_where_no_engine_answers_that_is_said_and_nothing_is_taken_away(begun):
         assert (status.state, exit_code(status)) == ("planned", 1)
         (told,) = as_dict(status)["jobs"]
         assert (told["name"], told["id"], told["state"]) == ("beam-score-lost", None, None)
-        assert "no Flink cluster answers there" in told["why_not_known"]
+        assert "no Flink cluster answers at this address" in told["why_not_known"]
         for unfinished in (False, True):
             found = clean(begun.output, unfinished=unfinished)
             assert found.leftovers == [] and "--lost-jobs takes it for ended" in found.kept[0]

@@ -28,7 +28,7 @@ BASE = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": 
         ({"output": {"path": "o", "keep": "id"}}, "output.keep: found 'id', expected a list, in brackets"),
         ({"inputs": {"x": {"pack": []}}}, "inputs.x.pack: the list of columns is empty: choose the columns"),
         ({"engine": {"workers": "many"}}, "engine.workers: found 'many', expected a whole number or 'auto'"),
-        ({"engine": {"intra_op_threads": 0}}, "intra_op_threads: a positive number, or auto"),
+        ({"engine": {"intra_op_threads": 0}}, "intra_op_threads: expected a positive number, or auto"),
         ({"colums": {}}, "unknown key 'colums'; did you mean 'columns'?"),
         ({"model": {}}, "key 'model.path' is missing"),
     ],

@@ -175,7 +175,7 @@ PROBLEMS = [
     ({"rejects": {"budget": "200%"}}, "a share is from 0% to 100%"),
     ({"rejects": {"files": -1}}, "rejects.files"),
     ({"engine": {"workers": "many"}}, "engine.workers: found 'many'"),
-    ({"engine": {"workers": 0}}, "workers: a positive number, or auto"),
+    ({"engine": {"workers": 0}}, "workers: expected a positive number, or auto"),
     ({"engine": {"split_bytes": "64XB"}}, "'64XB' is no size"),
     ({"engine": {"runner": "flinkk"}}, "engine.runner: found 'flinkk'"),
     ({"model": {"path": "x", "batch_rows": 0}}, "model.batch_rows: expected a positive number of rows, or auto"),
