@@ -51,7 +51,7 @@ def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(caplog, model, fl
 
     status = Watcher(str(out)).look()
     assert (status.state, exit_code(status)) == ("running", 4)
-    assert as_line(status).endswith(f"no launch is at work, {at_work}")
+    assert as_line(status).endswith(f"no launch is running, {at_work}")
     for unfinished in (False, True):
         found = clean(str(out), unfinished=unfinished)
         assert found.leftovers == [] and at_work in found.kept[0]
