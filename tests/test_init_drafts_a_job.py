@@ -512,7 +512,7 @@ def test_a_header_that_is_not_sure_is_asked_for_and_check_waits(model, tmp_path)
     (tmp_path / "texts.csv").write_text("great film\nI liked it\nbad\nnever again\n")
     path = str(tmp_path / "texts.csv")
     text = draft_job(model("strings"), path)
-    assert "# TODO: is the first line a header? Not sure: all columns hold text" in text
+    assert "# TODO: is the first line a header? Not sure: all columns contain text" in text
     with pytest.raises(JobError, match=r"input\.csv\.header: found None, expected true or false"):
         tried(text, tmp_path)
     text = draft_job(model("strings"), path, known=Known(header=False))
