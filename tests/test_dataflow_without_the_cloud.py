@@ -308,7 +308,7 @@ def test_ctrl_c_before_there_is_a_job_says_that_there_may_be_one(tmp_path, model
         assert running.lives() and time.monotonic() < until, running.said()
         time.sleep(0.02)
     running.signal(signal.SIGINT)
-    while "may have been submitted meanwhile" not in running.said():
+    while "may have been submitted already" not in running.said():
         assert running.lives() and time.monotonic() < until, running.said()
         time.sleep(0.02)
     service.taking.set()
