@@ -1,7 +1,7 @@
-"""The launcher of a Dataflow Flex Template: the template's parameters become a command line of `beam-score run`.
+"""Launcher of a Dataflow Flex Template: turns the template's parameters into a command line of `beam-score run`.
 
-Dataflow's launcher runs `docker/launch.py` with each parameter as `--name=value`, and with options of Beam's: the
-project, the region, and where the job is to be written (`--template_location`), which it then submits.
+Dataflow's launcher runs `docker/launch.py` with each parameter as `--name=value`, and with Beam options: the project,
+the region, and the path to write the job to (`--template_location`), which Dataflow then submits.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ KEYS = {
     "model_version": "model.version",
     "output_path": "output.path",
 }
-"""Parameters that stand for a key of the job file."""
+"""Parameters that set a key of the job file."""
 
 FLAGS = ("replace", "restart", "replace_if_changed", "keep_replaced")
-"""Parameters that stand for an option of `run` without a value: `true`, or `false`."""
+"""Parameters that set an option of `run` without a value: `true` or `false`."""
 
 _BETWEEN = ";"
 
 
 def command(arguments: Sequence[str], job: str) -> list[str]:
-    """What `beam-score` is called with.
+    """Return the arguments to call `beam-score` with.
 
     Args:
-      arguments: as Dataflow's launcher gives them.
-      job: the job file on this machine.
+      arguments: from Dataflow's launcher.
+      job: path of the job file on this machine.
 
     Raises:
-      SystemExit: a parameter has a wrong value.
+      SystemExit: if a parameter has an invalid value.
     """
     given, beam_options = _parser().parse_known_args(arguments)
     line = ["run", job]
@@ -50,7 +50,7 @@ def command(arguments: Sequence[str], job: str) -> list[str]:
 
 
 def main() -> None:
-    """Fetches the job file, and goes on as `beam-score run`."""
+    """Fetch the job file and run it as `beam-score run` would."""
     given, _ = _parser().parse_known_args()
     job = given.job
     if "://" in job:

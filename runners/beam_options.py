@@ -1,4 +1,4 @@
-"""Beam's own options, as a person gives them after `--`."""
+"""Validation of the Beam options that the user gives after `--`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class _Parser(argparse.ArgumentParser):
 def problems(
     beam_args: Sequence[str], runner: str, classes: Collection[str], further: Collection[str] = ()
 ) -> list[str]:
-    """What is wrong with them, a sentence each. Beam itself drops those it does not know with no more than a line
-    in the log, and a typing mistake with them.
+    """Return a message for each invalid option. Beam itself only logs options that it does not know, such as
+    misspelt ones, and ignores them.
 
     Args:
-      runner: what the job file says (`engine.runner`).
-      classes: the names of Beam's runners that this may mean.
+      runner: `engine.runner` of the job file.
+      classes: the names of Beam's runners that `runner` may mean.
       further: names of options that only the engine itself knows.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
@@ -47,9 +47,9 @@ def problems(
         if name.startswith("--") and name.removeprefix("--") in further:
             continue
         if name.startswith("-"):
-            found.append(f"Beam's options: there is no {name}{near_miss(name.lstrip('-'), known)}")
+            found.append(f"Beam's options: unknown option {name}{near_miss(name.lstrip('-'), known)}")
         else:
-            found.append(f"Beam's options: {option!r} belongs to no option: write --name=value")
+            found.append(f"Beam's options: {option!r} is not an option: write --name=value")
     if given.runner is not None and given.runner.rpartition(".")[2] not in classes:
         found.append(
             f"Beam's options: --runner={given.runner}: the runner is set in the job file (engine.runner), "

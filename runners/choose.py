@@ -1,4 +1,4 @@
-"""The engines there are: which one a job asks for, and which one is asked of a job that goes on elsewhere."""
+"""Selection of the engine that runs a job, or that reports the state of a remote job."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:
-    """The engine that a job asks for.
+    """Return the engine for a job's settings.
 
     Args:
-      beam_args: Beam's own options, which win over ours.
+      beam_args: Beam options, which take precedence over the settings.
     """
     if settings.runner == "dataflow":
         from beam_score.runners.dataflow.engine import Dataflow
@@ -46,8 +46,11 @@ _ENDPOINT = re.compile(
 
 
 def place_problem(job: Elsewhere) -> str | None:
-    """Why nobody may be asked for a job, or None. What a note says becomes the address of a request, sent with this
-    user's credentials where it is of Google Cloud, and a part of a command that is shown to be typed."""
+    """Return why the location of a remote job is not safe to use, or None.
+
+    The location becomes the address of a request, which carries this user's credentials if it goes to Google Cloud,
+    and part of a command that is shown to the user.
+    """
     place = job.place
     if job.runner == "flink" and not (place.keys() == {"address"} and _ADDRESS.fullmatch(place["address"])):
         return f"{dict(place)} is not the address of a Flink cluster"
@@ -61,7 +64,7 @@ def place_problem(job: Elsewhere) -> str | None:
 
 
 def find(job: Elsewhere) -> Found:
-    """Asks the engine what has become of a job; takes seconds where it does not answer."""
+    """Ask the engine for the state of a remote job; takes seconds if the engine does not answer."""
     if job.runner == "flink":
         from beam_score.runners.flink import cluster as flink_cluster
 
@@ -70,4 +73,4 @@ def find(job: Elsewhere) -> Found:
         from beam_score.runners.dataflow import active as dataflow_active
 
         return dataflow_active.find(job)
-    return Found(job, alive=None, why=f"this release of beam-score knows no engine {job.runner!r}")
+    return Found(job, alive=None, why=f"this release of beam-score does not know the engine {job.runner!r}")

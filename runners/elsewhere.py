@@ -1,4 +1,4 @@
-"""Jobs that outlive the process that submits them, and whether they do. Light: what asks is imported when it asks."""
+"""Remote jobs, which outlive the process that submits them, and their state. Clients of engines are imported on use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class Elsewhere:
-    """A job on another machine, as its launcher notes it before it submits it. It holds no secret.
+    """A remote job, as its launcher records it before it submits the job. It contains no secrets.
 
     Attributes:
       runner: `engine.runner` of the job file.
-      name: of the job, and of no other.
-      place: what it takes to ask for it, by name.
+      name: of the job; unique.
+      place: the worker location, by field: what is needed to ask the engine for the job.
     """
 
     runner: str
@@ -22,21 +22,21 @@ class Elsewhere:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The worker location, for messages."""
         return ", ".join(self.place.values())
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What an engine says of a job.
+    """The state of a remote job, from its engine.
 
     Attributes:
-      job: that was asked for.
-      id: the engine's own; None where it knows of none.
-      state: the engine's word for it; None where it does not answer, or knows of no such job.
-      alive: whether it is at work, or may still come to it; None where nobody can tell.
-      why: nobody can.
-      cancel: what a person types to cancel it; empty where it is not at work.
+      job: the job in question.
+      id: the engine's id of the job; None if the engine has no such job.
+      state: the engine's name of the state; None if the engine does not answer, or has no such job.
+      alive: whether the job runs or may still start; None if unknown.
+      why: the reason that `alive` is unknown.
+      cancel: the command to cancel the job; empty if it does not run.
     """
 
     job: Elsewhere
@@ -48,7 +48,7 @@ class Found:
 
     def __str__(self) -> str:
         if self.alive is None:
-            return f"whether job {self.job.name} on {self.job.where} still runs cannot be told ({self.why})"
+            return f"the state of job {self.job.name} on {self.job.where} is unknown ({self.why})"
         if not self.alive:
-            return f"job {self.id or self.job.name} on {self.job.where} is over"
+            return f"job {self.id or self.job.name} on {self.job.where} has ended"
         return f"job {self.id} on {self.job.where} is still {self.state}"

@@ -1,4 +1,4 @@
-"""What it means that a process, or a job elsewhere, has ended. Light: the process that watches imports it."""
+"""Describe how a process or a remote job has ended. The supervising process imports this: keep its imports small."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from beam_score.runners.settings.machine_memory import machine_bytes
 from beam_score.transforms.model.in_hand import MODEL, Rows
 
-GOES_ON = "what is done stays done, and the same command goes on from here"
+GOES_ON = "finished splits are kept, and the same command continues from here"
 
 
 class WorkerDied(RuntimeError):
-    """A worker process has ended before its work was done."""
+    """A worker process has ended before it had finished its work."""
 
 
 class EngineFailed(RuntimeError):
-    """An engine has not come up, is gone, or has ended the job for a reason of its own."""
+    """An engine did not start, is gone, or has ended the job for reasons of its own."""
 
 
 class JobFailed(RuntimeError):
-    """A job on another machine has not come to a good end.
+    """A job on another machine has failed or was cancelled.
 
     Attributes:
-      reasons: what the engine says of it, with the text of what a worker raised.
+      text: how the job ended.
+      reasons: the engine's messages, with the text of what a worker raised.
     """
 
     def __init__(self, text: str, reasons: Sequence[str] = ()):
@@ -32,7 +33,7 @@ class JobFailed(RuntimeError):
 
 
 class GoesOnElsewhere(Exception):
-    """All that was asked for is done, and there is no outcome yet: nobody waits for it here."""
+    """The job was submitted and runs without this process, which does not wait for its outcome."""
 
 
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
@@ -40,12 +41,12 @@ _SHOWN = 8
 
 
 def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
-    """A sentence on a process that a signal has ended.
+    """Return a message about a process that was ended by a signal.
 
     Args:
       who: the process.
       number: of the signal.
-      in_hand: what the model, and the readers, were working on, and which models were loaded.
+      in_hand: the rows in model calls, the files being read, and the models loaded.
     """
     models, in_hand = models_and_rows(in_hand)
     model = f"the model {', '.join(models)}" if models else "the model"
@@ -55,30 +56,30 @@ def told(who: str, number: int, in_hand: Sequence[Rows]) -> str:
     if number in CRASHES and files and not in_hand:
         return (
             f"{who} was ended by {name}, most likely by a damaged file, while it read {', '.join(map(str, files))}: "
-            f"move away the one that is at fault, and report it; {GOES_ON}"
+            f"remove the damaged file from the input, and report it; {GOES_ON}"
         )
     if number in CRASHES:
         return (
             f"{who} was ended by {name}, most likely in {model} or in a library{_with(in_hand)}: try the model "
-            f"on these rows alone, or another version of it; {GOES_ON}"
+            f"on these rows alone, or another version of the model; {GOES_ON}"
         )
     if number == signal.SIGKILL:
         return (
             f"{who} was ended by {name}: most likely it was out of memory (this machine has "
-            f"{machine_bytes() / 1e9:.1f} GB), or someone killed it{_with(in_hand)}: lower engine.memory, "
-            f"engine.workers or model.batch_rows, or take a larger machine; {GOES_ON}"
+            f"{machine_bytes() / 1e9:.1f} GB), or it was killed from outside{_with(in_hand)}: lower engine.memory, "
+            f"engine.workers or model.batch_rows, or use a larger machine; {GOES_ON}"
         )
-    return f"{who} was ended by {name}, from outside or by itself{_with(in_hand)}; {GOES_ON}"
+    return f"{who} was ended by {name}, sent from outside or by itself{_with(in_hand)}; {GOES_ON}"
 
 
 def models_and_rows(in_hand: Sequence[Rows]) -> tuple[list[str], list[Rows]]:
-    """The paths of the models that are noted, each once; and the rows."""
+    """Return the paths of the loaded models, each once, and the other notes."""
     models = dict.fromkeys(note.first_source for note in in_hand if note.count == MODEL)
     return list(models), [note for note in in_hand if note.count != MODEL]
 
 
 def _with(in_hand: Sequence[Rows]) -> str:
     if not in_hand:
-        return ", with no rows in the model's hands"
+        return ", with no rows in a model call"
     more = f" and {len(in_hand) - _SHOWN} more" if len(in_hand) > _SHOWN else ""
-    return f", with these rows in the model's hands: {', '.join(map(str, in_hand[:_SHOWN]))}{more}"
+    return f", with these rows in a model call: {', '.join(map(str, in_hand[:_SHOWN]))}{more}"

@@ -1,4 +1,4 @@
-"""What every place to run has in common, and which one a job asks for."""
+"""The interface of all engines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from beam_score.runners.elsewhere import Elsewhere
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """What is known of a job's size before it runs.
+    """The estimated size of a job, before it runs.
 
     Attributes:
-      rows: of the whole input, by its bytes and those of the first rows; 0 where there are none to go by.
-      cpu_s_a_row: seconds of processor time that a row takes on this machine, writing apart.
-      tried: how many rows were timed.
+      rows: of the whole input, estimated from its bytes and the bytes of the first rows; 0 if there are no rows.
+      cpu_s_a_row: seconds of processor time per row on this machine, without writing.
+      tried: number of rows that were timed.
     """
 
     rows: float
@@ -28,38 +28,37 @@ class Measured:
 
 
 class Engine(Protocol):
-    """A place where a pipeline runs: settings turned into Beam's options, started, waited for, and stopped.
+    """An engine that runs pipelines: it turns settings into Beam options, and starts, awaits and stops a job.
 
-    Nothing in a result depends on which one it is. Counters of an engine are told, never trusted: what is on
-    record comes from receipts.
+    Results do not depend on the engine. An engine's counters are shown, but recorded counts come from receipts.
 
     Attributes:
       in_one_process: whether the workers are threads of this process, and see its flags
         (`transforms.common.stopping.Stopping`).
-      chains: how many times the graph holds the chain from Plan to WriteParts. More than one only for an engine that
-        has one thread go through all that a chain is given.
+      chains: how many copies of the chain from Plan to WriteParts the graph has. More than one only for an engine that
+        uses one thread per chain.
     """
 
     in_one_process: bool
     chains: int = 1
 
     def problems(self) -> list[str]:
-        """What is wrong with settings and Beam's options, or not there, a sentence each; in a second, and before
-        anything is started or costs anything."""
+        """Return a message for each invalid or missing setting, Beam option or program. Takes about a second, and
+        starts nothing that costs money."""
 
     def explain(self) -> list[str]:
-        """For `check`: how many processes, threads and copies of the model there will be, and why; a line each."""
+        """Return lines for `check`: the numbers of processes, threads and copies of the model, and the reasons."""
 
     def place_problems(self, places: Mapping[str, Sequence[str]]) -> list[str]:
-        """What of a job's files the workers cannot see, a sentence each.
+        """Return a message for each path of the job that the workers cannot access.
 
         Args:
-          places: by key of the job file, the paths that it names.
+          places: the paths in the job file, by key.
         """
         return []
 
     def memory_problems(self, model_bytes: int) -> list[str]:
-        """Where the machines that it starts have too little memory, a sentence each.
+        """Return a message if the machines that the engine starts have too little memory.
 
         Args:
           model_bytes: of the SavedModel on disk.
@@ -67,7 +66,7 @@ class Engine(Protocol):
         return []
 
     def estimate(self, measured: Callable[[], Measured]) -> list[str]:
-        """For `check`: the time and the money that a job would take, where an engine costs any; a line each.
+        """Return lines for `check`: the estimated time and cost of a job, if the engine costs money.
 
         Args:
           measured: times the job's first rows, which takes a second.
@@ -75,7 +74,7 @@ class Engine(Protocol):
         return []
 
     def elsewhere(self, name: str) -> Elsewhere | None:
-        """The job that `run` submits, where it goes on without this process; else None.
+        """Return the remote job that `run` would submit; None if the job ends with this process.
 
         Args:
           name: the run's id.
@@ -83,7 +82,7 @@ class Engine(Protocol):
         return None
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
-        """Runs a pipeline to its end, which may be elsewhere.
+        """Run a pipeline, here or as a remote job, and wait for its end.
 
         Args:
           build: puts the transforms into a pipeline.
@@ -93,9 +92,9 @@ class Engine(Protocol):
           Beam's result, for its state and counters.
 
         Raises:
-          GoesOnElsewhere: it was not to be waited for.
-          Exception: it failed; what a worker raised is in the text.
+          GoesOnElsewhere: the job was submitted, and the settings say not to wait for it.
+          Exception: the job failed; the text contains what a worker raised.
         """
 
     def stop(self) -> None:
-        """Ends all that `run` has started; may be called from another thread, and where there is nothing to end."""
+        """End everything that `run` has started, if anything; may be called from another thread."""

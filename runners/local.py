@@ -1,5 +1,5 @@
-"""One machine: Beam's FnApiRunner by name, with threads. `DirectRunner` would choose between three
-engines by itself, one of them fetched from the network."""
+"""The engine for one machine: Beam's FnApiRunner with threads. `DirectRunner` is not used, since it chooses
+between three engines by itself, one of them fetched from the network."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from beam_score.runners.settings.engine import EngineSettings, available_cores
 from beam_score.runners.settings.layout import Layout
 from beam_score.runners.worker import processes
 
-# Beam (2.77) hands over what a step puts out at 10 MB, and every second from a thread of its own as well, which takes
-# no account of who is writing (`TimeBasedBufferingClosableOutputStream` in `runners/worker/data_plane.py`): what is
-# written between its `get` and `_clear` is lost, and half an element breaks the reader. Of 100,000 splits some
-# hundreds were never read, in every second run. Without a time limit there is no such thread.
+# Beam (2.77) flushes the output of a step at 10 MB, and also every second from a separate thread that does not
+# synchronize with writers (`TimeBasedBufferingClosableOutputStream` in `runners/worker/data_plane.py`): output written
+# between its `get` and `_clear` is lost, and half an element breaks the reader. Of 100,000 splits some hundreds were
+# never read, in every second run. Without a time limit there is no such thread.
 worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
 
 _OURS = ("DirectRunner", "FnApiRunner", "BundleBasedDirectRunner")
 
 
 class Local(Engine):
-    """See `runners.engine.Engine`. Workers are threads, each with its own copy of the steps, all with one copy
-    of the model."""
+    """The engine for one machine; see `runners.engine.Engine`. Workers are threads; each has its own copy of the
+    steps, and all share one copy of the model."""
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
         self._settings, self._beam_args = settings, beam_args
@@ -54,7 +54,7 @@ class Local(Engine):
         return result
 
     def stop(self) -> None:
-        """Ends worker processes, where there are any; threads stop by `transforms.common.stopping`."""
+        """End worker processes, if any; threads stop by `transforms.common.stopping`."""
         processes.kill_all()
 
     def _options(self) -> PipelineOptions:

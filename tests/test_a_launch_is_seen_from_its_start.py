@@ -36,7 +36,7 @@ def test_a_launch_is_seen_until_it_has_planned(output):
     with Launching(str(output)) as launching:
         status = look(output)
         assert (status.state, status.run, status.published, exit_code(status)) == ("starting", None, None, 4)
-        assert "a launch is getting ready" in as_line(status)
+        assert "a launch is starting" in as_line(status)
         assert as_dict(status)["state"] == "starting"
         Console(file=open(os.devnull, "w")).print(as_table(status, 0.0))  # noqa: SIM115
         launching.end()

@@ -85,5 +85,5 @@ def test_a_function_may_be_in_a_module_of_a_name_that_many_have(folder, path_of_
 
 def test_worker_processes_that_die_before_they_connect_end_the_run(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(WorkerDied, match="ended by itself with exit code 1, before it had connected"):
+    with pytest.raises(WorkerDied, match="exited with code 1, before it had connected"):
         Local(EngineSettings(workers=2), PROCESSES).run(lambda p: p | beam.Create(range(4)) | beam.Reshuffle())

@@ -397,8 +397,11 @@ def test_an_interrupted_run_goes_on_with_the_splits_left(tmp_path, model, sign):
     said = process.communicate(timeout=60)[1]
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[sign]
     if sign != signal.SIGKILL:
-        word = {signal.SIGINT: "splits are done", signal.SIGTERM: "interrupted"}[sign]
-        assert f"{word}; the same command goes on from here" in said and "Traceback" not in said
+        word = {
+            signal.SIGINT: "splits are done; the same command goes on from here",
+            signal.SIGTERM: "interrupted; the same command continues from here",
+        }[sign]
+        assert word in said and "Traceback" not in said
     done = {p.name: p.read_bytes() for p in jobs.staged(output)}
     assert not (output / "predictions").exists() and not (output / "manifest.json").exists()
     plan = json.loads(next(output.glob("_staging/*/plan.json")).read_bytes())

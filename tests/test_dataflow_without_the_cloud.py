@@ -75,17 +75,17 @@ def engine(settings: dict, *beam_args: str):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"project": "123456"}, "is a project's number"),
-        ({"project": "My Project"}, "is no project id"),
-        ({"region": "europe-west4-b"}, "is a zone: Dataflow wants the region, europe-west4"),
-        ({"region": "Europe"}, "is no region"),
-        ({"job_name": "Nightly_run"}, "is no job name"),
-        ({"machine_type": "n2-standart-4"}, "is no machine type that is known here"),
+        ({"project": "123456"}, "is a project number"),
+        ({"project": "My Project"}, "is not a project id"),
+        ({"region": "europe-west4-b"}, "is a zone: Dataflow needs the region, europe-west4"),
+        ({"region": "Europe"}, "is not a region"),
+        ({"job_name": "Nightly_run"}, "is not a job name"),
+        ({"machine_type": "n2-standart-4"}, "is not a known machine type"),
         ({"machine_type": "t2a-standard-4"}, "has an ARM processor"),
-        ({"labels": {"Team": "risk"}}, "'Team' is no label"),
-        ({"labels": {"team": "Risk!"}}, "'Risk!' is no label's value"),
-        ({"image": "beam-score"}, "is no image"),
-        ({"service_account": "scorer"}, "is no service account"),
+        ({"labels": {"Team": "risk"}}, "'Team' is not a label"),
+        ({"labels": {"team": "Risk!"}}, "'Risk!' is not a label value"),
+        ({"image": "beam-score"}, "is not an image"),
+        ({"service_account": "scorer"}, "is not a service account"),
         ({"num_workers": 9, "max_workers": 3}, "num_workers is 9, more than max_workers, 3"),
         ({"max_workers": 0}, "greater than or equal to 1"),
         ({"regoin": "europe-west4"}, "did you mean 'region'"),
@@ -115,7 +115,7 @@ def test_places_that_the_workers_do_not_see_are_told_by_name(tmp_path, model, fo
     assert run.code == 2
     for said in (
         "engine.dataflow.temp_location: '/tmp/here' is not on Cloud Storage",
-        f"engine.dataflow.setup_file: {tmp_path}/setup.py: there is no such file",
+        f"engine.dataflow.setup_file: {tmp_path}/setup.py: no such file",
         f"input.files: {tmp_path}/data/*.csv is not on Cloud Storage",
         f"model.path: {model('dense')} is not on Cloud Storage",
         f"output.path: {tmp_path}/out is not on Cloud Storage",
@@ -130,16 +130,16 @@ def test_beams_own_options_win_and_that_is_said():
     assert given.problems() == []
     told = "\n".join(given.explain())
     assert "in my-project, us-east1" in told
-    assert "8 processes, each with 3 threads and a copy of the model" in told
-    assert "--region=us-east1 after -- wins over engine.dataflow.region of the job file, which is europe-west4" in told
-    assert "--experiments=use_multiple_sdk_containers after -- wins over no_use_multiple_sdk_containers" in told
+    assert "8 processes, 3 threads each, one copy of the model per process" in told
+    assert "--region=us-east1 after -- overrides engine.dataflow.region of the job file, which is europe-west4" in told
+    assert "--experiments=use_multiple_sdk_containers after -- overrides no_use_multiple_sdk_containers" in told
 
 
 def test_beams_own_options_are_judged_as_the_job_file_is():
     found = "\n".join(engine({}, "--project=123", "--machine_type=huge", "--num_workers=30").problems())
-    assert "30 VMs to begin with (num_workers), and at most 20 (max_workers)" in found
-    assert "Beam's options: --project: 123 is a project's number" in found
-    assert "Beam's options: --machine_type: 'huge' is no machine type" in found
+    assert "num_workers, the initial number of VMs, is 30, more than max_workers, 20" in found
+    assert "Beam's options: --project: 123 is a project number" in found
+    assert "Beam's options: --machine_type: 'huge' is not a known machine type" in found
 
 
 @pytest.mark.parametrize("machine", ["n2-standard-4", "e2-highmem-8", "n1-highcpu-16", "n2-custom-6-12288"])
@@ -253,7 +253,7 @@ def test_a_job_that_the_service_does_not_take_is_a_sentence(tmp_path, model, ser
     service.fate = Fate(forbidden=["POST jobs"])
     run = forks.run("run", job_file(tmp_path, model("dense")), *service.beam)
     assert run.code == 1
-    assert "Dataflow does not take job beam-score-" in run.said
+    assert "Dataflow refuses job beam-score-" in run.said
     assert "The caller does not have permission" in run.said
     assert "Traceback" not in run.said
 
@@ -263,8 +263,8 @@ def test_a_launcher_that_loses_sight_of_its_job_says_that_the_job_goes_on(tmp_pa
     run = forks.run("run", job_file(tmp_path, model("dense")), *service.beam)
     (job_id,) = service.jobs
     assert run.code == 1
-    assert f"Dataflow no longer tells of job {job_id}" in run.said
-    assert "The job itself goes on, and publishes by itself" in run.said
+    assert f"Dataflow no longer reports the state of job {job_id}" in run.said
+    assert "The job itself continues, and publishes its result itself" in run.said
     assert not any(request.startswith("PUT") for request in service.requests)
 
 
@@ -288,7 +288,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_cancel_it_and_the_same_command_wa
     ended = first.wait()
     (job_id,) = service.jobs
     assert ended.code == 130
-    assert f"job {job_id} goes on without this command" in ended.said
+    assert f"job {job_id} continues without this command" in ended.said
     assert f"gcloud dataflow jobs cancel {job_id} --region=europe-west4 --project=my-project" in ended.said
     assert not any(request.startswith("PUT") for request in service.requests)
 
@@ -308,7 +308,7 @@ def test_ctrl_c_before_there_is_a_job_says_that_there_may_be_one(tmp_path, model
         assert running.lives() and time.monotonic() < until, running.said()
         time.sleep(0.02)
     running.signal(signal.SIGINT)
-    while "may have been submitted meanwhile" not in running.said():
+    while "may have been submitted already" not in running.said():
         assert running.lives() and time.monotonic() < until, running.said()
         time.sleep(0.02)
     service.taking.set()
@@ -322,7 +322,7 @@ def test_a_job_that_cannot_be_cancelled_is_said_to_go_on(tmp_path, model, servic
     ended = running.wait()
     (job_id,) = service.jobs
     assert ended.code == 130
-    assert f"job {job_id} goes on: Dataflow does not cancel it (403" in ended.said
+    assert f"job {job_id} continues: Dataflow does not cancel it (403" in ended.said
 
 
 def test_ctrl_c_cancels_the_job_where_that_is_asked_for(tmp_path, model, service, forks):
@@ -340,7 +340,7 @@ def test_who_does_not_wait_gets_the_id_and_exit_code_0(tmp_path, model, service,
     run = forks.run("run", job_file(tmp_path, model("dense"), wait=False), *service.beam)
     (job_id,) = service.jobs
     assert run.code == 0, run.said
-    assert f"job {job_id} is submitted, and publishes by itself" in run.said
+    assert f"job {job_id} was submitted, and publishes its result itself" in run.said
 
 
 def test_a_template_is_written_and_nothing_is_submitted(tmp_path, model, service, forks):
@@ -349,7 +349,7 @@ def test_a_template_is_written_and_nothing_is_submitted(tmp_path, model, service
     written = ("--set", f"engine.dataflow.template_location={template}")
     run = forks.run("run", job_file(tmp_path, model("dense")), *written, *service.beam)
     assert run.code == 0, run.said
-    assert "is written to" in run.said
+    assert "was written to" in run.said
     assert template.exists()
     assert service.requests == []
 
@@ -387,18 +387,18 @@ def test_a_machine_with_too_little_memory_is_refused_before_anything_is_sent(tmp
     for command, beam in (("check", service.beam), ("run", service.beam)):
         refused = forks.run(command, path, "--set", "engine.block_bytes=16MiB", *beam)
         assert refused.code == 2
-        assert "and a VM of n1-highcpu-2 has 1.8 GB: take one with more memory" in refused.said
+        assert "and a VM of n1-highcpu-2 has 1.8 GB: use a type with more memory" in refused.said
     assert service.requests == []
     many = engine(dataflow_golden.SETTINGS, "--experiments=use_multiple_sdk_containers")
     assert many.memory_problems(1 << 30) == []
-    assert "8 worker processes take about 56.5 GB" in many.memory_problems(6 << 30)[0]
+    assert "8 worker processes need about 56.5 GB" in many.memory_problems(6 << 30)[0]
 
 
 def test_memory_is_reckoned_for_the_machine_and_the_threads_that_beam_is_told():
     large = {**dataflow_golden.SETTINGS, "machine_type": "n2-standard-32"}
     assert engine(large, "--machine_type=n2-standard-4").memory_problems(14 << 30) == []
     assert engine(large).memory_problems(14 << 30) == []
-    assert "take one with more" in engine(large, "--machine_type=n2-highcpu-4").memory_problems(14 << 30)[0]
+    assert "use a type with more" in engine(large, "--machine_type=n2-highcpu-4").memory_problems(14 << 30)[0]
 
 
 def test_check_tells_the_layout_and_an_estimate_with_all_that_it_assumes(tmp_path, model, service, forks):
@@ -409,9 +409,9 @@ def test_check_tells_the_layout_and_an_estimate_with_all_that_it_assumes(tmp_pat
         "in my-project, europe-west4, on at most 2 VMs of n2-standard-8 (8 vCPUs, 32 GB)",
         "each VM: one process, 8 threads, one copy of the model",
         "code: europe-docker.pkg.dev/my-project/images/beam-score:1",
-        "estimate, no promise: about",
-        "microseconds of processor time a row, measured here on",
-        "0.1 USD a vCPU hour, 0.01 a GB hour of memory (prices of the job file)",
+        "estimate, not guaranteed: about",
+        "microseconds of processor time per row, measured on this machine with",
+        "0.1 USD per vCPU hour, 0.01 USD per GB hour of memory (prices of the job file)",
     ):
         assert said in check.said
     assert service.requests == []
@@ -435,14 +435,14 @@ def test_an_estimate_follows_the_rows_the_machine_and_the_prices():
 
 def test_without_rows_there_is_no_estimate():
     given = engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"})
-    assert given.estimate(lambda: Measured(0, 0, 0)) == ["estimate: none, there are no rows to go by"]
+    assert given.estimate(lambda: Measured(0, 0, 0)) == ["estimate: not available, the input has no rows"]
 
 
 def test_prices_of_another_region_are_not_passed_off_as_its_own():
     told = "\n".join(
         engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"}).estimate(lambda: Measured(1e9, 1e-6, 1000))
     )
-    assert "list prices of us-central1, date unknown: check them, and not of europe-west4" in told
+    assert "list prices of us-central1, date unknown: check them, not of europe-west4" in told
 
 
 # --- how the workers come by the code ---

@@ -64,10 +64,10 @@ def assert_nothing_left(tmp_path: Path) -> None:
     [
         ({"flink": {"master": "flink.example"}}, "found 'flink.example', expected [local], or HOST:PORT"),
         ({"flink": {"master": "h:1"}, "workers": 2}, "set worker_pool to its HOST:PORT"),
-        ({"flink": {"master": "h:1", "worker_pool": "h:2"}}, "say how many of its slots the job may have"),
+        ({"flink": {"master": "h:1", "worker_pool": "h:2"}}, "set the number of slots that the job may use"),
         ({"flink": {"environment": "PROCESS"}}, "set worker_command"),
-        ({"flink": {"worker_pool": "h:2", "environment": "LOOPBACK"}}, "is for the environment EXTERNAL"),
-        ({"flink": {"job_server": "h:1", "job_server_jar": "x.jar"}}, "keep one"),
+        ({"flink": {"worker_pool": "h:2", "environment": "LOOPBACK"}}, "requires the environment EXTERNAL"),
+        ({"flink": {"job_server": "h:1", "job_server_jar": "x.jar"}}, "remove one of them"),
         ({"flink": {"restarts": -1}}, "flink.restarts"),
         ({"flink": {"masster": "[local]"}}, "masster"),
     ],
@@ -100,7 +100,7 @@ def test_all_that_is_not_there_is_told_at_once(model, data, tmp_path):
         "worker_pool: nothing answers",
         "there is no file",
         "none-*.csv",
-        "restarts is for",
+        "restarts only applies",
     ):
         assert problem in told
 
@@ -114,7 +114,7 @@ def test_more_workers_than_slots_are_refused(model, data, flink_jars, flink_clus
 def test_beams_own_options_win_and_a_conflict_is_said(caplog, model, data, flink_jars, tmp_path):
     flink = {"job_server_jar": str(flink_jars / "job-server.jar")}
     run(parse_job(settings(data, model, tmp_path / "out", flink)), ["--parallelism=1"])
-    assert "--parallelism after -- wins over engine.workers of the job file, which is 2" in caplog.text
+    assert "--parallelism after -- overrides engine.workers of the job file, which is 2" in caplog.text
 
 
 def test_a_jvm_starts_again_what_failed_as_often_as_it_is_told(monkeypatch, model, data, flink_jars, tmp_path):
@@ -155,7 +155,7 @@ def test_an_interrupt_cancels_the_job_on_a_cluster(model, data, flink_jars, flin
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert "interrupted; the same command goes on from here" in said
+    assert "interrupted; the same command continues from here" in said
     assert flink_cluster.jobs()[-1]["state"] in ("CANCELLING", "CANCELED")
     (folder / "go on").touch()
     assert_nothing_left(tmp_path)

@@ -233,7 +233,7 @@ def test_the_file_that_is_read_is_noted_while_pyarrow_has_it(tmp_path):
         assert in_hand.read_register(register) == []
     finally:
         in_hand._register = before
-    said = told("the process that scores", 6, noted)
+    said = told("the scoring process", 6, noted)
     assert "ended by SIGABRT" in said and f"while it read {tmp_path / 'a.parquet'}:" in said and "model" not in said
 
 

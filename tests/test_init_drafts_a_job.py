@@ -112,8 +112,8 @@ def test_the_common_case_is_ready_to_run_in_every_format(model, tmp_path, format
 def test_what_was_guessed_says_so_and_from_what(model, tmp_path):
     write_csv(tmp_path / "people.csv", PEOPLE)
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
-    assert "guessed: the model takes 3 numbers a row, and the data has 3 columns of numbers" in entry(text, "inputs")
-    assert "A model does not tell the order" in entry(text, "inputs")
+    assert "guessed: the model takes 3 numbers per row, and the data has 3 columns of numbers" in entry(text, "inputs")
+    assert "The model does not record the order" in entry(text, "inputs")
     assert "guessed from the name" in entry(text, "probabilities")
     assert "guessed: it looks like an id" in entry(text, "keep")
 
@@ -164,7 +164,7 @@ def test_a_file_without_a_header_has_all_its_columns_named_by_place(model, tmp_p
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
     job = settings_of(text)
     assert job["input"]["csv"]["header"] is False
-    assert "guessed: the first line holds numbers" in text
+    assert "guessed: the first line contains numbers" in text
     assert list(job["columns"]) == ["column_1", "column_2", "column_3", "column_4"]
     assert job["inputs"]["inputs"]["pack"] == ["column_2", "column_3", "column_4"]
     assert job["columns"]["column_1"] == {"dtype": "bytes", "required": False}  # nothing is asked of it
@@ -212,7 +212,7 @@ def test_unique_rising_integers_are_an_id_by_any_name(model, tmp_path):
     text = draft_job(model("multiply"), str(tmp_path / "people.csv"))
     assert settings_of(text)["inputs"]["inputs"]["pack"] == ["age", "income", "score"]
     assert settings_of(text)["output"]["keep"] == ["n"]
-    assert "[n] apart" in entry(text, "inputs").replace('["n"]', "[n]")
+    assert "not counting [n]" in entry(text, "inputs").replace('["n"]', "[n]")
 
 
 def test_with_more_numbers_than_the_model_takes_a_person_chooses(model, tmp_path):
@@ -263,12 +263,12 @@ def test_an_open_dimension_takes_what_the_rows_have(model, tmp_path):
     write_jsonl(tmp_path / "even.jsonl", [{"x": [1.5, 2, 3, 4]}] * 20)
     text = draft_job(model("open_inner"), str(tmp_path / "even.jsonl"))
     assert settings_of(text)["columns"]["x"] == {"dtype": "float32", "shape": [4]}
-    assert "the model takes any length; all rows seen have shape [4]" in entry(text[text.index("inputs:") :], "x")
+    assert "the model accepts any length; all rows seen have shape [4]" in entry(text[text.index("inputs:") :], "x")
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
     write_jsonl(tmp_path / "odd.jsonl", [{"x": [1.5] * (1 + i % 3)} for i in range(20)])
     text = draft_job(model("open_inner"), str(tmp_path / "odd.jsonl"))
     assert settings_of(text)["columns"]["x"] == {"dtype": "float32", "shape": [None]}
-    assert "pad: 0 would fill them up" in text
+    assert "pad: 0 would pad rows" in text
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -285,7 +285,7 @@ def test_the_one_column_of_text_feeds_a_model_of_text(model, tmp_path):
     job = settings_of(text)
     assert job["inputs"] == {"text": {"column": "body"}}
     assert job["columns"] == {"body": {"dtype": "string"}, "review_id": {"dtype": "int64", "required": False}}
-    assert "guessed: the data has no column text, and this is the one column of text" in entry(text, "text")
+    assert "guessed: the data has no column text, and this is the only column of text" in entry(text, "text")
     assert "30 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -308,7 +308,7 @@ def test_a_name_in_another_case_is_a_guess(model, tmp_path):
     write_csv(tmp_path / "people.csv", [{"Age": 1, "income": 2, "SCORE": 0.5}] * 20)
     text = draft_job(model("several_inputs"), str(tmp_path / "people.csv"))
     assert settings_of(text)["inputs"] == {"age": {"column": "Age"}, "score": {"column": "SCORE"}}
-    assert "guessed: the data has no column age, and this name is the nearest" in entry(text, "age")
+    assert "guessed: the data has no column age, and this name is the most similar" in entry(text, "age")
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
 
 
@@ -373,7 +373,7 @@ def test_damaged_rows_and_an_empty_file_do_not_stop_it(model, tmp_path):
     with open(tmp_path / "b.csv", "a") as file:
         file.write("1,2\n")
     text = draft_job(model("multiply"), str(tmp_path / "*.csv"))
-    assert "2 files now; the first 200 rows were looked at, and 1 that could not be parsed" in text
+    assert "2 files now; the first 200 rows were inspected, and 1 could not be parsed" in text
     assert settings_of(text)["inputs"]["inputs"]["pack"] == ["age", "income", "score"]
 
 
@@ -512,7 +512,7 @@ def test_a_header_that_is_not_sure_is_asked_for_and_check_waits(model, tmp_path)
     (tmp_path / "texts.csv").write_text("great film\nI liked it\nbad\nnever again\n")
     path = str(tmp_path / "texts.csv")
     text = draft_job(model("strings"), path)
-    assert "# TODO: is the first line a header? Not sure: all columns hold text" in text
+    assert "# TODO: is the first line a header? Not sure: all columns contain text" in text
     with pytest.raises(JobError, match=r"input\.csv\.header: found None, expected true or false"):
         tried(text, tmp_path)
     text = draft_job(model("strings"), path, known=Known(header=False))
@@ -549,10 +549,10 @@ def test_a_header_that_counts_its_columns_is_no_row(model, tmp_path):
         ("a.csv", "a,b\n1,2\n".encode("utf-32"), "is UTF-32"),
         ("a.csv", b"PK\x03\x04 and so on", "ZIP archive"),
         ("a.jsonl", b"\xfd7zXZ\0 and so on", "compressed by xz"),
-        ("a.json", b'[{"x": 1}, {"x": 2}]', r"is one JSON array; .*jq -c '\.\[\]'"),
+        ("a.json", b'[{"x": 1}, {"x": 2}]', r"is a JSON array, .*jq -c '\.\[\]'"),
         ("a.json", b'[\n{"x": 1},\n{"x": 2}\n]\n', r"jq -c '\.\[\]'"),
         ("a.json", b'{\n "x": 1\n}\n', r"jq -c \. "),
-        ("a.jsonl", b"x,y\n1,2\n", "not JSON Lines, which has one object a line"),
+        ("a.jsonl", b"x,y\n1,2\n", "not JSON Lines: expected one object per line"),
     ],
 )
 def test_files_of_another_kind_say_what_to_do(model, tmp_path, name, content, said):
@@ -599,7 +599,7 @@ def test_an_output_of_unknown_rank_is_drafted_and_tried(model, tmp_path):
     write_csv(tmp_path / "rows.csv", [{"x": i / 7} for i in range(20)])
     text = draft_job(model("rank_not_told"), str(tmp_path / "rows.csv"))
     assert settings_of(text)["outputs"] == {"y": {"meaning": "raw", "shape": []}}
-    assert "guessed: the model does not say the shape of a row" in text
+    assert "guessed: the model does not declare the shape of a row" in text
     assert "20 predicted, 0 rejected" in tried(text, tmp_path)
 
 

@@ -55,8 +55,8 @@ def test_a_person_reads_a_table(model, tmp_path):
     for version in ("2", "10"):
         shutil.copytree(model("several_outputs"), tmp_path / "people" / version)
     text = printed(inspect_model(str(tmp_path / "people"), 2))
-    assert "2 (there is also 10)" in text
-    assert "signature serving_default (used unless model.signature names another)" in text
+    assert "2 (others: 10)" in text
+    assert "signature serving_default (the default; see model.signature)" in text
     assert hash_model(model("several_outputs")) in text
     rows = [tuple(cell.strip() for cell in line.strip("│┃|").split("│")) for line in text.splitlines() if "│" in line]
     assert rows == [
@@ -101,7 +101,9 @@ def test_check_says_it_before_the_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("beam_score.pipeline.show.check.load", load)
     with pytest.raises(Seen):
         check_job(jobs.parse_job(job), Console(file=out, width=200, force_terminal=False))
-    assert "writes files (WriteFile)" in out.getvalue() and "as any foreign program" in out.getvalue()
+    assert (
+        "writes files (WriteFile)" in out.getvalue() and "a model that you do not trust in isolation" in out.getvalue()
+    )
 
 
 def test_names_are_printed_as_they_are(model):

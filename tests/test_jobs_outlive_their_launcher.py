@@ -51,7 +51,7 @@ def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(caplog, model, fl
 
     status = Watcher(str(out)).look()
     assert (status.state, exit_code(status)) == ("running", 4)
-    assert as_line(status).endswith(f"no launch is at work, {at_work}")
+    assert as_line(status).endswith(f"no launch is running, {at_work}")
     for unfinished in (False, True):
         found = clean(str(out), unfinished=unfinished)
         assert found.leftovers == [] and at_work in found.kept[0]
@@ -90,7 +90,7 @@ def test_where_no_engine_answers_that_is_said_and_nothing_is_taken_away(begun):
         assert (status.state, exit_code(status)) == ("planned", 1)
         (told,) = as_dict(status)["jobs"]
         assert (told["name"], told["id"], told["state"]) == ("beam-score-lost", None, None)
-        assert "no Flink cluster answers there" in told["why_not_known"]
+        assert "no Flink cluster answers at this address" in told["why_not_known"]
         for unfinished in (False, True):
             found = clean(begun.output, unfinished=unfinished)
             assert found.leftovers == [] and "--lost-jobs takes it for ended" in found.kept[0]

@@ -22,13 +22,13 @@ BASE = {"input": {"files": "x.csv"}, "model": {"path": "m"}, "output": {"path": 
         ({"columns": {"#a": {"dtype": "int8"}}}, "column names ['#a']: must not be empty, nor begin with #"),
         ({"columns": {"input/x": {"dtype": "int8"}}}, "column names ['input/x']"),
         ({"columns": {"a": {"dtype": "int8", "shape": 3}}}, "columns.a.shape: found 3, expected a list, in brackets"),
-        ({"columns": {"a": {"dtype": "int8", "range": [0]}}}, "columns.a.range: expected two ends, as [0, 150]"),
-        ({"columns": {"a": "int8"}}, "columns.a: found 'int8', expected keys and values, as {dtype: float32}"),
+        ({"columns": {"a": {"dtype": "int8", "range": [0]}}}, "columns.a.range: expected two bounds"),
+        ({"columns": {"a": "int8"}}, "columns.a: found 'int8', expected keys and values, for example {dtype: float32}"),
         ({"output": {"path": "o", "keep": ["b", "b"]}}, "output.keep: 'b' is named twice"),
         ({"output": {"path": "o", "keep": "id"}}, "output.keep: found 'id', expected a list, in brackets"),
-        ({"inputs": {"x": {"pack": []}}}, "inputs.x.pack: nothing is named yet: choose the columns"),
+        ({"inputs": {"x": {"pack": []}}}, "inputs.x.pack: the list of columns is empty: choose the columns"),
         ({"engine": {"workers": "many"}}, "engine.workers: found 'many', expected a whole number or 'auto'"),
-        ({"engine": {"intra_op_threads": 0}}, "intra_op_threads: a positive number, or auto"),
+        ({"engine": {"intra_op_threads": 0}}, "intra_op_threads: expected a positive number, or auto"),
         ({"colums": {}}, "unknown key 'colums'; did you mean 'columns'?"),
         ({"model": {}}, "key 'model.path' is missing"),
     ],
@@ -72,7 +72,7 @@ def test_each_mistake_has_the_line_of_its_key(tmp_path):
     starts = {problem.partition(": ")[0]: problem for problem in said}
     assert "unknown key 'columns.income.unti'; did you mean 'unit'?" in starts["job.yaml:9"]
     assert "columns.income.dtype: found 'flaot32'" in starts["job.yaml:8"]
-    assert "model.batch_rows: a positive number" in starts["job.yaml:4"]
+    assert "model.batch_rows: expected a positive number" in starts["job.yaml:4"]
     assert "rejects.budget: 'lots'" in starts["job.yaml:13"]
     assert "output.format: found 'xml'" in starts["--set output.format"]
     assert "engine.workers: found 'no'" in starts["--set engine.workers"]
@@ -96,9 +96,9 @@ def test_a_column_may_be_named_as_a_type_is():
         ("a: " + "[" * 3000 + "]" * 3000, "nested more than 50 levels deep"),
         ("a: " + "[" * 50_000, "nested more than 50 levels deep"),
         ("\n".join(" " * i + "a:" for i in range(200)), "nested more than 50 levels deep"),
-        ("a: 1\nb: " + "9" * 5000, "job.yaml:2: not valid YAML: not a value of YAML: a number of 5,000 characters"),
-        ("a: &x [*x]", "a value that holds itself"),
-        ("a: 2026-13-45", "job.yaml:1: not valid YAML: not a value of YAML: month must be in 1..12"),
+        ("a: 1\nb: " + "9" * 5000, "job.yaml:2: not valid YAML: not a YAML value: a number of 5,000 characters"),
+        ("a: &x [*x]", "a value that contains itself"),
+        ("a: 2026-13-45", "job.yaml:1: not valid YAML: not a YAML value: month must be in 1..12"),
         ("a: 1\n\nb: !!python/object/apply:os.system [x]", "job.yaml:3: not valid YAML: could not determine"),
         ("a: 1\na: 2", "job.yaml:2: not valid YAML: while constructing a mapping, found duplicate key"),
         ("a: [1\nb: 2", "job.yaml:2: not valid YAML"),
@@ -122,7 +122,7 @@ def test_aliases_do_not_multiply_what_is_read_or_told(tmp_path):
     lines = ["a0: &a0 [" + ", ".join(["x" * 50] * 9) + "]"]
     lines += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 9) + "]" for n in range(1, 7)]
     (said,) = told(tmp_path, "\n".join(lines))
-    assert "values, with those that aliases repeat" in said
+    assert "values, including values repeated by aliases" in said
     said = told(tmp_path, "\n".join([*lines[:4], "columns: *a3", "output: {path: *a3}"]))
     assert all(len(s) < 1000 for s in said)
 

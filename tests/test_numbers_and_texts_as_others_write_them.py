@@ -94,7 +94,7 @@ def test_columns_whose_texts_all_begin_with_a_space_are_named():
     assert not begin_with_a_space([" a"])
     assert not begin_with_a_space([" a", "b"])
     assert padded_columns({"a": [" x", " y"], "b": ["x", " y"], "c": [1, 2]}) == ["a"]
-    assert padded_hint(["a"]).startswith("all texts of column 'a' begin with a space")
+    assert padded_hint(["a"]).startswith("all texts in column 'a' begin with a space")
 
 
 # from: string

@@ -86,7 +86,7 @@ def a_launch(folder: RunFolder):
 def test_a_folder_without_a_run(tmp_path):
     found = look(tmp_path)
     assert (found.state, found.run, found.splits, exit_code(found)) == ("nothing", None, None, 1)
-    assert "no run is begun or published here" in shown(found) and "no run is begun" in as_line(found)
+    assert "no run has started or was published here" in shown(found) and "no run has started" in as_line(found)
 
 
 def test_a_plan_is_running_while_a_launch_is_at_work_on_it(tmp_path):
@@ -332,7 +332,7 @@ def test_a_replacement_is_told_from_what_is_published(tmp_path, people, model):
     with a_launch(folder):
         found = look(tmp_path / "out")
     assert (found.state, found.run, found.published, exit_code(found)) == ("running", over, old, 4)
-    assert f"it replaces {old}" in " ".join(shown(found).split())
+    assert f"replaces {old}" in " ".join(shown(found).split())
 
 
 def test_looking_changes_nothing(tmp_path, people, model):

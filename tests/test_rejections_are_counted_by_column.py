@@ -43,5 +43,7 @@ def test_the_summary_says_which_columns(outcome, tmp_path):
     print_summary(console, str(tmp_path / "out"), outcome)
     text = console.export_text()
     assert re.search(r"wrong_type in age +6 +\S*a.csv row 0: ", text), text
-    assert re.search(r"out_of_range in score +2 +\(and 4 more rows beside an earlier fault\) \S*a.csv row 10: ", text)
+    assert re.search(
+        r"out_of_range in score +2 +\(and 4 more rows that have an earlier fault\) \S*a.csv row 10: ", text
+    )
     assert re.search(r"ragged_row +1 +\S*a.csv row 20: ", text)

@@ -147,8 +147,8 @@ def test_mistakes_on_the_command_line(people, model):
     said = wrong("run", job, "--", "--direct_num_worker=2", "--direct_running_mode=threads", "--streming")
     assert "direct_running_mode" in said and "invalid choice" in said
     said = wrong("run", job, "--", "--direct_num_wrokers=2", "--streming", "stray")
-    assert "there is no --direct_num_wrokers; did you mean 'direct_num_workers'?" in said
-    assert "there is no --streming; did you mean 'streaming'?" in said and "'stray'" in said
+    assert "unknown option --direct_num_wrokers; did you mean 'direct_num_workers'?" in said
+    assert "unknown option --streming; did you mean 'streaming'?" in said and "'stray'" in said
     assert "engine.runner" in wrong("run", job, "--", "--runner=DataflowRunner")
 
 
@@ -178,10 +178,10 @@ PROBLEMS = [
     ({"rejects": {"budget": "200%"}}, "expected a share from 0% to 100%"),
     ({"rejects": {"files": -1}}, "rejects.files"),
     ({"engine": {"workers": "many"}}, "engine.workers: found 'many'"),
-    ({"engine": {"workers": 0}}, "workers: a positive number, or auto"),
+    ({"engine": {"workers": 0}}, "workers: expected a positive number, or auto"),
     ({"engine": {"split_bytes": "64XB"}}, "'64XB' is not a size"),
     ({"engine": {"runner": "flinkk"}}, "engine.runner: found 'flinkk'"),
-    ({"model": {"path": "x", "batch_rows": 0}}, "model.batch_rows: a positive number of rows, or auto"),
+    ({"model": {"path": "x", "batch_rows": 0}}, "model.batch_rows: expected a positive number of rows, or auto"),
     ({"model": {"path": "x", "batch_rows": "some"}}, "model.batch_rows: found 'some'"),
     ({"model": {}}, "key 'model.path' is missing"),
     ({"input": {"files": []}}, "input.files: name at least one file or pattern"),
@@ -266,7 +266,7 @@ def test_set_overrides_any_key(tmp_path):
         "rejects.budgt=5%": "unknown key 'rejects.budgt'; did you mean 'budget'",
         "rejects": "expected key=value",
         "=3": "expected key=value",
-        "model.path.x=3": "'path' holds no further keys",
+        "model.path.x=3": "'path' is a value, not a section with keys",
         "rejects.budget={": "not valid YAML",
         "rejects..budget=1": "expected key=value",
     }.items():
@@ -465,7 +465,7 @@ cli.main()
 
 
 @pytest.mark.parametrize(
-    ("command", "said"), [("run", "interrupted; the same command goes on from here"), ("inspect", "interrupted")]
+    ("command", "said"), [("run", "interrupted; the same command continues from here"), ("inspect", "interrupted")]
 )
 def test_a_second_interrupt_while_the_first_is_told_does_not_silence_it(command, said):
     done = subprocess.run(

@@ -1,10 +1,9 @@
-"""What happens to a row, as transforms for anyone's Beam pipeline.
+"""Transforms that read, validate, score and write rows in any Beam pipeline.
 
     PCollection[Split] | Read | Validate | Preprocess | Infer | Postprocess -> PCollection[Block]
 
-A `Block` holds some rows of one file as Arrow record batches, the good ones and the refused ones
-together. The names below are the whole public surface; `examples/library/` shows them at work.
-Nothing here imports TensorFlow before a model is loaded.
+A `Block` contains rows of one file as Arrow record batches, accepted and rejected rows together. The names below
+are the whole public interface; `examples/library/` shows their use. TensorFlow is imported only when a model is loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: a command that only looks at a model need not wait for Beam.
+    # Imported on first use: a command that only inspects a model does not wait for Beam.
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

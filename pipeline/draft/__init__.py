@@ -1,1 +1,1 @@
-"""The job file that `init` writes."""
+"""Draft of a job file for `beam-score init`."""

@@ -1,4 +1,4 @@
-"""What a drafted job file says of one column: its rules, and in a comment what was seen of it."""
+"""The entry of one column in a drafted job file: its rules, and a comment on the values seen."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class ColumnDraft:
     remark: str = ""
 
     def rules(self) -> str:
-        """`{dtype: float32, shape: [3]}`."""
+        """Return the settings as YAML, for example `{dtype: float32, shape: [3]}`."""
         return "{" + ", ".join(f"{key}: {value}" for key, value in self.settings.items()) + "}"
 
 
 def fed(seen: Seen, tensor: Tensor, shape: Sequence[int | None], format: str) -> ColumnDraft:
-    """A column that feeds a model input."""
+    """Draft a column that feeds a model input."""
     dtype = fed_dtype(seen, tensor)
     settings = {"dtype": dtype} | ({"shape": flow(shape)} if shape else {})
     more, notes = _helped(seen, dtype, format)
@@ -42,24 +42,24 @@ def fed(seen: Seen, tensor: Tensor, shape: Sequence[int | None], format: str) ->
 
 
 def fed_dtype(seen: Seen, tensor: Tensor) -> str:
-    """The dtype of a column that feeds an input: bfloat16 is not a dtype of data, and bytes are not always text."""
+    """Return the dtype of a column that feeds an input: bfloat16 is not a column dtype, and bytes may not be text."""
     if tensor.dtype == "string" and seen.kind == "bytes":
         return "bytes"
     return "float32" if tensor.dtype == "bfloat16" else tensor.dtype
 
 
 def kept(seen: Seen, format: str) -> ColumnDraft | None:
-    """A column that is carried along; None if its own type is better left as it is."""
+    """Draft a column that is kept in the output; None if it needs no declaration."""
     dtype = kept_dtype(seen, format)
     if dtype is None:
         return None
     settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape else {})
-    remark = "kept; declared, so that it is written with this dtype"
+    remark = "kept; declared so that it is written with this dtype"
     return ColumnDraft(settings | {"required": "false"} | _helped(seen, dtype, format)[0], remark)
 
 
 def kept_dtype(seen: Seen, format: str) -> str | None:
-    """The narrowest dtype that holds all values seen, and what is likely to come; None if there is none."""
+    """Return the narrowest dtype for all values seen and likely further values; None if there is no such dtype."""
     if seen.shape and format == "csv":
         return "string"
     if seen.is_number:
@@ -83,16 +83,16 @@ def kept_dtype(seen: Seen, format: str) -> str | None:
 
 
 def unused(seen: Seen, format: str) -> ColumnDraft:
-    """A column of a file without a header that has to be named, and of which nothing is asked."""
-    remark = f"not used; named for its place in the file, {_seen(seen, 'string', format)}"
+    """Draft an unused column of a file without a header, where every column needs a name."""
+    remark = f"not used; named by its position in the file, {_seen(seen, 'string', format)}"
     return ColumnDraft({"dtype": "bytes", "required": "false"}, remark)
 
 
 def candidate(seen: Seen, dtype: str | None, format: str) -> ColumnDraft:
-    """A column that may feed an input, if a person chooses it.
+    """Draft a column that the user may choose for an input.
 
     Args:
-      dtype: the input's; None if it takes columns of any.
+      dtype: of the input; None if the input accepts columns of any dtype.
     """
     if dtype is None:
         dtype = kept_dtype(seen, format) or "string"
@@ -101,18 +101,18 @@ def candidate(seen: Seen, dtype: str | None, format: str) -> ColumnDraft:
     settings = {"dtype": dtype} | ({"shape": flow(seen.shape)} if seen.shape and format != "csv" else {})
     more, notes = _helped(seen, dtype, format)
     remark = ", ".join([_seen(seen, dtype, format), *notes])
-    return ColumnDraft(settings | more, remark + "; drop it if not chosen")
+    return ColumnDraft(settings | more, remark + "; remove it if not chosen")
 
 
 def _helped(seen: Seen, dtype: str, format: str) -> tuple[dict[str, str], list[str]]:
-    """(the settings that nearly all values need, what is said of these and of others)."""
+    """Return the settings that nearly all values need, and remarks on these and other remedies."""
     found = remedies(seen, dtype, format)
     settings = {r.key: r.value for r in found if r.is_for_all}
     return settings, [r.why if r.is_for_all else f"{r.why} (rejected, unless {r.hint})" for r in found]
 
 
 def _seen(seen: Seen, dtype: str, format: str) -> str:
-    """`seen: 18 .. 91 in 1,000 rows, 2 empty (...)`."""
+    """Describe the values seen: `seen: 18 .. 91 in 1,000 rows, 2 empty (...)`."""
     if not seen.rows:
         return "no rows seen"
     found = f"{_number(seen.low)} .. {_number(seen.high)}" if seen.low is not None else seen.kind
@@ -140,5 +140,5 @@ def _number(value: float | int | None) -> str:
 
 
 def number_seen(seen: Seen) -> Seen:
-    """A column of texts of numbers, as the numbers that `from: string` makes of it."""
+    """Return a column of numbers written as strings as a number column, as `from: string` reads it."""
     return seen if seen.number_kind is None else dataclasses.replace(seen, kind=seen.number_kind)

@@ -1,4 +1,4 @@
-"""A guess at how a CSV file is written: its delimiter, whether it has a header, and how sure that is."""
+"""Guess the dialect of a CSV file: its delimiter, its escape character, and whether it has a header."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from beam_score.transforms.framing import csv as csv_records
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 NULLS = ("NULL", "NA", "N/A", "NONE", "NIL", "-", "?", "\\N", "NAN")
-"""Texts that stand for a missing value in much data, in upper case."""
+"""Common texts for a missing value, in upper case."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # records, for a guess
-_ENOUGH = 20  # rows, before their texts say something about the first line
+_ENOUGH = 20  # rows, to compare their texts with the first line
 _NAME = re.compile(r"[^\W\d][\w .\-/()%]{0,63}")
 
 
 @dataclass(frozen=True)
 class Header:
-    """Whether the first line is a header.
+    """A guess whether the first line is a header.
 
     Attributes:
-      is_there: the guess.
-      is_sure: whether a person need not be asked.
-      why: what the guess rests on.
+      is_there: whether there is a header.
+      is_sure: whether the user need not be asked.
+      why: the reason for the guess.
     """
 
     is_there: bool
@@ -40,16 +40,16 @@ class Header:
 
 
 CERTAIN = Header(True, True, "")
-"""There is a header, or no need of one."""
+"""There is a header, or the format does not need one."""
 
 
 def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "") -> list[list[str]]:
-    """The first records of a CSV text, blank lines left out.
+    """Return the first records of a CSV text, without blank lines.
 
     Args:
-      whole: whether the text is all of the file; else its last record may be half a one, and is dropped.
-      most: records.
-      escape: the escape character; "" if there is none.
+      whole: whether the text is the whole file; otherwise its last record may be incomplete, and is dropped.
+      most: largest number of records.
+      escape: the escape character; "" for none.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, escapechar=escape or None)
     found = [r for r in itertools.islice(reader, most) if r]
@@ -57,14 +57,14 @@ def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "")
 
 
 def guess_delimiter(text: str, whole: bool, path: str) -> str:
-    """The character that cuts most records into the same number of fields, more than one; else the comma."""
+    """Return the character that splits most records into the same number of fields, more than one; else a comma."""
     if ".tsv" in path.lower():
         return "\t"
     return max(_DELIMITERS, key=lambda d: (*_evenness(records(text, whole, d, _LOOKED_AT), d), d == ","))
 
 
 def guess_escape(text: str, delimiter: str) -> str:
-    """A backslash, if quotes can only be read with it as the escape character; else ""."""
+    """Return a backslash if quotes can only be parsed with it as the escape character; else ""."""
     if '\\"' not in text:
         return ""
     data = text.encode()
@@ -73,8 +73,8 @@ def guess_escape(text: str, delimiter: str) -> str:
 
 
 def _evenness(found: Sequence[Sequence[str]], delimiter: str) -> tuple[float, float]:
-    """(share of the records that have the most frequent number of fields, share of the fields without another
-    delimiter in them); zeros if that number is one."""
+    """Return the share of records with the most frequent number of fields, and the share of fields that contain no
+    other delimiter; zeros if the most frequent number is one."""
     if not found:
         return 0.0, 0.0
     size, times = collections.Counter(len(r) for r in found).most_common(1)[0]
@@ -87,11 +87,11 @@ def _evenness(found: Sequence[Sequence[str]], delimiter: str) -> tuple[float, fl
 
 
 def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ()) -> Header:
-    """Whether the first record holds names.
+    """Guess whether the first record is a header.
 
     Args:
       found: the first records of the file.
-      expected: names that columns may have: those of the model's inputs.
+      expected: likely column names: the names of the model's inputs.
     """
     if not found:
         return Header(True, True, "the file is empty")
@@ -107,41 +107,42 @@ def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ())
     against = [f for f, n in zip(first, of_numbers, strict=True) if n and _is_number(f)]
     if _are_counted(numbers) and len(numbers) >= len(first) - 1:
         decimals = any(DECIMAL.fullmatch(v) and not v.lstrip("+-").isdigit() for c in columns for v in c)
-        why = "the first line counts its columns, as pandas does for a table without names"
+        why = "the first line numbers the columns, as pandas does for a table without column names"
         return Header(True, decimals and len(numbers) > 2, why)
     if not body and numbers:
-        return Header(False, False, "the file has one line, and there are numbers in it")
+        return Header(False, False, "the file has one line, and it contains numbers")
     if for_it and not against:
         return Header(True, True, f"{quoted(for_it[0])} is above a column of numbers")
     if against and for_it:
         why = f"{quoted(for_it[0])} is above a column of numbers, and so is {quoted(against[0])}"
         return Header(len(for_it) >= len(against), False, why)
     if against and len(numbers) < len(first) and _are_evenly_spaced(numbers):
-        return Header(True, False, f"{', '.join(numbers[:3])} may be the names of columns, years for example")
+        return Header(True, False, f"{', '.join(numbers[:3])} may be column names, for example years")
     if against:
-        return Header(False, True, "the first line holds numbers, as the others do")
+        return Header(False, True, "the first line contains numbers, as the others do")
     return _header_of_texts(first, columns, body)
 
 
 def _header_of_texts(first: Sequence[str], columns: Sequence[Sequence[str]], body: Sequence[Sequence[str]]) -> Header:
-    """The guess where no column is of numbers."""
+    """Guess whether the first record is a header if no column has numbers."""
     if any([f.strip(" \t") for f in r] == list(first) for r in body):
-        return Header(len(first) > 1, False, "the first line comes again further down")
+        return Header(len(first) > 1, False, "the first line is repeated further down")
     for name, column in zip(first, columns, strict=True):
         if name and name in column:
             return Header(False, len(body) >= _ENOUGH, f"{quoted(name[:40])} is a value of the column further down")
     if not all(_NAME.fullmatch(f) for f in first if f) or len(set(first)) < len(first):
-        return Header(False, False, "the first line does not look like names")
+        return Header(False, False, "the first line does not look like column names")
     for name, column in zip(first, columns, strict=True):
         if len(column) >= _ENOUGH and _is_apart(name, column):
-            return Header(True, True, f"{quoted(name)} is unlike all values of its column")
+            return Header(True, True, f"{quoted(name)} differs from all values of its column")
     if not body:
-        return Header(True, len(first) > 1, "the file has one line, and it looks like names")
-    return Header(True, False, "all columns hold text, and the first line may be names or a row")
+        return Header(True, len(first) > 1, "the file has one line, and it looks like column names")
+    return Header(True, False, "all columns contain text, and the first line may be column names or a row")
 
 
 def _is_apart(name: str, column: Sequence[str]) -> bool:
-    """Whether a text is not one of a column's: the values are few, or of few patterns, and it is of none."""
+    """Return whether a text differs from a column's values: there are few distinct values, or few patterns, and the
+    text has another pattern."""
     if len(set(column)) <= len(column) / 5:
         return True
     patterns = {_pattern(v) for v in column}
@@ -150,7 +151,7 @@ def _is_apart(name: str, column: Sequence[str]) -> bool:
 
 
 def _pattern(text: str) -> str:
-    """`Aa9-a` for `Bern2020-x`: the kinds of its characters."""
+    """Return the kinds of a text's characters: `Aa9-a` for `Bern2020-x`."""
     kinds = ("9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in text)
     return "".join(k for k, _ in itertools.groupby(kinds))
 
@@ -164,7 +165,7 @@ def _is_empty(text: str) -> bool:
 
 
 def _are_counted(numbers: Sequence[str]) -> bool:
-    """Whether these are 0, 1, 2 and so on, or 1, 2, 3."""
+    """Return whether these are consecutive numbers from 0 or 1."""
     return len(numbers) > 1 and any([str(i + at) for i in range(len(numbers))] == list(numbers) for at in (0, 1))
 
 
@@ -175,7 +176,7 @@ def _are_evenly_spaced(numbers: Sequence[str]) -> bool:
 
 
 def odd_first_line(found: Sequence[Sequence[str]]) -> int | None:
-    """The number of fields that most records have, if the first record is the one that has another; else None."""
+    """Return the number of fields that most records have if the first record has another number; else None."""
     if len(found) < 3:
         return None
     size, times = collections.Counter(len(r) for r in found[1:]).most_common(1)[0]

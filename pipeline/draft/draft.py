@@ -1,7 +1,7 @@
-"""The job file that `beam-score init` writes: drafted from a model's signature and a look at data.
+"""Draft of a job file for `beam-score init`, from a model's signature and the first rows of data.
 
-What is certain is written plainly. What is guessed says so in a comment, and from what. What cannot
-be guessed is a `TODO` with the candidates beside it.
+Certain settings are written without a comment. A guess is marked in a comment, with its reason. Settings that cannot
+be guessed are a `TODO` with the candidates.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def draft_job(
     signature: str | None = None,
     known: Known = UNKNOWN,
 ) -> str:
-    """Drafts a commented job file, as YAML text.
+    """Draft a commented job file, as YAML text.
 
     Args:
-      model_path: see `find_version`; written into the file as it is given.
-      data_patterns: of the input files; written as they are given.
+      model_path: see `find_version`; written into the file unchanged.
+      data_patterns: of the input files; written into the file unchanged.
       version: of the model; see `find_version`.
       signature: of the model; see `choose_signature`.
-      known: what of the files need not be guessed.
+      known: properties of the files that need not be guessed.
 
     Raises:
-      ModelError: there is no such model, or its signature cannot be fed, or none of its outputs can be a prediction.
-      JobError: there is no such data, or it cannot be looked at.
+      ModelError: if the model does not exist, its signature cannot be fed, or none of its outputs can be written.
+      JobError: if the data does not exist, or cannot be read.
     """
     patterns = [data_patterns] if isinstance(data_patterns, str) else list(data_patterns)
     found = find_version(model_path, version)
@@ -61,9 +61,9 @@ def draft_job(
     sample = look_at(patterns, dataclasses.replace(known, expected=tuple(chosen.inputs)))
     match = match_columns(chosen, sample)
     lines = [
-        "# A job for beam-score. What was guessed says so; check it, then:",
+        "# A job for beam-score. Guesses are marked as guessed; check them, then:",
         "#",
-        "#     beam-score check job.yaml    # everything that can be known before launch",
+        "#     beam-score check job.yaml    # tests everything that can be tested before a launch",
         "#     beam-score run job.yaml",
         "",
         *_input_lines(patterns, sample),
@@ -84,28 +84,28 @@ def draft_job(
 def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     yield "input:"
     yield f"  files: {scalar(patterns[0]) if len(patterns) == 1 else flow(patterns)}"
-    found = f"{sample.files:,} file{'s' * (sample.files != 1)} now; the first {sample.rows:,} rows were looked at"
-    yield f"  # {found}" + (f", and {sample.unreadable:,} that could not be parsed" if sample.unreadable else "")
+    found = f"{sample.files:,} file{'s' * (sample.files != 1)} now; the first {sample.rows:,} rows were inspected"
+    yield f"  # {found}" + (f", and {sample.unreadable:,} could not be parsed" if sample.unreadable else "")
     yield from (f"  # {printable(problem)}" for problem in sample.problems)
     yield f"  format: {sample.format}"
     if sample.spaced:
-        yield "  strip: true  # spaces around text are dropped"
-        yield f"  # guessed: all texts of these columns begin with a space: {flow(sample.spaced[:12])}"
+        yield "  strip: true  # removes spaces around text"
+        yield f"  # guessed: all texts in these columns begin with a space: {flow(sample.spaced[:12])}"
     if sample.format == "csv":
         header = sample.header
         shown = str(header.is_there).lower() if header.is_sure else "null"
         escape = f", escape: {quoted(sample.escape)}" if sample.escape else ""
         yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {shown}{escape}}}"
         if escape:
-            yield "  # guessed: quotes inside quoted fields are escaped by a backslash, as Spark writes them"
+            yield "  # guessed: quotes inside quoted fields are escaped with a backslash, as Spark writes them"
         if not header.is_sure:
             said = "true" if header.is_there else "false"
             taken, other = ("a header", "--no-header") if header.is_there else ("a row", "--header")
             yield f"  # TODO: is the first line a header? Not sure: {header.why}."
-            yield f"  # It is taken for {taken} here. If it is one: header: {said}. If not: init again with {other}."
+            yield f"  # Read as {taken} here. If that is right, set header: {said}. If not, run init with {other}."
         elif not header.is_there:
             why = f"guessed: {header.why}; the" if header.why else "the"
-            yield f"  # {why} names of columns are made up"
+            yield f"  # {why} column names are generated"
 
 
 def _model_lines(path: str, version: str | int, found: Version, chosen: Signature) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _model_lines(path: str, version: str | int, found: Version, chosen: Signatur
 
 
 def _column_lines(match: Match, sample: Sample) -> Iterator[str]:
-    yield "# What a valid row is. One that breaks a rule becomes a dead letter. A column has, beside dtype and shape:"
+    yield "# The rules of a valid row. A row that breaks a rule becomes a dead letter. Further settings of a column:"
     yield "# range, allowed, min_length, max_length, finite, default, required, nulls, unit, meaning."
     if not match.columns:
         yield "columns: {}"
@@ -133,7 +133,7 @@ def _column_lines(match: Match, sample: Sample) -> Iterator[str]:
 
 
 def _model_input_lines(match: Match, signature: Signature) -> Iterator[str]:
-    yield "# How the columns become the model's inputs. One with a column of its own name needs no entry:"
+    yield "# The columns that feed the model's inputs. An input with a column of the same name needs no entry:"
     plain = [t for t in signature.inputs.values() if t.name not in match.inputs]
     for tensor in plain:
         yield f"#   {scalar(tensor.name)}: {tensor.describe()}"
@@ -154,13 +154,15 @@ def _rest_lines(match: Match, sample: Sample) -> Iterator[str]:
     yield "  format: parquet"
     yield f"  keep: {flow(match.keep)}"
     why = "guessed: it looks like an id; " if match.keep else "no column looks like an id; "
-    yield f"    # {why}input columns carried along: a list, all, or none" + (f"; there are {shown}" if others else "")
+    yield f"    # {why}input columns to keep in the output: a list, all, or none" + (
+        f"; others: {shown}" if others else ""
+    )
     yield "  position: false  # true adds the source file and the row number"
     yield ""
     yield "rejects:"
     yield "  payload: full  # none: a dead letter does not show the row"
-    yield "  budget: 1%  # rows; a count or a share. Over it predictions are not published, dead letters are"
-    yield "  files: 0  # unusable files, and stretches of files that cannot be read, allowed"
+    yield "  budget: 1%  # rejected rows allowed, a count or a share; with more, only dead letters are published"
+    yield "  files: 0  # unusable files, and unreadable parts of files, allowed"
     yield ""
     yield "engine:"
     yield "  runner: local"

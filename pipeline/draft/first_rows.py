@@ -29,20 +29,20 @@ from beam_score.transforms.listing.files import InputFile
 from beam_score.transforms.stores.compression import Damaged, RawStream
 
 ROWS = 1000
-"""Rows looked at, of the first files."""
+"""Number of rows to inspect, from the first files."""
 
-_BYTES = 8 << 20  # of one file, decompressed, at most
+_BYTES = 8 << 20  # largest number of decompressed bytes to read from one file
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the files before they are looked at; None for what is to be guessed.
+    """Properties of the files that are known before they are read; None for properties to guess.
 
     Attributes:
-      format: see `FirstRows`.
+      format: one of `FORMATS`.
       delimiter, header: of CSV.
-      names: of the columns of CSV without a header, in order.
-      expected: names that columns may have: those of the model's inputs.
+      names: column names of CSV without a header, in order.
+      expected: likely column names: the names of the model's inputs.
     """
 
     format: str | None = None
@@ -60,9 +60,9 @@ class FirstRows:
     """Up to `ROWS` rows of a file.
 
     Attributes:
-      rows: a dict by column; of JSON Lines any value.
-      names: of the columns, where the file tells them without rows.
-      unreadable: how many more could not be parsed.
+      rows: dicts by column; for JSON Lines, any value.
+      names: of the columns, if the file has them apart from its rows.
+      unreadable: number of further rows that could not be parsed.
       delimiter, header, escape: of CSV.
     """
 
@@ -75,10 +75,10 @@ class FirstRows:
 
 
 def first_rows(path: str, format: str, known: Known = UNKNOWN) -> FirstRows:
-    """The first rows of a file.
+    """Read the first rows of a file.
 
     Raises:
-      JobError: the file cannot be read as this format.
+      JobError: if the file cannot be read as this format.
     """
     try:
         return _csv(path, known) if format == "csv" else _OTHERS[format](path)
@@ -89,10 +89,10 @@ def first_rows(path: str, format: str, known: Known = UNKNOWN) -> FirstRows:
 
 
 def tell_format(files: Sequence[InputFile]) -> str:
-    """`csv`, `jsonl`, `parquet` or `tfrecord`: by the names' ends, else by the first file's first bytes.
+    """Detect `csv`, `jsonl`, `parquet` or `tfrecord` from file suffixes, or from the first bytes of the first file.
 
     Raises:
-      JobError: neither tells.
+      JobError: if neither identifies the format.
     """
     told, why_not = format_of(files)
     if told:
@@ -108,13 +108,13 @@ def tell_format(files: Sequence[InputFile]) -> str:
 
 
 def _head(path: str, size: int) -> tuple[bytes, bool]:
-    """The first bytes of a file's content, and whether they are all of it."""
+    """Return the first bytes of a file's content, and whether they are the whole content."""
     parts, left = [], size
     with RawStream(path) as stream:
         while left > 0:
             try:
                 part = stream.read(left)
-            except Damaged:  # what comes before the damage is enough to look at
+            except Damaged:  # the data before the damage is enough for a sample
                 return b"".join(parts), False
             if not part:
                 return b"".join(parts), True
@@ -152,11 +152,11 @@ def _csv(path: str, known: Known) -> FirstRows:
 def _odd_first_line(path: str, first: list[str], size: int, delimiter: str) -> str:
     shown = quoted(delimiter.join(first)[:60])
     if first[0].startswith("#"):
-        what = "is a comment, and CSV has none: take it out, for example by: grep -v '^#'"
+        what = "is a comment, and CSV has no comments: remove it, for example with: grep -v '^#'"
     elif first[0].startswith("sep="):
-        what = "is one for Excel, and no header: take it out, for example by: tail -n +2"
+        what = "is an instruction for Excel, not a header: remove it, for example with: tail -n +2"
     else:
-        what = "is neither a header nor a row: take it out, or mend it"
+        what = "is neither a header nor a row: remove or correct it"
     return f"{path}: the first line, {shown}, has {len(first)} fields and the next lines have {size}; it {what}"
 
 
@@ -171,13 +171,16 @@ def _jsonl(path: str) -> FirstRows:
             bad += 1
     if len(rows) == 1 and not bad and isinstance(rows[0], list) and any(isinstance(r, dict) for r in rows[0]):
         raise JobError(
-            [f"{path} is one JSON array; JSON Lines has an object a line: jq -c '.[]' {shlex.quote(path)} > rows.jsonl"]
+            [
+                f"{path} is a JSON array, expected JSON Lines, one object per line: "
+                f"jq -c '.[]' {shlex.quote(path)} > rows.jsonl"
+            ]
         )
-    # A line that is an array alone may be a row; a bracket alone is never one.
+    # A line that is only an array may be a row; a line that is only a bracket is not.
     if bad and (not rows or lines[0].strip() in ("[", "{", "[{")):
         how = "'.[]'" if lines[0].lstrip().startswith("[") else "."
         hint = f": jq -c {how} {shlex.quote(path)} > rows.jsonl" if lines[0].lstrip().startswith(("[", "{")) else ""
-        raise JobError([f"{path} is not JSON Lines, which has one object a line{hint}"])
+        raise JobError([f"{path} is not JSON Lines: expected one object per line{hint}"])
     return FirstRows(rows, unreadable=bad)
 
 
@@ -194,7 +197,7 @@ def _parquet(path: str) -> FirstRows:
 
 
 def _tfrecord(path: str) -> FirstRows:
-    # TensorFlow's own parser takes seconds to import; this one is what reads the records in a run.
+    # TensorFlow's own parser takes seconds to import; this decoder also reads the records of a run.
     from tfx_bsl.cc.tfx_bsl_extension.coders import ExamplesToRecordBatchDecoder
 
     rows, bad = [], 0
@@ -207,7 +210,7 @@ def _tfrecord(path: str) -> FirstRows:
         lists = {name: found.column(i)[0].as_py() for i, name in enumerate(found.schema.names)}
         rows.append({n: v for n, v in lists.items() if v})
     if bad and not rows:
-        raise JobError([f"{path}: no record of it is a tf.Example"])
+        raise JobError([f"{path}: none of its records is a tf.Example"])
     lists, binary = set(), set()
     for row in rows:
         lists.update(n for n, values in row.items() if len(values) != 1)
@@ -218,7 +221,7 @@ def _tfrecord(path: str) -> FirstRows:
 
 
 def _is_text(values: list[Any]) -> bool:
-    """Whether all are UTF-8, or no bytes at all: a tf.Example does not tell text and bytes apart."""
+    """Return whether all bytes values are UTF-8, because a tf.Example does not distinguish text from bytes."""
     try:
         return all(not isinstance(v, bytes) or v.decode() is not None for v in values)
     except UnicodeDecodeError:
@@ -226,13 +229,13 @@ def _is_text(values: list[Any]) -> bool:
 
 
 def _example_value(values: list[Any], is_list: bool, is_binary: bool) -> Any:
-    """The value of a feature: a list if any row has more than one, text if the bytes of all rows are."""
+    """Return the value of a feature: a list if any row has several values, text if the bytes of all rows are text."""
     values = [v.decode() if isinstance(v, bytes) and not is_binary else v for v in values]
     return values if is_list else values[0]
 
 
 def _framed(data: bytes) -> Iterator[bytes]:
-    """The payloads of TFRecord framing: length, its CRC, payload, its CRC."""
+    """Yield the payloads of TFRecord framing: length, CRC of the length, payload, CRC of the payload."""
     at = 0
     while at + 12 <= len(data):
         (size,) = struct.unpack_from("<Q", data, at)

@@ -1,4 +1,4 @@
-"""Which columns of some data feed which inputs of a model: what is plain, what is guessed, what is open."""
+"""Match the columns of data to the inputs of a model: by name, by a guess, or as a question for the user."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TODO = "TODO: choose"
 
 @dataclass
 class Match:
-    """Which columns feed which inputs, as the job file will say it.
+    """Columns and the inputs that they feed, for the job file.
 
     Attributes:
       columns: the contract, by name.
-      inputs: input name to (what goes after the colon, comment lines); only where one is needed.
-      keep: columns carried along.
+      inputs: by input name, the YAML after the colon and the comment lines; only for inputs that need an entry.
+      keep: columns to keep in the output.
     """
 
     columns: dict[str, ColumnDraft] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Match:
 
 
 def match_columns(signature: Signature, sample: Sample) -> Match:
-    """Matches the inputs of a signature to the columns seen in some data."""
+    """Match the inputs of a signature to the columns of a sample."""
     match = Match()
     left = dict(sample.columns)
     waiting = []
@@ -55,7 +55,7 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
         if name not in match.columns and (draft := kept(sample.columns[name], sample.format)):
             match.columns[name] = draft
     if not sample.header.is_there:
-        # Without a header the columns are told by their order, so all of them have to be named.
+        # Without a header columns are identified by their order, so all of them need a name.
         match.columns = {
             n: match.columns.get(n) or (kept(s, sample.format) if n in match.keep else None) or unused(s, sample.format)
             for n, s in sample.columns.items()
@@ -64,39 +64,39 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
 
 
 def _column_for(tensor: Tensor, sample: Sample, signature: Signature) -> Seen | None:
-    """The column that has the input's name, or is all that there is; if its values can be it."""
+    """Return the column with the input's name, or the only column, if its values fit the input; else None."""
     if sample.bare and len(signature.inputs) == 1:
         return sample.columns[""]
     if sample.format == "tfrecord" and is_examples(tensor, signature):
-        return None  # the record itself is
+        return None  # the whole record feeds the input
     seen = sample.columns.get(tensor.name)
     if seen is None:
         wanted = tensor.name.strip().casefold()
         same = [s for n, s in sample.columns.items() if n.strip().casefold() == wanted]
         seen = same[0] if len(same) == 1 else None
     if seen is not None and sample.format == "csv" and _size(tensor) not in (1, None):
-        return None  # a field of CSV holds one value
+        return None  # a CSV field contains one value
     return seen
 
 
 def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
-    """One column for one input, with what it takes to give it the input's shape."""
+    """Feed an input from one column, with the settings that give it the input's shape."""
     name, tail = seen.name or tensor.name, row_shape(tensor)
     shape, steps, notes = list(seen.shape), [], []
     if name != tensor.name:
         steps.append(f"column: {scalar(name)}")
-        notes.append(f"guessed: the data has no column {scalar(tensor.name)}, and this name is the nearest")
+        notes.append(f"guessed: the data has no column {scalar(tensor.name)}, and this name is the most similar")
     if tail is not None and len(shape) == len(tail) and all(a in (None, b) for a, b in zip(tail, shape, strict=True)):
         if None in tail and None not in shape:
-            notes.append(f"the model takes any length; all rows seen have shape {flow(shape)}, so that is declared")
+            notes.append(f"the model accepts any length; all rows seen have shape {flow(shape)}, which is declared")
     elif tail is not None and None not in tail:
         flat = _size(tensor)
         if seen.kind == "nothing" or None in shape or _product(shape) != flat or sample.format == "tfrecord":
-            shape = list(tail)  # what the model takes; a tf.Example is flat in any case
+            shape = list(tail)  # the model's shape; a tf.Example is always flat
         else:
             steps.append(f"reshape: {flow(tail)}")
     if None in shape:
-        notes.append("rows of one length a batch; pad: 0 would fill them up to the longest")
+        notes.append("each batch has rows of one length; pad: 0 would pad rows to the longest row of the batch")
     match.columns[name] = fed(seen, tensor, shape, sample.format)
     if steps or notes:
         match.inputs[tensor.name] = ("{" + ", ".join(steps) + "}", notes)
@@ -105,20 +105,20 @@ def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
 def _guess(
     match: Match, tensor: Tensor, signature: Signature, left: dict[str, Seen], sample: Sample
 ) -> list[str] | None:
-    """Feeds the one input that has no column of its name, if there is one way to; the columns used."""
+    """Feed the only input without a column of its name if there is exactly one way. Return the columns used."""
     if tensor.dtype == "string":
         if is_examples(tensor, signature):
             if sample.format != "tfrecord":
                 return None
             match.inputs[tensor.name] = (
                 "{record: true}",
-                [f"guessed from {_why_examples(tensor)}: the record as it is"],
+                [f"guessed from {_why_examples(tensor)}: the unchanged record"],
             )
             return []
         texts = [s for s in left.values() if s.kind in ("string", "bytes") and not _is_id_by_name(s)]
         if len(texts) != 1 or row_shape(tensor) not in ((), (1,)):
             return None
-        return _feed_guess(match, tensor, texts[0], "the one column of text", sample)
+        return _feed_guess(match, tensor, texts[0], "the only column of text", sample)
     if tensor.dtype == "bool":
         return None
     size = _size(tensor)
@@ -128,7 +128,7 @@ def _guess(
         s for s in left.values() if s.is_number and s.shape and None not in s.shape and _product(s.shape) == size
     ]
     if len(vectors) == 1:
-        return _feed_guess(match, tensor, vectors[0], f"the one column with {size} numbers a row", sample)
+        return _feed_guess(match, tensor, vectors[0], f"the only column with {size} numbers per row", sample)
     numbers = [s for s in map(number_seen, left.values()) if s.is_number and not s.shape]
     for is_id in (_is_id_by_values, lambda s: s.kind == "integer" and s.unique, lambda s: False):
         pick = [s for s in numbers if not _is_id_by_name(s) and not is_id(s)]
@@ -137,13 +137,13 @@ def _guess(
     else:
         return None
     if size == 1 and row_shape(tensor) == ():
-        return _feed_guess(match, tensor, left[pick[0].name], "the one column of numbers", sample)
+        return _feed_guess(match, tensor, left[pick[0].name], "the only column of numbers", sample)
     out = [s.name for s in numbers if s not in pick]
     notes = [
-        f"guessed: the model takes {size} numbers a row, and the data has {size} columns of numbers"
-        + (f", {flow(out)} apart" if out else ""),
-        "in the order of the data. A model does not tell the order it was trained with: check it.",
-        "If it was trained on standardized values: standardize: {mean: [...], std: [...]}",
+        f"guessed: the model takes {size} numbers per row, and the data has {size} columns of numbers"
+        + (f", not counting {flow(out)}" if out else ""),
+        "in the order of the data. The model does not record the order that it was trained with: check it.",
+        "If the model was trained on standardized values: standardize: {mean: [...], std: [...]}",
     ]
     for seen in pick:
         match.columns[seen.name] = fed(left[seen.name], tensor, (), sample.format)
@@ -168,10 +168,10 @@ def _leave_open(
     sample: Sample,
     waiting: Sequence[Tensor],
 ) -> None:
-    """Asks which columns feed an input.
+    """Add a TODO that asks the user which columns feed an input.
 
     Args:
-      waiting: all inputs that a person is asked about.
+      waiting: all inputs with a TODO.
     """
     size, examples = _size(tensor), is_examples(tensor, signature)
     wants_number = tensor.dtype not in ("string", "bool")
@@ -182,8 +182,8 @@ def _leave_open(
     candidates = f"columns of {kind}: {flow(names)}" if names else f"the data has no more columns of {kind}"
     if examples:
         names = list(left)
-        candidates = "the features that the model parses; the signature does not tell them: " + flow(names)
-        how, ask = "{serialize: []}", "the columns to encode as one tf.Example a row"
+        candidates = "the features that the model parses, which the signature does not contain: " + flow(names)
+        how, ask = "{serialize: []}", "the columns to encode as one tf.Example per row"
     elif size in (1, None) or not wants_number:
         is_one_of_list = row_shape(tensor) == (1,) and not any(left[n].shape for n in names)
         how, ask = "{column: null, reshape: [1]}" if is_one_of_list else "{column: null}", "the column"
@@ -198,7 +198,7 @@ def _leave_open(
 
 
 def _dtype_for(seen: Seen, tensor: Tensor, waiting: Sequence[Tensor]) -> str:
-    """The dtype of a column that may feed one of several inputs: of those that take its values, the first."""
+    """Return the dtype of a column that may feed one of several inputs: the first dtype that accepts its values."""
     dtypes = [t.dtype for t in waiting]
     floats, integers = ([d for d in dtypes if kind in d] for kind in ("float", "int"))
     found = tensor.dtype
@@ -224,7 +224,7 @@ _ESTIMATOR = ("tensorflow/serving/classify", "tensorflow/serving/regress")
 
 
 def is_examples(tensor: Tensor, signature: Signature) -> bool:
-    """Whether an input takes serialized tf.Examples: by the signature's method, which says so, or by the name."""
+    """Return whether an input takes serialized tf.Examples, according to the signature's method or the input's name."""
     if tensor.dtype != "string" or (tensor.shape is not None and len(tensor.shape) != 1):
         return False
     return signature.method_name in _ESTIMATOR or bool(re.search("example|serialized", tensor.name.lower()))
@@ -235,12 +235,12 @@ def _why_examples(tensor: Tensor) -> str:
 
 
 def row_shape(tensor: Tensor) -> tuple[int | None, ...] | None:
-    """The shape of one row: without the first dimension; None for a scalar, or unknown rank."""
+    """Return the shape of one row, without the first dimension; None for a scalar, or an unknown rank."""
     return tensor.shape[1:] if tensor.shape else None
 
 
 def _size(tensor: Tensor) -> int | None:
-    """Values a row; None where a dimension is open."""
+    """Return the number of values per row; None if a dimension is open."""
     tail = row_shape(tensor)
     return None if tail is None or None in tail else _product(tail)
 

@@ -1,4 +1,4 @@
-"""What a drafted job file says of the model's outputs."""
+"""The section `outputs` of a drafted job file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MEANINGS = {
     "logistic": "probabilities",
     "logit": "logits",
 }
-"""What an output means whose name begins so."""
+"""Meanings of outputs, by the beginning of their names."""
 
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _OF_ONE_VALUE = Output(shape=())
 
 
 def unusable_outputs(signature: Signature) -> dict[str, str]:
-    """Why outputs cannot be predictions, by name. An unknown rank can be declared."""
+    """Return why outputs cannot be written as predictions, by name. An unknown rank can be declared."""
     rows = next((t.shape[0] for t in signature.inputs.values() if t.shape and t.shape[0]), None)
     found = {}
     for tensor in signature.outputs.values():
@@ -33,13 +33,13 @@ def unusable_outputs(signature: Signature) -> dict[str, str]:
 
 
 def output_lines(signature: Signature, keep: Sequence[str]) -> Iterator[str]:
-    """The section `outputs`.
+    """Yield the lines of the section `outputs`.
 
     Args:
-      keep: columns that are carried along: their names are taken.
+      keep: columns to keep in the output, whose names are taken.
     """
     unusable = unusable_outputs(signature)
-    yield "# What the outputs mean. Those that are not listed are left out of the predictions."
+    yield "# The meaning of the outputs. Outputs that are not listed are left out of the predictions."
     yield "outputs:"
     for tensor in signature.outputs.values():
         if tensor.name in unusable:
@@ -60,7 +60,7 @@ def _lines(tensor: Tensor, signature: Signature, is_taken: bool) -> Iterator[str
     settings += [f"as: {scalar('model_' + tensor.name)}"] if is_taken else []  # a kept column has the name
     yield f"  {scalar(tensor.name)}: {{{', '.join(settings)}}}  # {tensor.describe()}"
     if tensor.shape is None:
-        yield "    # guessed: the model does not say the shape of a row. [] is one value, [null] a list."
+        yield "    # guessed: the model does not declare the shape of a row. [] is one value, [null] a list."
     if tensor.dtype == "string":
         yield "    # guessed: text. dtype: bytes if the values are not UTF-8"
     if not scores:

@@ -1,5 +1,5 @@
-"""Texts that all begin with a space, as in files that are written with a comma and a space: to a model `' Private'` is
-not `'Private'`."""
+"""Columns whose texts all begin with a space, as in CSV with a comma and a space as the separator. A model does not
+treat `' Private'` as `'Private'`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _ENOUGH = 2  # texts
 
 
 def begin_with_a_space(values: Iterable[Any]) -> bool:
-    """Whether all texts among some values begin with a space; there are two at least."""
+    """Return whether the values have at least two texts, and all of them begin with a space."""
     texts = [v for v in values if isinstance(v, str)]
     return len(texts) >= _ENOUGH and all(t.startswith(" ") for t in texts)
 
 
 def padded_columns(columns: Mapping[str, Iterable[Any]]) -> list[str]:
-    """The names of the columns all of whose texts begin with a space.
+    """Return the names of the columns whose texts all begin with a space.
 
     Args:
-      columns: values by name, of a sample.
+      columns: values of a sample, by column name.
     """
     return [name for name, values in columns.items() if begin_with_a_space(values)]
 
 
 def padded_hint(names: Sequence[str]) -> str:
-    """What to do about such columns, in a sentence."""
+    """Return a message about columns whose texts all begin with a space."""
     shown = ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     column = "column" if len(names) == 1 else "columns"
     return (
-        f"all texts of {column} {shown} begin with a space, and the model is given it: to drop it, set "
+        f"all texts in {column} {shown} begin with a space, which is passed to the model: to remove it, set "
         "input.strip: true, or strip: true of the column"
     )

@@ -1,4 +1,4 @@
-"""What a setting can do about values that a contract refuses: for the draft of `init`, and the hints of `check`."""
+"""Settings that make a contract accept more values, for the draft of `init` and the hints of `check`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from beam_score.transforms.contract.columns import Column
 
 @dataclass(frozen=True)
 class Remedy:
-    """A setting with which a column takes more of the values that were seen.
+    """A setting with which a column accepts more of the values that were seen.
 
     Attributes:
-      key: of the column in the job file.
-      setting: its value.
-      why: what was seen.
-      also: what else it takes, or would do.
-      is_for_all: whether nearly all values need it, so that a draft has it.
+      key: name of the setting in the job file.
+      setting: value of the setting.
+      why: the values seen.
+      also: a further condition, or an alternative.
+      is_for_all: whether nearly all values need the setting, so that a draft includes it.
     """
 
     key: str
@@ -35,17 +35,17 @@ class Remedy:
 
     @property
     def hint(self) -> str:
-        """`nan: missing, with a default`."""
+        """The setting and its condition, for example `nan: missing, with a default`."""
         return f"{self.key}: {self.value}" + (f", {self.also}" if self.also else "")
 
     def is_in(self, column: Column) -> bool:
-        """Whether a column has the setting already."""
+        """Return whether a column already has the setting."""
         found = getattr(column, f"{self.key}_" if self.key == "from" else self.key)
         return set(self.setting) <= set(found) if isinstance(found, tuple) else found == self.setting
 
 
 def remedies(seen: Seen, dtype: str, format: str) -> list[Remedy]:
-    """The settings that help a column of this dtype with the values that were seen."""
+    """Return the settings with which a column of this dtype accepts more of the values that were seen."""
     return list(_of_text(seen, dtype) if dtype in ("string", "bytes") else _of_numbers(seen, dtype, format))
 
 
@@ -71,6 +71,6 @@ def _of_numbers(seen: Seen, dtype: str, format: str) -> Iterator[Remedy]:
         texts = tuple(sorted({t.strip(" \t") for t in seen.nulls}) if seen.spaced else seen.nulls)
         yield Remedy("nulls", texts, f"{seen.misfits:,} not numbers", "with a default")
     if seen.not_finite:
-        # An integer is never NaN, whatever `finite` says.
+        # `finite` has no effect on integers, which are never NaN.
         other = "; or finite: false" if dtype.startswith("float") else ""
         yield Remedy("nan", "missing", f"{seen.not_finite:,} not finite", f"with a default{other}")

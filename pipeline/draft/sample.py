@@ -1,7 +1,7 @@
-"""A look at the first rows of some data: which columns there are, and what is in them.
+"""A sample of data: the columns of the first rows, and their values.
 
-It serves the guesses of `beam-score init`, and the hints of `beam-score check`, which a person reads. The readers in
-`transforms` judge the rows of a run.
+It is used for the guesses of `beam-score init` and the hints of `beam-score check`. The rows of a run are validated by
+the readers in `transforms`.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from beam_score.transforms.listing.files import InputFile, list_files
 
 _REFUSED = ("#", "input/", "output/")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_MOST = 0.9  # of the values that are numbers: a few that are not are more likely bad values than text
+_MOST = 0.9  # share of numbers in a number column: a few other values are more likely bad values than text
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one column.
+    """The values seen in one column.
 
     Attributes:
-      name: of the column; empty for the values of JSON Lines that are no objects.
+      name: of the column; empty for lines of JSON Lines that are not objects.
       kind: `integer`, `float`, `bool`, `string`, `bytes`, `other`, or `nothing` (all are empty).
       shape: of one value, () for a scalar; None for a dimension that differs between rows.
-      rows: looked at.
-      empty: of these, missing.
-      misfits: of these, neither missing nor of this kind.
-      not_finite: of these, NaN or infinite.
-      low, high: the smallest and largest number; None where there is none.
-      unique: whether no value came twice.
-      rising: whether each number was larger than the one before.
-      fractions: how many numbers are not integers.
-      nulls: texts such as NA that a number column holds.
+      rows: number of rows inspected.
+      empty: number of missing values.
+      misfits: number of values that are neither missing nor of this kind.
+      not_finite: number of values that are NaN or infinite.
+      low, high: the smallest and largest number; None without numbers.
+      unique: whether all values are different.
+      rising: whether each number is larger than the previous one.
+      fractions: number of numbers that are not integers.
+      nulls: texts such as NA in a number column.
       longest: characters or bytes of the longest text.
       spaced: whether all texts begin with a space.
-      zero_led: whether a text is an integer with zeros before it, as `007`: one more likely a code than a number.
-      number_texts: in a format that has numbers, how many of the values are texts of numbers.
-      number_kind: `integer` or `float` if nearly all values are texts of numbers.
+      zero_led: whether a text is an integer with leading zeros, such as `007`, which is more likely a code.
+      number_texts: number of values that are numbers written as strings, in a format that has numbers.
+      number_kind: `integer` or `float` if nearly all values are numbers written as strings.
       decimal_comma: whether the numbers are texts with a decimal comma.
-      not_utf8: how many texts of a text file are not UTF-8.
+      not_utf8: number of texts that are not UTF-8, in a text format.
     """
 
     name: str
@@ -82,17 +82,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was seen of some files.
+    """The columns seen in the first rows of files.
 
     Attributes:
       format: `csv`, `jsonl`, `parquet` or `tfrecord`.
-      files: how many there are.
-      rows: how many were looked at.
-      unreadable: how many more could not be parsed.
+      files: number of files.
+      rows: number of rows inspected.
+      unreadable: number of further rows that could not be parsed.
       columns: by name, in the order of the first file.
-      delimiter, header, escape: of CSV. Without a header, columns are called column_1 and so on.
-      bare: JSON Lines whose lines are not objects; the one column has an empty name.
-      problems: a sentence for each file that could not be looked at.
+      delimiter, header, escape: of CSV. Without a header, columns are named column_1 and so on.
+      bare: whether the lines of JSON Lines are not objects; the only column then has an empty name.
+      problems: a message for each file that could not be read.
     """
 
     format: str
@@ -108,19 +108,19 @@ class Sample:
 
     @property
     def spaced(self) -> tuple[str, ...]:
-        """The columns all of whose texts begin with a space."""
+        """The columns whose texts all begin with a space."""
         return tuple(n for n, s in self.columns.items() if s.spaced and (s.kind == "string" or s.nulls))
 
 
 def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
-    """Looks at the first rows of the files that match.
+    """Inspect the first rows of the files that match patterns.
 
     Args:
       patterns: see `transforms.listing.files.list_files`.
-      known: what need not be guessed.
+      known: properties of the files that need not be guessed.
 
     Raises:
-      JobError: nothing matches, or the first file is of no known format, or not to be read.
+      JobError: if no file matches, or the format is unknown, or no file can be read.
     """
     files, problems = list_files(patterns)
     if problems:
@@ -129,7 +129,7 @@ def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
 
 
 def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
-    """As `look_at`, of files that are listed already."""
+    """Inspect the first rows of listed files; see `look_at`."""
     if known.format not in (None, *FORMATS):
         raise JobError([f"--format: found {known.format!r}, expected {', '.join(FORMATS)}"])
     format_ = known.format or tell_format(files)
@@ -151,7 +151,7 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
         known_names.update(dict.fromkeys(found.names))
         if found.rows:
             rows += found.rows
-            if dialect is None:  # one for all files, as in the job
+            if dialect is None:  # the same dialect for all files, as in the job
                 dialect = found.delimiter, found.header
                 known = dataclasses.replace(known, delimiter=found.delimiter, header=found.header.is_there)
         if len(rows) >= ROWS:
@@ -163,7 +163,7 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
         columns = {"": _seen("", [r for r in rows if not isinstance(r, dict)], format_)}
     else:
         rows = [r for r in rows if isinstance(r, dict)]
-        # A contract refuses such names: pandas calls the index that it writes "".
+        # A contract refuses these names; for example, pandas writes the index as a column named "".
         names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
         names = [n for n in names if n and not n.startswith(_REFUSED)]
         columns = {n: _seen(n, [r.get(n) for r in rows], format_) for n in names}
@@ -224,7 +224,7 @@ _ZERO_LED = re.compile(r"[+-]?0[0-9]+")
 
 
 def _has_decimal_commas(texts: Sequence[str]) -> bool:
-    """Whether nearly all texts are numbers, and some of them have a decimal comma."""
+    """Return whether nearly all texts are numbers, and some have a decimal comma."""
     bare = [t.strip(" \t") for t in texts]
     commas = sum(bool(DECIMAL_COMMA.fullmatch(t)) for t in bare)
     return commas > 0 and commas + sum(bool(_INTEGER.fullmatch(t)) for t in bare) >= _MOST * len(bare)
@@ -249,7 +249,7 @@ def _shape(value: Any) -> tuple[int | None, ...]:
 
 
 def _common(shapes: Iterable[tuple[int | None, ...]]) -> tuple[int | None, ...]:
-    """One shape for all: the most frequent rank's, None for a dimension that differs."""
+    """Return a common shape: of the most frequent rank, with None for dimensions that differ."""
     shapes = list(shapes)
     if not shapes:
         return ()
@@ -265,7 +265,7 @@ def _flatten(value: Any) -> Iterator[Any]:
     elif isinstance(value, dict) and value.keys() == {"b64"}:
         yield str(value["b64"]).encode()
     elif isinstance(value, dict):
-        yield (repr(value),)  # a tuple: of no kind, and hashable
+        yield (repr(value),)  # a tuple: kind "other", and hashable
     elif isinstance(value, decimal.Decimal):
         yield float(value)
     elif value is not None:
@@ -273,7 +273,7 @@ def _flatten(value: Any) -> Iterator[Any]:
 
 
 def _kind(flat: Sequence[Any]) -> str:
-    """The kind of all values; "" if there is none."""
+    """Return the common kind of values; "" without values."""
     if not flat:
         return ""
     kinds = {_ONE.get(type(v), "other") for v in flat}

@@ -1,4 +1,4 @@
-"""Text as YAML: names and lists that read back as what they were, in YAML 1.1 and 1.2 alike."""
+"""YAML text for names and lists, which parses to the same values in YAML 1.1 and 1.2."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", ".nan", "
 
 
 def scalar(text: str) -> str:
-    """A scalar that reads as this text; quoted where it has to be."""
+    """Return a text as a YAML scalar, quoted if necessary."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not re.match(r"\.[0-9]|\.\.\.$|---", text)
     return text if plain else quoted(text)
 
 
 def quoted(text: str) -> str:
-    """A double-quoted scalar."""
+    """Return a text as a double-quoted YAML scalar."""
     escaped = []
     for c in text:
         if c in '"\\':
@@ -30,6 +30,6 @@ def quoted(text: str) -> str:
 
 
 def flow(items: Sequence[str | int | None]) -> str:
-    """A list on one line."""
+    """Return a list as YAML on one line."""
     shown = ("null" if i is None else str(i) if isinstance(i, int) else scalar(i) for i in items)
     return "[" + ", ".join(shown) + "]"

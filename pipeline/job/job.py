@@ -1,4 +1,4 @@
-"""The job file: settings, defaults, and what is refused, all problems at once."""
+"""The job file: settings, defaults and validation, which reports all problems at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_score.transforms.ledger.budget import Budget
 
 
 class Csv(Strict):
-    """What CSV lets one set."""
+    """Settings of the CSV format."""
 
     delimiter: str = pydantic.Field(",", min_length=1, max_length=1)
     quote: str = pydantic.Field('"', max_length=1)
@@ -31,20 +31,22 @@ class Csv(Strict):
     def _characters(self) -> Csv:
         for name, value in (("delimiter", self.delimiter), ("quote", self.quote), ("escape", self.escape)):
             if value and (not value.isascii() or value in "\r\n"):
-                raise ValueError(f"{name} {value!r}: one ASCII character, not a line end")
+                raise ValueError(f"found {name} {value!r}, expected one ASCII character that is not a line end")
         if self.delimiter == self.quote:
             raise ValueError("delimiter and quote are the same character")
         if self.escape and self.escape == self.quote:
-            raise ValueError("escape and quote are the same character: doubled quotes are read without escape, drop it")
+            raise ValueError(
+                "escape and quote are the same character: remove escape, doubled quotes are read without it"
+            )
         if self.escape and self.escape == self.delimiter:
             raise ValueError("delimiter and escape are the same character")
         if self.escape and not self.quote:
-            raise ValueError("escape has an effect inside quotes only, and quote is empty: drop one of them")
+            raise ValueError("escape has an effect only inside quotes, and quote is empty: remove one of them")
         return self
 
 
 class InputFiles(Strict):
-    """What is read."""
+    """The input files and how to read them."""
 
     files: tuple[str, ...]
     format: Literal["csv", "jsonl", "parquet", "tfrecord"] | None = None
@@ -71,7 +73,7 @@ class InputFiles(Strict):
 
 
 class Model(Strict):
-    """What is called."""
+    """The model and how to call it."""
 
     path: str = pydantic.Field(min_length=1)
     version: str = "latest"
@@ -91,12 +93,12 @@ class Model(Strict):
     @classmethod
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError("a positive number of rows, or auto")
+            raise ValueError("expected a positive number of rows, or auto")
         return value
 
 
 class OutputFiles(Strict):
-    """What is written."""
+    """The output files and their columns."""
 
     path: str = pydantic.Field(min_length=1)
     format: Literal["parquet", "jsonl"] = "parquet"
@@ -109,17 +111,17 @@ class OutputFiles(Strict):
     def _once(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
         twice = [name for name in dict.fromkeys(value) if value.count(name) > 1] if isinstance(value, tuple) else []
         if twice:
-            raise ValueError(f"{', '.join(map(repr, twice))} is named twice: a column is kept once")
+            raise ValueError(f"{', '.join(map(repr, twice))} is named twice: name each column once")
         return value
 
     @property
     def kept(self) -> tuple[str, ...] | None:
-        """The names; None for all."""
+        """The names of the columns to keep; None for all columns."""
         return None if self.keep == "all" else () if self.keep == "none" else self.keep
 
 
 class Rejects(Strict):
-    """What may be refused, and what a dead letter shows."""
+    """The error budget, and the contents of a dead letter."""
 
     payload: Literal["full", "none"] = "full"
     budget: int | float = 0.01
@@ -131,7 +133,7 @@ class Rejects(Strict):
 
     @pydantic.field_serializer("budget")
     def _as_written(self, budget: int | float) -> int | float | str:
-        return "100%" if isinstance(budget, float) and budget == 1 else budget  # 1.0 is refused: is it a row, or all?
+        return "100%" if isinstance(budget, float) and budget == 1 else budget  # 1.0 is refused: one row, or 100%?
 
     def as_budget(self) -> Budget:
         if isinstance(self.budget, int):
@@ -155,7 +157,7 @@ class Job(Strict):
     @pydantic.field_validator("outputs", mode="before")
     @classmethod
     def _bare_outputs(cls, value: Any) -> Any:
-        # An output that is just named is wanted as it is.
+        # An output without settings is written unchanged.
         if isinstance(value, list):
             return {name: {} for name in value}
         return {k: v or {} for k, v in value.items()} if isinstance(value, Mapping) else value
@@ -170,13 +172,13 @@ class Job(Strict):
 
     @property
     def contract(self) -> Contract:
-        """The columns, with what the input says of all of them."""
+        """The contract: the columns, with the input's settings for all columns applied."""
         strip, decimal, nan = self.input.strip, self.input.decimal, self.input.nan
         return Contract(columns={n: c.within(strip, decimal, nan) for n, c in self.columns.items()})
 
     @property
     def places(self) -> dict[str, tuple[str, ...]]:
-        """The paths that it names, by key."""
+        """The paths in the job file, by key."""
         return {
             "input.files": self.input.files,
             "model.path": (self.model.path,),
@@ -184,19 +186,19 @@ class Job(Strict):
         }
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as plain data, defaults left out."""
+        """Return the settings as plain data, without defaults."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
-    """Reads a job file.
+    """Read a job file.
 
     Args:
       path: of the YAML file (1.2: `no` and `off` are text).
-      overrides: `key=value`, the key with dots (`rejects.budget=5%`), the value as YAML.
+      overrides: `key=value`, with a dotted key (`rejects.budget=5%`) and the value as YAML.
 
     Raises:
-      JobError: with everything that is wrong with it.
+      JobError: with all problems of the job file.
     """
     try:
         with open(path, "rb") as file:
@@ -219,7 +221,7 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
 
 
 def set_key(settings: dict[str, Any], override: str) -> None:
-    """Carries out `key=value`, as `load_job` has it. Raises JobError."""
+    """Apply an override `key=value`; see `load_job`. Raises JobError."""
     key, equals, text = override.partition("=")
     if not equals or not all(part.strip() for part in key.split(".")):
         raise JobError([f"--set {override}: expected key=value, as in --set rejects.budget=5%"])
@@ -229,8 +231,8 @@ def set_key(settings: dict[str, Any], override: str) -> None:
     for name in parents:
         inner = at.get(name)
         if inner is not None and not isinstance(inner, dict):
-            raise JobError([f"--set {override}: {name!r} holds no further keys"])
-        at[name] = dict(inner or {})  # a copy: an alias in the file may stand for it elsewhere
+            raise JobError([f"--set {override}: {name!r} is a value, not a section with keys"])
+        at[name] = dict(inner or {})  # a copy: an alias in the file may share the section
         at = at[name]
     at[last] = value
 
@@ -238,15 +240,15 @@ def set_key(settings: dict[str, Any], override: str) -> None:
 def parse_job(
     settings: Mapping[str, Any], path: str = "job", text: JobText | None = None, overrides: Sequence[str] = ()
 ) -> Job:
-    """Checks plain data.
+    """Validate plain data as a job.
 
     Args:
-      path: of the file that it is from, for messages.
-      text: of the file, for the lines of what is wrong.
-      overrides: that were carried out.
+      path: of the job file, for messages.
+      text: of the job file, for the line numbers in messages.
+      overrides: that were applied.
 
     Raises:
-      JobError: with everything that is wrong.
+      JobError: with all problems.
     """
     try:
         return Job.model_validate(settings)
@@ -254,11 +256,11 @@ def parse_job(
         problems = sentences(error, _keys_at)
         raise JobError([f"{_where(key, path, text, overrides)}: {problem}" for key, problem in problems]) from None
     except (RecursionError, OverflowError) as error:
-        raise JobError([f"{path}: a value that cannot be: {error}"]) from None
+        raise JobError([f"{path}: invalid value: {error}"]) from None
 
 
 def _where(key: Sequence[str], path: str, text: JobText | None, overrides: Sequence[str]) -> str:
-    """Where a key is set: `job.yaml:12`, or `--set rejects.budget`."""
+    """Return the location that sets a key: `job.yaml:12`, or `--set rejects.budget`."""
     for override in reversed(overrides):
         name = override.partition("=")[0].strip()
         given = name.split(".")
@@ -269,7 +271,7 @@ def _where(key: Sequence[str], path: str, text: JobText | None, overrides: Seque
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:
-    """The keys that are known at a place in the job file."""
+    """Return the known keys of a section of the job file."""
     model: Any = Job
     inner = {"columns": Column, "inputs": Input, "outputs": Output}
     for depth, name in enumerate(where):

@@ -1,4 +1,4 @@
-"""A job file as text: YAML read within limits, and the line of every key."""
+"""The text of a job file: YAML parsed within limits, and the line of every key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from beam_score.pipeline.printing.terminal import cut
 
 LARGEST_BYTES = 16_000_000
 MOST_VALUES = 500_000
-"""Of a job file, those that aliases repeat counted each time."""
+"""Values in a job file; values repeated by aliases count each time."""
 
 DEEPEST = 50
 LONGEST_NUMBER = 1_000
-"""Characters of one number: to read an integer takes the square of its length."""
+"""Characters of one number: the time to parse an integer grows with the square of its length."""
 
 _LONGEST_MESSAGE = 500
 
 
 class _Composer(Composer):
-    """Stops at the first node that is nested too deep: to read on takes the square of the depth."""
+    """Stops at the first node that is nested too deep: parsing time grows with the square of the depth."""
 
     def compose_node(self, parent: Node | None, index: Any) -> Any:
         self.depth = getattr(self, "depth", 0) + 1
@@ -38,27 +38,26 @@ class _Composer(Composer):
 
 
 class _Constructor(SafeConstructor):
-    """Turns what Python raises of a value (a date that does not exist, a number too long) into an error with its
-    line."""
+    """Turns Python's errors about a value (a date that does not exist, a number too long) into errors with a line."""
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
             is_number = isinstance(node, ScalarNode) and node.tag.endswith((":int", ":float"))
             if is_number and len(node.value) > LONGEST_NUMBER:
-                raise ValueError(f"a number of {len(node.value):,} characters, expected {LONGEST_NUMBER:,} at most")
+                raise ValueError(f"a number of {len(node.value):,} characters, expected at most {LONGEST_NUMBER:,}")
             return super().construct_object(node, deep)
         except YAMLError:
             raise
         except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-            raise ConstructorError(None, None, f"not a value of YAML: {error}", node.start_mark) from None
+            raise ConstructorError(None, None, f"not a YAML value: {error}", node.start_mark) from None
 
 
 class JobText:
-    """The settings that a text holds, and where each stands.
+    """The settings in a job file's text, and their lines.
 
     Attributes:
       path: of the file, for messages.
-      settings: what it says: keys and values as plain data.
+      settings: keys and values as plain data.
     """
 
     def __init__(self, path: str, text: str):
@@ -66,7 +65,7 @@ class JobText:
         self._node, self.settings = _read(path, text)
 
     def line(self, key: Sequence[str]) -> int | None:
-        """The line of a key, or of the innermost of its parents that is in the file; 1-based. None where none is."""
+        """Return the 1-based line of a key, or of its innermost parent in the file; None if the file has neither."""
         node, found = self._node, None
         for part in key:
             inner = _child(node, part)
@@ -76,7 +75,7 @@ class JobText:
         return found
 
     def holds(self, key: Sequence[str]) -> bool:
-        """Whether the file has a key."""
+        """Return whether the file has a key."""
         node = self._node
         for part in key:
             if (inner := _child(node, part)) is None:
@@ -86,19 +85,19 @@ class JobText:
 
 
 def parse_value(text: str, what: str) -> Any:
-    """One value, in YAML.
+    """Parse one YAML value.
 
     Args:
-      what: it is of, for messages.
+      what: the name of the value, for messages.
 
     Raises:
-      JobError: it is not valid YAML, or beyond the limits.
+      JobError: if the text is not valid YAML, or exceeds the limits.
     """
     return _read(what, text)[1]
 
 
 def _child(node: Node | None, part: str) -> tuple[int, Node] | None:
-    """(line, value) of a key, or of an item by its number."""
+    """Return the line and the value of a key, or of an item by its index."""
     if isinstance(node, MappingNode):
         for key, value in node.value:
             if str(key.value) == part:
@@ -110,9 +109,9 @@ def _child(node: Node | None, part: str) -> tuple[int, Node] | None:
 
 
 def _read(path: str, text: str) -> tuple[Node | None, Any]:
-    """(where what stands, what it says)."""
+    """Return the root node, for the lines, and the settings."""
     if len(text) > LARGEST_BYTES:
-        raise JobError([f"{path} has {len(text):,} characters, expected {LARGEST_BYTES:,} at most: is it a job file?"])
+        raise JobError([f"{path} has {len(text):,} characters, expected at most {LARGEST_BYTES:,}: is it a job file?"])
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer, yaml.Constructor = _Composer, _Constructor
     try:
@@ -122,14 +121,14 @@ def _read(path: str, text: str) -> tuple[Node | None, Any]:
         _check_size(node)
         return node, yaml.constructor.construct_document(node)
     except RecursionError:
-        raise JobError([f"{path}: nested more than {DEEPEST} levels deep, or a value that holds itself"]) from None
+        raise JobError([f"{path}: nested more than {DEEPEST} levels deep, or a value that contains itself"]) from None
     except (YAMLError, ValueError, TypeError) as error:
         raise JobError([_not_yaml(path, error)]) from None
 
 
 def _check_size(root: Node) -> None:
-    """Raises ValueError, or RecursionError where a node is nested too deep, or holds itself."""
-    sizes: dict[int, int] = {}  # of a node that is done: its values; aliases are the same node
+    """Raise ValueError for too many values, RecursionError for a node that is nested too deep or contains itself."""
+    sizes: dict[int, int] = {}  # by node id: the number of values in it; an alias is the same node
 
     def size(node: Node, depth: int) -> int:
         if depth > DEEPEST:
@@ -140,7 +139,7 @@ def _check_size(root: Node) -> None:
             if not isinstance(node, ScalarNode):
                 found += sum(size(child, depth + 1) for child in inner)
             if found > MOST_VALUES:
-                raise ValueError(f"more than {MOST_VALUES:,} values, with those that aliases repeat")
+                raise ValueError(f"more than {MOST_VALUES:,} values, including values repeated by aliases")
             sizes[id(node)] = found
         return sizes[id(node)]
 

@@ -1,4 +1,4 @@
-"""What is wrong with a job file or a command line, in sentences."""
+"""Messages about mistakes in a job file or on a command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beam_score.transforms.common.names import near_miss
 
 
 class JobError(ValueError):
-    """The job file or the command line is wrong. `problems` has a sentence for each thing found."""
+    """The job file or the command line has mistakes. `problems` has one message per mistake."""
 
     def __init__(self, problems: Sequence[str]):
         super().__init__("\n".join(problems))
@@ -24,14 +24,14 @@ class JobError(ValueError):
 def sentences(
     error: pydantic.ValidationError, keys_at: Callable[[Sequence[str]], Sequence[str]]
 ) -> Iterator[tuple[list[str], str]]:
-    """(key, sentence) for each thing that is wrong, once.
+    """Yield the key and a message for each problem, once.
 
     Args:
-      keys_at: told a place in the job file, gives the keys that are known there.
+      keys_at: returns the known keys of a section, given the section's key.
     """
     unknown, missing, found, no_text = {}, [], {}, {}
     for detail in error.errors(include_url=False)[:_MOST]:
-        # pydantic names the branch of a union tried, in a location that no person wrote
+        # pydantic adds the branch of a union to the location; the user did not write it
         loc = detail["loc"]
         named_by_user = len(loc) > 1 and loc[0] in ("columns", "inputs", "outputs")
         where = tuple(str(p) for at, p in enumerate(loc) if not _is_branch(p) or (at == 1 and named_by_user))
@@ -53,9 +53,12 @@ def sentences(
     for where in missing:
         key, name = ".".join(where), where[-1]
         if name.isdigit():
-            yield list(where), f"{key.rpartition('.')[0]}: expected two ends, as [0, 150]; null leaves one open"
+            yield (
+                list(where),
+                f"{key.rpartition('.')[0]}: expected two bounds, for example [0, 150]; null leaves a bound open",
+            )
             continue
-        # Not where it is there, and misspelt.
+        # A key is not missing if it is only misspelt.
         if not any(repr(name) in hint and k[:-1] == where[:-1] for k, hint in unknown.items()):
             yield list(where), f"key {key!r} is missing"
     for where, details in found.items():
@@ -63,14 +66,14 @@ def sentences(
 
 
 def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
-    """What is wrong with one value; of a union, what each of its kinds would have been."""
+    """Return the message about one value; for a union, it names every type that the union accepts."""
     own = [d for d in details if d["type"] == "value_error"]
     if own:
         told = (cut(str(d["ctx"]["error"]), _LONGEST) for d in own)
         return "; ".join(dict.fromkeys(f"{key}: {error}" if key else error for error in told))
     value = details[0]["input"]
     if key.startswith("inputs.") and value in ([], ()):
-        return f"{key}: nothing is named yet: choose the columns that it is made of"
+        return f"{key}: the list of columns is empty: choose the columns that make up this input"
     expected, words = [], []
     for detail in details:
         if detail["type"] == "literal_error":
@@ -84,11 +87,11 @@ def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as Python writes it, the beginning of it where it is long."""
+    """Return the `repr` of a value, cut if it is long."""
     return cut(_BRIEF.repr(value), _LONGEST)
 
 
-_MOST = 200  # errors that are told
+_MOST = 200  # errors that are reported
 _LONGEST = 400
 
 _BRIEF = reprlib.Repr()
@@ -99,7 +102,7 @@ _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 
 _KINDS = {
     "tuple_type": "a list, in brackets",
-    "model_type": "keys and values, as {dtype: float32}",
+    "model_type": "keys and values, for example {dtype: float32}",
     "mapping_type": "keys and values",
     "string_type": "text",
     "int_type": "a whole number",
@@ -107,7 +110,7 @@ _KINDS = {
     "bool_type": "true or false",
     "bool_parsing": "true or false",
 }
-"""What pydantic calls by the names of Python's types."""
+"""Types in words, where pydantic's messages use the names of Python's types."""
 
 
 def _is_branch(part: Any) -> bool:

@@ -1,1 +1,1 @@
-"""Everything that is printed, escaped."""
+"""Output to terminals, logs and pipes, escaped."""

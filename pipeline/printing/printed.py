@@ -1,8 +1,8 @@
-"""What models, libraries and users' functions print, kept apart from what the command says.
+"""Separation of the command's output from the output of models, libraries and users' functions.
 
-Standard output belongs to the command: a summary, or JSON. What anything else writes to descriptors 1 and 2, from
-Python, C++ or a worker process, goes into a pipe to the parent. It may hold rows, and any amount of them, so it is
-counted and not shown, unless `--log-level debug` asks for it; then up to `MOST_BYTES` go to standard error.
+Standard output belongs to the command: a summary, or JSON. Any other output to descriptors 1 and 2, from Python, C++ or
+a worker process, goes into a pipe to the parent. It may contain rows, and any amount of them, so it is counted and not
+shown. With `--log-level debug`, up to `MOST_BYTES` of it go to standard error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import TextIO
 from beam_score.pipeline.printing import terminal
 
 MOST_BYTES = 1 << 20
-"""Bytes of it that are shown, where they are."""
+"""Largest number of bytes shown with `--log-level debug`."""
 
 _CHUNK = 1 << 16
 
 
 class Printed:
-    """Two pipes, made before the process that scores is forked: one for what is counted, one for what is shown."""
+    """Two pipes, created before the scoring process is forked: one for output to count, one for output to show."""
 
     def __init__(self):
         self._counted, self._shown = os.pipe(), os.pipe()
@@ -32,14 +32,13 @@ class Printed:
         self._thread = threading.Thread(target=self._pump, name="printed", daemon=True)
 
     def separate(self, show: bool) -> tuple[TextIO, TextIO]:
-        """Takes descriptors 1 and 2 of this process, and of those that it starts, for what is not the command's;
-        `sys.stdout` and `sys.stderr` with them.
+        """Redirect descriptors 1 and 2 of this process and its children, and `sys.stdout` and `sys.stderr`, to a pipe.
 
         Returns:
-          the command's own standard output and standard error.
+          standard output and standard error for the command itself.
 
         Raises:
-          OSError: one of them is closed.
+          OSError: if standard output or standard error is closed.
         """
         out, err = (
             os.fdopen(os.dup(number), "w", buffering, encoding="utf-8", errors="backslashreplace")
@@ -53,20 +52,20 @@ class Printed:
         return out, err
 
     def watch(self) -> None:
-        """In the parent, after the fork: begins to read. Signals are to be blocked at this moment: the thread must
-        not take one from the main thread, which passes them on."""
+        """Start to read the pipes; called in the parent, after the fork. Block signals before: the reading thread must
+        not receive one in place of the main thread, which passes signals on."""
         os.close(self._counted[1])
         os.close(self._shown[1])
         self._thread.start()
 
     def close(self) -> None:
-        """In the parent, once the process is over: reads what is left, and says how much was not shown."""
+        """Read the rest and report how much was not shown; called in the parent when the child has ended."""
         os.write(self._end, b"1")
         self._thread.join()
         if self._left_out:
             terminal.note(
                 f"the model, libraries or your own functions printed {self._left_out:,} bytes, which are not shown, "
-                "since they may hold rows: --log-level debug shows the first "
+                "because they may contain rows: --log-level debug shows the first "
                 f"{MOST_BYTES:,}"
             )
 
@@ -75,7 +74,7 @@ class Printed:
         over = False
         while pipes and not over:
             ready, _, _ = select.select([*pipes, self._over], [], [])
-            over = self._over in ready  # then what is in the pipes is read; others may hold them open for long
+            over = self._over in ready  # then read the rest once: other processes may keep the pipes open
             for descriptor in pipes & set(ready):
                 data = os.read(descriptor, _CHUNK)
                 if not data:
@@ -87,7 +86,7 @@ class Printed:
         self._bytes += len(shown)
         self._left_out += len(data) - len(shown)
         if shown:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads standard error any more
+            with contextlib.suppress(OSError, ValueError):  # standard error is closed
                 sys.stderr.write(terminal.printable_lines(shown.decode("utf-8", "backslashreplace")))
                 sys.stderr.flush()
 
@@ -96,13 +95,13 @@ _printed: Printed | None = None
 
 
 def open_printed(printed: Printed) -> None:
-    """From now on `keep_apart` works in this process."""
+    """Make `keep_apart` work in this process, with these pipes."""
     global _printed
     _printed = printed
 
 
 def keep_apart(log_level: str) -> None:
-    """From now on only the command itself writes to standard output and error; see the module."""
+    """Let only the command itself write to standard output and error; see the module."""
     if _printed is not None:
-        with contextlib.suppress(OSError):  # standard output or error is closed: nothing is to be kept apart
+        with contextlib.suppress(OSError):  # standard output or error is closed: there is nothing to separate
             terminal.use(*_printed.separate(log_level == "debug"))

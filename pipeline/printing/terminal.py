@@ -1,7 +1,7 @@
-"""What a person reads on a terminal, in a log or in a pipe: the only module of this package that prints.
+"""Output to terminals, logs and pipes; the only module of this package that prints.
 
-File names, column names, values and a model's names come from data. Shown raw, they could move the cursor, change
-colours, reverse the order of characters, or look like further lines of a message.
+File names, column names, values and a model's names come from data. Printed unescaped, they could move the cursor,
+change colours, reverse the order of characters, or look like further lines of a message.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ _UNPRINTABLE = re.compile(f"[{_CONTROL}]")
 _UNPRINTABLE_IN_LINES = re.compile(f"(?!\n)[{_CONTROL}]")
 
 LONGEST_MESSAGE = 4_000
-"""Characters of one message; the rest is cut."""
+"""Characters of one message; longer messages are cut."""
 
 MOST_MESSAGES = 100
 """Messages of one error; the others are counted."""
 
-_UNBOUNDED = 1 << 16  # columns: off a terminal no line is wrapped or cut
+_UNBOUNDED = 1 << 16  # columns: without a terminal no line is wrapped or cut
 
 
 def printable(text: object) -> str:
-    """A text on one line, with control characters and the like escaped as in Python: `\\x1b`, `\\u202e`, `\\n`."""
+    """Return a text as one line, with control characters escaped as in Python: `\\x1b`, `\\u202e`, `\\n`."""
     return _UNPRINTABLE.sub(_escaped, str(text))
 
 
 def printable_lines(text: str) -> str:
-    """The same, with line ends kept."""
+    """Escape control characters like `printable`, but keep line ends."""
     return _UNPRINTABLE_IN_LINES.sub(_escaped, text)
 
 
 def escape(text: object) -> str:
-    """Text from data for use inside rich's markup."""
+    """Escape text from data for rich's markup."""
     return rich.markup.escape(printable(text))
 
 
@@ -60,7 +60,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def cut(text: str, most: int = LONGEST_MESSAGE) -> str:
-    """The beginning of a text that is longer than `most` characters."""
+    """Cut a text to `most` characters, and append the number of characters left out."""
     return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most:,} more characters)"
 
 
@@ -68,10 +68,10 @@ _WHERE_NONE_IS_TOLD = 80
 
 
 class Console(rich.console.Console):
-    """A console of rich that escapes control characters in whatever it prints.
+    """A rich console that escapes control characters in everything that it prints.
 
-    Off a terminal lines are neither wrapped nor cut. Line ends are kept: text that came from data goes through
-    `escape`, which escapes them, too.
+    Without a terminal, lines are neither wrapped nor cut. Line ends are kept: text from data goes through `escape`,
+    which escapes them as well.
     """
 
     def __init__(self, *, stderr: bool = False, **options: object):
@@ -85,11 +85,11 @@ class Console(rich.console.Console):
                 self.width = os.get_terminal_size(self.file.fileno()).columns or _WHERE_NONE_IS_TOLD
 
     def render_str(self, text: str, **options: object) -> Text:
-        """Render a string; the width of a cell is known only once its text is escaped."""
+        """Render a string. The text is escaped first, because escaping changes the width of a cell."""
         return super().render_str(printable_lines(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render anything; texts that are no strings come by here."""
+        """Render anything, including text that is not a `str`."""
         for segment in super().render(renderable, options):
             if segment.control or not _UNPRINTABLE_IN_LINES.search(segment.text):
                 yield segment
@@ -113,27 +113,27 @@ def say(problems: Iterable[str]) -> None:
 
 
 def is_terminal() -> bool:
-    """Whether standard output is one."""
+    """Return whether standard output is a terminal."""
     return (_own[0] if _own else sys.stdout).isatty()
 
 
 def note(text: str) -> None:
-    """Write a remark, which is no error, to standard error."""
+    """Write a note, which is not an error, to standard error."""
     Console(stderr=True, soft_wrap=True).print(f"[dim]note: {escape(text)}[/]")
 
 
 def use(out: TextIO, err: TextIO) -> None:
-    """From now on what the command says goes to these streams, and not to `sys.stdout` and `sys.stderr`."""
+    """Send the command's output to these streams instead of `sys.stdout` and `sys.stderr`."""
     global _own
     _own = out, err
 
 
 def flush() -> None:
-    """Flush what the command and others have written so far; errors are ignored."""
+    """Flush the command's streams and the standard streams; errors are ignored."""
     for stream in (*(_own or ()), sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
 
 
 _own: tuple[TextIO, TextIO] | None = None
-"""The command's standard output and error, where `sys.stdout` and `sys.stderr` are others'."""
+"""The command's standard output and error, if `sys.stdout` and `sys.stderr` are redirected."""

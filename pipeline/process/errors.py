@@ -1,4 +1,4 @@
-"""What a person is told of an error, and with which exit code."""
+"""The message and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from beam_score.pipeline.process.interrupts import TEXT
 from beam_score.runners.ended import JobFailed
 
 FAILED, WRONG, OVER, NOT_THERE, CHANGED, INTERRUPTED = 1, 2, 3, 5, 6, 130
-"""Exit codes; 4 is of `status`, which says that a run is still going on."""
+"""Exit codes; `status` uses 4 for a run that is still in progress."""
 
-# By name: to import all of them would take seconds, before a mistake in a job file is told.
+# By name: importing all the classes takes seconds, and a mistake in a job file would be reported that much later.
 _CODES = {
     "beam_score.pipeline.job.mistakes.JobError": WRONG,
     "beam_score.pipeline.run.standing.Changed": CHANGED,
@@ -52,8 +52,7 @@ _QUOTED = re.compile(r"""^(['"])(.*)\1$""")  # a KeyError's text
 
 
 def explain(error: Exception) -> tuple[int, list[str]]:
-    """(exit code, sentences) for an error. One that is no one's but the program's is told with where it was
-    raised, to be reported."""
+    """Return the exit code and the messages of an error. Unexpected errors include a traceback, for a bug report."""
     if isinstance(error, JobError):
         return _of_job_error(error), error.problems
     for kind in type(error).__mro__:
@@ -61,8 +60,8 @@ def explain(error: Exception) -> tuple[int, list[str]]:
         if code is not None:
             return code, _sentences(error)
     if str(error).rstrip().endswith("KeyboardInterrupt"):
-        return INTERRUPTED, [TEXT]  # it reached a worker first
-    # Beam's worker threads hand an exception over as the text of its traceback; so does a job elsewhere.
+        return INTERRUPTED, [TEXT]  # the signal reached a worker first
+    # Beam's worker threads and remote jobs report an exception as the text of its traceback.
     for name, message, step in reversed(_LAST_LINE.findall(str(error))):
         if name in _BY_NAME:
             where = f" (in step {step})" if step and name not in _OURS else ""
@@ -71,11 +70,11 @@ def explain(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, JobFailed):
         return FAILED, [error.text, *dict.fromkeys(error.reasons)]
     lines = [line for line in "".join(traceback.format_exception(error)).splitlines() if line.strip()]
-    return FAILED, ["this should not have happened; please report it:", *lines]
+    return FAILED, ["unexpected error; please report it:", *lines]
 
 
 def _of_job_error(error: JobError) -> int:
-    """An input that is late is not a mistake, unless there is one beside it: a scheduler tries it again."""
+    """Return the exit code of a job error. Missing input alone gets a code of its own, so that a scheduler retries."""
     if _CODES.get(f"{type(error).__module__}.{type(error).__qualname__}") == CHANGED:
         return CHANGED
     from beam_score.transforms.listing.files import NotThere

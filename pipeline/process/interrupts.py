@@ -1,4 +1,4 @@
-"""Signals that ask a command to end. SIGINT may be asked twice: the first time for what is in hand."""
+"""Signals that ask a command to end. The first SIGINT may finish the splits in progress; the second ends at once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-TEXT = "interrupted; the same command goes on from here"
+TEXT = "interrupted; the same command continues from here"
 
 
 class Interrupted(BaseException):
-    """A signal to end came. Not KeyboardInterrupt, of which typer makes an exit code of its own.
+    """A signal to end has arrived. Not a KeyboardInterrupt, which typer maps to an exit code of its own.
 
     Attributes:
-      code: the exit code that tells of it.
+      code: the exit code for the signal.
     """
 
     def __init__(self, number: int):
@@ -25,22 +25,22 @@ class Interrupted(BaseException):
 
 
 class Drained(RuntimeError):
-    """The splits in hand are finished, and no other was begun, because that was asked for."""
+    """The splits in progress were finished and no other was started, as requested."""
 
 
 _drain: Callable[[], None] | None = None
 
 
 def catch() -> None:
-    """From now on a signal to end raises Interrupted in the main thread."""
+    """Make signals to end raise Interrupted in the main thread."""
     for number in SIGNALS:
-        # A command that is to live on when its terminal is closed (nohup) has it ignored.
+        # SIGHUP is ignored already if the command shall survive its terminal (nohup).
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def ignore() -> None:
-    """From now on signals to end do nothing: this process is ending, and says so first."""
+    """Ignore signals to end, because this process is ending and reports that first."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -56,8 +56,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 @contextlib.contextmanager
 def first_sigint_calls(drain: Callable[[], None]) -> Iterator[None]:
-    """While the body runs, the first SIGINT calls `drain`, which should do no more than set a flag;
-    the next one raises."""
+    """Make the first SIGINT during the body call `drain`, which should only set a flag; the next SIGINT raises."""
     global _drain
     _drain = drain
     try:

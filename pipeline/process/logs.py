@@ -1,4 +1,4 @@
-"""Logs: one line an event, structured, with the run's id; never a value of a row."""
+"""Structured logs: one line per event, with the run's id, and never with a value of a row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMS = ("text", "json")
 
 _NOISE = (
-    # Both are about an engine that was chosen on purpose, and are said on every run (Beam 2.77).
+    # Both concern an engine that was chosen on purpose, and are logged on every run (Beam 2.77).
     "If direct_num_workers is not equal to 1",
     "Resource module is not available",
 )
@@ -27,14 +27,14 @@ _run: dict[str, str] = {}
 
 
 def set_up(level: str, form: str) -> None:
-    """Sends all logs of this process to standard error.
+    """Send all logs of this process to standard error.
 
     Args:
-      level: of our own logs; Beam's and TensorFlow's are kept to errors, unless it is debug.
+      level: of beam-score's own logs; Beam and TensorFlow log critical errors only, unless it is debug.
       form: `text` or `json`.
 
     Raises:
-      JobError: there is no such level or form.
+      JobError: if the level or the form is unknown.
     """
     problems = [
         f"--{option} {value}: expected {', '.join(known)}{near_miss(value, known)}"
@@ -54,7 +54,7 @@ def set_up(level: str, form: str) -> None:
     ]
     last = [structlog.processors.format_exc_info]
     if form == "json":
-        last.append(structlog.processors.JSONRenderer())  # escapes all that is not ASCII
+        last.append(structlog.processors.JSONRenderer())  # escapes non-ASCII characters
     else:
         last.append(_escape)
         last.append(
@@ -76,13 +76,13 @@ def set_up(level: str, form: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(others)
     logging.getLogger("beam_score").setLevel(own)
-    # Below INFO they log what goes over the wire.
+    # Below INFO they log the data that they send and receive.
     for name in ("apache_beam", "tensorflow", "absl"):
         logging.getLogger(name).setLevel(others)
 
 
 def _escape(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Escapes what came from data; an event is one line, but for its traceback."""
+    """Escape text that comes from data, so that an event is one line, except for its traceback."""
     escaped = {key: cut(printable(value)) for key, value in event.items() if isinstance(value, str)}
     if isinstance(found := event.get("exception"), str):
         escaped["exception"] = printable_lines(found)
@@ -90,15 +90,15 @@ def _escape(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    # What a step raises is told by the command itself; Beam logs it too, with all that it says of a row.
-    # A job service's messages come without a name.
+    # The command itself reports what a step raises. Beam logs it too, with the values of rows in it.
+    # Messages of a job service have no logger name.
     from_beam = record.name.startswith("apache_beam.runners") or record.module == "portable_runner"
     raised = from_beam and record.levelno >= logging.ERROR
     return not raised and not any(noise in str(record.msg) for noise in _NOISE)
 
 
 def name_run(run: str) -> None:
-    """From now on each line of the log has the run's id."""
+    """Add the run's id to every later log line."""
     _run["run"] = run
 
 

@@ -1,1 +1,1 @@
-"""What a person sees: summary, progress, status, checks."""
+"""Output of the commands: summary, progress, status, checks."""

@@ -1,4 +1,4 @@
-"""`beam-score check` and `beam-score bench`: a job tried before it is run."""
+"""`beam-score check` and `beam-score bench`: try a job before it runs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _SHOWN_FILES = 10
 
 
 def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
-    """Checks a job and scores a few rows. Returns the exit code: 0 if it is ready, 3 if the rows that were tried, or
-    the files that cannot be used, are over the error budget.
+    """Check a job and score a few rows. Return the exit code: 0 if the job is ready, 3 if the rows that were tried, or
+    the unusable files, exceed the error budget.
 
     Args:
-      beam_args: Beam's own options.
+      beam_args: Beam options.
 
     Raises:
-      JobError: with all that would keep it from launching.
+      JobError: with every problem that would prevent a launch.
     """
     began = time.perf_counter()
     engine = engine_of(job.engine, beam_args)
@@ -58,9 +58,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     _print_engine(job, prepared, engine, console)
     effects = ops_of(local_model(prepared.model.path, prepared.model_hash), prepared.signature.name).describe()
     if effects:
-        does = (
-            f"the model does more than compute: {'; '.join(effects)}. Run one that is not yours as any foreign program"
-        )
+        does = f"the model does more than compute: {'; '.join(effects)}. Run a model that you do not trust in isolation"
         console.print(f"[yellow]note[/]    {escape(does)}", soft_wrap=True)
     servable = load(prepared)
     trial = try_rows(prepared, servable)
@@ -85,7 +83,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     if len(prepared.unusable) > job.rejects.files:
         not_ready = [
             f"{len(prepared.unusable)} of {counted(len(prepared.files), 'file')} cannot be used, and rejects.files "
-            f"allows {job.rejects.files}: mend them, or set rejects.files"
+            f"allows {job.rejects.files}: fix the files, or set rejects.files"
         ]
     if not_ready:
         for problem in not_ready:
@@ -97,21 +95,21 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
 
 
 def _about_calls(job: Job, prepared: Prepared, trial: Trial, choice: Choice) -> list[str]:
-    lines = [f"{choice.batch_rows:,} rows a call ({choice.why})"]
+    lines = [f"{choice.batch_rows:,} rows per call ({choice.why})"]
     if job.model.batch_rows == "auto" and prepared.steps.call.fixed_rows is None:
-        lines[0] += "; a large job times other sizes when it is launched"
+        lines[0] += "; the launch of a large job measures other sizes"
     if trial.call_rows:
         lines.append(
-            f"memory: {trial.call_bytes / 1e6:,.0f} MB more for a call of {trial.call_rows:,} rows (measured); about "
-            f"{call_bytes(prepared, trial, choice.batch_rows) / 1e6:,.0f} MB a process for {choice.batch_rows:,}"
+            f"memory: {trial.call_bytes / 1e6:,.0f} MB more for a call with {trial.call_rows:,} rows (measured); about "
+            f"{call_bytes(prepared, trial, choice.batch_rows) / 1e6:,.0f} MB per process for {choice.batch_rows:,} rows"
         )
     if choice.compiled:
         lines.append(
-            "engine.xla is on: rows on which TensorFlow raises may be predicted, and integers and NaN may come out "
-            "otherwise than without it"
+            "engine.xla is on: rows for which TensorFlow raises an error may get a prediction, and integers and NaN "
+            "may differ from results without XLA"
         )
     if not job.model.independent:
-        lines.append("model.independent is false: what comes out for a row may depend on the rows beside it")
+        lines.append("model.independent is false: the prediction of a row may depend on other rows of its batch")
     return lines
 
 
@@ -119,8 +117,8 @@ def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console
     memory = process_bytes(job, prepared)
     lines = [
         *engine.explain(),
-        f"{prepared.steps.call.intra_op_threads} intra-op threads; memory about {memory / 1e9:.1f} GB a process, "
-        "a rough estimate: libraries, the model as it is on disk, blocks in flight",
+        f"{prepared.steps.call.intra_op_threads} intra-op threads; memory about {memory / 1e9:.1f} GB per process, "
+        "a rough estimate: libraries, the model's size on disk, blocks in flight",
     ]
     _print_lines("engine", lines, console)
 
@@ -131,12 +129,12 @@ def _print_lines(name: str, lines: Sequence[str], console: Console) -> None:
 
 
 def bench_job(job: Job, console: Console) -> None:
-    """Prints the sweep over batch sizes on the job's first rows, and what `auto` makes of it."""
+    """Measure batch sizes on the job's first rows, and print the timings and the choice of `auto`."""
     prepared = prepare(job)
     servable = load(prepared)
     choice = choose_batch(prepared, servable, try_rows(prepared, servable, 8192), always=True)
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for name in ("batch rows", "XLA", "ms a call", "rows/s"):
+    for name in ("batch rows", "XLA", "ms per call", "rows/s"):
         table.add_column(name, justify="right")
     for t in choice.timings:
         chosen = (t.batch_rows, t.compiled) == (choice.batch_rows, choice.compiled)
@@ -149,5 +147,5 @@ def bench_job(job: Job, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"auto: {choice.batch_rows:,} rows a call, XLA {'on' if choice.compiled else 'off'}: {escape(choice.why)}"
+        f"auto: {choice.batch_rows:,} rows per call, XLA {'on' if choice.compiled else 'off'}: {escape(choice.why)}"
     )

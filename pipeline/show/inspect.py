@@ -1,4 +1,4 @@
-"""What `beam-score inspect` tells of a model: versions, hash, signatures. TensorFlow is not loaded."""
+"""`beam-score inspect`: describe a model's versions, hash and signatures, without loading TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from beam_score.transforms.model.signature import DEFAULT_SIGNATURE, Signature, 
 
 
 def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
-    """Describes a model, as JSON can hold it.
+    """Describe a model as JSON-serializable data.
 
     Args:
-      path: local, or in a store: a SavedModel folder, or a folder of numbered versions.
+      path: a SavedModel folder, or a folder of numbered versions, local or in an object store.
       version: a number, or `latest`.
 
     Returns:
-      path (of the SavedModel itself), version (None where it has no number), versions, sha256,
-      tensorflow (the version that wrote it) and signatures: by name, each with its method, inputs,
-      outputs (name to dtype and shape; None for an open dimension, a shape of None for an unknown
-      rank), problems: what of it cannot be fed, or written as it is, and effects: what its ops do besides
-      computing, with their names; both in words.
+      path (of the SavedModel itself), version (None if it has no number), versions, sha256, tensorflow (the version
+      that wrote the model) and signatures: by name, each with its method, inputs and outputs (name to dtype and shape;
+      None for an open dimension, a shape of None for an unknown rank), problems (messages about inputs that cannot be
+      fed and outputs that cannot be written), and effects (descriptions of ops that do more than compute).
 
     Raises:
-      ModelError: there is no such model or version.
+      ModelError: if the model or version does not exist.
     """
     found = find_version(path, version)
     local, sha256 = hashed_model(found.path)
@@ -57,18 +56,18 @@ def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:
 
 
 def print_inspection(info: dict[str, Any], console: Console) -> None:
-    """Prints what `inspect_model` found: a few facts, and a table for every signature."""
+    """Print the result of `inspect_model`: a few facts, and a table per signature."""
     facts = {"model": info["path"], "sha256": info["sha256"]}
     if info["version"] is not None:
         others = [v for v in info["versions"] if v != info["version"]]
-        facts["version"] = info["version"] + (f" (there is also {', '.join(others)})" if others else "")
-    facts["written by"] = f"TensorFlow {info['tensorflow'] or '(it does not say which)'}"
+        facts["version"] = info["version"] + (f" (others: {', '.join(others)})" if others else "")
+    facts["written by"] = f"TensorFlow {info['tensorflow'] or '(unknown version)'}"
     for fact, value in facts.items():
-        console.print(Text(printable(f"{fact:<12}{value}")), soft_wrap=True)  # so that a path can be copied
+        console.print(Text(printable(f"{fact:<12}{value}")), soft_wrap=True)  # a path stays on one line, to copy it
     if not info["signatures"]:
         console.print("no signatures: export it with model.export(path), or tf.saved_model.save(..., signatures=...)")
     for name, signature in info["signatures"].items():
-        note = " (used unless model.signature names another)" if name == DEFAULT_SIGNATURE else ""
+        note = " (the default; see model.signature)" if name == DEFAULT_SIGNATURE else ""
         console.print()
         console.print(Text(printable(f"signature {name}{note}"), style="bold"), soft_wrap=True)
         table = Table()
@@ -84,7 +83,7 @@ def print_inspection(info: dict[str, Any], console: Console) -> None:
         for effect in signature["effects"]:
             console.print(Text(printable(f"does more than compute: {effect}"), style="yellow"), soft_wrap=True)
     if any(signature["effects"] for signature in info["signatures"].values()):
-        console.print("A model is a program: run one that is not yours as you would run any such program.")
+        console.print("A model is a program: run a model that you do not trust in isolation.")
 
 
 def _problems(signature: Signature) -> list[str]:

@@ -1,4 +1,4 @@
-"""How far a run is, shown by the command that runs it: what `beam-score status` shows of it from anywhere."""
+"""Progress of a run, shown by the command that runs it, with the same figures as `beam-score status`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG_EVERY_S = 30
 
 @contextlib.contextmanager
 def shown() -> Iterator[Show]:
-    """A function to show progress with: a live bar on a terminal, else a line in the log now and then."""
+    """Yield a function that shows progress: a live bar on a terminal, otherwise log lines."""
     from beam_score.pipeline.printing.terminal import Console
 
     console = Console(stderr=True)
@@ -35,10 +35,10 @@ def shown() -> Iterator[Show]:
 
 
 def log_now_and_then(now: Callable[[], float], say: Callable) -> Show:
-    """A function to show progress with, which says a line every half minute.
+    """Return a function that shows progress as a log line every 30 seconds.
 
     Args:
-      now: seconds by some clock.
+      now: returns seconds.
       say: takes a format and its values, as `logging.info` does.
     """
     last = now()
@@ -57,7 +57,7 @@ def _bar(console: Console) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
-    # What others print is not the command's (see `pipeline.printing.printed`): rich would take it in.
+    # rich shall not capture output of others, which is redirected already (see `pipeline.printing.printed`).
     apart = {"redirect_stdout": False, "redirect_stderr": False}
     with Progress(*columns, console=console, transient=True, **apart) as progress:
         task = None

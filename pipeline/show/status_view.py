@@ -1,4 +1,4 @@
-"""A run's status as a person, a log or a program reads it."""
+"""The status of a run as a table, a log line or JSON."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ STILL_RUNNING = 4
 _CODES = {DONE: 0, OVER: 3, STARTING: STILL_RUNNING, RUNNING: STILL_RUNNING, PUBLISHING: STILL_RUNNING}
 _STYLES = {DONE: "bold green", OVER: "bold red", INTERRUPTED: "bold yellow"}
 _MEANS = {
-    NOTHING: "no run is begun or published here",
-    STARTING: "a launch is getting ready: it checks the job, loads the model and plans",
-    PLANNED: "no split is done, and no launch is at work: the job's command goes on with it",
-    INTERRUPTED: "no launch is at work: the job's command goes on from here",
-    OVER: "with a higher rejects.budget or rejects.files the job's command publishes it",
+    NOTHING: "no run has started or was published here",
+    STARTING: "a launch is starting: it checks the job, loads the model and plans",
+    PLANNED: "no split is done, and no launch is running: the job's command continues this run",
+    INTERRUPTED: "no launch is running: the job's command continues from here",
+    OVER: "with a higher rejects.budget or rejects.files the job's command publishes this run",
 }
 _LOOKS_EVERY_S = 1.0
 _SAYS_EVERY_S = 10.0
@@ -49,15 +49,15 @@ _NAMED = 3
 
 
 def exit_code(status: Status) -> int:
-    """0 done, 3 over budget, 4 starting, running or publishing, 1 all else."""
+    """Return the exit code: 0 done, 3 over budget, 4 starting, running or publishing, 1 otherwise."""
     return _CODES.get(status.state, 1)
 
 
 def show_status(output: str, console: Console, watch: bool, as_json: bool) -> int:
-    """Prints the status of an output folder, once or until its run ends. Returns the exit code.
+    """Print the status of an output folder, once or until its run ends. Return the exit code.
 
     Raises:
-      JobError: there is no such folder, or it may not be looked at.
+      JobError: if the folder does not exist, or cannot be accessed.
     """
     if is_object(output):
         try:
@@ -86,12 +86,12 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
 
 
 def until_over(watcher: Watcher, sleep: Callable[[float], None]) -> Iterator[Status]:
-    """What is known, look after look, to the end of the run: done, over budget, or nobody at work on it."""
+    """Yield the status repeatedly, until the run is done, is over budget, or no launch works on it."""
     before = None
     while True:
         status = watcher.look()
         yield status
-        # Twice: a launch that has planned is at work only a moment later.
+        # Only after two equal states: a launch counts as running a moment after it has planned.
         if status.state in (DONE, OVER) or (exit_code(status) != STILL_RUNNING and status == before):
             return
         before = status
@@ -99,7 +99,7 @@ def until_over(watcher: Watcher, sleep: Callable[[float], None]) -> Iterator[Sta
 
 
 def _say_now_and_then(looks: Iterator[Status], text: Callable[[Status], str]) -> Status:
-    """Prints a line at once, at each change of state, every ten seconds, and at the end."""
+    """Print a line at once, at each change of state, every ten seconds, and at the end. Return the last status."""
     said = last = None
     due = 0.0
     for last in looks:
@@ -112,7 +112,7 @@ def _say_now_and_then(looks: Iterator[Status], text: Callable[[Status], str]) ->
 
 
 def as_dict(status: Status) -> dict[str, Any]:
-    """The fields of `--json`, which docs/status.md explains."""
+    """Return the fields of `--json`, which docs/status.md explains."""
     at = status.last_receipt
     return {
         "output": status.output,
@@ -143,7 +143,7 @@ def as_dict(status: Status) -> dict[str, Any]:
 
 
 def as_line(status: Status) -> str:
-    """One line, for a log."""
+    """Return the status as one line for a log."""
     if status.run is None:
         return f"{printable(status.output)}: {_MEANS[status.state]}"
     said = [f"{status.run} {status.state}"]
@@ -154,12 +154,12 @@ def as_line(status: Status) -> str:
         said.append(f"{status.rows_per_s:,.0f} rows/s")
     if status.state == RUNNING:
         said.append(f"{time_left(status)} left")
-    said += [f"no launch is at work, {printable(found)}" for found in status.jobs]
+    said += [f"no launch is running, {printable(found)}" for found in status.jobs]
     return ", ".join(said)
 
 
 def as_table(status: Status, now: float) -> Table:
-    """All of it, for a person.
+    """Return the whole status as a table for a terminal.
 
     Args:
       now: seconds since the epoch.
@@ -177,7 +177,7 @@ def as_table(status: Status, now: float) -> Table:
     for found in status.jobs:
         table.add_row("job", "", escape(_of_job(found)))
     if status.published not in (None, status.run):
-        table.add_row("", "", f"it replaces {escape(status.published)}, which stays published until then")
+        table.add_row("", "", f"replaces {escape(status.published)}, which stays published until this run is done")
     if status.splits is not None:
         table.add_row("splits done", f"{status.splits_done:,}", f"of {status.splits:,}")
         share = f", {status.bytes_done / status.bytes:.0%}" if status.bytes else ""
@@ -192,7 +192,7 @@ def as_table(status: Status, now: float) -> Table:
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
         table.add_row(f"  {escape(reason)}", f"{rows:,}", "")
     if counts["stretches"]:
-        table.add_row("cannot be read", f"{counts['stretches']:,}", "files or stretches of them")
+        table.add_row("cannot be read", f"{counts['stretches']:,}", "files or parts of files")
     if status.rows_per_s is not None:
         table.add_row("rows/s", f"{status.rows_per_s:,.0f}", "")
     if status.state == RUNNING:
@@ -209,10 +209,10 @@ def as_table(status: Status, now: float) -> Table:
 def _of_job(found: Found) -> str:
     if found.alive:
         return (
-            f"the launcher is gone; {found}. It publishes by itself; the job's command waits for it. To cancel it: "
-            f"{found.cancel}"
+            f"the launcher has ended; {found}. The job publishes its result itself; the job's command waits for it. To "
+            f"cancel it: {found.cancel}"
         )
-    return f"the launcher is gone; {found}"
+    return f"the launcher has ended; {found}"
 
 
 def time_left(status: Status) -> str:
@@ -220,7 +220,7 @@ def time_left(status: Status) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them; a clock that was set gives none, never less."""
+    """Format seconds as hours, minutes and seconds; negative values (the clock was set back) as 0 s."""
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run, and of a check."""
+"""The summary at the end of a run, and tables for `check` and `clean`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from beam_score.transforms.ledger.manifest import FAILED, MANIFEST
 from beam_score.transforms.ledger.publication import files_of_runs
 
 _MOST_SHOWN = 20  # pairs of reason and column
-_LOOKED_AT = 50  # files of dead letters that examples are looked for in
+_LOOKED_AT = 50  # dead-letter files searched for examples
 
 
 def print_summary(console: Console, output: str, outcome: Outcome) -> None:
-    """The outcome of a run: counts, examples, speed, where it is and how to look at it."""
+    """Print the outcome of a run: counts, examples, speed, paths, and a command to view the predictions."""
     manifest, seconds = outcome.manifest, outcome.seconds
     counts = manifest["counts"]
     done = manifest["verdict"] == "done"
     if outcome.by_another:
-        console.print(f"[bold green]Done[/] by another launch of this job: the result of run {manifest['run']} stands.")
+        console.print(f"[bold green]Done[/] by another launch of this job: run {manifest['run']} is published.")
     elif outcome.already:
         console.print(f"[bold green]Finished already[/]: run {manifest['run']}; nothing was scored again.")
     elif done:
@@ -57,25 +57,25 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     examples = _examples(output, manifest, {_pair(one) for one in by_column})
     for one in by_column:
         if one["rows"] or one["also"]:
-            also = f"(and {one['also']:,} more rows beside an earlier fault) " if one["also"] else ""
+            also = f"(and {one['also']:,} more rows that have an earlier fault) " if one["also"] else ""
             table.add_row(f"  {_fault(one)}", f"{one['rows']:,}", escape(also + examples.get(_pair(one), "")))
     if counts["stretches"]:
-        table.add_row("unreadable", f"{counts['stretches']:,}", "files, or stretches of unknown length")
+        table.add_row("unreadable", f"{counts['stretches']:,}", "files, or parts of files of unknown length")
         for one in by_column:
             if one["stretches"]:
                 table.add_row(f"  {_fault(one)}", f"{one['stretches']:,}", escape(examples.get(_pair(one), "")))
     for name, rows in manifest["defaults_used"].items():
-        table.add_row(f"default of {escape(name)}", f"{rows:,}", "values that were missing, filled")
+        table.add_row(f"default of {escape(name)}", f"{rows:,}", "missing values, filled with the default")
     for name, rows in manifest["not_finite_outputs"].items():
         table.add_row(f"{escape(name)} not finite", f"{rows:,}", "predictions with NaN or infinity")
     for name, rows in manifest.get("not_probabilities", {}).items():
-        table.add_row(f"{escape(name)} outside of 0..1", f"{rows:,}", "no probabilities: is the meaning logits?")
+        table.add_row(f"{escape(name)} outside of 0..1", f"{rows:,}", "not probabilities: is the meaning logits?")
     console.print(table)
     timings, engine = manifest["timings"], manifest["engine"]
     if timings["rows_per_s"] and not outcome.already:
         console.print(
             f"{timings['rows_per_s']:,} rows/s over {timings['first_read_to_last_receipt_s']:,.1f} s, "
-            f"{counted(engine['workers'], 'worker')}, {counted(engine['batch_rows'], 'row')} a call, "
+            f"{counted(engine['workers'], 'worker')}, {counted(engine['batch_rows'], 'row')} per call, "
             f"XLA {'on' if engine['xla'] else 'off'}"
         )
     if seconds:
@@ -95,9 +95,9 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
             console.print(f"{name:<12} {escape(str(path))}", soft_wrap=True)
     if (counts["rejected"] or counts["stretches"]) and engine is not None:  # else nothing was read
         again = f"beam-score replay {shlex.quote(output)} --set KEY=VALUE"
-        console.print(f"mend it      [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
+        console.print(f"fix it       [bold]{escape(again)}[/]  scores the dead letters again", soft_wrap=True)
     if done:
-        console.print(f"look at it   [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
+        console.print(f"view it      [bold]{escape(_look(output, manifest))}[/]", soft_wrap=True)
         return
     remedies = []
     if counts["rejected"]:
@@ -105,28 +105,28 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
     if counts["stretches"]:
         remedies.append(f"--set rejects.files={counts['stretches']}")
     if engine is None:
-        said = "Nothing was read. Mend the input or the contract; or allow as much as this: "
+        said = "Nothing was read. Fix the input or the contract; or allow this number of faults: "
     else:
         said = (
-            "Predictions are not published. Mend the input or the contract; or allow as much as this, and the same "
-            "command publishes them without scoring again: "
+            "Predictions are not published. Fix the input or the contract; or allow this number of faults, and the "
+            "same command publishes the predictions without scoring again: "
         )
     console.print(f"{said} [bold]{' '.join(remedies)}[/]", soft_wrap=True)
 
 
 def _replaced(output: str, manifest: Mapping[str, Any]) -> str | None:
-    """Whose files are still there for readers that go by an older manifest."""
+    """Return a message about files of replaced runs, kept for readers of an older manifest; None without such files."""
     runs = {path.name.rpartition("-")[0] for path in files_of_runs(output, manifest["replaces"])}
     if not runs:
         return None
     return (
-        f"{', '.join(sorted(runs))}: its files stay for who reads them, until the next --replace or: "
+        f"{', '.join(sorted(runs))}: its files are kept for current readers, until the next --replace or: "
         f"beam-score clean {shlex.quote(output)}"
     )
 
 
 def _python() -> str:
-    """This very Python, which has what the command needs, by its shortest path."""
+    """Return the shortest path of this Python, which has the packages that the command needs."""
     relative = os.path.relpath(sys.executable)
     return relative if len(relative) < len(sys.executable) else sys.executable
 
@@ -134,14 +134,14 @@ def _python() -> str:
 def _look(output: str, manifest: Mapping[str, Any]) -> str:
     first = next(f["path"] for f in manifest["files"] if f["kind"] == "predictions")
     reader = "scan_parquet" if first.endswith(".parquet") else "scan_ndjson"
-    # By its run: files of one that was replaced may be beside it.
+    # With the run's id: files of a replaced run may be in the same folder.
     pattern = str(storage.at(output) / "predictions" / f"{manifest['run']}-*{PurePath(first).suffix}")
     program = f"import polars; print(polars.{reader}({pattern!r}).head().collect())"
     return f"{shlex.quote(_python())} -c {_double_quoted(program)}"
 
 
 def _double_quoted(text: str) -> str:
-    """A text as one word of a shell; in double quotes where nothing in it means something there."""
+    """Quote a text for a shell; with double quotes if it has no characters that are special inside them."""
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
@@ -156,7 +156,7 @@ def _fault(one: Mapping[str, Any]) -> str:
 def _examples(
     output: str, manifest: Mapping[str, Any], wanted: Collection[tuple[str, str | None]]
 ) -> dict[tuple[str, str | None], str]:
-    """One dead letter of each pair of reason and column, in a line."""
+    """Return one dead letter for each pair of reason and column, as one line."""
     found: dict[tuple[str, str | None], str] = {}
     for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
         content = storage.read(storage.at(output) / file["path"])
@@ -172,7 +172,7 @@ def _examples(
 
 
 def print_cleaned(console: Console, found: Found, dry_run: bool) -> None:
-    """What `clean` has taken away, or would."""
+    """Print what `clean` has removed, or would remove."""
     shown: dict[tuple[str, str], list[int]] = {}
     for leftover in found.leftovers:
         shown.setdefault((str(leftover.path.parent), leftover.why), []).append(leftover.bytes)
@@ -188,7 +188,7 @@ def print_cleaned(console: Console, found: Found, dry_run: bool) -> None:
 
 
 def print_rows(console: Console, batch: pa.RecordBatch, title: str, most: int = 5) -> None:
-    """The first rows of a batch as a table."""
+    """Print the first rows of a batch as a table."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in batch.schema.names:
         table.add_column(escape(name), overflow="fold")

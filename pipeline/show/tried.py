@@ -1,4 +1,4 @@
-"""What the rows that `check` tried say of a run: whether it would be over budget, why, and what would help."""
+"""Report on the rows that `check` tried: the error budget, the reasons for rejection, and settings that help."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SHOWN_FIELDS = 40
 
 @dataclass
 class Group:
-    """Rows refused for one reason, in one column.
+    """Rows rejected for one reason, in one column.
 
     Attributes:
-      reason: the code.
-      column: None if the reason is not of one column.
-      rows: how many.
-      row, message: of the first.
+      reason: the reason code.
+      column: None if the reason does not concern one column.
+      rows: number of rows.
+      row, message: of the first row.
     """
 
     reason: str
@@ -44,7 +44,7 @@ class Group:
 
 
 def groups_of(rejected: pa.RecordBatch) -> list[Group]:
-    """The dead letters by reason and column, the most frequent first."""
+    """Group dead letters by reason and column, the most frequent first."""
     found: dict[tuple[str, str | None], Group] = {}
     for letter in rejected.select(["row", "rows", "reason", "column", "message"]).to_pylist():
         key = letter["reason"], letter["column"]
@@ -54,14 +54,14 @@ def groups_of(rejected: pa.RecordBatch) -> list[Group]:
 
 
 def over_budget(job: Job, trial: Trial) -> list[str]:
-    """What is over budget in the rows that were tried: a sentence each."""
+    """Return a message for each part of the error budget that the tried rows exceed."""
     rejected = known_rows(trial.rejected)
     counts = Counts(trial.rows, trial.predictions.num_rows, rejected, trial.rejected["rows"].null_count)
     return job.rejects.as_budget().broken(counts)
 
 
 def print_groups(console: Console, groups: Sequence[Group]) -> None:
-    """Prints how many rows were refused by reason and column, with an example each."""
+    """Print the number of rejected rows by reason and column, with an example each."""
     table = Table(title="rejected", title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("rows", justify="right")
     for name in ("reason", "column", "first"):
@@ -74,16 +74,16 @@ def print_groups(console: Console, groups: Sequence[Group]) -> None:
 
 
 def print_schema(console: Console, schema: pa.Schema) -> None:
-    """Prints the names and types of the predictions' columns."""
+    """Print the names and types of the predictions' columns."""
     shown = [f"{field.name}: {field.type}" for field in list(schema)[:_SHOWN_FIELDS]]
     more = [f"and {len(schema) - _SHOWN_FIELDS:,} more"] if len(schema) > _SHOWN_FIELDS else []
     console.print(f"output  {escape(', '.join([*shown, *more]))}", soft_wrap=True)
 
 
 def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
-    """Settings with which more rows would be accepted, by what the first rows hold: `KEY: VALUE  # why` each."""
+    """Return settings that would accept more of the first rows, as `KEY: VALUE  # why`."""
     job, read = prepared.job, prepared.steps.read
-    faults = rejected["errors"].flatten()  # all of a row's, not only the first
+    faults = rejected["errors"].flatten()  # all faults of a row, not only the first
     wanted = set(pc.unique(pc.struct_field(faults, "column")).to_pylist()) & set(job.columns)
     if not wanted or prepared.parent is not None:
         return []
@@ -107,5 +107,5 @@ def _seen(prepared: Prepared) -> Mapping[str, Seen]:
         known = Known(read.format)
     try:
         return look_at_files(prepared.files, known).columns
-    except JobError:  # its readers are simpler than those of a run
+    except JobError:  # the readers of samples are simpler than those of a run
         return {}

@@ -1,4 +1,4 @@
-"""Whether a job on Dataflow is at work, asked without Beam."""
+"""The state of a job on Dataflow, without using Beam."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENDED = {dataflow.JobState[f"JOB_STATE_{name}"] for name in ("DONE", "FAILED", 
 
 
 def find(job: Elsewhere) -> Found:
-    """See `runners.choose.find`."""
+    """Return the state of a job on Dataflow; see `runners.choose.find`."""
     project, region = job.place["project"], job.place["region"]
     try:
         client, ended = _client(job.place.get("endpoint")), None
@@ -36,13 +36,13 @@ def find(job: Elsewhere) -> Found:
 def named(
     client: dataflow.JobsV1Beta3Client, project: str, region: str, name: str, **call: Any
 ) -> Iterator[dataflow.Job]:
-    """The jobs of a name, ended or not, as the service tells them.
+    """Return the jobs with a name, ended or not, in the order of the service.
 
     Args:
-      call: how the client is to ask.
+      call: options of the client's request.
     """
-    # Beam's own job_id_for_name (2.77) never ends where there is no job, and passes over one that is pending. All of
-    # the name are asked for, those that run first: whether one that is queued is "active" is not documented.
+    # Beam's own job_id_for_name (2.77) never ends if there is no job, and ignores a pending job. The filter is ALL,
+    # because it is not documented whether a queued job is "active".
     request = dataflow.ListJobsRequest(
         project_id=project, location=region, name=name, filter=dataflow.ListJobsRequest.Filter.ALL
     )
@@ -50,19 +50,19 @@ def named(
 
 
 def has_ended(job: dataflow.Job) -> bool:
-    """Whether a job will do nothing more."""
+    """Return whether a job has ended."""
     return job.current_state in _ENDED
 
 
 def cancel_command(id_: str, project: str, region: str) -> str:
-    """What a person types to cancel a job."""
+    """Return the command to cancel a job."""
     return f"gcloud dataflow jobs cancel {id_} --region={region} --project={project}"
 
 
 def _client(endpoint: str | None) -> dataflow.JobsV1Beta3Client:
     if endpoint is None:
         return dataflow.JobsV1Beta3Client()
-    if "localhost" in endpoint:  # as Beam has it: nobody to show credentials to
+    if "localhost" in endpoint:  # no credentials for a local endpoint, as in Beam
         options = ClientOptions(api_endpoint=endpoint)
         return dataflow.JobsV1Beta3Client(credentials=AnonymousCredentials(), client_options=options, transport="rest")
     return dataflow.JobsV1Beta3Client(

@@ -1,4 +1,4 @@
-"""What a job would take on Dataflow, and cost: an estimate, with all that it assumes."""
+"""Estimate of the time and cost of a job on Dataflow, with its assumptions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Prices:
     """List prices of batch workers, in US dollars.
 
     Attributes:
-      region: that they are for.
-      as_of: when they were list prices, in words.
+      region: the prices are for.
+      as_of: date of the list prices, in words.
     """
 
     region: str
@@ -26,24 +26,26 @@ class Prices:
 
 
 LIST = Prices("us-central1", "date unknown: check them", 0.056, 0.003557)
-"""The one region that is known here. Others cost up to some half more."""
+"""Prices of the only region with known prices. Other regions cost up to about 50% more."""
 
 OVERHEAD = 1.5
-"""What a job takes of processors, over what is measured: writing, Cloud Storage, compression on the wire."""
+"""Factor on the measured processor time, for writing, Cloud Storage, and compression of network traffic."""
 
 START_S = 240
-"""From the creation of a VM, which is paid from there on, to its first row: the image is loaded, and the model."""
+"""Seconds from the creation of a VM, when billing starts, to its first row: it loads the image and the model."""
 
 WORTH_A_VM_S = 300
-"""The service adds VMs while there is work for them; one that would have less than this is not counted."""
+"""Least work per VM, in seconds: the service adds VMs while there is work for them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Attributes:
-    vms: that are at work at once.
-    seconds: from the first VM to the end.
-    usd: for processors and memory.
+    """The estimated time and cost of a job.
+
+    Attributes:
+      vms: number of VMs that work at the same time.
+      seconds: from the start of the first VM to the end of the job.
+      usd: cost of processors and memory.
     """
 
     vms: int
@@ -52,11 +54,11 @@ class Estimate:
 
 
 def estimate(measured: Measured, machine: Machine, threads: int, most_vms: int, prices: Prices) -> Estimate:
-    """Time and cost of a job.
+    """Estimate the time and cost of a job.
 
     Args:
-      threads: of a VM.
-      most_vms: that there may be.
+      threads: per VM.
+      most_vms: largest number of VMs.
     """
     vcpu_seconds = measured.rows * measured.cpu_s_a_row * OVERHEAD
     at_work = min(threads, machine.vcpus)
@@ -67,20 +69,20 @@ def estimate(measured: Measured, machine: Machine, threads: int, most_vms: int, 
 
 
 def told(found: Estimate, measured: Measured, prices: Prices, region: str, own_prices: bool) -> Sequence[str]:
-    """An estimate in sentences, a line each."""
+    """Describe an estimate and its assumptions, one line each."""
     if own_prices:
         priced = "prices of the job file"
     else:
         priced = f"list prices of {prices.region}, {prices.as_of}"
         if region != prices.region:
-            priced += f", and not of {region}: set engine.dataflow.vcpu_hour_usd and memory_gb_hour_usd"
+            priced += f", not of {region}: set engine.dataflow.vcpu_hour_usd and memory_gb_hour_usd"
     micros = 1e6 * measured.cpu_s_a_row
     return [
-        f"estimate, no promise: about {_time(found.seconds)} and {found.usd:,.2f} USD, with {found.vms} VMs at work",
-        f"assumed: {measured.rows:,.0f} rows, by the size of the first; {micros:.2f} microseconds of processor time a "
-        f"row, measured here on {measured.tried:,} rows, times {OVERHEAD:g} for writing and Cloud Storage; a vCPU as "
-        f"fast as a core here; {START_S // 60} minutes until a VM is at work",
-        f"priced: {prices.vcpu_hour_usd:g} USD a vCPU hour, {prices.memory_gb_hour_usd:g} a GB hour of memory "
+        f"estimate, not guaranteed: about {_time(found.seconds)} and {found.usd:,.2f} USD, with {found.vms} VMs",
+        f"assumed: {measured.rows:,.0f} rows, from the size of the first rows; {micros:.2f} microseconds of processor "
+        f"time per row, measured on this machine with {measured.tried:,} rows, times {OVERHEAD:g} for writing and "
+        f"Cloud Storage; a vCPU as fast as a core of this machine; {START_S // 60} minutes to start a VM",
+        f"priced: {prices.vcpu_hour_usd:g} USD per vCPU hour, {prices.memory_gb_hour_usd:g} USD per GB hour of memory "
         f"({priced}); without disks, shuffle, storage and network",
     ]
 

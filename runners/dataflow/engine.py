@@ -1,4 +1,4 @@
-"""Google Cloud Dataflow: settings into Beam's options, a job that is submitted, and waiting for its end."""
+"""The Dataflow engine: validates settings, submits a job, and waits for its end."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _OURS = ("DataflowRunner",)
 
 _NEEDED = {
     "project": "the id of the project that pays for the job",
-    "region": "as europe-west4; take the one that the data is in",
-    "temp_location": "a folder for what the job needs on its way, as gs://BUCKET/dataflow",
+    "region": "for example europe-west4; use the region of the data",
+    "temp_location": "a folder for temporary files, for example gs://BUCKET/dataflow",
 }
 _SECRETS = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "azure_connection_string", "gbek")
-"""Beam's options that may hold a secret. Options are part of a job, for all to read who may see the job."""
+"""Beam options that may contain a secret. Options are stored in the job, readable for everyone who can view the job."""
 
 
 class Dataflow(Engine):
-    """See `runners.engine.Engine`. One process a VM, as many threads as it has vCPUs, one copy of the model.
+    """The Dataflow engine; see `runners.engine.Engine`. One process per VM, with a thread per vCPU and one model.
 
-    `run` waits for the job, unless `wait` is false or a template is written; then it raises GoesOnElsewhere. A
-    launcher that ends before leaves the job to itself: its last step publishes.
+    `run` waits for the job, unless `wait` is false or a template is written; then it raises GoesOnElsewhere. If the
+    launcher ends first, the job continues, and its last step publishes.
     """
 
     in_one_process = False
@@ -61,11 +61,11 @@ class Dataflow(Engine):
     def problems(self) -> list[str]:
         found = beam_options.problems(self._beam_args, "dataflow", _OURS)
         if found:
-            return found  # what is set could not be told from options that do not parse
+            return found  # the options do not parse, so their values are unknown
         settings, options = self._settings.dataflow, self._options.of("check")
         given = options.get_all_options()
         found += [f"engine.dataflow.{name} is missing: {what}" for name, what in _NEEDED.items() if not given[name]]
-        # What the job file says has been judged when it was read.
+        # Values from the job file were validated when it was read.
         for setting, problem in PROBLEMS.items():
             option = OPTIONS.get(setting, setting)
             value = given[option]
@@ -81,31 +81,34 @@ class Dataflow(Engine):
             ]
         if given["num_workers"] and given["num_workers"] > given["max_num_workers"]:
             found.append(
-                f"{given['num_workers']} VMs to begin with (num_workers), and at most {given['max_num_workers']} "
-                "(max_workers): raise the one, or lower the other"
+                f"num_workers, the initial number of VMs, is {given['num_workers']}, more than max_workers, "
+                f"{given['max_num_workers']}: lower num_workers, or raise max_workers"
             )
         found += _code_problems(options)
         found += [
-            f"Beam's options: --{name} would be stored in the job, where all who may see the job may read it: give "
-            "the workers their rights by engine.dataflow.service_account"
+            f"Beam's options: --{name} would be stored in the job, where everyone who can view the job can read it: "
+            "grant the permissions to the workers' service account (engine.dataflow.service_account)"
             for name in _SECRETS
             if given.get(name)
         ]
         if given["template_location"] and not settings.wait:
-            found.append("engine.dataflow.wait: false, and a template is written: there is no job to wait for")
+            found.append(
+                "engine.dataflow.wait is false and template_location is set: a template has no job to wait for, "
+                "remove wait"
+            )
         return found
 
     def place_problems(self, places: Mapping[str, Sequence[str]]) -> list[str]:
-        """What of a job's files the workers cannot see.
+        """Return a message for each path that is not on Cloud Storage.
 
         Args:
-          places: by key of the job file, the paths that it names.
+          places: the paths in the job file, by key.
         """
         if self._is_rehearsal(self._options.of("check")):
             return []
         return [
-            f"{key}: {path} is not on Cloud Storage, and Dataflow's workers see nothing else: copy it to "
-            "gs://BUCKET/..., and name it so"
+            f"{key}: {path} is not on Cloud Storage, and Dataflow's workers can access no other files: copy it to "
+            f"gs://BUCKET/..., and set {key} to that path"
             for key, paths in places.items()
             for path in paths
             if not path.startswith("gs://")
@@ -117,10 +120,10 @@ class Dataflow(Engine):
         debug, setup = options.view_as(DebugOptions), options.view_as(SetupOptions).setup_file
         machine, threads = names.machine(workers.machine_type), debug.number_of_worker_harness_threads
         if self._processes(options) > 1:
-            each = f"{machine.vcpus} processes, each with {threads} threads and a copy of the model"
+            each = f"{machine.vcpus} processes, {threads} threads each, one copy of the model per process"
         else:
             each = str(Layout(1, threads, machine.vcpus))
-        code = [workers.sdk_container_image, setup and f"what {setup} builds, which each VM installs as it starts"]
+        code = [workers.sdk_container_image, setup and f"the package built by {setup}, installed when a VM starts"]
         return [
             f"dataflow: in {cloud.project}, {cloud.region}, on at most {workers.max_num_workers} VMs of "
             f"{machine.name} ({machine.vcpus} vCPUs, {machine.memory_gb:g} GB)",
@@ -136,11 +139,11 @@ class Dataflow(Engine):
         process_bytes = Layout(1, threads, machine.vcpus).memory_bytes(model_bytes, self._settings.block_bytes)
         if processes * process_bytes <= machine.memory_gb * (1 << 30):
             return []
-        they = "a worker process takes" if processes == 1 else f"{processes} worker processes take"
+        they = "a worker process needs" if processes == 1 else f"{processes} worker processes need"
         return [
             f"engine.dataflow.machine_type: {they} about {processes * process_bytes / (1 << 30):.1f} GB (libraries, "
-            f"the model as it is on disk, blocks in flight), and a VM of {machine.name} has {machine.memory_gb:g} GB: "
-            "take one with more memory (highmem), or lower engine.workers or engine.block_bytes"
+            f"the model's size on disk, blocks in flight), and a VM of {machine.name} has {machine.memory_gb:g} GB: "
+            "use a type with more memory (highmem), or lower engine.workers or engine.block_bytes"
         ]
 
     def estimate(self, measured: Callable[[], Measured]) -> list[str]:
@@ -149,7 +152,7 @@ class Dataflow(Engine):
         threads = options.view_as(DebugOptions).number_of_worker_harness_threads
         machine, of = names.machine(workers.machine_type), measured()
         if not of.rows:
-            return ["estimate: none, there are no rows to go by"]
+            return ["estimate: not available, the input has no rows"]
         own = {n: v for n in ("vcpu_hour_usd", "memory_gb_hour_usd") if (v := getattr(settings, n)) is not None}
         prices = dataclasses.replace(dataflow_cost.LIST, **own)
         found = dataflow_cost.estimate(of, machine, threads, workers.max_num_workers, prices)
@@ -166,15 +169,15 @@ class Dataflow(Engine):
         return Elsewhere("dataflow", cloud.job_name, place)
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "run") -> PipelineResult:
-        """See `Engine.run`.
+        """Run a pipeline on Dataflow; see `Engine.run`.
 
         Args:
           build: puts the transforms into a pipeline.
           name: the run's id.
 
         Raises:
-          GoesOnElsewhere: it is submitted, or a template is written, and there is nothing to wait for.
-          JobFailed: the job has ended otherwise than well.
+          GoesOnElsewhere: the job was submitted and shall not be waited for, or a template was written.
+          JobFailed: the job has failed or was cancelled.
         """
         for said in self._options.conflicts():
             log.warning("%s", said)
@@ -185,14 +188,14 @@ class Dataflow(Engine):
         self._submitting = None
         if job is None:
             raise GoesOnElsewhere(
-                f"the template of run {name} is written to {cloud.template_location}: a job that is made from it "
-                "scores what the plan of this run holds, and publishes it"
+                f"the template of run {name} was written to {cloud.template_location}: a job created from it scores "
+                "the splits in this run's plan, and publishes the result"
             )
         if not self._settings.dataflow.wait:
             self._job = None
             raise GoesOnElsewhere(
-                f"job {job.id} is submitted, and publishes by itself. Follow it with beam-score status; the same "
-                f"command without engine.dataflow.wait=false waits for it. To cancel it: {job.cancel_command}"
+                f"job {job.id} was submitted, and publishes its result itself. Follow it with beam-score status; the "
+                f"same command without engine.dataflow.wait=false waits for it. To cancel it: {job.cancel_command}"
             )
         if self._stopped:
             job.leave()
@@ -202,12 +205,12 @@ class Dataflow(Engine):
             self._job = None
 
     def stop(self) -> None:
-        """Leaves the job, or cancels it, as `engine.dataflow.on_interrupt` says; tells its id."""
+        """Stop waiting for the job, or cancel it, according to `engine.dataflow.on_interrupt`; log the job's id."""
         job, self._job, self._stopped = self._job, None, True
         if job is None:
             if self._submitting:
                 always(
-                    f"job {self._submitting} may have been submitted meanwhile: the same command waits for it then, "
+                    f"job {self._submitting} may have been submitted already: if so, the same command waits for it, "
                     "and gcloud dataflow jobs list --status=active shows it"
                 )
             return
@@ -216,34 +219,34 @@ class Dataflow(Engine):
             job.cancel()
         else:
             always(
-                f"job {job.id} goes on without this command, and publishes by itself; the same command waits for it "
-                f"again. To cancel it: {job.cancel_command}"
+                f"job {job.id} continues without this command, and publishes its result itself; the same command waits "
+                f"for it again. To cancel it: {job.cancel_command}"
             )
 
     @staticmethod
     def _processes(options: PipelineOptions) -> int:
-        """Worker processes of a VM."""
+        """Return the number of worker processes per VM."""
         if options.view_as(DebugOptions).lookup_experiment(PROCESSES):
             return names.machine(options.view_as(WorkerOptions).machine_type).vcpus
         return 1
 
     def _is_rehearsal(self, options: PipelineOptions) -> bool:
-        """Whether nothing of this can reach Google: then files may be local."""
+        """Return whether the endpoint is local, so that nothing reaches Google and files may be local."""
         return "localhost" in (options.view_as(GoogleCloudOptions).dataflow_endpoint or "")
 
 
 def _code_problems(options: PipelineOptions) -> list[str]:
-    """How the workers come by the code of this package."""
+    """Return a message if the workers cannot get the code of this package."""
     setup = options.view_as(SetupOptions).setup_file
     if setup is None and options.view_as(WorkerOptions).sdk_container_image is None:
         return [
-            "neither engine.dataflow.image nor engine.dataflow.setup_file is set: name an image that holds "
-            "beam-score (docs/dataflow.md), or the setup.py of its source, which each VM then installs as it starts"
+            "neither engine.dataflow.image nor engine.dataflow.setup_file is set: set an image that contains "
+            "beam-score (docs/dataflow.md), or the setup.py of its source, which each VM installs when it starts"
         ]
     if setup is None:
         return []
     if os.path.basename(setup) != "setup.py":
-        return [f"engine.dataflow.setup_file: {setup}: Beam takes a file by the name of setup.py only"]
+        return [f"engine.dataflow.setup_file: {setup}: Beam accepts only a file with the name setup.py"]
     if not os.path.isfile(setup):
-        return [f"engine.dataflow.setup_file: {setup}: there is no such file"]
+        return [f"engine.dataflow.setup_file: {setup}: no such file"]
     return []

@@ -1,4 +1,4 @@
-"""A job on Dataflow: submitted once, told about while it runs, waited for."""
+"""A job on Dataflow: submission, log messages while it runs, waiting and cancelling."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_LOOK_S, _LOOKS_EVERY_S = 0.5, 15.0
 _REASON_COMES_WITHIN_S = 45.0
-"""The service says why a job has failed some time after it says that it has."""
+"""The service reports the reason for a failure some time after the failure."""
 
 _ERROR = "JOB_MESSAGE_ERROR"
 _LEVELS = {"JOB_MESSAGE_BASIC": logging.INFO, "JOB_MESSAGE_WARNING": logging.WARNING}
@@ -33,21 +33,21 @@ _RAISED = re.compile(r"^(?:[\w.]+\.)?(\w+): ", re.MULTILINE)
 
 
 def always(text: str) -> None:
-    """Logs what a person needs even where little is logged."""
+    """Log a message at any log level."""
     log.log(max(logging.INFO, log.getEffectiveLevel()), "%s", text)
 
 
 def submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> Job | None:
-    """Submits a job; or finds the one of that name at work, and takes that.
+    """Submit a job, or return the running job with the same name.
 
     Args:
       build: puts the transforms into a pipeline.
 
     Returns:
-      the job; None where a template was written instead.
+      the job; None if a template was written instead.
 
     Raises:
-      JobFailed: the service does not take it.
+      JobFailed: the service refuses the job.
     """
     runner = DataflowRunner()
     pipeline = beam.Pipeline(runner, options)
@@ -59,13 +59,13 @@ def submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -
             result = _at_work(runner, options)
             if result is None:
                 raise
-            log.warning("another launch of this run has submitted its job already: that one is waited for")
+            log.warning("another launch of this run has already submitted its job: waiting for that job")
     except (GoogleAPICallError, GoogleAuthError, DataflowJobAlreadyExistsError) as error:
-        raise JobFailed(f"Dataflow does not take job {options.view_as(GoogleCloudOptions).job_name}: {error}") from None
+        raise JobFailed(f"Dataflow refuses job {options.view_as(GoogleCloudOptions).job_name}: {error}") from None
     if not result.has_job:
         return None
     job = Job(runner, result, options)
-    # Airflow's hook reads the id from just these words, which Beam's own log has too, with all options of the job.
+    # Airflow's hook parses the id from exactly this text, which Beam also logs, but with all options of the job.
     always(f"Created job with id: [{job.id}]")
     always(f"job {job.name}: {job.link}")
     return job
@@ -80,10 +80,12 @@ def _at_work(runner: DataflowRunner, options: PipelineOptions) -> DataflowPipeli
 
 
 class Job:
-    """Attributes:
-    id, name: Dataflow's.
-    link: to its page in the console.
-    cancel_command: what a person types to cancel it.
+    """A submitted job.
+
+    Attributes:
+      id, name: of the job on Dataflow.
+      link: to the job's page in the console.
+      cancel_command: the command to cancel the job.
     """
 
     def __init__(self, runner: DataflowRunner, result: DataflowPipelineResult, options: PipelineOptions):
@@ -97,19 +99,20 @@ class Job:
         self._last: datetime.datetime | None = None
 
     def wait(self) -> PipelineResult:
-        """Waits for the job's end, and logs what the service says meanwhile.
+        """Wait for the job's end, and log the service's messages meanwhile.
 
-        Beam's own wait sleeps five seconds at a time, cannot be left, and logs what workers raise whole.
+        Beam's own wait sleeps five seconds at a time, cannot be ended early, and logs the full errors of workers.
 
         Raises:
-          JobFailed: it has not come to a good end, or is lost sight of, or `leave` was called.
+          JobFailed: the job has failed or was cancelled, or the service does not answer, or `leave` was called.
         """
         try:
             return self._wait()
-        except (GoogleAPICallError, GoogleAuthError, OSError) as error:  # after minutes, where it may mend itself
+        except (GoogleAPICallError, GoogleAuthError, OSError) as error:  # after minutes of retries, if it is transient
             raise JobFailed(
-                f"Dataflow no longer tells of job {self.id} ({error}). The job itself goes on, and publishes by "
-                f"itself; the same command waits for it again. To cancel it: {self.cancel_command}"
+                f"Dataflow no longer reports the state of job {self.id} ({error}). The job itself continues, and "
+                "publishes its result itself; the same command waits for it again. To cancel it: "
+                f"{self.cancel_command}"
             ) from None
 
     def _wait(self) -> PipelineResult:
@@ -127,32 +130,34 @@ class Job:
                     break
                 pause = _FIRST_LOOK_S
             if self._left.wait(pause):
-                raise JobFailed(f"job {self.id} is left alone")
+                raise JobFailed(f"stopped waiting for job {self.id}")
             pause = min(_LOOKS_EVERY_S, pause * 1.5)
         if final != PipelineState.DONE:
             raise JobFailed(f"job {self.id} has ended as {_word(state)} ({self.link}): {GOES_ON}", errors)
         return self._result
 
     def leave(self) -> None:
-        """Ends the wait, and leaves the job to itself; may be called from another thread."""
+        """End the wait, and let the job continue; may be called from another thread."""
         self._left.set()
 
     def cancel(self) -> None:
-        """Asks the service to cancel the job, and says what came of it."""
+        """Ask the service to cancel the job, and log the outcome."""
         try:
             self._client.modify_job_state(self.id, "JOB_STATE_CANCELLED")
             always(f"job {self.id} is being cancelled: {GOES_ON}")
         except (GoogleAPICallError, GoogleAuthError, OSError) as error:
-            always(f"job {self.id} goes on: Dataflow does not cancel it ({error}). To cancel it: {self.cancel_command}")
+            always(
+                f"job {self.id} continues: Dataflow does not cancel it ({error}). To cancel it: {self.cancel_command}"
+            )
 
     def _messages(self) -> list[str]:
-        """Logs what is new, and gives the errors among it."""
+        """Log new messages, and return the errors among them."""
         errors = []
         for message in self._new():
             level = dataflow.JobMessageImportance(message.message_importance).name
             if level == _ERROR:
                 errors.append(message.message_text)
-                # No more than its kind: the text may hold what the worker had in hand.
+                # Only the type of the error: the text may contain values of rows.
                 kinds = _RAISED.findall(message.message_text)
                 log.warning("the service reports an error%s", f": {kinds[-1]}" if kinds else "")
             else:

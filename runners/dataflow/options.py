@@ -1,4 +1,4 @@
-"""Settings of a job on Dataflow as Beam's options, among those that a person gave after `--`, which win."""
+"""Beam options for Dataflow, from the job file and from the user's options after `--`, which take precedence."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = {
     "image": "sdk_container_image",
     "template_location": "template_location",
 }
-"""By setting, Beam's name for it, where the value is passed on as it is."""
+"""Beam's option names by setting, for settings whose value is passed on unchanged."""
 
 _RUN_LABEL = "beam-score-run"
 
@@ -33,31 +33,33 @@ _ONE_PROCESS, PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_co
 
 _EXPERIMENTS = (
     "use_runner_v2",
-    # One process a VM, with threads: TensorFlow and Arrow release the GIL, and the model is there once.
+    # One process per VM, with threads: TensorFlow and Arrow release the GIL, and the model is loaded once.
     _ONE_PROCESS,
-    # Beam would stage the output of `pip freeze`: the addresses in it may hold tokens, and the manifest has the
-    # versions that count.
+    # Beam would stage the output of `pip freeze`: its URLs may contain tokens, and the manifest has the relevant
+    # versions.
     "disable_logging_submission_environment",
 )
 
 
 class Options:
-    """Args:
-    settings: of the job file.
-    beam_args: what follows `--`.
+    """Builds Beam options.
+
+    Args:
+      settings: of the job file.
+      beam_args: the user's options after `--`.
     """
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str]):
         self._settings, self._beam_args = settings, list(beam_args)
 
     def of(self, run: str) -> PipelineOptions:
-        """Beam's options for a run, of that id."""
+        """Return the Beam options for a run, given its id."""
         theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
         refused = {_other(e) for e in theirs.get("experiments") or ()}
         experiments = [f"--experiments={e}" for e in _EXPERIMENTS if e not in refused]
         name = names.job_name(self._settings.dataflow.job_name, run)
         ours = [f"--job_name={name}", f"--labels={_RUN_LABEL}={run.lower()}", *self._flags(), *experiments]
-        # Of an option that is given twice the last counts; lists are put together.
+        # If an option is given twice, the last one counts; lists are concatenated.
         options = PipelineOptions([*ours, *self._beam_args])
         options.view_as(SetupOptions).save_main_session = theirs.get("save_main_session", False)
         if "number_of_worker_harness_threads" not in theirs:
@@ -66,7 +68,7 @@ class Options:
         return options
 
     def _flags(self, only: Collection[str] | None = None) -> list[str]:
-        """Our settings as Beam's options, those that are set; of `only` some."""
+        """Return the settings of the job file that have a value as Beam options, restricted to `only` if given."""
         settings = self._settings.dataflow
         values = {option: getattr(settings, name) for name, option in OPTIONS.items() if only is None or name in only}
         flags = [f"--{option}={value}" for option, value in values.items() if value is not None]
@@ -84,10 +86,10 @@ class Options:
         try:
             return names.machine(machine_type).vcpus
         except ValueError:
-            return None  # told by `problems`
+            return None  # reported by `problems`
 
     def conflicts(self) -> list[str]:
-        """Where Beam's options say other than the job file: a sentence each."""
+        """Return a message for each Beam option that overrides the job file."""
         theirs = PipelineOptions(self._beam_args).get_all_options(drop_default=True)
         ours = PipelineOptions(self._flags(self._settings.dataflow.model_fields_set)).get_all_options(drop_default=True)
         keys = {option: f"engine.dataflow.{name}" for name, option in OPTIONS.items()}
@@ -96,13 +98,13 @@ class Options:
             ours["number_of_worker_harness_threads"] = self._settings.workers
             keys["number_of_worker_harness_threads"] = "engine.workers"
         found = [
-            f"--{name}={theirs[name]} after -- wins over {keys[name]} of the job file, which is {value}"
+            f"--{name}={theirs[name]} after -- overrides {keys[name]} of the job file, which is {value}"
             for name, value in ours.items()
             if theirs.get(name, value) != value
         ]
         refused = {_other(e) for e in theirs.get("experiments") or ()}
         found += [
-            f"--experiments={_other(e)} after -- wins over {e}, which beam-score sets"
+            f"--experiments={_other(e)} after -- overrides {e}, which beam-score sets"
             for e in _EXPERIMENTS
             if e in refused
         ]
@@ -110,5 +112,5 @@ class Options:
 
 
 def _other(experiment: str) -> str:
-    """The experiment that says the contrary."""
+    """Return the opposite experiment."""
     return {_ONE_PROCESS: PROCESSES, PROCESSES: _ONE_PROCESS}.get(experiment, "")

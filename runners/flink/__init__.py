@@ -1,1 +1,1 @@
-"""Apache Flink: an embedded cluster, or one that is there."""
+"""Apache Flink: an embedded cluster, or an existing one."""

@@ -1,4 +1,4 @@
-"""A Flink cluster, asked by its REST service."""
+"""Client of a Flink cluster's REST service."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ _HOST = re.compile(r"@([^/]+):\d+/")
 _ID = re.compile("[0-9a-f]{1,64}")
 _STATE = re.compile("[A-Z_]{1,40}")
 _OVER = ("FINISHED", "FAILED", "CANCELED")
+_NOT_FLINK = "the service that answers is not a Flink REST service"
 
 
 class Unreachable(Exception):
-    """It does not answer; the text says why."""
+    """The cluster does not answer; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """Attributes:
-    version: of Flink, as 1.19.
-    task_managers: that are registered.
-    slots: of all of them.
-    free: slots that no job has.
+    """The size of a cluster.
+
+    Attributes:
+      version: of Flink, for example 1.19.
+      task_managers: number of registered TaskManagers.
+      slots: total number of slots.
+      free: number of slots not used by a job.
     """
 
     version: str
@@ -41,28 +44,28 @@ class Overview:
 
 
 def overview(address: str) -> Overview:
-    """Raises Unreachable."""
+    """Return the size of a cluster. Raises Unreachable."""
     found = ask(address, "/overview")
     try:
         version = ".".join(found["flink-version"].split(".")[:2])
         return Overview(version, found["taskmanagers"], found["slots-total"], found["slots-available"])
     except (KeyError, TypeError, AttributeError):
-        raise Unreachable("what answers is no Flink REST service") from None
+        raise Unreachable(_NOT_FLINK) from None
 
 
 def hosts(address: str) -> list[str]:
-    """Where the TaskManagers are, a name each. Raises Unreachable."""
+    """Return the host name of each TaskManager. Raises Unreachable."""
     try:
         return [_HOST.search(manager["path"])[1] for manager in ask(address, "/taskmanagers")["taskmanagers"]]
     except (KeyError, TypeError):
-        raise Unreachable("what answers is no Flink REST service") from None
+        raise Unreachable(_NOT_FLINK) from None
 
 
 def cancel(address: str, name: str) -> None:
-    """Cancels all jobs of a name, and waits until they are; those that come up late too.
+    """Cancel all jobs with a name, including jobs that appear meanwhile, and wait until they are cancelled.
 
     Raises:
-      Unreachable: it does not answer.
+      Unreachable: the cluster does not answer.
     """
     until = time.monotonic() + _CANCELLED_WITHIN_S
     quiet = 0
@@ -76,17 +79,17 @@ def cancel(address: str, name: str) -> None:
 
 
 def find(job: Elsewhere) -> Found:
-    """See `runners.choose.find`."""
+    """Return the state of a job on a Flink cluster; see `runners.choose.find`."""
     address = job.place["address"]
     try:
         named = [found for found in ask(address, "/jobs/overview")["jobs"] if found["name"] == job.name]
         if not all(_ID.fullmatch(found["jid"]) and _STATE.fullmatch(found["state"]) for found in named):
-            raise TypeError  # both are shown, the id in a command
+            raise TypeError  # both are shown to the user, the id in a command
     except Unreachable as error:
-        return Found(job, alive=None, why=f"no Flink cluster answers there: {error}")
+        return Found(job, alive=None, why=f"no Flink cluster answers at this address: {error}")
     except (KeyError, TypeError):
-        return Found(job, alive=None, why="what answers is not a Flink REST service")
-    # It is asked for once by each launch; one that has ended may be forgotten after a while.
+        return Found(job, alive=None, why=_NOT_FLINK)
+    # Each launch submits a job of its own; Flink forgets ended jobs after a while.
     for found in named:
         if found["state"] not in _OVER:
             cancel = f"curl -X PATCH '{_base(address)}/jobs/{found['jid']}?mode=cancel'"
@@ -95,7 +98,7 @@ def find(job: Elsewhere) -> Found:
 
 
 def ask(address: str, path: str, method: str = "GET") -> Any:
-    """What the REST service answers. Raises Unreachable."""
+    """Return the answer of the REST service. Raises Unreachable."""
     try:
         request = urllib.request.Request(_base(address) + path, method=method)
         with urllib.request.urlopen(request, timeout=_ANSWERS_WITHIN_S) as answer:
@@ -103,7 +106,7 @@ def ask(address: str, path: str, method: str = "GET") -> Any:
     except urllib.error.HTTPError as error:
         raise Unreachable(f"it answers {error.code} to {path}") from None
     except http.client.HTTPException:
-        raise Unreachable("what answers there does not speak HTTP, or the address is none") from None
+        raise Unreachable("the service that answers does not speak HTTP, or the address is invalid") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(getattr(reason, "strerror", None) or str(reason) or type(error).__name__) from None

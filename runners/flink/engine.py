@@ -1,4 +1,4 @@
-"""Flink: a cluster inside a JVM on this machine, or one that runs elsewhere."""
+"""The Flink engine: a cluster inside a JVM on this machine, or an existing cluster."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 _LOGIN = re.compile(r"(?<=//)[^/@]*@|^[^/@]*@")
 _REACHED_WITHIN_S = 3
 
-# Options of Flink's own runner (`FlinkPipelineOptions.java`), which Beam's Python does not know.
+# Options of Flink's own runner (`FlinkPipelineOptions.java`), which Beam's Python SDK does not know.
 _JAVA_OPTIONS = [
     "execution_mode_for_batch",
     "object_reuse",
@@ -63,7 +63,7 @@ _JAVA_OPTIONS = [
 
 
 class Flink(Engine):
-    """See `runners.engine.Engine`."""
+    """The Flink engine; see `runners.engine.Engine`."""
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
         self._settings, self._flink = settings, settings.flink
@@ -75,7 +75,7 @@ class Flink(Engine):
 
     @functools.cached_property
     def _server(self) -> JobServer | None:
-        """The job server that is to be started, if none is given."""
+        """The job server to start; None if the user gave the address of a running one."""
         given = job_service.given_names(self._beam_args)
         if self._flink.job_server is not None or "job_endpoint" in given:
             return None
@@ -112,8 +112,8 @@ class Flink(Engine):
             found += _reach("engine.flink.job_server", options.view_as(PortableOptions).job_endpoint)
         if self._flink.restarts is not None and not (self._embedded and self._server is not None):
             found.append(
-                "engine.flink.restarts is for the cluster that a launch starts for itself: how often one that runs "
-                "starts a job again is told by restart-strategy in its own configuration, and by nothing in a job"
+                "engine.flink.restarts only applies to the cluster that a launch starts itself ([local]): for an "
+                "existing cluster or job server, set restart-strategy in the cluster's own configuration"
             )
         if not self._embedded:
             found += self._cluster_problems()
@@ -123,12 +123,15 @@ class Flink(Engine):
         try:
             cluster = flink_cluster.overview(self._master)
         except flink_cluster.Unreachable as error:
-            return [f"engine.flink.master: no Flink cluster answers at {self._master} ({error}): start it, or mend it"]
+            return [
+                f"engine.flink.master: no Flink cluster answers at {self._master} ({error}): start the cluster, or "
+                "correct its address"
+            ]
         waves = "execution_mode_for_batch" in job_service.given_names(self._beam_args)
         if self._parallelism > cluster.slots and not waves:
             return [
                 f"engine.workers is {self._parallelism}, and the Flink cluster at {self._master} has "
-                f"{cluster.slots} slots: the job would wait for ever; lower engine.workers, or add TaskManagers"
+                f"{cluster.slots} slots: the job would wait forever; lower engine.workers, or add TaskManagers"
             ]
         return []
 
@@ -143,7 +146,7 @@ class Flink(Engine):
         layout = self._settings.layout
         kind = self._options().view_as(PortableOptions).environment_type
         if self._embedded:
-            lines = [f"flink: a cluster in a JVM of its own, about 1 GB; {kind}: {layout}"]
+            lines = [f"flink: a cluster in a separate JVM, about 1 GB; {kind}: {layout}"]
         else:
             try:
                 cluster = flink_cluster.overview(self._master)
@@ -158,7 +161,7 @@ class Flink(Engine):
         return lines
 
     def _shared_pool(self) -> list[str]:
-        """Whether several TaskManagers would ask one pool for workers: a sentence."""
+        """Return a message if several TaskManagers share one worker pool."""
         portable = self._options().view_as(PortableOptions)
         if portable.environment_type != "EXTERNAL" or self._embedded:
             return []
@@ -168,15 +171,15 @@ class Flink(Engine):
             return []
         if len(hosts) == (len(set(hosts)) if pool in _LOCAL else 1):
             return []
-        # The pool knows workers by numbers that each TaskManager counts for itself (`worker_pool_main.py`, 2.77).
+        # The pool identifies workers by numbers that are unique per TaskManager only (`worker_pool_main.py`, 2.77).
         return [
-            f"{len(hosts)} TaskManagers share the worker pool at {portable.environment_config}, and a pool takes the "
-            "workers of one for those of another: they are ended in the midst of their work. Give each TaskManager a "
-            "pool of its own, or let them start workers themselves (engine.flink.worker_command)"
+            f"{len(hosts)} TaskManagers share the worker pool at {portable.environment_config}, and the pool confuses "
+            "their workers and ends them while they work. Start one pool per TaskManager, or let TaskManagers start "
+            "workers themselves (engine.flink.worker_command)"
         ]
 
     def elsewhere(self, name: str) -> Elsewhere | None:
-        # Without its workers a job does nothing.
+        # A job whose workers end with this process does not continue without it.
         if self._embedded or self._options().view_as(PortableOptions).environment_type == "LOOPBACK":
             return None
         return Elsewhere("flink", self._name(name), {"address": _LOGIN.sub("", self._master)})
@@ -188,7 +191,7 @@ class Flink(Engine):
             log.warning(shared)
         self._job_name = self._name(name)
         with job_service.own_folder("flink") as folder, self._served(folder) as program:
-            # Of an option that is given twice the last counts.
+            # If an option is given twice, the last one counts.
             flags = [*self._flags, f"--job_name={self._job_name}"]
             if program is not None:
                 flags.append(f"--job_endpoint={program.endpoint}")
@@ -197,17 +200,17 @@ class Flink(Engine):
             try:
                 return job_service.wait_for(pipeline.run(), program, self._stopping)
             except EngineFailed as error:
-                # Flink says it in many ways: no such file, a process that died, a class that could not be initialized.
+                # Flink reports this in many ways: a missing file, a dead process, a class that cannot be initialized.
                 if self._flink.worker_command is not None and "failed in state FAILED" in str(error):
                     raise EngineFailed(
-                        f"{error}. Should it be that TaskManagers cannot start {self._flink.worker_command} "
-                        "(engine.flink.worker_command): try it with --help on a machine of theirs, since what it "
-                        "prints goes nowhere"
+                        f"{error}. If TaskManagers cannot start {self._flink.worker_command} "
+                        "(engine.flink.worker_command): run it with --help on a TaskManager's machine, because its "
+                        "output is not shown here"
                     ) from None
                 raise
 
     def stop(self) -> None:
-        """Ends the job server, if it is ours; cancels the job on a cluster."""
+        """End the job server, if this process started it, and cancel the job on a cluster."""
         self._stopping.set()
         if self._program is not None:
             self._program.end()
@@ -219,7 +222,7 @@ class Flink(Engine):
 
     @contextlib.contextmanager
     def _served(self, folder: Path) -> Iterator[Program | None]:
-        """The job server, ready, if it is ours."""
+        """Start the job server, if this process has to, and yield it when it is ready."""
         if self._server is None:
             yield None
             return
@@ -231,7 +234,7 @@ class Flink(Engine):
             self._program.end()
 
     def _ours(self) -> dict[str, tuple[object, str | None]]:
-        """Our options, as `runners.portable.job_service.with_ours` has them."""
+        """Return the Beam options of the job file, for `runners.portable.job_service.with_ours`."""
         flink, workers = self._flink, self._settings.layout.workers
         set_ = self._settings.model_fields_set
         own = flink.model_fields_set
@@ -253,7 +256,7 @@ class Flink(Engine):
         return ours
 
     def _name(self, run: str) -> str:
-        """Of the job: another one for each launch, so that each cancels its own."""
+        """Return the name of the job: different for each launch, so that each launch cancels only its own job."""
         given = self._options().view_as(GoogleCloudOptions).job_name
         return "-".join(filter(None, [given or "beam-score", run, self._token]))
 
@@ -267,11 +270,11 @@ def _reach(key: str, address: str) -> list[str]:
             return []
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        return [f"{key}: nothing answers at {address} ({why}): start it, or mend the address"]
+        return [f"{key}: nothing answers at {address} ({why}): start it, or correct the address"]
 
 
 def _is_here(master: str, address: str) -> bool:
-    """Whether an address means the same from here as from a TaskManager: `localhost` may be another machine there."""
+    """Return whether an address means the same here and on a TaskManager's machine, unlike `localhost`."""
     try:
         host = host_and_port(address)[0]
         return host not in _LOCAL or master in (EMBEDDED, "[auto]") or host_and_port(master)[0] in _LOCAL

@@ -1,4 +1,4 @@
-"""Beam's job server for Flink: which jar it is, and how it is started."""
+"""Beam's job server for Flink: its jar, and its command line."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from beam_score.runners.settings.flink import FlinkSettings
 log = logging.getLogger(__name__)
 
 JAR = "BEAM_SCORE_FLINK_JAR"
-"""The environment variable that names its jar."""
+"""The environment variable with the path of the jar."""
 
 
 class JobServer:
-    """Args:
-    flink: what the job file says.
-    options: Beam's, and ours among them.
-    cluster: HOST:PORT of the cluster that it serves; None where that is to be in the same JVM.
-    version: of Flink, where a person has named one.
+    """A job server to start.
+
+    Args:
+      flink: settings of the job file.
+      options: Beam options, including those set by beam-score.
+      cluster: HOST:PORT of the cluster; None for a cluster in the JVM of the job server.
+      version: of Flink, if the user gave one.
     """
 
     def __init__(self, flink: FlinkSettings, options: PipelineOptions, cluster: str | None, version: str | None):
@@ -37,12 +39,12 @@ class JobServer:
         self._own = options.view_as(FlinkRunnerOptions)
 
     def problems(self) -> list[str]:
-        """What is not on this machine, a sentence each."""
+        """Return a message for each program or file that is missing on this machine."""
         found, java, jar = [], self._options.job_server_java_launcher, self.jar
         if shutil.which(java) is None:
             found.append(
                 f"engine.runner is flink, and there is no {java!r} on this machine: install Java 11 or later, or "
-                "name a job server that runs in engine.flink.job_server"
+                "set engine.flink.job_server to a running job server"
             )
         if jar is not None and "://" not in jar and not os.path.isfile(jar):
             found.append(f"engine.flink.job_server_jar: there is no file {jar}")
@@ -50,24 +52,24 @@ class JobServer:
 
     @property
     def jar(self) -> str | None:
-        """Its path, or its address; None where Beam fetches its own."""
+        """The path or URL of the jar; None if Beam shall fetch its own."""
         return self._own.flink_job_server_jar or self._flink.job_server_jar or os.environ.get(JAR)
 
     def fetched(self) -> str:
-        """A sentence, where Beam fetches it."""
+        """Return a message that Beam fetches the jar."""
         return (
-            f"no engine.flink.job_server_jar is set, nor {JAR}: Beam fetches its own job server for Flink "
+            f"neither engine.flink.job_server_jar nor {JAR} is set: Beam fetches its own job server for Flink "
             f"{self._version} from the network, or takes it from its cache"
         )
 
     def start(self, folder: Path) -> Program:
-        """Starts it.
+        """Start the job server.
 
         Args:
-          folder: for its files, and those of a cluster inside it.
+          folder: for files of the job server, and of a cluster inside it.
 
         Raises:
-          EngineFailed: its jar could not be fetched.
+          EngineFailed: the jar could not be fetched.
         """
         jar = self.jar
         if jar is None:
@@ -77,8 +79,8 @@ class JobServer:
             jar = os.path.abspath(JavaJarServer.local_jar(jar, self._options.jar_cache_dir))
         except (RuntimeError, OSError):
             raise EngineFailed(
-                f"Beam could not fetch a job server for Flink {self._version} from the network: take one from Beam's "
-                f"releases on a machine that can, and name it in engine.flink.job_server_jar or {JAR}"
+                f"Beam could not fetch a job server for Flink {self._version} from the network: download the jar from "
+                f"Beam's releases on another machine, and set engine.flink.job_server_jar or {JAR} to its path"
             ) from None
         configuration = folder / "conf"
         configuration.mkdir()
@@ -87,7 +89,7 @@ class JobServer:
         command = [
             self._options.job_server_java_launcher,
             f"-Djava.io.tmpdir={folder}",
-            # It moves a few descriptors and no row: to compile it well would take longer than the job server works.
+            # It handles a few descriptors and no rows: optimizing compilation would take longer than its work.
             "-XX:TieredStopAtLevel=1",
             "-XX:+UseSerialGC",
             *self._options.job_server_jvm_properties,
@@ -104,7 +106,7 @@ class JobServer:
         return Program("the Flink job server", command, f"localhost:{port}", environment, folder)
 
     def _configuration(self, folder: Path) -> str:
-        """Of a cluster inside it; one elsewhere has its own."""
+        """Return the Flink configuration of a cluster inside the job server; other clusters have their own."""
         lines = [f"io.tmp.dirs: {folder}"]
         if self._cluster is None:
             restarts = self._flink.restarts or 0
@@ -117,7 +119,7 @@ class JobServer:
 
     @property
     def _version(self) -> str:
-        """Of Flink: that of the cluster, since a job server of another one is refused."""
+        """The version of Flink: the cluster's, because a cluster refuses a job server of another version."""
         if self._given is None and self._cluster is not None:
             with contextlib.suppress(flink_cluster.Unreachable):
                 version = flink_cluster.overview(self._cluster).version

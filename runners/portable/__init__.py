@@ -1,1 +1,1 @@
-"""Engines behind a Beam job service."""
+"""Engines that are accessed through a Beam job service."""

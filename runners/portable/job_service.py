@@ -1,7 +1,7 @@
-"""Engines that Beam asks through a job service: the program that serves it, started, asked and ended.
+"""The process of a Beam job service, and waiting for a job that was submitted to it.
 
-Beam's own classes for this (`apache_beam/runners/portability/job_server.py`, 2.77) set a signal handler, which only
-a main thread may, print what they start, and leave it running where the launcher is ended by a signal.
+Beam's own classes for this (`apache_beam/runners/portability/job_server.py`, 2.77) set a signal handler, which only the
+main thread may do, print the command line, and leave the process running if the launcher is ended by a signal.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _RAISED = "Traceback (most recent call last)"
 
 
 class Program:
-    """A job service in a process of its own, in the process group of this one: what ends that, ends it too.
+    """A job service in a child process in this process group, so that it ends when the group is killed.
 
     Args:
       name: for messages.
-      command: starts it.
-      endpoint: HOST:PORT where it will serve.
-      environment: its environment variables.
-      folder: for its output; it works there.
+      command: the command line of the child process.
+      endpoint: HOST:PORT of the job service.
+      environment: environment variables of the child process.
+      folder: for its output; also its working directory.
     """
 
     def __init__(self, name: str, command: Sequence[str], endpoint: str, environment: Mapping[str, str], folder: Path):
@@ -54,7 +54,7 @@ class Program:
             )
 
     def wait_until_ready(self) -> None:
-        """Raises EngineFailed."""
+        """Wait until the job service answers. Raises EngineFailed."""
         until = time.monotonic() + _STARTS_WITHIN_S
         with grpc.insecure_channel(self.endpoint) as channel:
             ready = grpc.channel_ready_future(channel)
@@ -63,11 +63,11 @@ class Program:
                     ready.result(timeout=0.1)
                     return
                 if self._process.poll() is not None:
-                    raise EngineFailed(f"{self.name} ended as it was started: {self._said()}")
+                    raise EngineFailed(f"{self.name} ended during start-up: {self._said()}")
         raise EngineFailed(f"{self.name} does not answer at {self.endpoint} after {_STARTS_WITHIN_S} s: {self._said()}")
 
     def ended(self) -> str | None:
-        """A sentence, where it has ended by itself."""
+        """Return a message if the process has ended by itself."""
         if self._process.poll() is None:
             return None
         return (
@@ -75,7 +75,7 @@ class Program:
         )
 
     def end(self) -> None:
-        """Ends it; may be called twice, and from another thread."""
+        """End the process; may be called twice, and from another thread."""
         self._process.terminate()
         try:
             self._process.wait(_ENDS_WITHIN_S)
@@ -84,21 +84,21 @@ class Program:
             self._process.wait()
 
     def _said(self) -> str:
-        """The last of its output: of its own beginnings, never of a row."""
+        """Return the last lines of the process's output, which never contains rows."""
         lines = [line.strip() for line in self._output.read_text(errors="replace").splitlines() if line.strip()]
         told = [line for line in lines if not line.startswith(("at ", "... "))]
-        return " / ".join(told[-_SHOWN_LINES:]) or "it said nothing"
+        return " / ".join(told[-_SHOWN_LINES:]) or "it printed nothing"
 
 
 @contextlib.contextmanager
 def own_folder(name: str) -> Iterator[Path]:
-    """A folder for temporary files, gone afterwards."""
+    """Create a temporary folder for the body, and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix=f"beam-score-{name}-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 class Ended(PipelineResult):
-    """What is left of a job when its service is gone: state and counters."""
+    """The result of an ended job, without its job service: state and counters."""
 
     def __init__(self, state: str, metrics: Any):
         super().__init__(state)
@@ -116,16 +116,16 @@ class Ended(PipelineResult):
 
 
 def wait_for(result: PipelineResult, program: Program | None, stopping: threading.Event) -> Ended:
-    """Waits until a job has ended.
+    """Wait until a job has ended.
 
     Args:
-      result: of its submission.
-      program: that serves it, where it is ours.
-      stopping: set when it should be waited for no longer.
+      result: of the job's submission.
+      program: the job service, if this process started it.
+      stopping: set to end the wait.
 
     Raises:
-      EngineFailed: the engine, or its service, did.
-      RuntimeError: a worker raised; the text holds the traceback.
+      EngineFailed: the engine or its job service failed, or `stopping` was set.
+      RuntimeError: a worker raised; the text contains the traceback.
     """
     keep_quiet()
     outcome: list[BaseException | None] = []
@@ -151,45 +151,45 @@ def wait_for(result: PipelineResult, program: Program | None, stopping: threadin
 
 
 def _explained(error: BaseException) -> BaseException:
-    """What the engine itself says, in a sentence; what a worker raised stays as it is, a traceback's text."""
+    """Return the engine's own error as one message. An error with a worker's traceback is returned unchanged."""
     text = str(error)
     if not isinstance(error, RuntimeError) or _RAISED in text:
         return error
     causes = [
         line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(("at ", "..."))
     ]
-    # The first says that the job failed, the last why.
+    # The first cause says that the job failed, the last says why.
     why = " / ".join(dict.fromkeys([*causes[:1], *causes[-1:]]))[:_LONGEST]
-    return EngineFailed(f"the engine has ended the job: {why}; {GOES_ON}")
+    return EngineFailed(f"the engine ended the job: {why}; {GOES_ON}")
 
 
 def given_names(beam_args: Sequence[str]) -> set[str]:
-    """Names of the options that a person gave after `--`, with underscores."""
+    """Return the names of the options that the user gave after `--`, with underscores."""
     return {a.lstrip("-").partition("=")[0].replace("-", "_") for a in beam_args if a.startswith("--")}
 
 
 def with_ours(beam_args: Sequence[str], ours: Mapping[str, tuple[Any, str | None]]) -> tuple[list[str], list[str]]:
-    """Beam's options and ours, as flags: those that a person gave win.
+    """Return Beam options as flags, those of the user and those of the job file; the user's take precedence.
 
     Args:
-      ours: by Beam's name: the value, and the key of the job file where a person has set it, else None.
+      ours: by Beam's name: the value, and the key of the job file if it is set there, else None.
 
     Returns:
-      (flags, a sentence for each conflict with the job file)
+      the flags, and a message for each conflict with the job file.
     """
     given = given_names(beam_args)
-    # Else Beam runs `pip freeze` for seconds, and stages what it says.
+    # Otherwise Beam runs `pip freeze` for seconds, and stages its output.
     flags, conflicts = ["--experiments=disable_logging_submission_environment"], []
     for name, (value, key) in ours.items():
         if name not in given:
             flags.append(f"--{name}={value}")
         elif key is not None:
-            conflicts.append(f"--{name} after -- wins over {key} of the job file, which is {value}")
+            conflicts.append(f"--{name} after -- overrides {key} of the job file, which is {value}")
     return [*flags, *beam_args], conflicts
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has at the moment."""
+    """Return a port of this machine that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]

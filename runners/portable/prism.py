@@ -1,4 +1,4 @@
-"""Prism: Beam's newer local runner, a program written in Go. It is never fetched: it is given, or found."""
+"""The Prism engine: Beam's newer local runner, a Go program. It is never downloaded; its path is set, or on PATH."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from beam_score.runners.portable.job_service import Program
 from beam_score.runners.settings.engine import EngineSettings
 
 BINARY = "BEAM_SCORE_PRISM"
-"""The environment variable that names the program."""
+"""The environment variable with the path of Prism."""
 
 _OURS = ("PrismRunner", "PortableRunner")
 _HOW = (
-    f"build it (go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}) or take it from Beam's "
-    f"releases, and name it in engine.prism.binary or {BINARY}, or put it on the path"
+    f"build it (go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{beam.__version__}) or download it from Beam's "
+    f"releases, and set engine.prism.binary or {BINARY} to its path, or put it on PATH"
 )
 _FOR_EVER_S = 10_000_000
 _CHAINS_AT_ONCE = 8  # Prism's own limit (2.77)
@@ -32,7 +32,7 @@ _NO_SPLITS = "--experiments=prism_disable_sdf_split"
 
 
 class Prism(Engine):
-    """See `runners.engine.Engine`. Workers are threads of this process, with one copy of the model."""
+    """The Prism engine; see `runners.engine.Engine`. Workers are threads of this process and share one model."""
 
     def __init__(self, settings: EngineSettings, beam_args: Sequence[str] = ()):
         self._settings, self._beam_args = settings, beam_args
@@ -42,7 +42,7 @@ class Prism(Engine):
             beam_args,
             {
                 "environment_type": ("LOOPBACK", None),
-                # Prism gives a job the id of its submission, and Beam then ends the wait for it after this time.
+                # With Prism, Beam ends the wait for a job after this time.
                 "job_server_timeout": (_FOR_EVER_S, None),
             },
         )
@@ -55,9 +55,9 @@ class Prism(Engine):
 
     @property
     def chains(self) -> int:
-        # Prism makes one bundle of all that waits for a stage, and one thread goes through it. It would split those
-        # that seem to make no progress (its README, 2.77), by chance, and into up to 8: more than memory was reckoned
-        # for. Stages beside each other it runs at once.
+        # Prism makes one bundle of all elements that wait for a stage, and one thread processes it. It would split
+        # bundles that seem to make no progress (its README, 2.77), at random and into up to 8: more than the memory
+        # estimate allows for. Independent stages run at the same time.
         return self._settings.layout.threads
 
     def problems(self) -> list[str]:
@@ -66,13 +66,13 @@ class Prism(Engine):
         if binary is None:
             found.append(f"engine.runner is prism, and there is no Prism on this machine: {_HOW}")
         elif not os.access(binary, os.X_OK) or os.path.isdir(binary):
-            found.append(f"engine.prism.binary: {binary} is no program that may be run: {_HOW}")
+            found.append(f"engine.prism.binary: {binary} is not an executable file: {_HOW}")
         return found
 
     def explain(self) -> list[str]:
         lines = [f"prism: {self._binary()}; {self._settings.layout}"]
         if self.chains > _CHAINS_AT_ONCE:
-            lines.append(f"Prism works on {_CHAINS_AT_ONCE} splits at once and no more: lower engine.workers")
+            lines.append(f"Prism works on at most {_CHAINS_AT_ONCE} splits at once: lower engine.workers")
         return lines
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
@@ -90,7 +90,7 @@ class Prism(Engine):
                 self._program.end()
 
     def stop(self) -> None:
-        """Ends Prism; workers are threads, and stop by `transforms.common.stopping`."""
+        """End Prism; workers are threads, and stop by `transforms.common.stopping`."""
         self._stopping.set()
         if self._program is not None:
             self._program.end()

@@ -1,4 +1,4 @@
-"""`engine.dataflow` of a job file. What is missing is told by the engine, since it may come after `--`."""
+"""`engine.dataflow` of a job file. The engine reports missing settings, since they may be given after `--`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beam_score.transforms.common.settings import Strict
 
 
 class DataflowSettings(Strict):
-    """Where a job runs on Dataflow, on what, and as whom."""
+    """Settings of a Dataflow job: its location, machines, network, code and service account."""
 
     project: str | None = None
     region: str | None = None
@@ -40,7 +40,7 @@ class DataflowSettings(Strict):
     @pydantic.field_validator("labels", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        # YAML makes a number of 2026; Dataflow has text only.
+        # YAML reads 2026 as a number; Dataflow's labels are text.
         whole = (str, int)
         if not isinstance(value, Mapping):
             return value
@@ -62,12 +62,12 @@ class DataflowSettings(Strict):
 
     @property
     def machine_bytes(self) -> int:
-        """The memory of a VM."""
+        """Memory of a VM in bytes."""
         return int(names.machine(self.machine_type).memory_gb * (1 << 30))
 
     def layout(self, workers: int | Literal["auto"]) -> Layout:
-        """A process a VM, as many threads in it as it has vCPUs, unless another number is asked for; on as many
-        VMs as there may be."""
+        """Return the layout with the largest number of VMs: one process per VM, with `workers` threads, or a thread
+        per vCPU."""
         vcpus = names.machine(self.machine_type).vcpus
         return Layout(self.max_workers, vcpus if workers == "auto" else workers, vcpus)
 
@@ -82,7 +82,7 @@ def _machine_problem(value: str) -> str | None:
 
 def _image_problem(value: str) -> str | None:
     if any(c.isspace() for c in value) or "://" in value or "/" not in value:
-        return f"{value!r} is no image: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG"
+        return f"{value!r} is not an image: write REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG"
     return None
 
 
@@ -94,4 +94,4 @@ PROBLEMS: Mapping[str, Callable[[str], str | None]] = {
     "service_account": names.account_problem,
     "image": _image_problem,
 }
-"""By setting, what tells why a value is none."""
+"""By setting, the function that returns why a value is invalid."""

@@ -1,7 +1,7 @@
-"""The part of a job file that says where and how it runs. Nothing here changes a result, but for XLA.
+"""The `engine` section of a job file. Except for XLA, no setting changes a result.
 
-An engine that has settings of its own has a section named like the runner, with a method
-`layout(workers) -> Layout` that goes by the settings alone: the plan is made by it.
+An engine with its own settings has a section with the name of the runner, and a method `layout(workers) -> Layout`
+that depends only on the settings, since the plan is based on it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from beam_score.transforms.common.units import parse_bytes
 
 LEAST_MEMORY_BYTES = 1_000_000_000
 MEMORY_SHARE = 0.75
-"""Of a machine: the rest is for the system, file caches, and the engine itself."""
+"""Share of a machine's memory for workers; the rest is for the system, file caches, and the engine itself."""
 
 UNKNOWN_MACHINE_BYTES = 512 << 20
-"""For a thread on a cluster's machine, of which the launcher does not know the memory."""
+"""Memory per thread on a cluster's machine, whose memory the launcher does not know."""
 
 
 class PrismSettings(Strict):
     """`engine.prism` of a job file.
 
     Attributes:
-      binary: path of the program; else that of the environment, or on the path.
+      binary: path of Prism; by default from the environment variable, or found on PATH.
     """
 
     binary: str | None = None
@@ -65,28 +65,28 @@ class EngineSettings(Strict):
     def _switch(cls, value: Any) -> Any:
         if isinstance(value, bool):
             return "on" if value else "off"
-        return "off" if value == "auto" else value  # of job files written when it was the default
+        return "off" if value == "auto" else value  # "auto" was the default in older job files
 
     @pydantic.model_validator(mode="after")
     def _sizes(self) -> EngineSettings:
         if self.split_bytes < 1 << 10 or self.block_bytes < 1 << 10:
-            raise ValueError("split_bytes and block_bytes are at least 1 KiB")
+            raise ValueError("expected split_bytes and block_bytes of at least 1 KiB")
         if isinstance(self.memory, int) and self.memory < LEAST_MEMORY_BYTES:
             raise ValueError(
-                f"memory: a worker process takes {PROCESS_BYTES / 1e9:g} GB before there is a model or a row; give it "
-                f"at least {LEAST_MEMORY_BYTES / 1e9:g}GB, or auto"
+                f"memory: a worker process takes {PROCESS_BYTES / 1e9:g} GB without a model and rows; set it to at "
+                f"least {LEAST_MEMORY_BYTES / 1e9:g}GB, or auto"
             )
         if isinstance(self.workers, int) and self.workers < 1:
-            raise ValueError("workers: a positive number, or auto")
+            raise ValueError("workers: expected a positive number, or auto")
         if isinstance(self.intra_op_threads, int) and self.intra_op_threads < 1:
-            raise ValueError("intra_op_threads: a positive number, or auto")
+            raise ValueError("intra_op_threads: expected a positive number, or auto")
         if self.runner == "flink" and self.workers == "auto" and not self.flink.embedded:
-            raise ValueError("workers: with a Flink cluster, say how many of its slots the job may have")
+            raise ValueError("workers: for a Flink cluster, set the number of slots that the job may use")
         return self
 
     @property
     def layout(self) -> Layout:
-        """Threads, processes and cores, as the engine that is asked for lays them out."""
+        """Threads, processes and cores of the selected engine."""
         section = getattr(self, self.runner, None)
         if section is not None:
             return section.layout(self.workers)
@@ -94,7 +94,7 @@ class EngineSettings(Strict):
 
     @property
     def memory_bytes(self) -> int:
-        """What a worker process may take: as set, else a share of the machine's memory or the container's limit."""
+        """Memory limit of a worker process: as set, else a share of the machine's memory or the container's limit."""
         if isinstance(self.memory, int):
             return self.memory
         if self.runner == "dataflow":
@@ -104,10 +104,10 @@ class EngineSettings(Strict):
         return int(MEMORY_SHARE * machine_bytes())
 
     def bounds(self, model_bytes: int) -> Bounds:
-        """The bounds of each worker thread.
+        """Return the memory bounds of each worker thread.
 
         Args:
-          model_bytes: of the SavedModel on disk, most of which are variables.
+          model_bytes: size of the SavedModel on disk, most of which is variables.
         """
         return bounds_of(self.memory_bytes - PROCESS_BYTES - model_bytes, self.layout.threads)
 

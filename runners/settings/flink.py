@@ -1,4 +1,4 @@
-"""What a job file says of Flink."""
+"""`engine.flink` of a job file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class FlinkSettings(Strict):
     """`engine.flink` of a job file.
 
     Attributes:
-      master: `[local]`, a cluster inside the job server's JVM; or HOST:PORT, of a cluster's REST service.
-      job_server: HOST:PORT of a Beam job server that is kept running; else one is started, and ended with the job.
-      job_server_jar: path of a job server to start; else that of the environment; else Beam fetches its own.
+      master: `[local]`, a cluster inside the job server's JVM; or HOST:PORT of a cluster's REST service.
+      job_server: HOST:PORT of a running Beam job server; by default one is started, and ended with the job.
+      job_server_jar: path of a job server to start; by default from the environment variable, or fetched by Beam.
       environment: where Python workers run. LOOPBACK: threads of this process. EXTERNAL: started by a worker pool.
         PROCESS: started by each TaskManager.
-      worker_pool: of EXTERNAL, HOST:PORT as TaskManagers see it.
-      worker_command: of PROCESS, path of the program on the machines of the TaskManagers.
-      task_managers: how many a job is spread over; each has one worker process.
-      restarts: of `[local]`: how often a job is started again after a failure before it is given up. A cluster has
-        this in its own configuration.
+      worker_pool: for EXTERNAL, HOST:PORT of the pool from the machines of the TaskManagers.
+      worker_command: for PROCESS, path of the program on the machines of the TaskManagers.
+      task_managers: number of TaskManagers that run the job; each has one worker process.
+      restarts: for `[local]`, how often a job is restarted after a failure before it fails. Other clusters have this
+        in their own configuration.
     """
 
     master: str = EMBEDDED
@@ -56,17 +56,22 @@ class FlinkSettings(Strict):
         kind = self.environment_type
         if kind == "EXTERNAL" and self.worker_pool is None:
             raise ValueError(
-                "flink: workers of a cluster are started by a pool: set worker_pool to its HOST:PORT (or environment "
-                "to PROCESS, or to LOOPBACK where the cluster is on this machine)"
+                "flink: a worker pool starts the workers of a cluster: set worker_pool to its HOST:PORT (or "
+                "environment to PROCESS, or to LOOPBACK if the cluster is on this machine)"
             )
         if kind == "PROCESS" and self.worker_command is None:
-            raise ValueError("flink.environment is PROCESS: set worker_command, the path of beam-score-worker there")
+            raise ValueError(
+                "flink.environment is PROCESS: set worker_command to the path of beam-score-worker on the machines of "
+                "the TaskManagers"
+            )
         if kind != "EXTERNAL" and self.worker_pool is not None:
-            raise ValueError(f"flink.worker_pool is for the environment EXTERNAL, and it is {kind}")
+            raise ValueError(f"flink.worker_pool requires the environment EXTERNAL, found {kind}")
         if kind != "PROCESS" and self.worker_command is not None:
-            raise ValueError(f"flink.worker_command is for the environment PROCESS, and it is {kind}")
+            raise ValueError(f"flink.worker_command requires the environment PROCESS, found {kind}")
         if self.job_server is not None and self.job_server_jar is not None:
-            raise ValueError("flink: job_server is running already, and job_server_jar is to be started: keep one")
+            raise ValueError(
+                "flink: job_server is a running job server, and job_server_jar is one to start: remove one of them"
+            )
         return self
 
     @property
@@ -75,7 +80,7 @@ class FlinkSettings(Strict):
 
     @property
     def environment_type(self) -> str:
-        """LOOPBACK, EXTERNAL or PROCESS, `auto` resolved."""
+        """LOOPBACK, EXTERNAL or PROCESS, with `auto` resolved."""
         if self.environment != "auto":
             return self.environment
         if self.worker_command is not None:
@@ -83,7 +88,7 @@ class FlinkSettings(Strict):
         return "LOOPBACK" if self.embedded and self.worker_pool is None else "EXTERNAL"
 
     def layout(self, workers: int | Literal["auto"]) -> Layout:
-        """A worker process is one a TaskManager, and has a thread a slot. Flink takes a slot for a core."""
+        """Return the layout: one worker process per TaskManager, with a thread per slot. A slot counts as a core."""
         if self.environment_type == "LOOPBACK":
             return one_process(workers)
         slots = one_process(workers).threads
@@ -92,8 +97,8 @@ class FlinkSettings(Strict):
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """The parts of an address that the settings have accepted."""
+    """Split an address into host and port. Raises ValueError if it is not HOST:PORT."""
     found = _ADDRESS.match(address)
     if found is None:
-        raise ValueError(f"{address!r} is no HOST:PORT")
+        raise ValueError(f"{address!r} is not HOST:PORT")
     return found[1].strip("[]"), int(found[2])

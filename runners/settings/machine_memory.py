@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container where that is less. Light: the process that watches imports it."""
+"""The memory of this machine or its container. The supervising process imports this: keep its imports small."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _ROOT = Path("/")
 
 
 def machine_bytes(root: Path = _ROOT) -> int:
-    """Physical memory, or the least limit of the control groups (version 1 or 2) that this process is in.
+    """Return physical memory in bytes, or the smallest limit of this process's control groups (version 1 or 2).
 
     Args:
-      root: of the file system that holds `proc` and `sys`.
+      root: of the file system that contains `proc` and `sys`.
     """
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in _limits(root):
         try:
             most = min(most, int(path.read_text()))
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # no such file, or "max"
             continue
     return most
 
 
 def _limits(root: Path) -> Iterator[Path]:
-    """The files that may hold a limit: of each group that this process is in, and of all groups above it."""
+    """Yield the files that may contain a limit, of each of this process's groups and all their parents."""
     mount = root / "sys/fs/cgroup"
     yield mount / "memory.max"  # in a container the own group is the root
     yield mount / "memory/memory.limit_in_bytes"

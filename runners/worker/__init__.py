@@ -1,1 +1,1 @@
-"""What a worker process runs."""
+"""Entry points and supervision of worker processes."""

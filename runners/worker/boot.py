@@ -1,7 +1,7 @@
-"""`beam-score-worker`: what a TaskManager, or a worker pool beside it, starts as a worker process.
+"""`beam-score-worker`, the worker process that a TaskManager, or a worker pool beside it, starts.
 
 It follows Beam's contract for SDK containers (https://s.apache.org/beam-fn-api-container-contract), without a
-container: what the job is, is asked of the provision service.
+container: it gets the job from the provision service.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from beam_score.runners.worker import harness as worker
 
 
 def main() -> None:
-    """Works until its engine wants no more."""
+    """Run the worker until its engine ends it."""
     parser = argparse.ArgumentParser(prog="beam-score-worker", allow_abbrev=False)
-    parser.add_argument("--id", required=True, help="Of this worker.")
+    parser.add_argument("--id", required=True, help="The id of this worker.")
     parser.add_argument("--provision_endpoint", required=True, help="HOST:PORT of the provision service.")
     arguments, _ = parser.parse_known_args(sys.argv[1:])
     with grpc.insecure_channel(arguments.provision_endpoint) as channel:
         info = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel).GetProvisionInfo(
             beam_provision_api_pb2.GetProvisionInfoRequest(), metadata=[("worker_id", arguments.id)], timeout=60
         )
-    # A pool (Beam 2.77) never reads what its workers print: one that has printed 64 KB would stand still.
+    # A pool (Beam 2.77) never reads the output of its workers: a worker that has printed 64 KB would block.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.environ["WORKER_ID"] = arguments.id
     os.environ["CONTROL_API_SERVICE_DESCRIPTOR"] = text_format.MessageToString(info.info.control_endpoint)

@@ -1,4 +1,4 @@
-"""What a worker process runs: Beam's own harness, without its words about rows. See `runners.worker.processes`."""
+"""Beam's worker harness, without its messages that contain rows. See `runners.worker.processes`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from beam_score.runners.worker.quiet import keep_quiet
 from beam_score.transforms.model.in_hand import open_register
 
 REGISTER = "BEAM_SCORE_IN_HAND"
-"""The environment variable that holds `DESCRIPTOR:REGION` of the register of rows in hand."""
+"""The environment variable with `DESCRIPTOR:REGION` of the register of rows in flight."""
 
 
 def work() -> None:
-    """Works until the engine that the environment names wants no more."""
+    """Run the worker until the engine named in the environment ends it."""
     keep_quiet()
     if register := os.environ.get(REGISTER):
         open_register(*map(int, register.split(":")))

@@ -1,7 +1,7 @@
-"""Worker processes of the FnApiRunner that are watched: one that dies fails the run.
+"""Supervised worker processes for the FnApiRunner: the death of a worker fails the run.
 
 Beam's own handler (`apache_beam/runners/portability/fn_api_runner/worker_handlers.py`, 2.77) raises in a
-thread that nobody listens to, and the launcher waits forever for what the dead worker was asked.
+thread whose errors are lost, and the launcher waits forever for answers of the dead worker.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _deaths: list[WorkerDied] = []
 
 
 def kill_all() -> None:
-    """Ends all worker processes at once: flags of this process do not reach them."""
+    """Kill all worker processes: flags of this process do not reach them."""
     for process in list(_live):
         process.kill()
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Raises WorkerDied in place of what Beam raises, where the reason is a worker's death."""
+    """Raise WorkerDied in place of Beam's error if a worker has died during the body."""
     keep_quiet()
     _deaths.clear()
     try:
@@ -51,14 +51,14 @@ def watched() -> Iterator[None]:
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
 class WorkerProcess(GrpcWorkerHandler):
-    """A worker in a process of its own, as `--direct_running_mode=multi_processing` asks for."""
+    """A worker in its own process, for `--direct_running_mode=multi_processing`."""
 
     def __init__(self, command, state, provision_info, grpc_server):
         super().__init__(state, provision_info, grpc_server)
         self._over = threading.Event()
 
     def start_worker(self) -> None:
-        """Called by Beam, once."""
+        """Start the process; Beam calls this once."""
         environment = {
             **os.environ,
             "WORKER_ID": self.worker_id,
@@ -70,7 +70,7 @@ class WorkerProcess(GrpcWorkerHandler):
         if register is not None:
             environment[REGISTER] = f"{register}:{next(_regions)}"
         self._process = subprocess.Popen(
-            # Safe path (-P): else a `transforms.py` in the folder of the command would stand for ours.
+            # Safe path (-P): otherwise a module in the working directory could shadow one of ours.
             [sys.executable, "-P", "-m", "beam_score.runners.worker.harness"],
             env=environment,
             pass_fds=() if register is None else (register,),
@@ -80,7 +80,7 @@ class WorkerProcess(GrpcWorkerHandler):
         self._watcher.start()
 
     def stop_worker(self) -> None:
-        """Called by Beam when all work is done, or has failed."""
+        """Wait for the process; Beam calls this when the work is done or has failed."""
         self._over.set()
         self._watcher.join()
 
@@ -92,22 +92,22 @@ class WorkerProcess(GrpcWorkerHandler):
         died = WorkerDied(
             told("a worker process", -code, read_register(opened()))
             if code < 0
-            else f"a worker process ended by itself with exit code {code}{self._before_it_connected()}: {GOES_ON}"
+            else f"a worker process exited with code {code}{self._before_it_connected()}: {GOES_ON}"
         )
         _deaths.append(died)
-        kill_all()  # else Beam waits until they have done all that they have been given
-        # Beam waits without end for data from a worker that never connected: nothing breaks. To close takes what has
-        # been queued for it, and may wait as well.
+        kill_all()  # otherwise Beam waits until they have finished their work
+        # Beam waits forever for data from a worker that never connected, since no connection breaks. Closing it drops
+        # the queued data, and may block as well.
         threading.Thread(target=self._close_data, name="worker process", daemon=True).start()
-        # Again and again: what Beam asks of a worker that is no more would have no answer either.
+        # Repeatedly: later requests to the dead worker would get no answer either.
         while not self._over.wait(_EVERY_S):
-            with contextlib.suppress(RuntimeError):  # the table of questions has changed meanwhile
+            with contextlib.suppress(RuntimeError):  # the table of pending requests has changed meanwhile
                 self.control_conn.abort(died)
 
     def _close_data(self) -> None:
-        with contextlib.suppress(Exception):  # of a connection that broke; it is told already
+        with contextlib.suppress(Exception):  # the connection broke, which is reported already
             self.data_conn.close()
 
     def _before_it_connected(self) -> str:
         connected = self.control_conn._input is not None
-        return "" if connected else ", before it had connected; what it said of that is above"
+        return "" if connected else ", before it had connected; its output is above"

@@ -1,4 +1,4 @@
-"""Beam's own words on standard error, kept back: what a worker raised is told by the command, in a sentence."""
+"""Suppression of Beam's own output on standard error: the command itself reports what a worker raised."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def _without_hang_ups(raised: threading.ExceptHookArgs) -> None:
 
 
 def keep_quiet() -> None:
-    """From now on, in this process."""
+    """Suppress Beam's output in this process from now on."""
     threading.excepthook = _without_hang_ups
-    # Beam (2.77) prints a worker's exception as well, with all that its text holds of a row; and where standard
-    # error is closed, it waits forever for the worker that failed to print.
+    # Beam (2.77) also prints a worker's exception, whose text may contain values of rows; and if standard error is
+    # closed, it waits forever for the worker that failed to print.
     sdk_worker.print = lambda *args, **kwargs: None
