@@ -398,7 +398,7 @@ def test_an_interrupted_run_goes_on_with_the_splits_left(tmp_path, model, sign):
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[sign]
     if sign != signal.SIGKILL:
         word = {
-            signal.SIGINT: "splits are done; the same command goes on from here",
+            signal.SIGINT: "splits are done; the same command continues from here",
             signal.SIGTERM: "interrupted; the same command continues from here",
         }[sign]
         assert word in said and "Traceback" not in said

@@ -317,7 +317,7 @@ def test_the_first_interrupt_finishes_what_is_in_hand(tmp_path, model):
     receipts = jobs.staged(output)
     splits = json.loads(receipts[0].parent.parent.joinpath("plan.json").read_bytes())["splits"]
     assert len(receipts) < splits
-    assert f"stopped: {len(receipts)} of {splits} splits are done; the same command goes on from here" in said
+    assert f"stopped: {len(receipts)} of {splits} splits are done; the same command continues from here" in said
     # No split was cut short: every part that was written has a receipt.
     told = "".join(p.read_text() for p in receipts)
     assert all(p.name in told for p in receipts[0].parent.parent.glob("parts/*"))

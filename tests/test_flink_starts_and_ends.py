@@ -143,7 +143,7 @@ def test_the_first_interrupt_finishes_what_is_in_hand(model, data, flink_jars, t
     (tmp_path / "go on").touch()
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 130, rest
-    assert "splits are done; the same command goes on from here" in rest
+    assert "splits are done; the same command continues from here" in rest
     assert_nothing_left(tmp_path)
 
 

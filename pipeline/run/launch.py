@@ -194,7 +194,7 @@ def _launch(
         finished = sum(receipt is not None for receipt in collect(folder, plan["splits"]))
         if storage.exists(folder.plan) and finished < plan["splits"]:
             raise interrupts.Drained(
-                f"stopped: {finished} of {plan['splits']} splits are done; the same command goes on from here"
+                f"stopped: {finished} of {plan['splits']} splits are done; the same command continues from here"
             )
 
 
