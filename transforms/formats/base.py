@@ -1,4 +1,17 @@
-"""What every format has in common: settings, rows as they are read, and the file that cannot be used."""
+"""What every format has in common: settings, rows as they are read, and the file that cannot be used.
+
+A format is a module `formats/FORMAT/reader.py` with three functions:
+
+    check(path, settings, version=None) -> str | None
+        Raise UnusableFile if a header or footer shows that the whole file cannot be used. Cheap: preflight calls it for
+        every file. Return the text of the header, for the record, if the format has one.
+    cut(path, size, split_bytes, settings, version=None) -> list[FileRange]
+        Return the ranges that can be read independently of each other, each with the number of its first row.
+    read(range, settings) -> Iterator[Chunk]
+        Yield the rows of a range, in order, in bounded chunks; the same chunks at every call (see `read_range`).
+
+A version is that of `transforms.stores.versions`; of an object it is the one that is read.
+"""
 
 from __future__ import annotations
 
