@@ -15,7 +15,8 @@ from faulty_proxy import Fault
 from beam_score.pipeline.draft.draft import draft_job
 from beam_score.pipeline.prepare.memory import process_bytes
 from beam_score.pipeline.prepare.preflight import prepare
-from beam_score.pipeline.process.errors import FAILED, WRONG, explain
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.show.inspect import inspect_model
 from beam_score.transforms.model.copies import hashed_model, local_model
@@ -198,10 +199,10 @@ def test_a_store_that_is_down_at_launch_fails_the_job_and_a_missing_model_is_a_m
     jobs.write_people(tmp_path / "data", files=1, rows=10)
     with store.proxy.failing(Fault("status", times=10**9)), pytest.raises(StoreFails) as error:
         run(jobs.job(tmp_path, store.url("models")))
-    assert explain(error.value)[0] == FAILED and len(explain(error.value)[1]) == 1
+    assert explain(error.value)[0] == ExitCode.FAILED and len(explain(error.value)[1]) == 1
     with pytest.raises(Exception, match="does not exist") as error:
         run(jobs.job(tmp_path, store.url("nothing")))
-    assert explain(error.value)[0] == WRONG
+    assert explain(error.value)[0] == ExitCode.WRONG
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, store, model, monkeypatch):

@@ -25,7 +25,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.launch import _LONGEST_WAIT_S
 from beam_score.pipeline.run.standing import Changed
-from beam_score.pipeline.run.status import DONE, INTERRUPTED, NOTHING, OVER, RUNNING, Watcher
+from beam_score.pipeline.run.status import RunState, Watcher
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S
 from beam_score.transforms.ledger.folder import RunFolder
@@ -147,7 +147,7 @@ def test_over_budget_dead_letters_are_there_and_a_raised_budget_publishes_withou
     failed = read_failed(job.output)
     assert read_manifest(job.output) is None
     assert len(store_jobs.rows(job.output, failed, "rejected")) == job.splits
-    assert Watcher(job.output).look().state == OVER
+    assert Watcher(job.output).look().state == RunState.OVER_BUDGET
 
     def never() -> None:
         raise AssertionError("scored again")
@@ -187,23 +187,26 @@ def interrupted() -> None:
 
 def test_status_tells_whether_a_run_lives(job, store):
     looks = []
-    assert Watcher(job.output).look().state == NOTHING
+    assert Watcher(job.output).look().state == RunState.NOTHING
     job.launch(A, between=lambda: looks.append(Watcher(job.output).look()))
-    assert [(look.state, look.splits_done, look.splits) for look in looks][:2] == [(RUNNING, 1, 3), (RUNNING, 2, 3)]
+    assert [(look.state, look.splits_done, look.splits) for look in looks][:2] == [
+        (RunState.RUNNING, 1, 3),
+        (RunState.RUNNING, 2, 3),
+    ]
     assert looks[0].counts["read"] == store_jobs.ROWS
-    assert Watcher(job.output).look().state == DONE
+    assert Watcher(job.output).look().state == RunState.DONE
 
 
 def test_who_has_died_is_seen_to_once_its_object_is_old_by_the_stores_clock(job, store):
     with pytest.raises(KeyboardInterrupt):
         job.launch(A, between=interrupted)
     storage.replace(RunFolder(job.output, A).path / ALIVE / "0123456789ab", b"alive")  # what a kill -9 leaves
-    assert Watcher(job.output).look().state == RUNNING  # until two minutes are over
+    assert Watcher(job.output).look().state == RunState.RUNNING  # until two minutes are over
     assert "is at work" in clean(job.output, unfinished=True).kept[0]
     store.proxy.ahead_s = SILENT_S + 10
     try:
         status = Watcher(job.output).look()
-        assert (status.state, status.splits_done) == (INTERRUPTED, 1)
+        assert (status.state, status.splits_done) == (RunState.INTERRUPTED, 1)
         found = clean(job.output)
         assert [leftover.path for leftover in found.leftovers] == []
     finally:

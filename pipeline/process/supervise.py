@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable
 
 from beam_score.pipeline.printing.printed import Printed, open_printed
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.process.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from beam_score.runners.ended import CRASHES, GOES_ON, models_and_rows, told
 from beam_score.transforms.formats.parquet.suspects import ENVIRONMENT, suspects
 from beam_score.transforms.model.in_hand import Rows, make_register, open_register, read_register
 
-FAILED = 1
 _MOST_SUSPECTS = 100
 
 
@@ -111,7 +111,7 @@ def _end_with(held: int) -> None:
     os.read(held, 1)
     with contextlib.suppress(OSError):
         os.killpg(0, signal.SIGKILL)
-    os._exit(FAILED)
+    os._exit(ExitCode.FAILED)
 
 
 def _start_anew_without_suspects(number: int, in_hand: list[Rows], nohup: bool, say: Callable[[str], None]) -> None:
@@ -149,10 +149,10 @@ def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str],
         model = f"the model {', '.join(models)}" if models else "the model"
         at = f" while {model} had {', '.join(map(str, rows))}" if rows else f", with {model} loaded" if models else ""
         say(f"the process ended itself with exit code {status} before the command had finished{at}: {GOES_ON}")
-        return FAILED
+        return ExitCode.FAILED
     if -status in SIGNALS:
         say(f"interrupted; {GOES_ON}")
         return 128 - status
     sys.stderr.flush()
     say(told("the scoring process", -status, in_hand))
-    return FAILED
+    return ExitCode.FAILED

@@ -13,20 +13,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.begin import is_read
 from beam_score.pipeline.run.standing import Overrun, Standing
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.folder import RunFolder
-from beam_score.transforms.ledger.manifest import DONE as PUBLISHED
-from beam_score.transforms.ledger.manifest import published, read_manifest
+from beam_score.transforms.ledger.manifest import DONE, published, read_manifest
 from beam_score.transforms.ledger.publication import Overtaken, clean_up, roll_forward
 from beam_score.transforms.ledger.verdict import PUBLISH, Budget, decide, verdicts
 from beam_score.transforms.listing.files import InputFile
 
 log = logging.getLogger(__name__)
-
-DONE, OVER = 0, 3
-"""Exit codes."""
 
 _LOOKS = 10
 
@@ -104,7 +101,7 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
                 if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
                     raise
                 log.debug("another launch was faster", exc_info=error)
-                return Outcome(DONE, manifest, already=True, by_another=True)
+                return Outcome(ExitCode.DONE, manifest, already=True, by_another=True)
     raise Overtaken(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
 
 
@@ -120,10 +117,10 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
         _finish_publication(standing.publishing)
         standing = Standing.of(work.output, discards, work.files, work.settings)
     if (manifest := standing.finished(work.fingerprint)) is not None:
-        return Outcome(DONE, manifest, already=True)
+        return Outcome(ExitCode.DONE, manifest, already=True)
     folder = standing.begun(work.fingerprint)
     if folder is None and (refused := work.refuse(standing)):
-        return Outcome(OVER, refused)
+        return Outcome(ExitCode.OVER_BUDGET, refused)
     if folder is None or not storage.exists(folder.plan):
         folder = work.plan(standing)
     try:
@@ -154,4 +151,4 @@ def _verdict(work: Work, folder: RunFolder) -> Outcome:
     manifest = read_manifest(work.output)
     if manifest is None or manifest["run"] != folder.run:
         manifest = roll_forward(folder, decide(folder, work.budget, work.schema), work.keep_replaced)
-    return Outcome(DONE if manifest["verdict"] == PUBLISHED else OVER, manifest)
+    return Outcome(ExitCode.DONE if manifest["verdict"] == DONE else ExitCode.OVER_BUDGET, manifest)

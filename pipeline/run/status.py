@@ -4,6 +4,7 @@ engine. Nothing here creates or changes a file."""
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import re
 import time
@@ -23,8 +24,19 @@ from beam_score.transforms.ledger.manifest import FAILED, MANIFEST, OVER_BUDGET,
 from beam_score.transforms.ledger.receipt import Counts, Receipt
 from beam_score.transforms.ledger.verdict import verdicts
 
-NOTHING, STARTING, PLANNED, RUNNING, PUBLISHING = "nothing", "starting", "planned", "running", "publishing"
-INTERRUPTED, OVER, DONE = "interrupted", "over budget", "done"
+
+class RunState(enum.StrEnum):
+    """The state of the run in an output folder; docs/status.md says what each means."""
+
+    NOTHING = "nothing"
+    STARTING = "starting"
+    PLANNED = "planned"
+    RUNNING = "running"
+    PUBLISHING = "publishing"
+    INTERRUPTED = "interrupted"
+    OVER_BUDGET = "over budget"
+    DONE = "done"
+
 
 _AT_ONCE = 32
 _TRIES = 3
@@ -39,7 +51,7 @@ class Status:
 
     Attributes:
       output: the folder.
-      state: one of the states above; docs/status.md says what each means.
+      state: see `RunState`.
       run: its id; None for `nothing` and `starting`.
       published: id of the run whose predictions stand there now.
       splits_done, splits, bytes_done, bytes: of the plan; None where it is gone: of a run that is over.
@@ -53,7 +65,7 @@ class Status:
     """
 
     output: str
-    state: str
+    state: RunState
     run: str | None = None
     published: str | None = None
     splits_done: int | None = None
@@ -85,9 +97,11 @@ class Watcher:
     def look(self) -> Status:
         """What is known now. Raises Damaged, Unreadable, OSError."""
         found = self._look()
-        if found.state in (RUNNING, PUBLISHING) or not any(held for _, held in launches(self._output)):
+        if found.state in (RunState.RUNNING, RunState.PUBLISHING) or not any(
+            held for _, held in launches(self._output)
+        ):
             return found
-        return Status(self._output, STARTING, published=found.published)
+        return Status(self._output, RunState.STARTING, published=found.published)
 
     def _look(self) -> Status:
         for _ in range(_TRIES):
@@ -113,11 +127,11 @@ class Watcher:
         if published == folder.run:
             return self._settled()
         if alive or any(job.alive for job in jobs):
-            state = PUBLISHING if len(run.spans) == len(run.split_bytes) else RUNNING
+            state = RunState.PUBLISHING if len(run.spans) == len(run.split_bytes) else RunState.RUNNING
         elif any(verdict["decision"] == OVER_BUDGET for verdict in verdicts(folder)[-1:]):
-            state = OVER
+            state = RunState.OVER_BUDGET
         else:
-            state = INTERRUPTED if run.spans else PLANNED
+            state = RunState.INTERRUPTED if run.spans else RunState.PLANNED
         return dataclasses.replace(self._of(run, state, published), jobs=jobs)
 
     def _jobs(self, folder: RunFolder) -> tuple[Found, ...]:
@@ -135,8 +149,8 @@ class Watcher:
         over = failed is not None and (manifest is None or failed["run"] not in (published, *manifest["replaces"]))
         record = failed if over else manifest
         if record is None:
-            return Status(self._output, NOTHING)
-        state = OVER if over else DONE
+            return Status(self._output, RunState.NOTHING)
+        state = RunState.OVER_BUDGET if over else RunState.DONE
         found = Status(self._output, state, record["run"], published)
         if self._run is not None and self._run.folder.run == record["run"]:
             found = self._of(self._run, state, published)  # watched to its end
@@ -147,7 +161,7 @@ class Watcher:
         seconds = busy_seconds(list(run.spans.values()))
         all_bytes, bytes_ = sum(run.split_bytes.values()), sum(run.split_bytes[split] for split in run.spans)
         left = None
-        if state == RUNNING and bytes_ and seconds:
+        if state == RunState.RUNNING and bytes_ and seconds:
             left = (all_bytes - bytes_) * seconds / bytes_
         return Status(
             self._output,

@@ -17,7 +17,7 @@ from beam_score.pipeline.prepare.preflight import Prepared, prepare
 from beam_score.pipeline.prepare.rate import measure
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.pipeline.printing.terminal import Console, escape
-from beam_score.pipeline.process.errors import OVER
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.standing import Standing
 from beam_score.pipeline.show.summary import print_rows
 from beam_score.pipeline.show.tried import groups_of, hints, over_budget, print_groups, print_schema
@@ -88,7 +88,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
     if not_ready:
         for problem in not_ready:
             console.print(f"[bold red]not ready[/]: {escape(problem)}", soft_wrap=True)
-        return OVER
+        return ExitCode.OVER_BUDGET
     _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
     console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return 0

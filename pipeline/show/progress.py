@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from beam_score.pipeline.run.status import RUNNING, Status
+from beam_score.pipeline.run.status import RunState, Status
 from beam_score.pipeline.run.watch import Show
 from beam_score.pipeline.show.status_view import as_line, time_left
 
@@ -70,7 +70,7 @@ def _bar(console: Console) -> Iterator[Show]:
                 task = progress.add_task("scoring", total=max(status.splits, 1), known="")
             speed = "" if status.rows_per_s is None else f"  {status.rows_per_s:,.0f} rows/s"
             known = f"{status.splits_done:,}/{status.splits:,} splits  {status.counts['read']:,} rows{speed}"
-            left = f"  {time_left(status)} left" if status.state == RUNNING else ""
+            left = f"  {time_left(status)} left" if status.state == RunState.RUNNING else ""
             progress.update(task, completed=status.splits_done, known=known + left)
 
         yield show

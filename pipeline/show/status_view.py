@@ -15,33 +15,26 @@ from rich.table import Table
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.printing.terminal import Console, escape, printable, put
-from beam_score.pipeline.run.status import (
-    DONE,
-    INTERRUPTED,
-    NOTHING,
-    OVER,
-    PLANNED,
-    PUBLISHING,
-    RUNNING,
-    STARTING,
-    Status,
-    Watcher,
-)
+from beam_score.pipeline.process.exit_codes import ExitCode
+from beam_score.pipeline.run.status import RunState, Status, Watcher
 from beam_score.runners.elsewhere import Found
 from beam_score.transforms.stores.objects import NoSuchPlace, ObjectPath, is_object
 from beam_score.transforms.stores.registry import check_bucket
 
-STILL_RUNNING = 4
-"""Exit code."""
-
-_CODES = {DONE: 0, OVER: 3, STARTING: STILL_RUNNING, RUNNING: STILL_RUNNING, PUBLISHING: STILL_RUNNING}
-_STYLES = {DONE: "bold green", OVER: "bold red", INTERRUPTED: "bold yellow"}
+_CODES = {
+    RunState.DONE: ExitCode.DONE,
+    RunState.OVER_BUDGET: ExitCode.OVER_BUDGET,
+    RunState.STARTING: ExitCode.STILL_RUNNING,
+    RunState.RUNNING: ExitCode.STILL_RUNNING,
+    RunState.PUBLISHING: ExitCode.STILL_RUNNING,
+}
+_STYLES = {RunState.DONE: "bold green", RunState.OVER_BUDGET: "bold red", RunState.INTERRUPTED: "bold yellow"}
 _MEANS = {
-    NOTHING: "no run has started or was published here",
-    STARTING: "a launch is starting: it checks the job, loads the model and plans",
-    PLANNED: "no split is done, and no launch is running: the job's command continues this run",
-    INTERRUPTED: "no launch is running: the job's command continues from here",
-    OVER: "with a higher rejects.budget or rejects.files the job's command publishes this run",
+    RunState.NOTHING: "no run has started or was published here",
+    RunState.STARTING: "a launch is starting: it checks the job, loads the model and plans",
+    RunState.PLANNED: "no split is done, and no launch is running: the job's command continues this run",
+    RunState.INTERRUPTED: "no launch is running: the job's command continues from here",
+    RunState.OVER_BUDGET: "with a higher rejects.budget or rejects.files the job's command publishes this run",
 }
 _LOOKS_EVERY_S = 1.0
 _SAYS_EVERY_S = 10.0
@@ -50,7 +43,7 @@ _NAMED = 3
 
 def exit_code(status: Status) -> int:
     """Return the exit code: 0 done, 3 over budget, 4 starting, running or publishing, 1 otherwise."""
-    return _CODES.get(status.state, 1)
+    return _CODES.get(status.state, ExitCode.FAILED)
 
 
 def show_status(output: str, console: Console, watch: bool, as_json: bool) -> int:
@@ -92,7 +85,9 @@ def until_over(watcher: Watcher, sleep: Callable[[float], None]) -> Iterator[Sta
         status = watcher.look()
         yield status
         # Only after two equal states: a launch counts as running a moment after it has planned.
-        if status.state in (DONE, OVER) or (exit_code(status) != STILL_RUNNING and status == before):
+        if status.state in (RunState.DONE, RunState.OVER_BUDGET) or (
+            exit_code(status) != ExitCode.STILL_RUNNING and status == before
+        ):
             return
         before = status
         sleep(_LOOKS_EVERY_S)
@@ -152,7 +147,7 @@ def as_line(status: Status) -> str:
     said += [f"{status.counts['read']:,} rows", f"{status.counts['rejected']:,} rejected"]
     if status.rows_per_s is not None:
         said.append(f"{status.rows_per_s:,.0f} rows/s")
-    if status.state == RUNNING:
+    if status.state == RunState.RUNNING:
         said.append(f"{time_left(status)} left")
     said += [f"no launch is running, {printable(found)}" for found in status.jobs]
     return ", ".join(said)
@@ -195,7 +190,7 @@ def as_table(status: Status, now: float) -> Table:
         table.add_row("cannot be read", f"{counts['stretches']:,}", "files or parts of files")
     if status.rows_per_s is not None:
         table.add_row("rows/s", f"{status.rows_per_s:,.0f}", "")
-    if status.state == RUNNING:
+    if status.state == RunState.RUNNING:
         table.add_row("time left", time_left(status), "")
     if status.last_receipt is not None:
         table.add_row("last receipt", f"{duration(now - status.last_receipt)} ago", "")
