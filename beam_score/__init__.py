@@ -1,1 +1,48 @@
-"""Score very many rows with a TensorFlow SavedModel: every row predicted or accounted for."""
+"""Score very many rows with a TensorFlow SavedModel: every row is predicted or accounted for.
+
+The commands as functions, for programs (`run`, `check`, `status`, `replay`), with what they take, return and raise; and
+the steps of the chain for any Beam pipeline (see `beam_score.transforms`). docs/library.md has examples of both.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers do not see what `__getattr__` returns
+    from beam_score.pipeline.commands import check as check
+    from beam_score.pipeline.commands import replay as replay
+    from beam_score.pipeline.commands import run as run
+    from beam_score.pipeline.commands import status as status
+    from beam_score.pipeline.job.mistakes import JobError as JobError
+    from beam_score.pipeline.process.exit_codes import ExitCode as ExitCode
+    from beam_score.pipeline.run.protocol import Outcome as Outcome
+    from beam_score.pipeline.run.status import RunState as RunState
+    from beam_score.pipeline.run.status import Status as Status
+    from beam_score.pipeline.show.check import Checked as Checked
+
+_WHERE = {
+    "Checked": "beam_score.pipeline.show.check",
+    "ExitCode": "beam_score.pipeline.process.exit_codes",
+    "JobError": "beam_score.pipeline.job.mistakes",
+    "Outcome": "beam_score.pipeline.run.protocol",
+    "RunState": "beam_score.pipeline.run.status",
+    "Status": "beam_score.pipeline.run.status",
+    "check": "beam_score.pipeline.commands",
+    "replay": "beam_score.pipeline.commands",
+    "run": "beam_score.pipeline.commands",
+    "status": "beam_score.pipeline.commands",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: a program that only asks for a status does not have to wait for Beam.
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

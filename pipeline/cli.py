@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from beam_score.pipeline.printing.terminal import Console, escape, flush, put, s
 from beam_score.pipeline.process import interrupts
 from beam_score.pipeline.process.supervise import supervised
 from beam_score.runners.ended import GoesOnElsewhere
+
+if TYPE_CHECKING:
+    from beam_score.pipeline.run.protocol import Outcome
 
 app = typer.Typer(
     name="beam-score",
@@ -158,7 +161,7 @@ def check(
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()))
+    raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()).code)
 
 
 @app.command(
@@ -186,21 +189,21 @@ def run(
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    from beam_score.pipeline.run.launching import Launching
+    from beam_score.pipeline import commands
+    from beam_score.pipeline.show.progress import shown
 
     settings = load_job(job, overrides or ())
-    with Launching(settings.output.path) as launching:
-        from beam_score.pipeline.run.launch import run as launch
-        from beam_score.pipeline.show.progress import shown
-        from beam_score.pipeline.show.summary import print_summary
-
-        flags = (restart, keep_replaced, replace_if_changed)
-        with shown() as show:
-            outcome = launch(settings, beam_options or (), replace, show, *flags, on_planned=launching.end)
-    if as_json:
-        put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
-    else:
-        print_summary(Console(), settings.output.path, outcome)
+    with shown() as show:
+        outcome = commands.run(
+            settings,
+            beam_options=beam_options or (),
+            restart=restart,
+            replace=replace,
+            keep_replaced=keep_replaced,
+            replace_if_changed=replace_if_changed,
+            show_progress=show,
+        )
+    _print_outcome(settings.output.path, outcome, as_json)
     raise typer.Exit(outcome.code)
 
 
@@ -277,28 +280,39 @@ def replay(
     """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
     from beam_score.pipeline.prepare.replay import accounting, load_replay
     from beam_score.pipeline.process import logs
-    from beam_score.pipeline.run.launching import Launching
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    settings, parent = load_replay(output, overrides or (), to, by, trust)
-    with Launching(settings.output.path) as launching:
-        from beam_score.pipeline.run.launch import run as launch
-        from beam_score.pipeline.show.progress import shown
-        from beam_score.pipeline.show.summary import print_summary
+    from beam_score.pipeline import commands
+    from beam_score.pipeline.show.progress import shown
 
-        flags = (restart, keep_replaced, replace_if_changed, parent)
-        with shown() as show:
-            outcome = launch(settings, beam_options or (), replace, show, *flags, on_planned=launching.end)
-    if as_json:
-        put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
-    else:
-        print_summary(Console(), settings.output.path, outcome)
-    # After what was published: that stands whatever this finds.
+    settings, parent = load_replay(output, overrides or (), to, by, trust)
+    with shown() as show:
+        outcome = commands.run(
+            settings,
+            beam_options=beam_options or (),
+            restart=restart,
+            replace=replace,
+            keep_replaced=keep_replaced,
+            replace_if_changed=replace_if_changed,
+            show_progress=show,
+            parent=parent,
+        )
+    _print_outcome(settings.output.path, outcome, as_json)
+    # After what was published: that is valid whatever this finds.
     accounted = accounting(parent, outcome.manifest)
     if not as_json:
         Console().print(f"accounted    {escape(accounted)}", soft_wrap=True)
     raise typer.Exit(outcome.code)
+
+
+def _print_outcome(output: str, outcome: Outcome, as_json: bool) -> None:
+    from beam_score.pipeline.show.summary import print_summary
+
+    if as_json:
+        put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
+    else:
+        print_summary(Console(), output, outcome)
 
 
 @app.command(epilog="Example:  beam-score bench job.yaml")

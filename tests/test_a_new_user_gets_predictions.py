@@ -170,7 +170,7 @@ def test_what_init_drafts_check_and_run_keep(model, tmp_path, case):
     out = tmp_path / "out"
     job = parse_job(settings_of(drafted.replace("path: out", f"path: {scalar(str(out))}")))
     said = io.StringIO()
-    assert check_job(job, Console(file=said, width=200)) == 0, said.getvalue() + drafted
+    assert check_job(job, Console(file=said, width=200)).code == 0, said.getvalue() + drafted
     assert f"{len(rows)} rows: {len(rows)} predicted" in said.getvalue(), said.getvalue() + drafted
     assert run(job).code == 0
     assert dead_letters(out) == []
@@ -197,7 +197,7 @@ def test_pictures_are_scored_from_every_format_that_has_bytes(model, tmp_path):
     for file in ("a.parquet", "a.tfrecord"):
         drafted = draft_job(model("image_bytes"), str(tmp_path / file), known=Known())
         job = parse_job(settings_of(drafted.replace("path: out", f"path: {scalar(str(tmp_path / 'out' / file))}")))
-        assert check_job(job, Console(file=io.StringIO(), width=200)) == 0
+        assert check_job(job, Console(file=io.StringIO(), width=200)).code == 0
         assert run(job).code == 0
         assert sorted(predictions(tmp_path / "out" / file)["mean"]) == list(range(40))
 
@@ -215,6 +215,6 @@ def test_check_is_not_ready_without_a_setting_and_names_it(model, tmp_path, file
     assert f", {setting}}}" in drafted
     job = parse_job(settings_of(drafted.replace(f", {setting}", "").replace("path: out", f"path: {tmp_path}/out")))
     said = io.StringIO()
-    assert check_job(job, Console(file=said, width=200)) == 3
+    assert check_job(job, Console(file=said, width=200)).code == 3
     assert "60 rows: 0 predicted, 60 rejected" in said.getvalue()
     assert hint in said.getvalue() and "ready in" not in said.getvalue()

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LEVELS = {
-    "pipeline": ("flex", "cli", "show", "run", "prepare", "draft", "process", "job", "printing"),
+    "pipeline": ("flex", "cli", "commands", "show", "run", "prepare", "draft", "process", "job", "printing"),
     "runners": (
         *("choose", "local", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
         *("beam_options", "settings"),

@@ -85,7 +85,7 @@ def checked(text, tmp_path, code):
     """What `check` says of the job, off a terminal: it loads the model and scores the first rows."""
     job = parse_job(settings_of(text) | {"output": settings_of(text)["output"] | {"path": str(tmp_path / "out")}})
     said = io.StringIO()
-    assert check_job(job, Console(file=said, width=200)) == code
+    assert check_job(job, Console(file=said, width=200)).code == code
     return said.getvalue()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
+import pyarrow as pa
 from rich import box
 from rich.table import Table
 
@@ -30,9 +32,28 @@ from beam_score.transforms.model.ops import ops_of
 _SHOWN_FILES = 10
 
 
-def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
-    """Check a job and score a few rows. Return the exit code: 0 if the job is ready, 3 if the rows that were tried, or
-    the unusable files, exceed the error budget.
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """The result of a check.
+
+    Attributes:
+      predictions: of the rows that were tried.
+      rejected: dead letters of the others; see `transforms.rows.faults.REJECTED_SCHEMA`.
+      not_ready: why a run would end over its error budget, a sentence each; empty if the job is ready.
+    """
+
+    predictions: pa.RecordBatch
+    rejected: pa.RecordBatch
+    not_ready: list[str]
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code of `beam-score check`."""
+        return ExitCode.OVER_BUDGET if self.not_ready else ExitCode.DONE
+
+
+def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Checked:
+    """Check a job, score a few rows, and print what was found.
 
     Args:
       beam_args: Beam options.
@@ -85,13 +106,12 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> int:
             f"{len(prepared.unusable)} of {counted(len(prepared.files), 'file')} cannot be used, and rejects.files "
             f"allows {job.rejects.files}: fix the files, or set rejects.files"
         ]
-    if not_ready:
-        for problem in not_ready:
-            console.print(f"[bold red]not ready[/]: {escape(problem)}", soft_wrap=True)
-        return ExitCode.OVER_BUDGET
-    _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
-    console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
-    return 0
+    for problem in not_ready:
+        console.print(f"[bold red]not ready[/]: {escape(problem)}", soft_wrap=True)
+    if not not_ready:
+        _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
+        console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
+    return Checked(trial.predictions, trial.rejected, not_ready)
 
 
 def _about_calls(job: Job, prepared: Prepared, trial: Trial, choice: Choice) -> list[str]:

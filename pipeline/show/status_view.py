@@ -52,16 +52,7 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
     Raises:
       JobError: if the folder does not exist, or cannot be accessed.
     """
-    if is_object(output):
-        try:
-            check_bucket(ObjectPath.parse(output))
-        except (FileNotFoundError, PermissionError) as error:
-            raise JobError([f"{error.filename}: {error.strerror}"]) from error
-        except NoSuchPlace as error:
-            raise JobError([str(error)]) from error
-    elif not Path(output).is_dir():
-        what = "is a file" if Path(output).exists() else "does not exist"
-        raise JobError([f"{output} {what}, expected the output folder of a job (output.path of the job file)"])
+    _check_there(output)
     looks = until_over(Watcher(output), time.sleep) if watch else iter([Watcher(output).look()])
     if not watch:
         status = next(looks)
@@ -76,6 +67,25 @@ def show_status(output: str, console: Console, watch: bool, as_json: bool) -> in
     else:
         status = _say_now_and_then(looks, (lambda s: json.dumps(as_dict(s))) if as_json else as_line)
     return exit_code(status)
+
+
+def look(output: str) -> Status:
+    """Return the status of an output folder. Raises JobError if the folder does not exist, or cannot be accessed."""
+    _check_there(output)
+    return Watcher(output).look()
+
+
+def _check_there(output: str) -> None:
+    if is_object(output):
+        try:
+            check_bucket(ObjectPath.parse(output))
+        except (FileNotFoundError, PermissionError) as error:
+            raise JobError([f"{error.filename}: {error.strerror}"]) from error
+        except NoSuchPlace as error:
+            raise JobError([str(error)]) from error
+    elif not Path(output).is_dir():
+        what = "is a file" if Path(output).exists() else "does not exist"
+        raise JobError([f"{output} {what}, expected the output folder of a job (output.path of the job file)"])
 
 
 def until_over(watcher: Watcher, sleep: Callable[[float], None]) -> Iterator[Status]:
