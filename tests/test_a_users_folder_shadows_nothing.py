@@ -39,10 +39,19 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_job_runs_in_a_folder_with_modules_of_our_names(folder, model):
+    assert_runs(folder, model, {}, *PROCESSES)
+
+
+def test_a_job_runs_on_flink_in_a_folder_with_modules_of_our_names(folder, model, flink_jars):
+    assert_runs(folder, model, {"runner": "flink", "flink": {"job_server_jar": str(flink_jars / "job-server.jar")}})
+
+
+def assert_runs(folder, model, engine, *beam_options):
     jobs.write_people(folder / "data", 2, 100)
-    job = jobs.write_job(folder, model("multiply"), preprocess="steps:age_in_years", engine={"split_bytes": "2KiB"})
+    engine = {"split_bytes": "2KiB"} | engine
+    job = jobs.write_job(folder, model("multiply"), preprocess="steps:age_in_years", engine=engine)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "beam_score.pipeline.cli", "run", job, "--", *PROCESSES],
+        [sys.executable, "-P", "-m", "beam_score.pipeline.cli", "run", job, "--", *beam_options],
         cwd=folder,
         env=jobs.environment(),
         capture_output=True,
