@@ -3,7 +3,7 @@
 # make kills    kill runs by the hundred, and see that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
 # make golden   write the golden Dataflow job anew; read the diff
-# make lint     ruff, both as linter and as formatter
+# make lint     ruff, as linter and as formatter, and a check for plain English
 # make lock     resolve the dependencies anew, for Python 3.11 to 3.13 at once
 # make clean    remove what all of these made
 #
@@ -95,6 +95,12 @@ golden: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/python tests/kit/plain_english.py $(PLAIN)
+
+# Folders whose messages and docstrings are in plain English; see tests/kit/plain_english.py.
+PLAIN := beam_score runners pipeline/commands.py pipeline/flex.py \
+  $(addprefix pipeline/,draft job printing process show) \
+  $(addprefix transforms/,arrays common contract durable framing listing model rows stores)
 
 lock: | $(BIN)/python
 	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet $(UV)

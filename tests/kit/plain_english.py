@@ -79,7 +79,8 @@ def main() -> int:
         path = Path(name)
         files += sorted(p for p in path.rglob("*") if p.suffix in (".py", ".md")) if path.is_dir() else [path]
     lines = [line for file in files for line in found(file)]
-    print("\n".join(lines))
+    if lines:
+        print("\n".join(lines))
     return bool(lines)
 
 

@@ -15,8 +15,8 @@ class Stopping(Shared):
     """Two flags of a launch, seen by all its workers that are threads of the same process.
 
     Attributes:
-      now: set when no new block is to begin: after one worker of the FnApiRunner has raised, the others go on to their
-        next splits otherwise (seen in Beam 2.77).
+      now: set when no new block is to begin: after one worker of the FnApiRunner has raised, the others would
+        continue with their next splits (seen in Beam 2.77).
       after_splits: set when no new split is to begin, and those in progress are to be finished.
     """
 

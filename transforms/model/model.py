@@ -1,4 +1,4 @@
-"""What a scorer asks of a model, wherever it runs."""
+"""The interface of a model to a scorer, wherever the model runs."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ class Model(Protocol):
 
 
 def is_exhausted(error: Exception) -> bool:
-    """Whether an exception of a model says that memory does not suffice for so many rows."""
+    """Return whether an exception of a model says that there is not enough memory for so many rows."""
     return getattr(error, "error_code", None) == _RESOURCE_EXHAUSTED
