@@ -280,7 +280,7 @@ def test_a_run_whose_input_changes_fails_with_what_changed_and_publishes_nothing
     # The first splits come from one of them; both are read further later on.
     changed = [tmp_path / "data" / f"people-{n}.csv" for n in range(4)]
     once_planned(tmp_path / "out", lambda: [CHANGES[kind][0](path) for path in changed])
-    with pytest.raises(Exception, match="(since|after) the files were listed") as error:
+    with pytest.raises(Exception, match=r"(since|after) the files were listed") as error:
         run(job)
     code, (said,) = explain(error.value)
     assert code == 6 and said.endswith(REMEDY) and re.search(CHANGES[kind][1], said), said
@@ -293,7 +293,7 @@ def test_a_worker_that_begins_after_the_change_refuses(tmp_path, job):
     planned = jobs.plan(job)
     (tmp_path / "data" / "people-2.csv").touch()
     shards = read_plan(planned.folder)["shards"]
-    with pytest.raises(Exception, match="(since|after) the files were listed") as error:
+    with pytest.raises(Exception, match=r"(since|after) the files were listed") as error:
         jobs.run_locally(lambda p: build(p, planned.steps, planned.write, shards, job.rejects.as_budget()), 1)
     code, (said,) = explain(error.value)
     assert code == 6 and "people-2.csv has changed" in said
@@ -319,7 +319,7 @@ def test_left_as_it_is_the_next_launch_names_it_and_restart_reads_it_anew(tmp_pa
         paths[2].unlink()
 
     once_planned(tmp_path / "out", change)
-    with pytest.raises(Exception, match="(since|after) the files were listed"):
+    with pytest.raises(Exception, match=r"(since|after) the files were listed"):
         run(job)
     (tmp_path / "data" / "people-9.csv").write_text("id,age,income,score\nnew,1,2,0.5\n")
     with pytest.raises(Changed) as refusal:
