@@ -1,12 +1,12 @@
-"""What the protocol costs: receipts of many splits, and their commit, without reading or scoring anything.
+"""Cost of the protocol: receipts of many splits, and their commit, without reading or scoring rows.
 
     python benchmarks/commit_cost.py --splits 10000
     python benchmarks/commit_cost.py --splits 100000 --folder /tmp/many
     python benchmarks/commit_cost.py --splits 5000 --store --delay-ms 40
 
-Each split gets two small parts, written, made durable and accounted for by the very code that a run uses, by two
-threads; then the verdict is made and carried out, the manifest written and staging removed. Prints JSON; with --store
-of an output on fake-gcs-server, each request held up, and counted.
+For each split, two threads write two small parts, make them durable and write a receipt, with the same code as a run;
+then the verdict is decided and carried out, the manifest written and the staging folder removed. Prints JSON; with
+--store for an output on fake-gcs-server, where each request is delayed and counted.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _ROWS = {"predictions": 99, "rejected": 1}
 
 
 def _finish(folder: RunFolder, split: int) -> None:
-    """What `WriteParts` does at the end of a split."""
+    """Do the work of `WriteParts` at the end of a split."""
     parts = []
     for kind, content in _CONTENT.items():
         name = f"{kind}-{split:06d}-aaaaaaaaaaaa-0.{'parquet' if kind == 'predictions' else 'jsonl'}"
@@ -54,13 +54,13 @@ def _finish(folder: RunFolder, split: int) -> None:
 
 
 def measure(output: str, splits: int, threads: int = 2, asked: Callable[[], int] | None = None) -> dict[str, Any]:
-    """Seconds, and seconds of processor time, by step.
+    """Return seconds, and seconds of processor time, by step.
 
     Args:
-      output: a fresh folder.
-      splits: how many; each of one file.
-      threads: that write parts and receipts at once.
-      asked: how many requests were made so far.
+      output: an empty folder.
+      splits: number of splits, of one file each.
+      threads: number of threads that write parts and receipts concurrently.
+      asked: returns the number of requests so far.
     """
     seconds: dict[str, Any] = {"splits": splits}
 
@@ -99,7 +99,7 @@ def main() -> None:
     folder = arguments.folder or pathlib.Path(tempfile.mkdtemp())
     try:
         if arguments.store:
-            # In memory it takes longer for each object, the more there are.
+            # On disk: in memory, the time per object grows with the number of objects.
             with emulator(folder, arguments.delay_ms / 1000) as (url, _):
                 found = measure(f"gs://{BUCKET}/out", arguments.splits, _STORE_THREADS, lambda: requests_so_far(url))
         else:

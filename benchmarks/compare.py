@@ -1,18 +1,17 @@
-"""Runs beam-score and its peers in turns on the same files, and prints how they compare.
+"""Run beam-score and its peers in turns on the same files, and print a comparison.
 
     python benchmarks/compare.py --rows 20000000 --pairs 7             # all suites
     python benchmarks/compare.py --rows 1000000 --pairs 3 csv jsonl    # some, shorter
     python benchmarks/compare.py --contenders ours,hand-tuned          # just these, the first against the rest
     python benchmarks/compare.py --before ../older                     # against another checkout of beam-score
 
-A machine's speed drifts by more than the differences that matter, so contenders run interleaved, each
-in a process of its own, in the opposite order every other round; what counts is the ratio within a
-round, its median and range over the rounds. CPU time a row stands beside rows/s: it tells work
-saved from cores used better. The clock goes from the first read to the last write (of beam-score:
-the last receipt), so that start-up, which a long job does not notice, stays apart.
+A machine's speed drifts by more than the differences that matter, so contenders run interleaved, each in a separate
+process, in the opposite order every other round. The result is the ratio within a round, with its median and range over
+the rounds. CPU time per row is printed next to rows/s, to distinguish less work from better use of the cores. The clock
+runs from the first read to the last write (for beam-score: the last receipt), which excludes start-up, negligible in a
+long job.
 
-Data sets and models are made when they are not there, under --folder; every single run is kept in
-`runs.jsonl` there.
+Missing data sets and models are created under --folder; every run is recorded in `runs.jsonl` there.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ HERE = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What is the same for all contenders.
+    """The settings that all contenders share.
 
     Attributes:
-      folder: where data sets, models and outputs are.
+      folder: contains data sets, models and outputs.
       rows: rows of a data set.
       shards: files of a data set.
       threads: worker threads of each contender.
       model: `small` or `large`; see `make_model.py`.
-      settings: `key=value` of the job file, for beam-score alone.
+      settings: `key=value` of the job file, for beam-score only.
     """
 
     folder: pathlib.Path
@@ -57,7 +56,7 @@ class Bench:
     settings: tuple[str, ...] = ()
 
     def data(self, format_: str, bad: bool = False) -> pathlib.Path:
-        """A data set's folder, made if it is not there."""
+        """Return a data set's folder; create the data set if it is missing."""
         folder = self.folder / f"{format_}-{self.rows}x{self.shards}{'-bad' if bad else ''}"
         if not folder.exists():
             print(f"making {folder}", file=sys.stderr)
@@ -68,7 +67,7 @@ class Bench:
         return folder
 
     def model_path(self) -> pathlib.Path:
-        """A model's folder of versions, made if it is not there."""
+        """Return a model's folder of versions; create the model if it is missing."""
         folder = self.folder / "models" / self.model
         if not (folder / "1" / "saved_model.pb").exists():
             command = [sys.executable, HERE / "make_model.py", "--size", self.model, folder / "1"]
@@ -78,7 +77,7 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """What is known of a command that ended, whatever it was."""
+    """Output and resource use of a command that has ended."""
 
     stdout: str
     seconds: float
@@ -86,15 +85,15 @@ class Process:
 
 
 def run_process(command: Sequence[object]) -> Process:
-    """Runs a command to its end.
+    """Run a command to its end.
 
     Raises:
-      RuntimeError: it failed; with the end of what it wrote to standard error.
+      RuntimeError: the command failed; the message includes the end of its standard error.
     """
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         start = time.perf_counter()
         stdout, stderr = (pipe.decode(errors="replace") for pipe in drain(process))
-        # wait4, since the memory of one child among others is told by nothing else.
+        # Only wait4 reports the memory of a single child.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -103,7 +102,7 @@ def run_process(command: Sequence[object]) -> Process:
 
 
 def drain(process: subprocess.Popen) -> tuple[bytes, bytes]:
-    """All that the process writes, until it closes both pipes."""
+    """Return everything that the process writes until it closes both pipes."""
     texts: dict[str, bytes] = {}
     pipes = {"stdout": process.stdout, "stderr": process.stderr}
     readers = [threading.Thread(target=lambda n=n, p=p: texts.update({n: p.read()})) for n, p in pipes.items()]
@@ -134,7 +133,7 @@ class Peer:
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """`beam-score run`, with all that it does: validation, dead letters, receipts, commit."""
+    """`beam-score run` with all its features: validation, dead letters, receipts, commit."""
 
     input_format: str = "csv"
     output_format: str = "parquet"
@@ -142,10 +141,10 @@ class Ours:
     checkout: pathlib.Path | None = None
 
     def command(self, bench: Bench, out: pathlib.Path) -> list[object]:
-        """The command of the task; its job file is written beside its output."""
+        """Return the command of the task; writes its job file next to its output."""
         job = out.with_suffix(".yaml")
         job.parent.mkdir(parents=True, exist_ok=True)
-        job.write_text(json.dumps(self.job(bench, out), indent=2))  # YAML 1.2 takes JSON as it is
+        job.write_text(json.dumps(self.job(bench, out), indent=2))  # JSON is valid YAML 1.2
         settings = [part for setting in bench.settings for part in ("--set", setting)]
         program = [sys.executable, "-m", "beam_score.pipeline.cli"]
         if self.checkout is not None:
@@ -160,14 +159,14 @@ class Ours:
         return {
             "rows": bench.rows,
             "seconds": seconds,
-            "cpu_seconds": manifest["launch_s"]["run_cpu"],  # the whole process's would count its start-up
+            "cpu_seconds": manifest["launch_s"]["run_cpu"],  # the CPU time of the whole process would include start-up
             "rows_per_s": round(bench.rows / seconds),
             "peak_rss_mb": process.peak_rss_mb,
             "whole_seconds": process.seconds,
         }
 
     def job(self, bench: Bench, out: pathlib.Path) -> dict[str, Any]:
-        """The same task as the peers', as a job file."""
+        """Return the peers' task as a job file."""
         return {
             "input": {"files": f"{bench.data(self.input_format, self.bad)}/*.{self.input_format}"},
             "model": {"path": str(bench.model_path()), "batch_rows": "auto"},
@@ -221,14 +220,14 @@ SUITES: dict[str, list[tuple[str, ...]]] = {
     ],
     "slow": [("ours", "stock-runinference", "dictreader")],
 }
-"""Groups of contenders that run interleaved; the first of a group is held against each of the rest."""
+"""Groups of contenders that run interleaved; the first of a group is compared with each of the others."""
 
 SLOW_ROWS = 1_000_000
-"""Rows for the suite `slow`, at most: its peers would take ten minutes a run over more."""
+"""Maximum number of rows for the suite `slow`: with more, its peers would take ten minutes per run."""
 
 
 def compare(names: Sequence[str], bench: Bench, pairs: int, tell: Callable[[str], None]) -> None:
-    """Runs a group interleaved and prints two tables: the contenders, and the ratios."""
+    """Run a group interleaved and print two tables: the contenders, and the ratios."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for round_ in range(pairs):
         for name in names if round_ % 2 == 0 else reversed(names):
@@ -263,7 +262,7 @@ def compare(names: Sequence[str], bench: Bench, pairs: int, tell: Callable[[str]
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and the range."""
+    """Return the median and the range, as text."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 

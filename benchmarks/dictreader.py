@@ -1,10 +1,10 @@
-"""The peer: a plain script over `csv.DictReader`, as most first versions of such a job are.
+"""The peer: a plain script over `csv.DictReader`, like most first versions of such a job.
 
     python benchmarks/dictreader.py 'bench-data/csv/*.csv' --model bench-data/models/small/1 --out out
 
-A row is a dictionary; a row that does not parse or is out of range is dropped; 8,192 rows at a time go
-to the model; id and prediction go to one Parquet file an input file. One thread: with more of them,
-Python's lock makes it slower.
+A row is a dictionary; a row that does not parse or is out of range is dropped; the model is called on 8,192 rows at a
+time; id and prediction are written to one Parquet file per input file. One thread: with more threads, Python's lock
+makes it slower.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RANGES = {name: (float(low), float(high)) for name, low, high in zip(FEATURES, L
 
 
 def parse(row: dict[str, str]) -> tuple[int, list[float]] | None:
-    """The id and features of a good row; None for a bad one."""
+    """Return the id and features of a good row; None for a bad row."""
     try:
         features = [float(row[name]) for name in FEATURES]
         if None in row or not all(
@@ -43,7 +43,7 @@ def parse(row: dict[str, str]) -> tuple[int, list[float]] | None:
 
 
 def batches(rows: Iterator[tuple[int, list[float]] | None], counts: dict[str, int]) -> Iterator[tuple[list, list]]:
-    """Ids and features of `BATCH_ROWS` good rows at a time, and the rest; counts all rows on the way."""
+    """Yield ids and features of `BATCH_ROWS` good rows at a time, and of the rest; counts all rows."""
     ids, features = [], []
     for row in rows:
         counts["rows"] += 1

@@ -1,12 +1,12 @@
-"""The same job on every engine: rows a second from the first split read to the last receipt, and start-up.
+"""The same job on every engine: rows per second from the first split read to the last receipt, and start-up time.
 
     python benchmarks/engines.py [--rows 60000000] [--pairs 7] [--engines local flink prism]
 
-Runs are interleaved: one of each engine a round, each a command of its own, all over the same files and with as many
-threads. A ratio is of two runs of one round. Start-up is what a command takes beside that time: imports, checks, the
-model, the engine, publication. The model is called in the same way in all: what `auto` chooses may differ from launch
-to launch. Flink takes its job server from BEAM_SCORE_FLINK_JAR; Prism is found by BEAM_SCORE_PRISM, or on the path.
-Prints a line of JSON a run, then a summary.
+Runs are interleaved: one of each engine per round, each a separate command, all over the same files and with the same
+number of threads. A ratio compares two runs of one round. Start-up is the remaining time of a command: imports, checks,
+the model, the engine, publication. All runs call the model in the same way, because the choice of `auto` may differ
+from launch to launch. Flink takes its job server from BEAM_SCORE_FLINK_JAR; Prism is found by BEAM_SCORE_PRISM, or on
+the path. Prints a line of JSON per run, then a summary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SAME = ("model.batch_rows=8192", "engine.xla=off")
 
 
 def timed(bench: Bench, engine: str, rejects: bool) -> dict[str, float]:
-    """One run, from nothing."""
+    """Time one run in an empty output folder."""
     out = bench.folder / "out" / engine
     shutil.rmtree(out, ignore_errors=True)
     told = Ours(bad=rejects).run(dataclasses.replace(bench, settings=(*_SAME, f"engine.runner={engine}")), out)
@@ -38,7 +38,7 @@ def timed(bench: Bench, engine: str, rejects: bool) -> dict[str, float]:
 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, object]]:
-    """Medians, and how rows/s compare with those of the first engine, round by round."""
+    """Return medians, and the ratio of rows/s to the first engine, by round."""
     first = next(iter(runs.values()))
     told: dict[str, dict[str, object]] = {}
     for engine, of in runs.items():

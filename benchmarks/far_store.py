@@ -1,4 +1,5 @@
-"""fake-gcs-server for benchmarks; as if it was far away, by a relay before it that delays and counts what is asked."""
+"""fake-gcs-server for benchmarks, optionally behind a relay that delays and counts requests, as if the server were far
+away."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ _PIECE = 1 << 20
 
 
 class _Relay:
-    """Connections to one server; what comes from a client is passed on some time later.
+    """Connections to one server; passes on data from clients after a delay.
 
     Attributes:
-      requests: how many have come: a client sends nothing more until it has its answer, so each time that it sends
-        after the server did is one.
+      requests: number of requests. A client sends nothing more until it has its answer, so each time that the client
+        sends after the server did counts as one request.
     """
 
     def __init__(self, port: int, delay_s: float):
@@ -72,8 +73,7 @@ class _Relay:
 
 @contextlib.contextmanager
 def far_away(port: int, delay_s: float) -> Iterator[int]:
-    """A port that leads to that of a server on this machine, each request delayed, while the body runs; by a process
-    of its own."""
+    """Yield a port that forwards to a server on this machine and delays each request; runs in a separate process."""
     command = [sys.executable, __file__, str(port), str(delay_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as relay:
         try:
@@ -91,11 +91,11 @@ async def _serve(port: int, delay_s: float) -> None:
 
 @contextlib.contextmanager
 def emulator(folder: pathlib.Path | None = None, delay_s: float | None = None) -> Iterator[tuple[str, int]]:
-    """fake-gcs-server with an empty `BUCKET`, and the environment that leads there.
+    """Run fake-gcs-server with an empty `BUCKET`, and set the environment variables that point to it.
 
     Args:
-      folder: where it keeps the objects, under a folder `BUCKET`; None: in memory.
-      delay_s: for which each request is held up, and counted: `requests_so_far`. None: there is no relay before it.
+      folder: keeps the objects, under a folder `BUCKET`; None: in memory.
+      delay_s: delay of each request by a relay, which also counts them: `requests_so_far`. None: no relay.
 
     Yields:
       (its URL, its process id).
@@ -125,12 +125,12 @@ def _make_bucket(url: str) -> None:
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import storage
 
-    # Tried again until the server answers.
+    # Retried until the server answers.
     storage.Client("none", AnonymousCredentials(), client_options={"api_endpoint": url}).create_bucket(BUCKET)
 
 
 def requests_so_far(url: str) -> int:
-    """How many requests have come by a relay, from any process."""
+    """Return the number of requests through a relay, from all processes."""
     with urllib.request.urlopen(url + _COUNT, timeout=10) as answer:
         return int(answer.read())
 

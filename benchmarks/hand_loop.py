@@ -3,22 +3,20 @@
     python benchmarks/hand_loop.py --form default 'bench-data/csv/*.csv' --model bench-data/models/small/1 --out out
     python benchmarks/hand_loop.py --form tuned ...
 
-Reads CSV or JSON Lines, drops the rows out of range, scores the rest and writes id and prediction as
-Parquet or JSON Lines, one file an input file; so many threads, each taking the next file. No dead
-letters, no provenance, no receipts, nothing published at once: those are what it is compared for.
+Reads CSV or JSON Lines, drops the rows out of range, scores the rest and writes id and prediction as Parquet or JSON
+Lines, one file per input file; each of the threads takes the next file. It has no dead letters, provenance, receipts or
+atomic publication: the comparison shows the cost of those.
 
-`default` is what a good engineer writes: pyarrow's streaming reader with the column types given, numpy,
-the signature called on 8,192 rows at a time, `ParquetWriter` as it comes, batch by batch. A value of
-a wrong type stops it.
+`default` is what a good engineer writes: pyarrow's streaming reader with the column types given, numpy, the signature
+called on 8,192 rows at a time, `ParquetWriter` with its defaults, batch by batch. A value of a wrong type stops it.
 
-`tuned` knows all that is known of this job (docs/benchmarks.md): columns read as text and cast once
-without strictness, one intra-op thread a worker, the model's own best batch (a sweep before the
-clock starts), XLA on batches of one shape, Parquet without dictionaries, one row group a file, zstd at
-level 1. `--no-xla` leaves XLA out. A row whose value does not parse is dropped. `--reader typed` reads
-with the column types given and turns to text only for a file where that fails: on some processors
-that is the faster way through clean files.
+`tuned` uses everything known about this job (docs/benchmarks.md): columns read as text and cast once without
+strictness, one intra-op thread per worker, the model's own best batch (a sweep before the clock starts), XLA on batches
+of one shape, Parquet without dictionaries, one row group per file, zstd at level 1. `--no-xla` disables XLA. A row
+whose value does not parse is dropped. `--reader typed` reads with the column types given, and reads a file as text only
+if that fails: on some processors this is faster for clean files.
 
-JSON Lines in is read by the rules of what a valid line is (docs/contract.md) in both forms: see `json_lines.py`.
+Both forms read JSON Lines by the rules for a valid line in docs/contract.md: see `json_lines.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ def read_csv_typed(path: str) -> Iterator[Columns]:
 
 
 def read_csv_typed_or_text(path: str) -> Iterator[Columns]:
-    """Typed, and as text the file that has a value of a wrong type somewhere."""
+    """Read with types; read a file as text if it contains a value of a wrong type."""
     types = {"id": pa.int64(), **dict.fromkeys(FEATURES, pa.float32())}
     try:
         with csv.open_csv(
@@ -88,7 +86,7 @@ def read_csv_text(path: str) -> Iterator[Columns]:
 
 
 def valid(ids: np.ndarray, features: np.ndarray) -> Columns:
-    """The rows in range, and their features standardized; a NaN is never in range."""
+    """Return the rows in range, with standardized features; NaN is never in range."""
     good = ((features >= LOW) & (features <= HIGH)).all(axis=1)
     if not good.all():
         ids, features = ids[good], features[good]
@@ -96,7 +94,7 @@ def valid(ids: np.ndarray, features: np.ndarray) -> Columns:
 
 
 class ParquetFile:
-    """Parquet as `ParquetWriter` writes it when nothing is said: a row group a batch."""
+    """Parquet with the defaults of `ParquetWriter`: one row group per batch."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._writer = pq.ParquetWriter(path.with_suffix(".parquet"), SCHEMA)
@@ -109,7 +107,7 @@ class ParquetFile:
 
 
 class TunedParquetFile(ParquetFile):
-    """One row group, no dictionaries, zstd at level 1."""
+    """Parquet with one row group, no dictionaries, zstd at level 1."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._batches: list[pa.RecordBatch] = []
@@ -144,7 +142,7 @@ class JsonLinesFile:
 
 
 def plain_predict(signature: Callable, batch_rows: int) -> Predict:
-    """Calls the signature on slices of up to `batch_rows`."""
+    """Return a function that calls the signature on slices of up to `batch_rows`."""
 
     def predict(inputs: np.ndarray) -> np.ndarray:
         predictions = [
@@ -157,7 +155,7 @@ def plain_predict(signature: Callable, batch_rows: int) -> Predict:
 
 
 def xla_predict(signature: Callable, batch_rows: int) -> Predict:
-    """The same through XLA, on slices of just `batch_rows`: it compiles anew for every shape."""
+    """The same through XLA, on slices of exactly `batch_rows`: XLA compiles again for every shape."""
 
     @functools.partial(tf.function, jit_compile=True, input_signature=[tf.TensorSpec([batch_rows, 3], tf.float32)])
     def call(inputs: tf.Tensor) -> tf.Tensor:
@@ -177,7 +175,7 @@ def xla_predict(signature: Callable, batch_rows: int) -> Predict:
 
 
 def best_batch(make_predict: Callable[[int], Predict], seconds_each: float = 0.15) -> tuple[int, Predict]:
-    """The batch size of `SWEEP` with the least time a row, and its function."""
+    """Return the batch size of `SWEEP` with the least time per row, and its function."""
     best: tuple[float, int, Predict] | None = None
     for batch_rows in SWEEP:
         predict = make_predict(batch_rows)
@@ -195,7 +193,7 @@ def best_batch(make_predict: Callable[[int], Predict], seconds_each: float = 0.1
 
 
 def gathered(parts: Iterator[Columns], rows: int) -> Iterator[Columns]:
-    """The same rows in pieces of a multiple of `rows`, the last one shorter: few batches are padded."""
+    """Yield the same rows in pieces of a multiple of `rows`, the last one shorter, so that few batches are padded."""
     held: collections.deque[Columns] = collections.deque()
     count = 0
     for part in parts:
@@ -213,7 +211,7 @@ def gathered(parts: Iterator[Columns], rows: int) -> Iterator[Columns]:
 
 
 def score_file(path: str, read: Callable, predict: Predict, gather: int, open_output: Callable) -> tuple[int, int]:
-    """One file in, one file out; returns rows read and rows predicted."""
+    """Score one file into one output file; return rows read and rows predicted."""
     rows = 0
 
     def checked() -> Iterator[Columns]:

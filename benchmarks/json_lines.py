@@ -1,8 +1,8 @@
-"""The peer's JSON Lines reader, by the rules of `docs/contract.md` of what a valid line is.
+"""The peer's JSON Lines reader, by the rules for a valid line in `docs/contract.md`.
 
-pyarrow parses a chunk of lines at once, when some cheap looks at the chunk say that it can be
-trusted with it: pyarrow takes bytes that are not UTF-8, NaN, two objects on one line and one object
-on two. A chunk that fails a look, or that pyarrow refuses, is parsed line by line by `json`, exactly.
+pyarrow parses a whole chunk of lines if cheap checks show that its result can be trusted: pyarrow accepts bytes that
+are not UTF-8, NaN, two objects on one line and one object on two lines. A chunk that fails a check, or that pyarrow
+refuses, is parsed line by line by `json`, exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA = pa.schema([("id", pa.int64()), *((name, pa.float32()) for name in FEATU
 
 
 def read(path: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """ids, int64 [rows], and features, float32 [rows, 3], NaN where missing; -1 where a line is not valid."""
+    """Yield ids, int64 [rows], and features, float32 [rows, 3], NaN if missing; id -1 for a line that is not valid."""
     with open(path, "rb") as file:
         rest = b""
         while data := file.read(CHUNK_BYTES):
@@ -54,7 +54,7 @@ def parse(chunk: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_plain(chunk: bytes) -> bool:
-    """Whether all lines look like one object each, without the numbers that JSON does not have."""
+    """Return whether every line looks like one object, without the numbers that JSON does not allow."""
     if b"NaN" in chunk or b"Infinity" in chunk or b"}\n{" not in chunk:
         return False
     if not chunk.isascii():
@@ -62,12 +62,12 @@ def is_plain(chunk: bytes) -> bool:
             chunk.decode()
         except UnicodeDecodeError:
             return False
-    # Each end of a line is a `}`, the end of the line, and the `{` of the next one.
+    # Between lines there is a `}`, the end of the line, and the `{` of the next line.
     return chunk.startswith(b"{") and chunk.endswith(b"}\n") and chunk.count(b"}\n{") == chunk.count(b"\n") - 1
 
 
 def parse_lines(chunk: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """One row for each line that is not blank; id -1 and NaN for one that breaks a rule."""
+    """Return one row per line that is not blank; id -1 and NaN for a line that breaks a rule."""
     rows = [parse_line(line) for line in chunk.split(b"\n") if line.strip()]
     ids = np.array([row[0] for row in rows], np.int64)
     return ids, np.array([row[1:] for row in rows], np.float32).reshape(-1, len(FEATURES))

@@ -1,13 +1,13 @@
-"""What a launch over many small files costs: each step up to the first split that is read.
+"""Cost of a launch over many small files: each step up to the first split that is read.
 
     python benchmarks/launch.py --files 50000
     python benchmarks/launch.py --files 50000 --format parquet
     python benchmarks/launch.py --files 50000 --store --delay-ms 40
 
-Makes the files and a model once, under --folder, and takes a job over them through the steps of `beam-score run` in a
-process of its own, by the very code that a run uses. Prints JSON: seconds a step, seconds from the process's start to
-the first split read, peak memory until then, splits, and the bytes of the graph that an engine is sent. With --store
-the files are on fake-gcs-server, each request held up, and counted; the output is on local disk.
+Creates the files and a model once, under --folder, and takes a job over them through the steps of `beam-score run` in a
+separate process, with the same code as a run. Prints JSON: seconds per step, seconds from the start of the process to
+the first split read, peak memory until then, splits, and the bytes of the graph that is sent to an engine. With --store
+the files are on fake-gcs-server, where each request is delayed and counted; the output is on local disk.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 ROWS = 10
-LINKS = 30_000  # to one file; some file systems allow no more than 65,000
+LINKS = 30_000  # links to one file; some file systems allow no more than 65,000
 
 
 def make_files(folder: pathlib.Path, format_: str, files: int) -> pathlib.Path:
-    """A folder with so many files of the same few rows, made if it is not there."""
+    """Return a folder with this many files of the same few rows; create it if it is missing."""
     from make_data import make_data
 
     made = folder / f"launch-{format_}-{files}"
@@ -50,7 +50,7 @@ def make_files(folder: pathlib.Path, format_: str, files: int) -> pathlib.Path:
 
 
 def make_model(folder: pathlib.Path) -> pathlib.Path:
-    """The small model of the other benchmarks, made if it is not there."""
+    """Return the small model of the other benchmarks; create it if it is missing."""
     version = folder / "models" / "small" / "1"
     if not (version / "saved_model.pb").exists():
         command = [sys.executable, HERE / "make_model.py", "--size", "small", version]
@@ -59,7 +59,7 @@ def make_model(folder: pathlib.Path) -> pathlib.Path:
 
 
 def settings(data: pathlib.Path | str, model: pathlib.Path, output: pathlib.Path, workers: int) -> dict[str, Any]:
-    """A job file as plain data."""
+    """Return a job file as plain data."""
     return {
         "input": {"files": str(data)},
         "model": {"path": str(model)},
@@ -75,12 +75,12 @@ def settings(data: pathlib.Path | str, model: pathlib.Path, output: pathlib.Path
 
 
 def peak_rss_mb() -> float:
-    """Of this process so far."""
+    """Return the peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
-    """Goes through the steps of a launch, and the run itself; in a process that has just begun."""
+    """Time the steps of a launch, and the run itself; call in a new process."""
     began = time.perf_counter()
     seconds: dict[str, float] = {}
     cpu: dict[str, float] = {}
@@ -103,7 +103,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from beam_score.transforms.stores.objects import is_object
 
     class FirstReceipt(disk.Disk):
-        """Notes when the split of the first receipt was begun, and the peak of memory by then."""
+        """Records when the split of the first receipt was begun, and the peak memory at that time."""
 
         known: dict[str, float] | None = None
 
@@ -124,7 +124,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
         return result
 
     job = parse_job(job_settings)
-    # Once more inside `prepare`, of whose time it is a part.
+    # `prepare` lists the files again; that time is included in its own.
     files, _ = timed("(list files)", list_files, job.input.files)
     prepared = timed("check", preflight.prepare, job)
     signature = prepared.steps.call.signature.name
@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--store", action="store_true", help="whether the files are on gs://, of an emulator")
     parser.add_argument("--delay-ms", type=float, default=0, help="for which each request to it is held up")
     parser.add_argument("--profile", type=pathlib.Path, help="where to write a profile of the launching thread")
-    parser.add_argument("--job", help=argparse.SUPPRESS)  # what the process that is measured is told
+    parser.add_argument("--job", help=argparse.SUPPRESS)  # settings of the measured process
     arguments = parser.parse_args()
     if arguments.job:
         print(json.dumps(measure(json.loads(arguments.job)), indent=1))
@@ -196,7 +196,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
-    """Files of one content on an emulator of Google Cloud Storage, while the body runs; gives where."""
+    """Yield the location of files of the same content on an emulator of Google Cloud Storage."""
     from far_store import BUCKET, emulator
 
     from beam_score.transforms.stores.objects import ObjectPath
@@ -205,7 +205,7 @@ def stored(data: pathlib.Path, delay_s: float) -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir=data.parent) as folder, emulator(pathlib.Path(folder), delay_s):
         first, *others = sorted(file.name for file in data.iterdir())
         store_of("gs").write(ObjectPath("gs", BUCKET, f"data/{first}"), [(data / first).read_bytes()])
-        # As the emulator keeps it, so many times: to write each would be a request.
+        # Links in the emulator's folder: writing each file would be a request.
         kept = pathlib.Path(folder, BUCKET, "data")
         for number, name in enumerate(others, 1):
             if number % LINKS == 0:

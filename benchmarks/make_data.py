@@ -1,14 +1,14 @@
-"""Writes a data set for the benchmarks: id, age, income, score, in shards.
+"""Write a data set for the benchmarks: id, age, income, score, in shards.
 
     python benchmarks/make_data.py --rows 20000000 --format csv bench-data/csv-20000000
     python benchmarks/make_data.py --rows 20000000 --format jsonl --bad 0.01 bench-data/jsonl-20000000-bad
 
-The same rows in every format: id (int64, nine digits), age (whole years, 18 to 95), income (dollars
-and cents), score (0 to 1); and the same bytes each time. Takes about half a second a million rows.
+The same rows in every format: id (int64, nine digits), age (whole years, 18 to 95), income (dollars and cents), score
+(0 to 1); and the same bytes each time. Takes about half a second per million rows.
 
-`--bad SHARE` spoils that share of the rows, at random, so that every block has some: seven in ten out
-of range, two of a wrong type, one malformed. Parquet cannot hold either of the last two; there the
-two are a null, and the one a NaN.
+`--bad SHARE` spoils that share of the rows, at random, so that every block has some: seven in ten out of range, two of
+a wrong type, one malformed. Parquet cannot represent the last two kinds: it has nulls for the wrong types, and NaN for
+the malformed rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow.parquet
 
 FIRST_ID = 300_000_000
-"""Nine digits and a varint of five bytes, whatever the row: records of one length in TFRecord."""
+"""Nine digits and a varint of five bytes for every row, so that all TFRecord records have the same length."""
 
 FINE, OUT_OF_RANGE, WRONG_TYPE, MALFORMED = range(4)
 KINDS = [OUT_OF_RANGE, WRONG_TYPE, MALFORMED]
@@ -31,7 +31,7 @@ KIND_SHARES = [0.7, 0.2, 0.1]
 
 
 def sample_rows(rng: np.random.Generator, first: int, rows: int) -> pl.DataFrame:
-    """Good rows: id int64, age int64, income float64 with two decimals, score float64 with six."""
+    """Return good rows: id int64, age int64, income float64 with two decimals, score float64 with six."""
     return pl.DataFrame(
         {
             "id": np.arange(FIRST_ID + first, FIRST_ID + first + rows),
@@ -43,13 +43,13 @@ def sample_rows(rng: np.random.Generator, first: int, rows: int) -> pl.DataFrame
 
 
 def sample_faults(rng: np.random.Generator, rows: int, share: float) -> np.ndarray:
-    """What is wrong with each row, int8 [rows]: `FINE` or one of `KINDS`."""
+    """Return the fault of each row, int8 [rows]: `FINE` or one of `KINDS`."""
     kinds = rng.choice(np.array(KINDS, np.int8), rows, p=KIND_SHARES)
     return np.where(rng.random(rows) < share, kinds, np.int8(FINE))
 
 
 def with_age(people: pl.DataFrame, faults: np.ndarray, values: dict[int, str]) -> pl.DataFrame:
-    """Ages become text, and those of the kinds in `values` the text given there."""
+    """Convert ages to text, replaced by the text in `values` for rows with those faults."""
     age = pl.col("age").cast(pl.String)
     for kind, value in values.items():
         age = pl.when(pl.Series(faults == kind)).then(pl.lit(value)).otherwise(age)
@@ -59,7 +59,7 @@ def with_age(people: pl.DataFrame, faults: np.ndarray, values: dict[int, str]) -
 def write_csv(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) -> None:
     if faults.any():
         people = with_age(people, faults, {OUT_OF_RANGE: "212", WRONG_TYPE: "n/a", MALFORMED: "41,41"})
-    people.write_csv(path, quote_style="never")  # unquoted, so that a comma too many stays one
+    people.write_csv(path, quote_style="never")  # unquoted, so that an extra comma adds a field
 
 
 def write_jsonl(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) -> None:
@@ -82,14 +82,15 @@ def write_parquet(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) 
 
 
 def varints(values: np.ndarray, size: int) -> np.ndarray:
-    """Protocol buffer varints, uint8 [rows, size], of values that all take `size` bytes."""
+    """Return protocol buffer varints, uint8 [rows, size], of values that all take `size` bytes."""
     digits = (values[:, None] >> (7 * np.arange(size))) & 0x7F
     digits[:, :-1] |= 0x80
     return digits.astype(np.uint8)
 
 
 def feature(name: bytes, kind: int, size: int) -> tuple[bytes, int]:
-    """One entry of `tf.train.Features`, packed, with `size` zero bytes for its value; where those begin.
+    """Return one entry of `tf.train.Features`, packed, with `size` zero bytes for its value, and the offset of those
+    bytes.
 
     `kind` is the field of `tf.train.Feature`: 2 is a float_list, 3 an int64_list.
     """
@@ -100,13 +101,13 @@ def feature(name: bytes, kind: int, size: int) -> tuple[bytes, int]:
 
 
 def masked_crcs(data: bytes, size: int) -> np.ndarray:
-    """The CRC-32C of each `size` bytes, uint32, masked as in `tensorflow/core/lib/hash/crc32c.h`."""
+    """Return the CRC-32C of each `size` bytes, uint32, masked as in `tensorflow/core/lib/hash/crc32c.h`."""
     crcs = np.array([google_crc32c.value(data[at : at + size]) for at in range(0, len(data), size)], np.uint32)
     return (crcs >> 15 | crcs << 17) + np.uint32(0xA282EAD8)
 
 
 def write_tfrecord(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) -> None:
-    """All records have one length, so they are laid out once and the values written into columns."""
+    """Write TFRecord. All records have one length, so they are laid out once and the values written into columns."""
     age = np.where(faults == OUT_OF_RANGE, 212, people["age"].to_numpy())
     values = {
         b"id": (3, varints(people["id"].to_numpy(), 5)),
@@ -124,7 +125,7 @@ def write_tfrecord(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path)
     for name, (_, value) in values.items():
         start = 2 + starts[name]
         records[:, start : start + value.shape[1]] = value
-    # An int64_list where a float_list belongs, of a varint that takes the same four bytes.
+    # An int64_list instead of a float_list, with a varint of the same four bytes.
     at = 2 + starts[b"age"]
     wrong = np.flatnonzero(faults == WRONG_TYPE)
     records[wrong, at - 4] = 3 << 3 | 2
@@ -139,7 +140,7 @@ def write_tfrecord(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path)
 
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
-    """Little-endian float32, uint8 [rows, 4]."""
+    """Return little-endian float32, uint8 [rows, 4]."""
     return values.astype("<f4").view(np.uint8).reshape(-1, 4)
 
 
@@ -147,7 +148,7 @@ WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet, "tf
 
 
 def make_data(folder: pathlib.Path, format_: str, rows: int, shards: int, bad: float) -> None:
-    """Writes `folder/part-N.FORMAT`; the same arguments give the same bytes."""
+    """Write `folder/part-N.FORMAT`; the same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     edges = np.linspace(0, rows, shards + 1).astype(int)
     for shard in range(shards):

@@ -1,10 +1,10 @@
-"""Exports the benchmarks' models: dense networks over three features, in two sizes.
+"""Export the benchmarks' models: dense networks over three features, in two sizes.
 
     python benchmarks/make_model.py --size small bench-data/models/small/1
 
-`small` is 3-64-32-1, 2,272 multiplications a row; `large` is 3-512-440-1, a hundred times as many.
-The signature `serving_default` takes `inputs`, float32 [batch, 3], standardized, and gives
-`prediction`, float32 [batch]. The weights are random: how fast a model is does not depend on them.
+`small` is 3-64-32-1, 2,272 multiplications per row; `large` is 3-512-440-1, a hundred times as many. The signature
+`serving_default` takes `inputs`, float32 [batch, 3], standardized, and returns `prediction`, float32 [batch]. The
+weights are random: the speed of a model does not depend on them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A run of very many splits, all of which are done: what their descriptors cost, without reading or scoring anything.
+"""A run with very many splits, all of them done: the cost of their descriptors, without reading or scoring rows.
 
     python benchmarks/many_splits.py --splits 100000
 
-Writes a plan, launches Create, Reshuffle, Read (which is told that each split is done) and the GroupByKey of the commit
-on Beam's FnApiRunner, and then looks at as many receipts, as `beam-score status` does. Prints JSON.
+Writes a plan, launches Create, Reshuffle, Read (which finds that each split is done) and the GroupByKey of the commit
+on Beam's FnApiRunner, and then reads as many receipts, as `beam-score status` does. Prints JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _count(everything: tuple[None, Iterable[int]]) -> int:
 
 
 def measure(output: str, splits: int, workers: int) -> dict[str, Any]:
-    """Seconds by step, and bytes."""
+    """Return seconds by step, and bytes."""
     found: dict[str, Any] = {"splits": splits, "workers": workers}
 
     def timed(name: str, function, *arguments):

@@ -1,4 +1,4 @@
-"""What all the peers agree on: the columns, the rules of a valid row, the model's input, the clock."""
+"""The code that all peers share: the columns, the rules of a valid row, the model's input, the clock."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STD = np.array([12, 3e4, 0.3], np.float32)
 class Clock:
     """Wall and CPU time of this process from now, the first read, to `report`, the last write.
 
-    What came before, imports and the model's loading, is start-up and not counted.
+    Earlier time, for imports and loading the model, is start-up and not counted.
     """
 
     def __init__(self) -> None:
         self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def report(self, rows: int, predicted: int, **extra: object) -> None:
-        """Prints one line of JSON: what `compare.py` reads."""
+        """Print one line of JSON, which `compare.py` reads."""
         seconds = time.perf_counter() - self._start
         line = {
             "rows": rows,
@@ -41,6 +41,6 @@ class Clock:
 
 
 def quiet_tensorflow() -> None:
-    """To be called before TensorFlow is imported: no notes, no search for a GPU."""
+    """Silence TensorFlow's notes and its search for a GPU; call before TensorFlow is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

@@ -1,9 +1,9 @@
-"""What receipts and commit cost in a whole run: the time in their system calls, against the time of the run.
+"""Cost of receipts and commit in a whole run: the time in their system calls, relative to the time of the run.
 
     python benchmarks/protocol_share.py JOB
 
-Runs the job anew in this process, with every call that the protocol makes on the disk timed, by what it is for:
-parts (the output itself), receipts, and all else (plan, verdict, publication, manifest, cleaning). Prints JSON.
+Runs the job again in this process, and times every disk call of the protocol by purpose: parts (the output itself),
+receipts, and everything else (plan, verdict, publication, manifest, cleaning). Prints JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CALLS = ("open", "close", "read", "write", "fsync", "link", "rename", "unlink",
 
 
 class Timed(disk.Disk):
-    """A disk that adds up the seconds and the number of calls by what they are for."""
+    """A disk that sums the seconds and the number of calls by purpose."""
 
     def __init__(self):
         self.seconds, self.calls = collections.Counter(), collections.Counter()

@@ -1,9 +1,9 @@
-"""What a run that was killed costs: at several shares of the way it is killed with SIGKILL, and run again.
+"""Cost of a killed run: a run is killed with SIGKILL at several fractions of its work, and run again.
 
     python benchmarks/resume.py --rows 20000000
 
-Prints a line of JSON for each: how many splits were left, how long the pipeline of the second run took, and how that
-compares with the same share of an undisturbed run.
+Prints a line of JSON for each: the number of splits left, the duration of the second run's pipeline, and its ratio to
+the same share of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _LOOKS_EVERY_S = 0.005
 
 
 def report(command: Sequence[object]) -> dict[str, Any]:
-    """The manifest of a run that is brought to its end."""
+    """Run the command to its end and return the manifest."""
     return json.loads(run_process(command).stdout)
 
 
 def receipts(output: pathlib.Path) -> int:
-    """How many splits are done."""
+    """Return the number of splits that are done."""
     return len(list(output.glob("_staging/*/receipts/[0-9]*.json")))
 
 
 def killed(command: Sequence[object], output: pathlib.Path, least: int) -> int:
-    """Runs a command until so many splits are done, and kills it. Returns how many were done."""
+    """Run a command until at least `least` splits are done, and kill it. Returns the number of splits done."""
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )

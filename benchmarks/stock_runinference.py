@@ -1,12 +1,12 @@
-"""The peer: Beam's own parts put together in the usual way, a row an element.
+"""The peer: Beam's own transforms combined in the usual way, one row per element.
 
     python benchmarks/stock_runinference.py 'bench-data/csv/*.csv' --model bench-data/models/small/1 --out out
 
-Files are matched and reshuffled, `csv.DictReader` makes a dictionary of each row, rows out of range
-are dropped, RunInference scores them in the batches that BatchElements makes, WriteToParquet writes
-id and prediction. The handler does what Beam's numpy handlers do (stack, call, a PredictionResult a
-row), over the SavedModel's signature: Beam's TensorFlow handlers load with Keras 3, which refuses a
-SavedModel. On FnApiRunner with threads, like the job that it is compared with.
+Files are matched and reshuffled, `csv.DictReader` makes a dictionary of each row, rows out of range are dropped,
+RunInference scores them in the batches that BatchElements makes, WriteToParquet writes id and prediction. The handler
+does what Beam's numpy handlers do (stack, call, one PredictionResult per row), over the SavedModel's signature: Beam's
+TensorFlow handlers load with Keras 3, which refuses a SavedModel. Runs on FnApiRunner with threads, like the job that
+it is compared with.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def read_rows(path: str) -> Iterator[dict[str, str]]:
 
 
 def parse(row: dict[str, str]) -> Iterator[tuple[int, np.ndarray]]:
-    """(id, features, float32 [3], standardized) of a good row; nothing for a bad one."""
+    """Yield (id, features, float32 [3], standardized) of a good row; nothing for a bad row."""
     try:
         values = [float(row[name]) for name in FEATURES]
         key = int(row["id"])
@@ -132,8 +132,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Imported by its name, so that Beam pickles the functions above by reference: those of
-    # `__main__` go by value, and each worker would have a clock of its own.
+    # Imported by name, so that Beam pickles the functions above by reference: functions of `__main__` are pickled by
+    # value, and each worker would have its own clock.
     import stock_runinference
 
     stock_runinference.main()

@@ -1,4 +1,4 @@
-"""What it costs to work on an object store instead of on disk: the same job over the same files, in turn.
+"""Cost of an object store relative to a disk: the same job over the same files, in turns.
 
     python benchmarks/make_data.py --rows 20000000 --format csv bench-data/csv-20000000
     python benchmarks/make_model.py bench-data/model
@@ -6,8 +6,9 @@
     python benchmarks/store_reads.py bench-data/csv-20000000 bench-data/model --pairs 7 --writes --delay-ms 20
 
 Starts fake-gcs-server, copies the files into its memory, and runs the job in interleaved pairs; the output is on local
-disk, or with --writes where the input is. Prints JSON: rows/s from the first split read to the last receipt, CPU
-microseconds a row of the job, and of the emulator beside: that one runs on the same cores, which a store does not.
+disk, or with --writes in the same place as the input. Prints JSON: rows/s from the first split read to the last
+receipt, CPU microseconds per row of the job, and of the emulator separately: it runs on the same cores, which a real
+store does not.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from beam_score.transforms.stores.registry import store_of
 
 
 def upload(folder: pathlib.Path) -> str:
-    """Copies the files of a folder; returns where to."""
+    """Copy the files of a folder to the store; return their location."""
     for file in sorted(folder.iterdir()):
         where = ObjectPath("gs", BUCKET, f"data/{file.name}")
         store_of(where).write(where, [file.read_bytes()])
@@ -52,13 +53,13 @@ def job(files: str, model: str, output: str, workers: str) -> Job:
 
 
 def cpu_seconds(process: int) -> float:
-    """User and system time of another process so far."""
+    """Return the user and system time of another process so far."""
     fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(files: str, arguments: argparse.Namespace, folder: str, server: int) -> dict[str, float]:
-    """One run."""
+    """Measure one run."""
     output = f"{folder}/out"
     if is_object(folder):
         store_of("gs").remove_all([found.path for found in store_of("gs").list(ObjectPath.parse(output))])
@@ -92,7 +93,7 @@ def main() -> None:
     with emulator(delay_s=delay_s) as (_, server), tempfile.TemporaryDirectory() as folder:
         folders = {"disk": folder, "store": f"gs://{BUCKET}" if arguments.writes else folder}
         files = {"disk": str(arguments.data), "store": upload(arguments.data)}
-        measured(files["disk"], arguments, folder, server)  # imports, the model, caches of the disk
+        measured(files["disk"], arguments, folder, server)  # warms up imports, the model and the disk cache
         for pair in range(arguments.pairs):
             for name in sorted(files, reverse=pair % 2 == 1):
                 runs[name].append(measured(files[name], arguments, folders[name], server))

@@ -1,10 +1,10 @@
-"""Inputs and outputs of ugly shapes: how much memory a run takes at most, all its processes together.
+"""Inputs and outputs of extreme shapes: the peak memory of a run, over all its processes.
 
     python benchmarks/ugly_shapes.py --mb 200 --memory 2GB
 
-Each shape is a run of its own, over `--mb` megabytes of input (of outputs, for wide ones). `VmHWM` of each process of
-the run is read from /proc until it ends; the peak is their sum. The first shape, a single row, is what any run takes.
-Prints a line of JSON a shape.
+Each shape is a separate run, over `--mb` megabytes of input (of outputs, for wide outputs). `VmHWM` of each process of
+the run is read from /proc until it ends; the peak is their sum. The first shape, a single row, is the baseline. Prints
+a line of JSON per shape.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ _MB = 1_000_000
 
 
 class Shape(NamedTuple):
-    """Attributes:
-    model: which of `MODELS`.
-    write: writes the input, given a folder and megabytes.
-    sections: of the job file.
+    """An input or output shape.
+
+    Attributes:
+      model: one of `MODELS`.
+      write: writes the input, given a folder and megabytes.
+      sections: of the job file.
     """
 
     model: str
@@ -68,7 +70,7 @@ def _rows_of_a_megabyte(folder: pathlib.Path, mb: float) -> None:
 
 
 def _lists(folder: pathlib.Path, mb: float) -> None:
-    """Rows of 10 numbers, and one of 10,000 for each 20,000 of them."""
+    """Write rows of 10 numbers, with one row of 10,000 numbers after every 20,000 rows."""
     short, long = json.dumps({"x": [1] * 10}), json.dumps({"x": [1] * 10_000})
     block = ((short + "\n") * 20_000 + long + "\n").encode()
     with open(folder / "data.jsonl", "wb") as file:
@@ -102,7 +104,7 @@ SHAPES = {
 
 
 def save_models(folder: pathlib.Path) -> None:
-    """The models of the shapes, one input `x` each."""
+    """Save the models of the shapes, with one input `x` each."""
     import tensorflow as tf
 
     def save(name: str, shape: list[int | None], call: Callable) -> None:
@@ -120,7 +122,7 @@ def save_models(folder: pathlib.Path) -> None:
 
 
 def run(shape: Shape, models: pathlib.Path, mb: float, memory: str) -> dict[str, Any]:
-    """Runs one shape. Returns what it took."""
+    """Run one shape. Returns its resource use."""
     with tempfile.TemporaryDirectory(prefix="ugly-") as name:
         folder = pathlib.Path(name)
         (folder / "data").mkdir()
@@ -169,13 +171,13 @@ def run(shape: Shape, models: pathlib.Path, mb: float, memory: str) -> dict[str,
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Return the ids of a process and of its descendants."""
     found = [pid]
     for one in found:
         try:
             for children in pathlib.Path(f"/proc/{one}/task").glob("*/children"):
                 found += [int(child) for child in children.read_text().split()]
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     return found
 

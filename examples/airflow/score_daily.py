@@ -1,18 +1,18 @@
-"""A job every day: a DAG for Airflow 3 (run with 3.3), whose task is the command `beam-score run`.
+"""A daily job: a DAG for Airflow 3 (run with 3.3), whose task is the command `beam-score run`.
 
 Put it into Airflow's DAGs folder, and set these variables there:
 
-    beam_score_job        the job file; where it reads and writes is overridden by the next two
-    beam_score_input      what is read of a day, such as /data/events/{day}/*.parquet
+    beam_score_job        the job file; the next two variables override its input and output
+    beam_score_input      the input of a day, such as /data/events/{day}/*.parquet
     beam_score_output     the folder for a day's results, such as /data/scores/{day}
-    beam_score_command    optional: the command, where it is not on the worker's path, such as
+    beam_score_command    optional: the command, if it is not on the worker's path, such as
                           /opt/beam-score/bin/beam-score
 
-beam-score has an environment of its own: it and Airflow need different versions of the same libraries.
+beam-score has its own environment: it and Airflow need different versions of the same libraries.
 
-Idempotent: the logical date says where a day's results are, so a task that is retried, cleared or backfilled is the
-same job. Finished, it says so and succeeds; interrupted, it goes on from the splits that are done. What each exit
-code means, and what to alert on, is in docs/schedulers.md.
+Idempotent: the logical date determines the folder of a day's results, so a task that is retried, cleared or backfilled
+is the same job. A finished job reports that and succeeds; an interrupted job continues from the splits that are done.
+docs/schedulers.md lists the meaning of each exit code, and what to alert on.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ WRONG_JOB, OVER_BUDGET, NOT_THERE, CHANGED = 2, 3, 5, 6
     schedule="@daily",
     start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     catchup=False,
-    max_active_runs=2,  # each day is a job of its own; how many at once is for the machine to say
+    max_active_runs=2,  # each day is a separate job; the machine limits how many can run at once
     tags=["beam-score"],
 )
 def score_daily():
     @task(retries=3, retry_delay=datetime.timedelta(minutes=5))
     def score() -> dict[str, object]:
-        """Scores a day. Returns, for the tasks that follow, where the manifest is and what it counts."""
+        """Score a day. Returns the path of the manifest and its counts, for the tasks that follow."""
         day = f"{get_current_context()['logical_date']:%Y-%m-%d}"
         output = Variable.get("beam_score_output").format(day=day)
         files = Variable.get("beam_score_input").format(day=day)
         command = [Variable.get("beam_score_command", default="beam-score"), "run", Variable.get("beam_score_job")]
         command += ["--set", f"input.files={files}", "--set", f"output.path={output}", "--json"]
-        # What Airflow adds to Python's path is not for the command. Its log, on stderr, is the task's.
+        # The entries that Airflow adds to Python's path are not for the command. Its log, on stderr, becomes the task's
+        # log.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
         if done.returncode == WRONG_JOB:

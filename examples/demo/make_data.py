@@ -1,11 +1,10 @@
-"""Writes the demo's sample data: people in CSV shards, about one row in a hundred bad.
+"""Write the demo's sample data: people in CSV shards, about one row in a hundred bad.
 
     python examples/demo/make_data.py demo/data
 
-200,000 rows in eight shards, the same bytes each time. The columns are id, age (years), income
-(USD a year) and score (0 to 1). The bad rows are of the kinds that real exports have: a value out
-of range, text where a number belongs, an empty field, NaN, a row with a field too many, and, at the
-end of one file, a quote that was never closed.
+200,000 rows in eight shards, the same bytes each time. The columns are id, age (years), income (USD per year) and score
+(0 to 1). The bad rows are of the kinds that real exports contain: a value out of range, text in a number column, an
+empty field, NaN, a row with an extra field, and, at the end of one file, an unclosed quote.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ SHARDS = 8
 BAD_SHARE = 0.01
 SEED = 7
 
-# What goes wrong, and how often: (column, share of the bad rows, what the field then says).
+# The faults and their frequency: (column, share of the bad rows, text of the field).
 FAULTS = [
     ("age", 0.20, "212"),  # out_of_range
     ("income", 0.15, "-1"),  # out_of_range
@@ -29,12 +28,12 @@ FAULTS = [
     ("income", 0.10, "about 50k"),  # wrong_type
     ("income", 0.15, ""),  # missing_value
     ("score", 0.15, "nan"),  # not_finite
-    ("score", 0.10, "0.5,0.7"),  # ragged_row: one field too many
+    ("score", 0.10, "0.5,0.7"),  # ragged_row: an extra field
 ]
 
 
 def sample_people(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
-    """Plausible people: age (int64, years), income (int64, USD a year), score (float64, 0 to 1)."""
+    """Return plausible people: age (int64, years), income (int64, USD per year), score (float64, 0 to 1)."""
     age = np.clip(rng.normal(40, 12, rows), 18, 95).astype(np.int64)
     income = np.clip(rng.lognormal(10.7, 0.5, rows), 0, 5e5).astype(np.int64)
     score = np.round(rng.beta(2, 2, rows), 4)
@@ -42,7 +41,7 @@ def sample_people(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
 
 
 def spoil(people: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """The same table as text, with `BAD_SHARE` of its rows spoilt as `FAULTS` says."""
+    """Return the table as text, with the faults of `FAULTS` in `BAD_SHARE` of its rows."""
     bad = rng.permutation(people.height)[: round(people.height * BAD_SHARE)]
     ends = np.cumsum([round(len(bad) * share) for _, share, _ in FAULTS])
     text = people.with_columns(pl.col("*").cast(pl.String))
@@ -61,14 +60,14 @@ def main() -> None:
 
     rng = np.random.default_rng(SEED)
     people = pl.DataFrame({"id": np.arange(ROWS), **sample_people(rng, ROWS)})
-    # A score that is missing is no fault: the job file gives that column a default.
+    # A missing score is allowed: the job file gives that column a default.
     present = pl.Series(rng.random(ROWS) >= 0.002)
     text = spoil(people.with_columns(pl.when(present).then("score").alias("score")), rng)
 
     size = ROWS // SHARDS
-    for shard in reversed(range(SHARDS)):  # the first file comes last: it tells make that all are there
+    for shard in reversed(range(SHARDS)):  # make takes the first file, written last, for all of them
         rows = text.slice(shard * size, size)
-        # The fields go out unquoted as they are, so that a comma in one makes the row ragged.
+        # Fields are written unquoted, so that a comma in a field makes the row ragged.
         data = rows.write_csv(quote_style="never")
         if shard == SHARDS - 1:
             data = data[:-1]

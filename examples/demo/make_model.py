@@ -1,10 +1,10 @@
-"""Trains a small model on the demo's kind of data, and exports it as a SavedModel.
+"""Train a small model on data like the demo's, and export it as a SavedModel.
 
     python examples/demo/make_model.py demo/models/people/1
 
-The model tells who will answer an offer: a dense network, 3-32-16-1, over age, income and score.
-Its signature `serving_default` takes `inputs`, float32 [batch, 3], standardized with the means and
-deviations in `job.yaml`, and gives `probabilities`, float32 [batch, 2]: no, yes.
+The model predicts who will answer an offer: a dense network, 3-32-16-1, over age, income and score. Its signature
+`serving_default` takes `inputs`, float32 [batch, 3], standardized with the means and deviations in `job.yaml`, and
+returns `probabilities`, float32 [batch, 2]: no, yes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 @contextlib.contextmanager
 def hidden_stderr() -> Iterator[None]:
-    """Sends what native code writes to standard error nowhere; exceptions still come through."""
+    """Discard the standard error output of native code; exceptions still propagate."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
@@ -34,7 +34,7 @@ def hidden_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-# TensorFlow 2.21 writes notes on drivers and oneDNN while it is imported, whatever the log level.
+# TensorFlow 2.21 logs notes on drivers and oneDNN during import, at any log level.
 with hidden_stderr():
     import tensorflow as tf
 
@@ -58,7 +58,7 @@ class Network(tf.Module):
         self.biases = [tf.Variable(tf.zeros(width)) for _, width in pairs]
 
     def logit(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The logit of `yes`, float32 [batch], for standardized `inputs`, float32 [batch, 3]."""
+        """Return the logit of `yes`, float32 [batch], for standardized `inputs`, float32 [batch, 3]."""
         hidden = inputs
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             hidden = tf.nn.relu(hidden @ kernel + bias)
@@ -71,7 +71,7 @@ class Network(tf.Module):
 
 
 def labelled_people(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Standardized features, float32 [rows, 3], and whether each person answered, float32 [rows]."""
+    """Return standardized features, float32 [rows, 3], and whether each person answered, float32 [rows]."""
     people = make_data.sample_people(rng, ROWS)
     features = np.stack([people["age"], people["income"], people["score"]], axis=1).astype(np.float32)
     features = (features - MEAN) / STD
@@ -81,7 +81,7 @@ def labelled_people(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(network: Network, features: np.ndarray, answered: np.ndarray) -> float:
-    """Fits by gradient descent with momentum; returns the mean loss of the last steps."""
+    """Fit by gradient descent with momentum; return the mean loss of the last steps."""
     variables = network.trainable_variables
     speeds = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
 

@@ -1,9 +1,9 @@
-"""The transforms in a Beam pipeline of one's own: score CSV files, and count predictions by label.
+"""The transforms in your own Beam pipeline: score CSV files, and count predictions by label.
 
     python examples/library/score_in_your_pipeline.py 'demo/data/people-*.csv' demo/models/people/1
 
-Nothing is published by plan and receipts here: what becomes of the blocks is this pipeline's own
-affair. Any of Beam's options may follow.
+This pipeline does not use plan and receipts to publish; it decides itself what to do with the blocks. Any of Beam's
+options may follow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ OUTPUTS = {"probabilities": Output(meaning="probabilities", labels=("no", "yes")
 
 
 def labels(block: Block) -> Iterator[tuple[str, int]]:
-    """(label, rows) of the good rows, (reason, rows) of the refused ones: a handful a block."""
+    """Yield (label, rows) of the good rows and (reason, rows) of the rejected rows: a few pairs per block."""
     for column in (block.rows["probabilities_label"], block.rejected["reason"]):
         for count in pc.value_counts(column).to_pylist():
             yield count["values"], count["counts"]

@@ -1,1 +1,1 @@
-"""Everything that can be known before a launch."""
+"""All checks before a launch."""

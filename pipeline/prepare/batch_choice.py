@@ -1,4 +1,4 @@
-"""How the model will be called: rows a call, and whether through XLA; by the job file, or by timing the call alone."""
+"""The choice of rows per call and of XLA, from the job file or by timing the model call alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from beam_score.transforms.model.ops import ops_of
 from beam_score.transforms.model.servable import Servable
 
 WORTH_A_SWEEP_S = 1.0
-"""Seconds of model time, estimated, below which a sweep would cost more than it brings."""
+"""Estimated model time, in seconds, below which a sweep would cost more than it saves."""
 
 _LEAST_ROWS, _MOST_ROWS = 256, 65536
 _SIZES_BELOW = 16
-"""Where memory allows few rows a call, sizes from this part of them on are tried."""
+"""If memory allows few rows per call, sizes from this fraction of them upwards are tried."""
 
 _USUAL = "the usual size"
 _ROUNDS = 5
@@ -34,10 +34,12 @@ _SAME = 0.98
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Attributes:
-    batch_rows: rows a call.
-    compiled: whether through XLA.
-    ms: of a call, the best of several.
+    """The measured duration of a model call.
+
+    Attributes:
+      batch_rows: rows per call.
+      compiled: whether the call used XLA.
+      ms: best of several durations of a call.
     """
 
     batch_rows: int
@@ -51,7 +53,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How the model will be called, why, and what was measured."""
+    """How the model is called, the reason, and the timings."""
 
     batch_rows: int
     compiled: bool
@@ -63,7 +65,8 @@ class Choice:
 
 
 def default_choice(prepared: Prepared, trial: Trial) -> Choice:
-    """What is done without a sweep: as set, or the usual size, or what memory and the model allow."""
+    """Return the choice without a sweep: the job file's setting, or the default size, or the size that memory and the
+    model allow."""
     call, asked = prepared.steps.call, prepared.job.model.batch_rows
     compiled = prepared.job.engine.xla == "on"
     if call.fixed_rows:
@@ -82,13 +85,13 @@ def default_choice(prepared: Prepared, trial: Trial) -> Choice:
 
 
 def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: bool = False) -> Choice:
-    """`batch_rows`, by the job file, or by a sweep over the trial's rows that times the call alone.
+    """Choose `batch_rows` from the job file, or by a sweep over the trial's rows that times the call alone.
 
     Args:
-      always: whether to sweep even where it would cost more than it brings.
+      always: sweep even if it costs more than it saves.
 
     Raises:
-      JobError: XLA is asked for, and cannot stand in for TensorFlow's own execution.
+      JobError: the job asks for XLA, and XLA cannot replace TensorFlow's own execution of this model.
     """
     call, default = prepared.steps.call, default_choice(prepared, trial)
     if not trial.feeds:
@@ -123,13 +126,13 @@ def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: b
 
 
 def _sizes(most: int) -> list[int]:
-    """Powers of two to try."""
+    """Return the powers of two to try."""
     least = min(_LEAST_ROWS, max(1, most // _SIZES_BELOW))
     return [2**n for n in range(_MOST_ROWS.bit_length()) if least <= 2**n <= most]
 
 
 def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> float:
-    """Model time of the whole job, from one call and the size of the input."""
+    """Estimate the model time of the whole job from one call and the size of the input."""
     rows = prepared.bytes / trial.row_bytes if trial.row_bytes else 0
     size = min(1024, trial.most_rows(prepared.steps.call))
     feeds = _tile(trial.feeds, size)
@@ -137,7 +140,7 @@ def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> 
         servable.call(feeds)
         began = time.perf_counter()
         servable.call(feeds)
-    except Exception:  # the run halves what the model refuses, and remembers the size that goes through
+    except Exception:  # the run halves batches that the model refuses, and remembers the size that passes
         return 0.0
     return rows * (time.perf_counter() - began) / size / prepared.job.engine.layout.workers
 
@@ -153,18 +156,18 @@ def _time_sizes(
     may_bytes: int,
     compiled: bool = False,
 ) -> list[Timing]:
-    """Times each size, interleaved, so that a noisy moment does not fall on one; the best of each. A size that
-    the model refuses, that takes too long or too much memory, ends the list."""
+    """Return the best time of each size; the calls are interleaved, so that noise does not fall on one size. The list
+    ends before a size that the model refuses, or that takes too long or too much memory."""
     tiled, best = {}, {}
     before = resident_bytes()
     for size in sizes:
         tiled[size] = _tile(feeds, size)
         try:
-            _, peak = with_peak(lambda size=size: call(tiled[size]))  # traces, compiles, warms
+            _, peak = with_peak(lambda size=size: call(tiled[size]))  # traces, compiles, warms up
             if best and peak - before > may_bytes:
                 break
             best[size] = _clock(call, tiled[size])
-        except Exception:  # out of memory, or a limit of the model's own
+        except Exception:  # out of memory, or a limit of the model
             break
         if best[size] > _LONGEST_CALL_S:
             break
@@ -184,13 +187,13 @@ def _clock(call: Callable[[Mapping[str, np.ndarray]], object], feeds: Mapping[st
 
 
 def _best(timings: Sequence[Timing]) -> Timing:
-    """The smallest size that is as fast as the fastest, noise apart: it takes less memory."""
+    """Return the smallest size that is as fast as the fastest, within noise: it takes less memory."""
     fastest = max(t.rows_per_s for t in timings)
     return next(t for t in timings if t.rows_per_s >= fastest * _SAME)
 
 
 def _around(size: int, sizes: Sequence[int]) -> list[int]:
-    """The sizes next to one, since each that is compiled takes about a second."""
+    """Return a size and its neighbours only: compiling each size takes about a second."""
     at = list(sizes).index(size)
     return list(sizes[max(0, at - 1) : at + 3])
 
@@ -200,12 +203,12 @@ _JUDGING_OPS = re.compile(
     "|(Floor|Truncate)?(Div|Mod)|Cholesky|Matrix(Inverse|Solve|TriangularSolve)|SparseSoftmaxCrossEntropyWithLogits"
     "|ReverseSequence"
 )
-"""Ops that raise on some values in TensorFlow, where XLA clamps, drops the check or goes on with what
-it has (seen with Assert, and Gather beyond the end): rows would be predicted that are to be refused."""
+"""Ops that raise on some values in TensorFlow, but not in XLA, which clamps, drops the check or continues with the
+values it has (seen with Assert, and with Gather beyond the end): rows that must be refused would be predicted."""
 
 
 def _why_not_compiled(servable: Servable, prepared: Prepared, sample: Mapping[str, np.ndarray]) -> str | None:
-    """Why XLA cannot stand in for TensorFlow's own execution; None where nothing tells against it."""
+    """Return the reason why XLA cannot replace TensorFlow's own execution; None if there is none."""
     call = prepared.steps.call
     ops = ops_of(local_model(call.path, call.sha256), call.signature.name).called
     judging = sorted(op for op in ops if _JUDGING_OPS.fullmatch(op))
@@ -216,8 +219,8 @@ def _why_not_compiled(servable: Servable, prepared: Prepared, sample: Mapping[st
         return "it has no strings"
     try:
         compiled = servable.call_compiled(sample)
-    except Exception as error:  # what XLA cannot compile it says in many ways
-        # The text may hold values of the rows that it was tried on; names of ops do not.
+    except Exception as error:  # XLA reports compile failures with many exception types
+        # The text may contain values of the rows used; names of ops do not.
         named = ops & set(re.findall(r"\w+", str(error)))
         return f"it does not compile the model ({': '.join([type(error).__name__, *sorted(named)[:3]])})"
     try:

@@ -1,4 +1,4 @@
-"""The job as one visible chain."""
+"""The job as one chain of transforms."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from beam_score.transforms.steps.write import WriteParts
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """A job with everything resolved: what each step of the chain is told.
+    """A fully resolved job: the settings of each step of the chain.
 
     Attributes:
       read: includes the contract.
       inputs: how the model's inputs are made.
-      function: the user's own preprocessing, `package.module:function`, or None.
+      function: the user's preprocessing function, `package.module:function`, or None.
       call: how the model is called.
-      outputs: what a prediction is made of.
+      outputs: how a prediction is made from the model's outputs.
     """
 
     read: ReadSettings
@@ -56,14 +56,14 @@ def build(
     chains: int = 1,
     stopping: Stopping | None = None,
 ) -> beam.PCollection:
-    """Puts the whole job into a pipeline. Everything between Read and WriteParts fuses: only
-    descriptors of splits are ever serialized.
+    """Add the whole job to a pipeline. All steps between Read and WriteParts fuse: only descriptors of splits are
+    serialized.
 
     Args:
       shards: names of the plan's shards.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
       stopping: of the launch; see `Stopping`.
-      chains: see `runners.engine.Engine`. Each has an equal share of the splits, from Plan to WriteParts.
+      chains: see `runners.engine.Engine`. Each chain has an equal share of the splits, from Plan to WriteParts.
     """
     folder: RunFolder = write.folder
     contract = steps.read.columns

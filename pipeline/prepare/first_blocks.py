@@ -1,4 +1,4 @@
-"""The first rows of a job's input, ready for the model, no more than may wait for it."""
+"""The first rows of a job's input, prepared for the model, within its memory limit for waiting rows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from beam_score.transforms.stores.compression import Damaged
 from beam_score.transforms.stores.local_file import is_of_the_system
 
 _LEAST_ROWS = 2
-"""However large they are: one row alone has no company to be compared in."""
+"""Applies however large the rows are: the independence check needs a second row in the batch."""
 
 _MOST_BLOCKS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class FirstBlocks:
-    """Attributes:
-    blocks: after Preprocess.
-    row_bytes: input bytes a row, of the file as it is stored; None where there are no rows.
-    padded: see `pipeline.draft.padded`.
+    """The first blocks of the input.
+
+    Attributes:
+      blocks: after Preprocess.
+      row_bytes: input bytes per row, in the file as stored; None if there are no rows.
+      padded: see `pipeline.draft.padded`.
     """
 
     blocks: Sequence[Block]
@@ -42,10 +44,10 @@ class FirstBlocks:
 
 
 def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
-    """The first rows of the input: at most `rows`, with no more bytes of model inputs than one call may have.
+    """Return the first rows of the input: at most `rows`, and no more bytes of model inputs than one call may have.
 
     Raises:
-      JobError: the preprocessing function fails on every row, or breaks its promise.
+      JobError: the preprocessing function fails on every row, or breaks its contract.
     """
     steps = prepared.steps
     blocks, row_bytes, left = [], None, rows
@@ -81,13 +83,13 @@ def _inputs_and_outputs(block: Block) -> int:
 
 
 def row_bytes_of(blocks: Sequence[Block]) -> float:
-    """Bytes of inputs and outputs a row."""
+    """Return the bytes of inputs and outputs per row."""
     rows = sum(b.rows.num_rows for b in blocks)
     return sum(map(_inputs_and_outputs, blocks)) / rows if rows else 0.0
 
 
 def head(blocks: Sequence[Block], rows: int) -> list[Block]:
-    """The first rows of some blocks."""
+    """Return the first `rows` rows of the blocks."""
     found = []
     for block in blocks:
         found.append(_first_rows(block, rows))
@@ -98,7 +100,7 @@ def head(blocks: Sequence[Block], rows: int) -> list[Block]:
 
 
 def _unstripped(read: ReadSettings, rows: pa.RecordBatch) -> list[str]:
-    """The columns of text from which spaces are not dropped."""
+    """Return the text columns from which spaces are not stripped."""
     columns = read.columns.columns
     names = [n for n in rows.schema.names if pa.types.is_string(rows.schema.field(n).type)]
     return [
@@ -107,7 +109,7 @@ def _unstripped(read: ReadSettings, rows: pa.RecordBatch) -> list[str]:
 
 
 def _first_rows(block: Block, most: int) -> Block:
-    """The first rows of a block, and the dead letters up to the last of them."""
+    """Return the first rows of a block, and the dead letters up to the last of them."""
     if block.rows.num_rows <= most:
         return block
     rows = block.rows.slice(0, most)

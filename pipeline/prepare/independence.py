@@ -1,4 +1,4 @@
-"""Is a row's outcome a function of the row? Some rows are scored alone, twice, and in other company than before."""
+"""Check that the outcome of a row depends on that row only: score some rows alone, twice, and in another batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from beam_score.transforms.rows.block import OUTPUT, Block
 from beam_score.transforms.scoring.score import Scorer
 
 ROWS = 16
-"""How many rows are scored again, at most."""
+"""Maximum number of rows that are scored again."""
 
 _ALONE_S = 1.0
-"""Rows are scored alone for so long, and two in any case."""
+"""Time limit for scoring rows alone, in seconds; at least two rows are scored."""
 
 _NOISE = {"float16": 3e-2, "bfloat16": 3e-2}
 _USUAL_NOISE = 1e-3
-"""What floats may differ by with the batch they are computed in, as a part of the largest in their output."""
+"""Expected difference of floats between batch sizes, relative to the largest value of their output."""
 
 _REMEDY = (
     "export it for inference (training=False, no state, no statistics over the batch), or set model.independent: "
@@ -32,12 +32,12 @@ _REMEDY = (
 
 
 def dependence(call: ModelCall, servable: Servable, scored: Sequence[Block], batch_rows: int) -> list[str]:
-    """What the outcome of a row depends on besides the row: a sentence an output.
+    """Return the evidence that the outcome of a row depends on more than the row: one sentence per output.
 
     Args:
       call: how the model is called.
-      scored: blocks with inputs, and the outputs that a first call gave.
-      batch_rows: rows that were together in the first call.
+      scored: blocks with inputs, and the outputs of a first call.
+      batch_rows: rows per batch in the first call.
 
     Raises:
       ModelHangs: see `transforms.model.deadline`.
@@ -65,7 +65,7 @@ def dependence(call: ModelCall, servable: Servable, scored: Sequence[Block], bat
 
 
 def _spread(scored: Sequence[Block]) -> list[Block]:
-    """Blocks of one row each, spread over all."""
+    """Return blocks of one row each, spread over all rows."""
     starts = np.cumsum([0, *(b.rows.num_rows for b in scored)])
     count = int(starts[-1])
     rows = []
@@ -77,7 +77,7 @@ def _spread(scored: Sequence[Block]) -> list[Block]:
 
 
 def without_outputs(block: Block) -> Block:
-    """The block as it was before the model."""
+    """Return the block as it was before the model."""
     names = [n for n in block.rows.schema.names if not n.startswith(OUTPUT)]
     return dataclasses.replace(block, rows=block.rows.select(names))
 
@@ -89,7 +89,8 @@ def _score(call: ModelCall, servable: Servable, blocks: Sequence[Block]) -> list
 def _differing(
     call: ModelCall, some: Sequence[pa.RecordBatch], others: Sequence[pa.RecordBatch], how: str
 ) -> dict[str, str]:
-    """A sentence for each output that differs, by its name; one for all where a row has another fate."""
+    """Return a sentence for each output that differs, by name; one sentence for all outputs if a row is predicted in
+    one call and rejected in the other."""
     pairs = [(a, b) for a, b in zip(some, others, strict=True) if a.num_rows and b.num_rows]
     lost = sum(a.num_rows != b.num_rows for a, b in zip(some, others, strict=True))
     if lost:

@@ -1,4 +1,4 @@
-"""The memory that a worker process takes, held against what there is where it will run."""
+"""Comparison of the memory of a worker process with the memory available where it runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from beam_score.transforms.model.copies import model_bytes
 
 
 def process_bytes(job: Job, prepared: Prepared) -> int:
-    """What a worker process takes, roughly; see `runners.settings.layout.Layout.memory_bytes`."""
+    """Estimate the memory of a worker process; see `runners.settings.layout.Layout.memory_bytes`."""
     return job.engine.layout.memory_bytes(_model_bytes(prepared), job.engine.block_bytes)
 
 
 def call_bytes(prepared: Prepared, trial: Trial, batch_rows: int) -> int:
-    """What the calls of a worker process take at once, by what the trial measured of a row.
+    """Return the memory that the concurrent calls of a worker process take, from the trial's measurement per row.
 
     Args:
-      batch_rows: rows a call.
+      batch_rows: rows per call.
     """
     most = prepared.steps.call.bounds.call_bytes // max(trial.fed_row_bytes, 1)
     rows = max(1, min(batch_rows, most, prepared.bytes / trial.row_bytes if trial.row_bytes else batch_rows))
@@ -28,7 +28,7 @@ def call_bytes(prepared: Prepared, trial: Trial, batch_rows: int) -> int:
 
 
 def check_call_fits(prepared: Prepared, trial: Trial, batch_rows: int) -> None:
-    """Raises JobError where calls of so many rows take more than a worker process may."""
+    """Raise JobError if calls of this size take more memory than a worker process may."""
     engine = prepared.job.engine
     free = engine.memory_bytes - PROCESS_BYTES - _model_bytes(prepared)
     taken = call_bytes(prepared, trial, batch_rows)
@@ -52,6 +52,6 @@ def _model_bytes(prepared: Prepared) -> int:
 
 
 def check_fits(prepared: Prepared, engine: Engine) -> None:
-    """Raises JobError where the machines that are asked for have too little memory."""
+    """Raise JobError if the requested machines have too little memory."""
     if problems := engine.memory_problems(_model_bytes(prepared)):
         raise JobError(problems)

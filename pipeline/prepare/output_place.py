@@ -1,4 +1,4 @@
-"""The folder that a job writes to: found out at launch whether it can, and whether it would ever read what it wrote."""
+"""Checks at launch that a job can write to its output folder, and that it would not read its own output."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from beam_score.transforms.stores.registry import check_store
 if TYPE_CHECKING:
     from beam_score.pipeline.prepare.preflight import Prepared
 
-_ROOM = 3  # predictions and staging take at most this part of the input, in what was seen
+_ROOM = 3  # in measured runs, predictions and staging took at most this fraction (1/3) of the input
 _FINAL = ("predictions", "rejected")
 
 
 def output_problems(job: Job, files: Sequence[InputFile]) -> list[str]:
-    """What keeps a job from writing its output, a sentence each; found by writing a small file there, which is removed.
+    """Return the problems with writing the output, one sentence each; checked by writing a small file, which is
+    removed.
 
     Args:
-      files: that the job reads.
+      files: the job's input files.
     """
     path = job.output.path
     if is_object(path):
@@ -54,7 +55,7 @@ def _local_problems(path: str, files: Sequence[InputFile]) -> list[str]:
 
 def _disk_problems(path: str) -> list[str]:
     if Path(path, MANIFEST).exists():
-        return []  # a run was published here; to look at it again changes nothing
+        return []  # a run is published here: running the job again writes nothing
     staging = Path(path, STAGING)
     standing = _standing(path)
     finals = [folder for name in _FINAL if (folder := Path(path, name)).is_dir()]
@@ -63,7 +64,8 @@ def _disk_problems(path: str) -> list[str]:
 
 
 def own_files(job: Job) -> list[str]:
-    """Paths as a run of the job will give them to what it writes, one of each kind; local ones with links resolved."""
+    """Return example paths of the files that a run of the job writes, one of each kind; local paths have links
+    resolved."""
     output, run = job.output.path, time.strftime("%Y%m%dT%H%M%S-000000", time.gmtime())
     names = [
         *(f"predictions/{run}-00000.{job.output.format}", f"rejected/{run}-00000.jsonl"),
@@ -75,7 +77,7 @@ def own_files(job: Job) -> list[str]:
 
 
 def check_room(prepared: Prepared) -> None:
-    """Makes sure that a run that begins anew has room. One that is finished, or goes on, needs less, or none.
+    """Check that a new run has enough disk space. A finished or continued run needs less, or none.
 
     Raises JobError.
     """
@@ -87,13 +89,13 @@ def check_room(prepared: Prepared) -> None:
 
 
 def _standing(path: str) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """Return the folder, or its nearest existing ancestor."""
     absolute = Path(path).absolute()
     return next(p for p in (absolute, *absolute.parents) if p.exists())
 
 
 def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
-    """What is wrong with an output in a store; found by writing a small object there, and removing it."""
+    """Return the problems with an output in a store; checked by writing and removing a small object."""
     try:
         folder = ObjectPath.parse(path)
     except ValueError as error:
@@ -108,10 +110,10 @@ def _store_problems(path: str, files: Sequence[InputFile]) -> list[str]:
 
 
 def _inside(files: Sequence[InputFile], output: str) -> str | None:
-    """The first file that is in the output folder, by whatever links; None for none."""
+    """Return the first file that is in the output folder, with links resolved; None if no file is."""
     real = os.path.join(os.path.realpath(output), "")
     local = [file.path for file in files if not is_object(file.path)]
-    folders = {os.path.dirname(path): path for path in reversed(local)}  # one look a folder, not a file
+    folders = {os.path.dirname(path): path for path in reversed(local)}  # one check per folder, not per file
     found = [path for folder, path in folders.items() if os.path.join(os.path.realpath(folder), "").startswith(real)]
     found += [path for path in local if os.path.islink(path) and os.path.realpath(path).startswith(real)]
     return min(found, default=None)

@@ -1,7 +1,7 @@
-"""Which runs this user has launched: told by a mark in their records, made with a key that only this user can read.
+"""Recognizes runs that this user has launched by a mark in their records, made with a key that only this user can read.
 
-A replay runs the model and the preprocess function that a record names. A record that someone else has written, or has
-changed, has no such mark.
+A replay runs the model and the preprocess function that a record names. A record that someone else has written or
+changed does not have a valid mark.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from beam_score.transforms.durable.sealed import to_json
 
 _KEY_BYTES = 32
 _MARKED = ("job", "model", "fingerprint")
-"""Fields of a record that say what its replay runs."""
+"""Fields of a record that determine what its replay runs."""
 
 
 def mark(record: Mapping[str, Any]) -> str | None:
-    """The mark of a record; None where this user has no folder for a key.
+    """Return the mark of a record; None if this user has no folder for a key.
 
     Args:
       record: of a run, or the header of its plan.
@@ -34,18 +34,18 @@ def mark(record: Mapping[str, Any]) -> str | None:
     key = _key()
     if key is None:
         return None
-    fields = orjson.loads(to_json({name: record[name] for name in _MARKED}))  # as a reader of the record has them
+    fields = orjson.loads(to_json({name: record[name] for name in _MARKED}))  # the values as read back from the record
     return hmac.new(key, json.dumps(fields, sort_keys=True).encode(), hashlib.sha256).hexdigest()
 
 
 def is_own(record: Mapping[str, Any]) -> bool:
-    """Whether this user has launched the run of a record, and nobody has changed since what it runs."""
+    """Return whether this user has launched the run of a record, and the marked fields are unchanged since."""
     found, expected = record.get("mark"), mark(record)
     return isinstance(found, str) and expected is not None and hmac.compare_digest(found.encode(), expected.encode())
 
 
 def _key() -> bytes | None:
-    """This user's key, made at the first call."""
+    """Return this user's key, created at the first call."""
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "beam-score"
         path = folder / "key"
@@ -54,7 +54,7 @@ def _key() -> bytes | None:
             new = folder / f".key.{secrets.token_hex(6)}"
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(_KEY_BYTES))
-            with contextlib.suppress(FileExistsError):  # another launch was first
+            with contextlib.suppress(FileExistsError):  # another launch created it first
                 os.link(new, path)
             new.unlink()
         key = bytes.fromhex(path.read_text())

@@ -1,5 +1,5 @@
-"""The peak of this process's memory while something runs. Linux kills a process that takes too much, it does not
-raise: so what a call takes is measured on few rows before it is made on many."""
+"""Measures the peak memory of this process while a function runs. Linux kills a process that takes too much memory
+instead of raising an error, so the memory of a call is measured on few rows before it is made on many."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _RESET_PEAK = "5"
 
 
 def resident_bytes() -> int:
-    """Return the memory of this process that is resident and in use; the peak so far if the system does not say."""
+    """Return the resident memory of this process that is in use; the peak so far if the system does not report it."""
     _release_unused()
     return _field("VmRSS") or _peak_bytes()
 
 
 def with_peak(work: Callable[[], Result]) -> tuple[Result, int]:
-    """Calls, and returns its result and the most memory that was resident meanwhile, in bytes.
+    """Call `work`; return its result and the peak resident memory during the call, in bytes.
 
-    Where the system cannot reset the peak (it is not Linux, or a sandbox forbids it), that is the peak since the
-    process began: never less than what `work` took.
+    If the system cannot reset the peak (not Linux, or forbidden by a sandbox), the peak since the process began is
+    returned: never less than `work` took.
     """
     _release_unused()
     with contextlib.suppress(OSError):
@@ -40,7 +40,8 @@ def with_peak(work: Callable[[], Result]) -> tuple[Result, int]:
 
 
 def _release_unused() -> None:
-    """Return memory that the allocators hold but do not use: a later call would take from it, and seem to take less."""
+    """Release memory that the allocators hold but do not use: otherwise a later call would reuse it and appear to take
+    less."""
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
@@ -51,7 +52,7 @@ def _peak_bytes() -> int:
 
 
 def _field(name: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """Return a field of /proc/self/status in bytes; 0 if it is missing."""
     with contextlib.suppress(OSError):
         if found := re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE):
             return 1024 * int(found[1])

@@ -1,4 +1,4 @@
-"""Everything that can be known before launch, all problems at once, without TensorFlow."""
+"""All checks before a launch, reported together, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ from beam_score.transforms.stores.objects import AT_ONCE, is_object
 log = logging.getLogger(__name__)
 
 _LEAST_ROWS, _MOST_ROWS = 8192, 65536
-"""Of a block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
+"""Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
 
 _CHECKED_AT_ONCE = 16
-_NAMED = 20  # files that cannot be read; the others are counted
+_NAMED = 20  # unreadable files listed by name; the others are counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Prepared:
 
     Attributes:
       job: its settings.
-      files: what it reads.
+      files: the input files.
       model: the SavedModel folder.
-      model_hash: SHA-256 of it.
+      model_hash: SHA-256 of the model.
       signature: the model's own. The steps have it with the outputs as they are written.
       steps: the chain, with the model's batch not yet chosen.
-      unusable: (path, reason) of the files that a header or footer shows to be of no use.
-      headers: of the files that have one, by path.
-      parent: of a replay, the run whose dead letters it reads.
+      unusable: (path, reason) of the files whose header or footer shows that they are unusable.
+      headers: headers by path, for the files that have one.
+      parent: for a replay, the run whose dead letters it reads.
     """
 
     job: Job
@@ -94,11 +94,11 @@ class Prepared:
 
 
 def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
-    """Lists files, reads headers and the model's signature, and binds the contract to them.
+    """List the files, read the headers and the model's signature, and bind the contract to them.
 
     Args:
-      parent: of a replay, the run whose dead letters are its input.
-      known: problems that were found elsewhere, to be told with those found here.
+      parent: for a replay, the run whose dead letters are its input.
+      known: problems found elsewhere, to report with those found here.
 
     Raises:
       JobError: with every problem found.
@@ -161,7 +161,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         raise JobError(problems)
     checked = _check_files(files, read)
     if parent is None:
-        texts: dict[str, str] = {}  # one copy of what thousands of files have in common
+        texts: dict[str, str] = {}  # one copy of a header shared by thousands of files
         headers = {path: texts.setdefault(found, found) for path, found in checked if isinstance(found, str)}
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
@@ -199,7 +199,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
 
 
 def _text_problems(job: Job, format_: str) -> list[str]:
-    """Settings for numbers in text, in a format in which numbers are none."""
+    """Return the problems with settings for numbers in text, if the format does not store numbers as text."""
     problems = []
     if job.input.decimal != "." and not any(c.from_ for c in job.columns.values()):
         problems.append(f"input.decimal is for numbers in text, and the format is {format_}: drop it")
@@ -212,7 +212,7 @@ def _text_problems(job: Job, format_: str) -> list[str]:
 
 
 def _op_threads(engine: EngineSettings) -> int:
-    """Threads that one op may use."""
+    """Return the number of threads that one op may use."""
     if isinstance(engine.intra_op_threads, int):
         return engine.intra_op_threads
     return engine.layout.op_threads
@@ -266,7 +266,7 @@ def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadS
 def _resolve_keep(
     job: Job, files: Sequence[InputFile], read: ReadSettings
 ) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
-    """Names of the kept columns, and the types of those that Parquet files give a type."""
+    """Return the kept columns, the types of those that Parquet files define, and the problems."""
     keep = job.output.kept
     module = format_module(read.format)
     if keep is None and not hasattr(module, "columns_of"):
@@ -287,7 +287,7 @@ def _resolve_keep(
         types |= {n: t for n, t in found.items() if n in keep and n not in job.columns and n not in types}
         if not (untyped := [n for n, t in types.items() if pa.types.is_null(t)]):
             break
-        for name in untyped:  # no row of the file has a value: the next one tells the type
+        for name in untyped:  # no row of the file has a value: the next file defines the type
             del types[name]
     return keep or (), types, []
 
@@ -303,10 +303,10 @@ def _function_problems(job: Job) -> list[str]:
 
 
 def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[str, UnusableFile | str | None]]:
-    """(path, what is wrong with the file; else its header, if it has one).
+    """Return (path, what is wrong with the file; else its header, if it has one).
 
     Raises:
-      JobError: files that may not be read, or are gone since they were listed.
+      JobError: files that may not be read, or were removed after they were listed.
     """
     module = format_module(read.format)
 
@@ -330,13 +330,13 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
 def fingerprint(
     job: Job, files: Sequence[InputFile], model_hash: str, signature: str, reshaped: Sequence[str] = ()
 ) -> dict[str, str]:
-    """What makes this job this one, as hashes of its pieces: what a change of any is called by.
-    Budget, threads and runner are not among them: they change no result; XLA does. Settings left at their defaults
-    are left out, so that a setting that is new in a later version makes no other job.
+    """Return hashes that identify the job, by the name under which a change of each part is reported. Budget, threads
+    and runner are not included because they change no result; XLA is, because it does. Settings at their defaults are
+    left out, so that a new setting in a later version does not change the fingerprint.
 
     Args:
-      reshaped: outputs that are not written in the signature's shape (see `reshaped` in
-        `transforms.contract.outputs`). Runs of versions that wrote them as they are must not be continued.
+      reshaped: outputs that are not written in the signature's shape (see `reshaped` in `transforms.contract.outputs`).
+        Runs of versions that wrote them unreshaped must not be continued.
     """
     rules: Contract = job.contract
     pieces: dict[str, Any] = {

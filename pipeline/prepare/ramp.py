@@ -1,4 +1,4 @@
-"""Calls of the model on more and more rows, each measured before a larger one is made."""
+"""Model calls on increasing numbers of rows, each measured before a larger one is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.score import Scorer
 
 _STEP = 4
-"""Each call has so many times the rows of the call before."""
+"""Factor by which the rows of each call exceed those of the call before."""
 
 
 class Ramp:
@@ -22,8 +22,8 @@ class Ramp:
 
     Attributes:
       call_rows: rows of the largest call.
-      call_bytes: memory that the process grew by in it.
-      row_bytes: of this, what a row adds.
+      call_bytes: growth of the process's memory in that call.
+      row_bytes: the part of it that each row adds.
       limit: see `Trial`.
     """
 
@@ -36,7 +36,7 @@ class Ramp:
         self.limit: int | None = None
 
     def climb(self) -> list[Block]:
-        """All rows scored, by calls as large as was asked for, or as memory allows.
+        """Score all rows, with calls as large as requested, or as memory allows.
 
         Raises:
           EveryRowFails: see `transforms.scoring.halving`.
@@ -46,7 +46,7 @@ class Ramp:
             self._scorer(size).warm_up()
         if not self._rows:
             return self._score(size)[0]
-        self._measured(size)  # what a first call leaves behind is not the rows'
+        self._measured(size)  # a first call also allocates memory that is not due to its rows
         before = resident_bytes()
         while True:
             scored, limit, peak = self._measured(size)
@@ -60,13 +60,13 @@ class Ramp:
         return scored if size >= self._rows else self._score(self.call_rows)[0]
 
     def find_limit(self, blocks: Sequence[Block]) -> None:
-        """Sets `limit` where the model refuses rows together that it takes apart."""
+        """Set `limit` if the model refuses rows together that it accepts separately."""
         _, limit = self._score(self.call_rows, [without_outputs(b) for b in blocks])
         if limit < self.call_rows:
             self.limit = self.call_rows = limit
 
     def _learn(self, size: int, grown: int) -> None:
-        # Memory that earlier calls left behind hides some of it: never more than they took.
+        # Memory that earlier calls left allocated hides part of the growth: never more than they took.
         self.row_bytes = max(grown / size, (grown - self.call_bytes) / (size - self.call_rows))
         self.call_rows, self.call_bytes = size, max(self.call_bytes, grown)
 
@@ -75,7 +75,7 @@ class Ramp:
         return min(self._asked, size * _STEP, size + fit)
 
     def _measured(self, size: int) -> tuple[list[Block], int, int]:
-        """A call on the first rows: what came out, the rows it went through with, and the peak of memory."""
+        """Call the model on the first rows; return the results, the rows per call that passed, and the peak memory."""
         blocks = self._blocks if size >= self._rows else head(self._blocks, size)
         (scored, limit), peak = with_peak(lambda: self._score(size, blocks))
         return scored, limit, peak

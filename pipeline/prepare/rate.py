@@ -1,4 +1,4 @@
-"""How much processor time a row takes, measured on the first rows of a job."""
+"""Measurement of the processor time per row, on the first rows of a job."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _ENOUGH_S, _MOST_ROUNDS = 0.5, 20
 
 
 def measure(prepared: Prepared, servable: Servable, trial: Trial) -> Measured:
-    """Puts the first rows through every step but writing, again and again until it can be timed.
+    """Run the first rows through every step but writing, repeatedly until the time is long enough to measure.
 
     Args:
-      trial: of the same rows, for how long a row is.
+      trial: of the same rows; gives the bytes per row.
     """
     batch_rows = default_choice(prepared, trial).batch_rows
-    score_first(prepared, servable, _ROWS, batch_rows)  # traces, warms
+    score_first(prepared, servable, _ROWS, batch_rows)  # traces, warms up
     spent, rows = 0.0, 0
     for _ in range(_MOST_ROUNDS):
         began = time.process_time()  # of all threads

@@ -1,4 +1,4 @@
-"""A replay: the dead letters of an earlier run as a job of their own, with settings mended."""
+"""A replay: a job that scores the dead letters of an earlier run again, with corrected settings."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Parent:
 
     Attributes:
       output: its folder.
-      record: its manifest, or what stands in its place over budget.
-      replay: how the letters are read.
-      letters: their files.
+      record: its manifest, or its failure record if it is over budget.
+      replay: how the dead letters are read.
+      letters: the files of dead letters.
     """
 
     output: str
@@ -47,46 +47,47 @@ class Parent:
     letters: Sequence[InputFile]
 
     def on_record(self) -> dict[str, str]:
-        """As the manifest of the replay names it."""
+        """Return the entry that names the parent in the manifest of the replay."""
         return {"run": self.record["run"], "output": self.output, "from": self.replay.by}
 
     @functools.cached_property
     def files(self) -> list[Mapping[str, Any]]:
-        """What the record says of each file that has dead letters."""
+        """The record's entry of each file that has dead letters."""
         return [i for i in self.record["inputs"] if i["rejected"] or i["stretches"]]
 
     @functools.cached_property
     def now(self) -> dict[str, dict[str, Any] | None]:
-        """Those files as they are at this launch; None for one that is gone."""
+        """The current state of each file that has dead letters; None for files that no longer exist."""
         paths = [f["path"] for f in self.files]
         return dict(zip(paths, each(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
 
     @property
     def standing(self) -> list[InputFile]:
-        """Those that are there."""
+        """The files with dead letters that exist."""
         return [InputFile(**now) for now in self.now.values() if now is not None]
 
     def is_unchanged(self, file: Mapping[str, Any]) -> bool:
-        """Whether a file is as the parent read it."""
+        """Return whether a file is as the parent read it."""
         now = self.now[file["path"]]
         return now is not None and all(file.get(name) == value for name, value in now.items())
 
     def files_on_record(self) -> list[dict[str, Any]]:
-        """The files as the replay's own record names them: as they were when their rows were first read. So a
-        replay of the replay knows what has changed since."""
+        """Return the files for the replay's own record, as they were when their rows were first read, so that a replay
+        of the replay can report later changes."""
         found = []
         for file in self.files:
-            # What is known of a file of which nothing could be read comes from the file as it is now.
+            # For a file from which nothing could be read, the identity is that of the file as it is now.
             unread = not file["read"] and not file["predicted_before"]
             stands = (self.now[file["path"]] if unread else None) or {n: file.get(n) for n in _OF_IDENTITY}
             found.append(stands | {"predicted_before": file["predicted_before"] + file["predicted"]})
         return found
 
     def headers(self, read: Any) -> dict[str, str]:
-        """The headers of CSV files, as far as they are known, by path.
+        """Return the known headers of CSV files, by path.
 
         Args:
-          read: the `ReadSettings` of the replay."""
+          read: the `ReadSettings` of the replay.
+        """
         found = {}
         for file in self.files:
             path = file["path"]
@@ -102,7 +103,7 @@ class Parent:
         return found
 
     def keep_problems(self, job: Job, keep: Sequence[str], types: Mapping[str, Any]) -> list[str]:
-        """What cannot be known of kept columns, where no file is there to tell it."""
+        """Return the problems with kept columns that cannot be resolved because no input file exists."""
         left = [n for n in keep if n not in job.columns and n not in types]
         if job.output.keep == "all" and not keep:
             return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
@@ -114,29 +115,29 @@ class Parent:
         return []
 
     def fingerprint(self) -> str:
-        """Of all that the replay's rows come from."""
+        """Return a hash of all sources of the replay's rows."""
         files = [] if self.replay.by == "payload" else list(self.now.values())
         return hashlib.sha256(json.dumps([self.on_record(), files]).encode()).hexdigest()[:16]
 
     def has_proven(self, model_hash: str) -> bool:
-        """Whether the parent has predicted rows with this very model."""
+        """Return whether the parent has predicted rows with this model."""
         return self.record["model"]["sha256"] == model_hash and self.record["counts"]["predicted"] > 0
 
 
 def load_replay(
     output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto", trust: bool = False
 ) -> tuple[Job, Parent]:
-    """The job that replays the dead letters of the last run that has ended in a folder, and the run.
+    """Return the job that replays the dead letters of the last ended run in a folder, and that run.
 
     Args:
       output: of the run: a folder with a manifest.json or a failed.json.
-      overrides: `key=value`, of its job.
-      to: the output folder of the replay; None for that of the run with `-replay` to its name.
+      overrides: `key=value`, changes to its job.
+      to: the output folder of the replay; None for the folder of the run with `-replay` appended to its name.
       by: one of `transforms.formats.base.BY`.
-      trust: whether to run what a record names that this user has not written.
+      trust: run the model and function of a record that this user has not written.
 
     Raises:
-      JobError: there is nothing to replay, or not so.
+      JobError: there is nothing to replay, or it cannot be replayed in this way.
     """
     output = output.rstrip("/") or output
     records = runs_on_record(output)
@@ -144,7 +145,7 @@ def load_replay(
         raise JobError(
             [f"{output} holds no manifest.json and no failed.json: name the output folder of a run that has ended"]
         )
-    # What was refused before any row was read has no rows to score again.
+    # A run that was refused before any row was read has no rows to score again.
     record = next((record for record in records if record["engine"] is not None), records[0])
     if by not in BY:
         raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
@@ -170,7 +171,7 @@ def load_replay(
 
 
 def _not_own(output: str, run: str, job: Job) -> str:
-    """What would be run of a record that someone else has written."""
+    """Return the message that lists what a record written by someone else would run."""
     flink = job.engine.flink
     programs = {
         "model.path": job.model.path,
@@ -203,17 +204,17 @@ def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> 
 
 
 def _mended(record: Mapping[str, Any], first: Job, overrides: Sequence[str], to: str) -> Job:
-    """The parent's job with what is to be different."""
+    """Return the parent's job with the overrides applied."""
     settings = json.loads(json.dumps(record["job"]))
     settings["output"]["path"] = to
     settings["input"]["format"] = _format(first, record)
     if not isinstance(first.rejects.budget, int):
-        # Of all rows, not of the bad ones: what the parent was allowed to refuse the replay may refuse again.
+        # The budget is of all rows, not only of the bad ones: the replay may reject as many rows as the parent.
         allowed = math.floor(first.rejects.budget * record["counts"]["read"])
         settings["rejects"] = {**settings.get("rejects", {}), "budget": allowed}
     keys = [override.partition("=")[0].strip() for override in overrides]
     if first.model.version == "latest" and record["model"]["version"] and not {"model", "model.path"} & {*keys}:
-        settings["model"]["version"] = record["model"]["version"]  # else two versions would make one set of predictions
+        settings["model"]["version"] = record["model"]["version"]  # predictions must come from one version
     for key, override in zip(keys, overrides, strict=True):
         if key in ("input", "input.files"):
             raise JobError([f"--set {key}: a replay reads the dead letters of its run, and no other files"])
@@ -228,14 +229,14 @@ def _format(job: Job, record: Mapping[str, Any]) -> str | None:
 
 
 def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
-    """What the numbers of rows depend on."""
+    """Return the settings that the numbering of rows depends on."""
     csv = job.input.csv
     format_ = job.input.format if record is None else _format(job, record)
     return format_, csv.delimiter, csv.quote, csv.escape, csv.header
 
 
 def _refuse_hopeless(parent: Parent, first: Job) -> None:
-    """Raises JobError where no row can be had."""
+    """Raise JobError if no row can be obtained."""
     replay, files = parent.replay, parent.files
     if replay.by == "payload" and first.rejects.payload == "none":
         raise JobError([f"--from payload: run {replay.run} kept none (rejects.payload: none): use --from source"])
@@ -257,15 +258,15 @@ def _refuse_hopeless(parent: Parent, first: Job) -> None:
 
 
 def _was_damaged(file: Mapping[str, Any]) -> bool:
-    """Whether a sound file in its place would help."""
+    """Return whether replacing the file by an intact one would help."""
     return bool(file["stretches"]) or not OF_DAMAGE.isdisjoint(file["rejected"])
 
 
 def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
-    """Where every row that the parent read is, after its replay: a sentence.
+    """Return a sentence that accounts for every row that the parent read, after its replay.
 
     Raises:
-      CommitError: the two do not add up.
+      CommitError: the counts of the two runs do not add up.
     """
     before, after = parent.record["counts"], manifest["counts"]
     by_path = {i["path"]: i for i in manifest["inputs"]}

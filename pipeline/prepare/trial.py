@@ -1,4 +1,4 @@
-"""The job tried on its first real rows: does the model take them, what comes out, what does it take."""
+"""A trial of the job on its first rows: does the model accept them, what are the outputs, what does a call cost."""
 
 from __future__ import annotations
 
@@ -32,19 +32,21 @@ TRIAL_ROWS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Attributes:
-    predictions: of the sample's good rows.
-    rejected: its dead letters.
-    rows: how many rows were tried.
-    row_bytes: input bytes a row in the sample, of the file as it is stored; None where it had no rows.
-    feeds: of a sample of good rows, for sweeps.
-    call_rows: rows of the largest call that was made.
-    call_bytes: memory that the process grew by in it.
-    call_row_bytes: memory that a row adds to a call: inputs, outputs, and what the model holds on the way.
-    fed_row_bytes: of this, inputs and outputs.
-    limit: rows a call above which the model raises; None where it took all that was tried.
-    padded: names of columns of text that begin with a space; see `pipeline.draft.padded`.
-    tally: what was counted of them.
+    """The results of a trial.
+
+    Attributes:
+      predictions: of the sample's good rows.
+      rejected: dead letters of the sample.
+      rows: number of rows tried.
+      row_bytes: input bytes per row in the sample, in the file as stored; None if it had no rows.
+      feeds: inputs of a sample of good rows, for sweeps.
+      call_rows: rows of the largest call.
+      call_bytes: growth of the process's memory in that call.
+      call_row_bytes: memory that each row adds to a call: inputs, outputs, and the model's intermediate values.
+      fed_row_bytes: the part of it for inputs and outputs.
+      limit: rows per call above which the model raises; None if it accepted every size tried.
+      padded: names of text columns with values that begin with a space; see `pipeline.draft.padded`.
+      tally: counts of the predictions.
     """
 
     predictions: pa.RecordBatch
@@ -61,13 +63,13 @@ class Trial:
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def most_rows(self, call: ModelCall) -> int:
-        """Rows that a call may have, by the memory that it may take."""
+        """Return the number of rows that a call may have within its memory limit."""
         most = max(1, int(call.bounds.model_bytes // max(self.call_row_bytes, 1)))
         return min(most, self.limit or most)
 
     @property
     def remarks(self) -> list[str]:
-        """What is odd about the predictions: a sentence each."""
+        """Return suspicious properties of the predictions, one sentence each."""
         of = f"of {self.predictions.num_rows:,} predictions"
         return [
             f"outputs.{name.removeprefix(NOT_PROBABILITIES)}: {int(rows):,} {of} have values outside of 0 to 1, which "
@@ -78,16 +80,16 @@ class Trial:
 
 
 def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> Trial:
-    """Puts the first rows of the input through every step.
+    """Run the first rows of the input through every step.
 
-    The model is called on one row, then on more and more, as far as the memory goes that it is seen to take.
+    The model is called on one row, then on more and more, within the memory limit as measured.
 
     Args:
-      rows: at most; fewer where they are large.
+      rows: maximum number; fewer if they are large.
 
     Raises:
-      JobError: the model, or the preprocessing function, fails on every row of the sample; or what comes out for a
-        row depends on more than the row.
+      JobError: the model or the preprocessing function fails on every row of the sample, or the outcome of a row
+        depends on more than the row.
     """
     steps = prepared.steps
     _check_fixed_rows(prepared)
@@ -108,7 +110,7 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
     predictions = pa.RecordBatch.from_pylist([], steps.outputs.schema) if not done else concat([b.rows for b in done])
     rejected = concat([b.rejected for b in done]) if done else pa.RecordBatch.from_pylist([], REJECTED_SCHEMA)
     filled = [b for b in scored if b.rows.num_rows]
-    if refused and filled:  # beside a row at fault it does not show that a batch is too large
+    if refused and filled:  # next to a faulty row, a refusal does not show that the batch is too large
         ramp.find_limit(filled)
     by_shape = list(groups(filled, steps.call.signature.inputs, steps.call.pads)) if filled else []
     largest = max(by_shape, key=len, default=None)
@@ -133,7 +135,7 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
 
 
 def score_first(prepared: Prepared, servable: Servable, rows: int, batch_rows: int) -> int:
-    """Puts the first rows through every step but writing. Returns how many there were."""
+    """Run the first rows through every step but writing. Returns their number."""
     blocks = first_blocks(prepared, rows).blocks
     scorer = Scorer(dataclasses.replace(prepared.steps.call, batch_rows=batch_rows), servable)
     for block in scorer.score(blocks):
@@ -142,7 +144,7 @@ def score_first(prepared: Prepared, servable: Servable, rows: int, batch_rows: i
 
 
 def _check_fixed_rows(prepared: Prepared) -> None:
-    """Raises JobError where the rows that the signature always takes do not fit into memory."""
+    """Raise JobError if the fixed number of rows of the signature does not fit into memory."""
     rows = prepared.steps.call.fixed_rows or 0
     sizes = {
         name: rows * math.prod(d or 1 for d in tensor.shape[1:]) * numpy_dtype(tensor).itemsize
@@ -164,6 +166,6 @@ def _asked_rows(prepared: Prepared) -> int:
 
 
 def load(prepared: Prepared) -> Servable:
-    """The model on this machine, one copy a process."""
+    """Load the model on this machine, one copy per process."""
     call = prepared.steps.call
     return load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)

@@ -1,1 +1,1 @@
-"""From a prepared job to its verdict, whatever other launches do meanwhile."""
+"""Runs a prepared job until it has a verdict, in the presence of concurrent launches."""

@@ -1,4 +1,4 @@
-"""The beginning of a run: how its model is called, and its plan."""
+"""The beginning of a run: the choice of batch size and the plan."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _PACKAGES = ("beam-score", "apache-beam", "tensorflow", "tfx-bsl", "pyarrow", "p
 
 @contextlib.contextmanager
 def clock(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes how long the body takes."""
+    """Record the duration of the body, in seconds, under `name`."""
     began = time.perf_counter()
     yield
     seconds[name] = round(time.perf_counter() - began, 2)
 
 
 def new_run() -> str:
-    """An id that sorts by time."""
+    """Return a new run id; ids sort by time."""
     now = datetime.datetime.now(datetime.UTC)
     return f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
@@ -59,16 +59,16 @@ def plan_run(
     seconds: dict[str, float] | None = None,
     run: str | None = None,
 ) -> RunFolder:
-    """Tries the job on its first rows, chooses how the model is called, and freezes the plan.
+    """Try the job on its first rows, choose the batch size, and write the plan.
 
     Args:
       print_: see `pipeline.prepare.preflight.fingerprint`.
       standing: see `freeze`.
-      seconds: gets what the steps took.
-      run: id for it.
+      seconds: receives the duration of each step.
+      run: id for the new run.
 
     Raises:
-      Overrun: another launch has begun, or finished, meanwhile.
+      Overrun: another launch has begun or finished a run meanwhile.
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
     layout = job.engine.layout
@@ -100,25 +100,25 @@ def plan_run(
 def freeze(
     standing: Standing, print_: Mapping[str, str], splits: Sequence[Split], header: dict[str, Any], new: str
 ) -> RunFolder:
-    """Begins a run and makes its plan the one that all go by.
+    """Begin a run and write its plan, which all launches of the run follow.
 
-    Where another launch of the same job was first, its plan is the plan.
+    If another launch of this job wrote its plan first, that plan is used.
 
     Args:
-      standing: what the output folder holds, all of which is replaced, but for a run of this job that is begun
-        and has no plan yet: that one gets it.
+      standing: the state of the output folder. The new run replaces everything in it, except a run of this job that has
+        begun without a plan: that run gets the plan.
       header: see `transforms.steps.plan.write_plan`.
       new: id for a new run.
 
     Raises:
-      Overrun: another launch has begun, or finished, meanwhile.
+      Overrun: another launch has begun or finished a run meanwhile.
     """
     folder = standing.begun(print_)
     if folder is None:
         folder = RunFolder(standing.output, new)
         claim(folder, print_, standing)
     header = header | {"replaces": [r for r in standing.runs if r != folder.run]}
-    # Another may have discarded the run since it was begun, and its folder with it.
+    # Another launch may have discarded the run, and its folder, since it was begun.
     with contextlib.suppress(FileNotFoundError):
         write_plan(folder, splits, header)
     if _current(folder) != folder.run:
@@ -128,21 +128,21 @@ def freeze(
 
 
 def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> None:
-    """Makes a new run the one that is begun here, before its folder is made; discards the one that was.
+    """Make a new run the current run, before its folder is created, and discard the previous current run.
 
     Raises:
-      Overrun: something else stands here now.
+      Overrun: the output folder has changed since `standing` was read.
     """
     staging = folder.current.parent
     try:
         for path in (staging.parent, staging):
             storage.make_folder(path)
         claimed = storage.swap(folder.current, standing.known, seal({"run": folder.run, "fingerprint": print_}))
-    except FileNotFoundError:  # one that has just finished takes the empty folder away
+    except FileNotFoundError:  # a launch that has just finished removes the empty folder
         claimed = False
     manifest = read_manifest(folder.output)
     if not claimed or (manifest is not None and manifest["run"] not in standing.runs):
-        # Another has begun, or published, while this one was getting ready.
+        # Another launch has begun or published a run while this one was preparing.
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
         raise Overrun
@@ -156,7 +156,7 @@ def _current(folder: RunFolder) -> str | None:
 
 
 def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> dict[str, Any]:
-    """What is on record of a job, whatever comes of it."""
+    """Return the record of a job that plans and manifests share."""
     job = prepared.job
     found = {
         "fingerprint": print_,
@@ -177,22 +177,22 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
 
 
 def settings_on_record(job: Job) -> dict[str, Any]:
-    """The settings of a job, as plan and manifest have them."""
+    """Return the settings of a job as recorded in the plan and the manifest."""
     return job.as_json() | {"output": job.output.model_dump(mode="json")}
 
 
 def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
-    """The files that rows are from, as they were at launch; and the headers of those that have one, each once."""
+    """Return the input files as they were at launch, and their headers, each distinct header once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
-    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # of very many no second list
+    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # a generator: the list of files can be long
     if prepared.parent is not None:
         files = prepared.parent.files_on_record()
     return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
 
 
 def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
-    """The steps, with the choices of the launch that made the plan."""
+    """Return the steps with the choices of the launch that made the plan."""
     engine = plan["engine"]
     if engine is None:
         raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
@@ -207,7 +207,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that results may depend on."""
+    """Return the versions of Python and of the libraries that results may depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -216,7 +216,7 @@ def versions() -> dict[str, str]:
 
 
 def is_read(folder: RunFolder) -> bool:
-    """Whether every split of the plan has its receipt: only the verdict is still to come, or to be carried out."""
+    """Return whether every split of the plan has its receipt, so only the verdict or the publication is missing."""
     if any(verdict["decision"] == PUBLISH for verdict in verdicts(folder)):
         return True
     return all_done(folder, read_plan(folder)["splits"])

@@ -1,5 +1,5 @@
-"""Takes away what dead attempts have left in an output folder: never what is published, never what a run that
-lives, or one that can be gone on with, still needs."""
+"""Removes leftovers of failed attempts from an output folder. Never removes published files, or files that a live run
+or a run that can be continued needs."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ from beam_score.transforms.ledger.verdict import verdicts
 
 @dataclasses.dataclass(frozen=True)
 class Leftover:
-    """Attributes:
-    path: a file or folder that nobody needs.
-    bytes: what it takes on disk.
-    why: what it is.
-    is_folder: whether it is a folder.
+    """A file or folder that can be removed.
+
+    Attributes:
+      path: the file or folder.
+      bytes: its size on disk.
+      why: a description of it.
+      is_folder: whether it is a folder.
     """
 
     path: Place
@@ -48,12 +50,14 @@ class Leftover:
 
 @dataclasses.dataclass
 class Found:
-    """Attributes:
-    leftovers: what can go.
-    kept: what else is there, and why it stays, a sentence each.
-    over: the run that is said to be begun though it is over, or is to be discarded; if one is. Empty where what says
-      so is damaged.
-    is_over: whether that one is over by itself.
+    """The leftovers found in an output folder.
+
+    Attributes:
+      leftovers: files and folders that can be removed.
+      kept: descriptions of the other files and the reason each is kept, one sentence each.
+      over: the run that `current.json` still marks as begun although it is finished or is to be discarded, if any.
+        Empty if `current.json` is damaged.
+      is_over: whether that run is finished.
     """
 
     leftovers: list[Leftover] = dataclasses.field(default_factory=list)
@@ -65,7 +69,7 @@ class Found:
         self.leftovers.append(Leftover(path, storage.size_below(path), why, storage.is_folder(path)))
 
     def add_files(self, folder: Place, names: Sequence[str], why: str) -> None:
-        """The same of files right in a folder, however many."""
+        """Add files directly inside a folder, listing the folder only once."""
         if names:
             size = storage.sizes(folder)
             self.leftovers += [Leftover(folder / name, size(name) or 0, why, False) for name in names]
@@ -76,20 +80,20 @@ class Found:
 
 
 def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_jobs: bool = False) -> Found:
-    """Removes leftovers.
+    """Remove leftovers.
 
     Args:
-      dry_run: whether to only look.
-      unfinished: whether to discard a run that is not finished, too, if nobody is at work on it.
-      lost_jobs: whether a job on an engine that does not answer is taken for ended.
+      dry_run: only report, remove nothing.
+      unfinished: also discard an unfinished run that no launch is working on.
+      lost_jobs: treat a job on an engine that does not answer as ended.
 
     Raises:
-      JobError: that is no output folder.
+      JobError: the folder is not the output folder of a job.
     """
     with _looked(output, unfinished, lost_jobs) as found:
         if dry_run:
             return found
-        # Before its folder: else a launch would plan it anew.
+        # Before its folder is removed: otherwise a launch would plan the run again.
         if found.over is not None and not drop_current(output, [found.over or None], publishing=found.is_over):
             raise JobError([f"run {found.over} in {output} is being published: the same job finishes it"])
         for leftover in found.leftovers:
@@ -107,7 +111,7 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_job
             if temporary_of(name) and storage.is_folder(staging / name)
         ]
     if found.over is not None:
-        # Now that nobody can publish it any more, what it has under final names is on no record.
+        # No launch can publish the run any more, so its files under final names are not on record.
         with contextlib.suppress(JobError):
             found.leftovers += clean(output).leftovers
     return found
@@ -115,14 +119,14 @@ def clean(output: str, dry_run: bool = False, unfinished: bool = False, lost_job
 
 @contextlib.contextmanager
 def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
-    """What there is; no run that was found at rest can be gone on with while the body runs."""
+    """Yield the leftovers; while the body runs, no run that was found idle can be continued."""
     root = storage.at(output)
     staging = root / STAGING
     if not storage.is_folder(root):
         raise JobError([f"{output}: there is no such folder; expected the output.path of a job"])
     refuse_links(output)
-    # Listed before it is read what is begun and what is published: names stand before a record tells of them, but
-    # for a run's folder, which is made only once it is said to be begun.
+    # List the files before reading the current and published records: a file exists before a record names it, except
+    # the folder of a run, which is created only after `current.json` names the run.
     staged = storage.names(staging)
     final = [root / kind / name for kind in KINDS for name in storage.names(root / kind)]
     final += [root / name for name in storage.names(root)]
@@ -179,7 +183,7 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
 
 
 def _launches(output: str, found: Found) -> bool:
-    """Whether a launch is getting ready; what dead ones have left can go."""
+    """Return whether a launch is preparing; add the files of dead launches to the leftovers."""
     held = launches(output)
     for path, is_held in held:
         if is_held:
@@ -190,8 +194,8 @@ def _launches(output: str, found: Found) -> bool:
 
 
 def _is_output(standing: Standing, staged: Sequence[str]) -> bool:
-    """Whether a folder is the output of a job: by a record that can be read, or by a staging folder that holds nothing
-    but what runs put there."""
+    """Return whether a folder is the output of a job: it has a readable record, or a staging folder that contains only
+    files of runs."""
     if standing.manifest is not None or standing.failed is not None or (standing.current or {}).get("run"):
         return True
     return bool(staged) and all(is_in_staging(name) for name in staged)
@@ -206,12 +210,12 @@ def _at_work(run: str, job: JobFound) -> str:
 
 
 def _attempts(folder: RunFolder, found: Found) -> None:
-    """What attempts that died have left in a run that can be gone on with."""
-    parts = storage.names(folder.parts)  # first: one that comes later is of an attempt that lives
+    """Add the leftovers of dead attempts at a run that can be continued."""
+    parts = storage.names(folder.parts)  # listed first: a part that appears later belongs to a live attempt
     try:
         receipts = collect(folder, read_plan(folder)["splits"])
     except FileNotFoundError:
-        return  # discarded by a launch, this moment
+        return  # a launch has just discarded the run
     except Damaged as error:
         found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
         return
@@ -230,10 +234,10 @@ def _attempts(folder: RunFolder, found: Found) -> None:
 
 
 def _published(standing: Standing, final: Sequence[Place], found: Found) -> None:
-    """What stands under final names and is on no record."""
+    """Add the files under final names that are not on record."""
     records = [r for r in (standing.manifest, standing.failed) if r is not None]
     runs = {record["run"] for record in records}
-    if standing.current is not None:  # it may be published while this looks
+    if standing.current is not None:  # the run may be published meanwhile
         runs.add(standing.current["run"])
     over: dict[Place, list[str]] = {}
     over_written: dict[Place, list[str]] = {}

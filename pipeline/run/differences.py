@@ -1,4 +1,4 @@
-"""What is different between two jobs, by key of the job file."""
+"""Differences between two jobs, by key of the job file."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from beam_score.pipeline.job.mistakes import brief
 
 _MOST = 10
 _NOT_OF_RESULTS = ("engine", "output.path", "rejects.budget", "rejects.files", "rejects.stop_after")
-"""Keys that change no result, and those below them."""
+"""Keys, with the keys below them, that do not change results."""
 
 _MISSING = object()
 
 
 def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The keys that differ, with what they were and what they are; empty where none does.
+    """Return the keys that differ, with their old and new values; empty if no key differs.
 
     Args:
-      before, now: two jobs as plain data, defaults left out; see `pipeline.job.job.Job.as_json`.
+      before, now: two jobs as plain data, without defaults; see `pipeline.job.job.Job.as_json`.
     """
     found = [
         f"{key} was {_shown(old)} and is {_shown(new)}"

@@ -1,5 +1,5 @@
-"""Jobs that a launch has submitted to an engine elsewhere, and that go on without it: noted in the run's folder, asked
-for by those who find no launch at work."""
+"""Jobs that a launch has submitted to a remote engine and that continue without it: recorded in the folder of the run,
+and queried by commands that find no live launch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 
 _LOOKS_EVERY_S = {"flink": 1.0}
 _ELSE_EVERY_S = 15.0
-"""A service counts the requests."""
+"""Services limit the number of requests."""
 
 
 def note(folder: RunFolder, job: Elsewhere) -> None:
-    """Notes a job before it is submitted, so that there is none that nobody knows of.
+    """Record a job before it is submitted, so that no job is unknown.
 
-    Raises FileNotFoundError where the run has been cleaned up.
+    Raises FileNotFoundError if the run has been cleaned up.
     """
     storage.create_if_absent(_place(folder, job), seal(dataclasses.asdict(job)))
 
 
 def forget_if_over(folder: RunFolder, job: Elsewhere) -> None:
-    """Takes the note away where the engine says how the job ended: later there may be no engine to ask. One that it
-    does not know of may be too new to be listed."""
+    """Remove the note if the engine reports how the job ended: the engine may not exist later. A job unknown to the
+    engine is kept, because it may be too new to be listed."""
     with contextlib.suppress(OSError):
         place = _place(folder, job)
         if storage.exists(place) and (found := find(job)).alive is False and found.state is not None:
@@ -42,12 +42,13 @@ def forget_if_over(folder: RunFolder, job: Elsewhere) -> None:
 
 
 def _place(folder: RunFolder, job: Elsewhere) -> storage.Place:
-    """On one service all jobs of a run have one name: that of a note tells where, too."""
+    """Return the path of a note. All jobs of a run on one service share a name, so the name of the note includes the
+    service."""
     return folder.job(f"{job.name}-{checksum(job.where.encode())}")
 
 
 def noted(folder: RunFolder) -> list[Elsewhere]:
-    """The jobs of a run whose end nobody has seen, as far as they can be read."""
+    """Return the jobs of a run that have a readable note."""
     jobs = []
     for name in storage.names(folder.path):
         if name.startswith(JOB):
@@ -58,7 +59,7 @@ def noted(folder: RunFolder) -> list[Elsewhere]:
 
 
 def _job(fields: dict[str, Any]) -> Elsewhere:
-    """What a note says, where it is of a form that may be asked for and shown. Raises Damaged."""
+    """Return the job of a note, checked to be safe to query and to show. Raises Damaged."""
     try:
         fit(fields, NOTE)
         job = Elsewhere(fields["runner"], fields["name"], fields["place"])
@@ -70,16 +71,15 @@ def _job(fields: dict[str, Any]) -> Elsewhere:
 
 
 def at_work(folder: RunFolder) -> list[Found]:
-    """Those that are at work, or of which nobody can tell."""
+    """Return the jobs of a run that are running or whose state is unknown."""
     return [found for job in noted(folder) if (found := find(job)).alive is not False]
 
 
 def others_at_work(folder: RunFolder, own: Elsewhere | None) -> list[Found]:
-    """Jobs of other launches that are at work on a run, each of them told in the log; also those of which nobody can
-    tell.
+    """Return the jobs of other launches that are running for a run. Warns about jobs whose state is unknown.
 
     Args:
-      own: the job that this launch would submit, and that its engine takes up by itself where it is at work.
+      own: the job that this launch would submit; its engine reattaches to it if it is running.
     """
     found = [find(job) for job in noted(folder) if job != own]
     for unknown in found:
@@ -89,8 +89,8 @@ def others_at_work(folder: RunFolder, own: Elsewhere | None) -> list[Found]:
 
 
 def wait_for(others: Sequence[Found]) -> None:
-    """Waits until jobs have ended, or do not answer any more. They publish by themselves; a second job would do the
-    same work, or wait for what the first one has of a cluster."""
+    """Wait until the jobs have ended or do not answer any more. They publish by themselves; a second job would repeat
+    their work, or wait for the cluster resources that they use."""
     for other in others:
         log.warning("%s, for another launch of this run: waiting for it. To cancel it: %s", other, other.cancel)
     living = [other.job for other in others]
@@ -104,7 +104,7 @@ def wait_for(others: Sequence[Found]) -> None:
 
 
 def problems_of_discarding(folder: RunFolder) -> Sequence[str]:
-    """What speaks against --restart: jobs that are at work on the run, a sentence each."""
+    """Return the reasons against --restart: the jobs that are running for the run, one sentence each."""
     found = at_work(folder)
     for unknown in found:
         if unknown.alive is None:

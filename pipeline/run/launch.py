@@ -61,28 +61,28 @@ def run(
     parent: Parent | None = None,
     on_planned: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Runs a job to its verdict.
+    """Run a job until it has a verdict.
 
     Args:
       beam_args: Beam's own options.
-      replace: whether to publish over a finished run.
+      replace: publish over a finished run.
       show_progress: see `pipeline.run.watch.watch`.
-      restart: whether to discard a run that is begun and not finished.
+      restart: discard an unfinished run.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
-      replace_if_changed: whether to put this job in place of another version of it, finished or not.
-      parent: of a replay, the run whose dead letters are its input.
-      on_planned: called once there is a plan, before anything is scored.
+      replace_if_changed: replace another version of this job, finished or not.
+      parent: for a replay, the run whose dead letters are the input.
+      on_planned: called once the plan exists, before any row is scored.
 
     Raises:
       JobError: nothing was launched.
-      GoesOnElsewhere: it was, and nobody was to wait for it.
-      Exception: it was, and did not come to a verdict; see `pipeline.process.errors`.
+      GoesOnElsewhere: the job was launched, and the caller asked not to wait for it.
+      Exception: the job was launched and reached no verdict; see `pipeline.process.errors`.
     """
     engine = engine_of(job.engine, beam_args)
     seconds: dict[str, float] = {}
     logs.name_run(new := new_run())
     output = job.output.path
-    # Before the checks: what stands when the command is given is what it may put another in place of.
+    # Before the checks: the command may only replace runs that exist when it is given.
     standing = Standing.of(output)
     discards = standing.allowing(replace, restart)
     with clock(seconds, "check"):
@@ -121,7 +121,7 @@ def run(
                 wait_for(others)
             if is_read(folder):
                 return
-        imported()  # not in a worker's thread, beside others: that takes twice as long
+        imported()  # in the main thread: beside other threads, in a worker's thread, importing takes twice as long
         steps = pinned(prepared, read_plan(folder))
         _launch(job, folder, steps, engine, show_progress, seconds, keep_replaced)
 
@@ -173,7 +173,7 @@ def _launch(
     if submitted is not None:
         note(folder, submitted)
     try:
-        # In a thread: Beam does not let go of a signal before all its workers have ended by themselves.
+        # In a thread: Beam handles a signal only after all its workers have ended by themselves.
         with clock(seconds, "run"), watch(folder, show_progress):
             running = in_thread(work)
             with interrupts.first_sigint_calls(stopping.after_splits.set) if engine.in_one_process else nullcontext():
@@ -182,7 +182,7 @@ def _launch(
     except BaseException as error:
         stopping.now.set()
         engine.stop()
-        # Beam's other workers go on after one has raised: none may outlive this call.
+        # Beam's other workers continue after one has raised: none may outlive this call.
         wait_for_workers(running, _LONGEST_WAIT_S if isinstance(error, Exception) else _LONGEST_WAIT_TO_STOP_S)
         if submitted is not None:
             forget_if_over(folder, submitted)
@@ -199,6 +199,6 @@ def _launch(
 
 
 def _rejected_before(folder: RunFolder, plan: Mapping[str, Any]) -> Mapping[str, int]:
-    """Rows that earlier launches of a run have rejected, by reason."""
+    """Return the number of rows that earlier launches of a run rejected, by reason."""
     done = [receipt for receipt in collect(folder, plan["splits"]) if receipt is not None]
     return Counts.of(done).reasons

@@ -1,4 +1,4 @@
-"""A launch that is getting ready: shown to `beam-score status` from its first moment, before there is a plan."""
+"""A launch in preparation: visible to `beam-score status` from its first moment, before the plan exists."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from beam_score.transforms.ledger.folder import LAUNCHES, STAGING
 
 
 class Launching:
-    """Holds a file in an output folder as long as the body runs, or until `end`.
+    """Holds a locked file in an output folder while the body runs, or until `end`.
 
-    Nothing rests on it but what `status` and `clean` tell: where it cannot be made, the launch goes on without, and
-    says itself what is wrong with the folder.
+    Only the reports of `status` and `clean` depend on the file. If it cannot be created, the launch continues without
+    it and reports the problem with the folder itself.
 
     Args:
-      output: the output folder; made, and taken away again where nothing came of the launch.
+      output: the output folder; created, and removed again if the launch leaves nothing in it.
     """
 
     def __init__(self, output: str):
@@ -34,7 +34,7 @@ class Launching:
         folder = storage.at(self._output) / STAGING / LAUNCHES
         if storage.is_link(folder.parent) or storage.is_link(folder):
             return
-        # The staging folders go whoever made them; of those above them, what this launch has made.
+        # The staging folders are always removed; of the folders above them, only those that this launch has made.
         above = [missing for missing in _missing(folder) if missing not in (folder, folder.parent)]
         path = folder / f"{secrets.token_hex(6)}.json"
         with contextlib.ExitStack() as stack:
@@ -47,7 +47,7 @@ class Launching:
             self._held = stack.pop_all()
 
     def end(self) -> None:
-        """Shows it no longer: there is a plan, which tells more."""
+        """Remove the file: the plan exists, and shows more."""
         with contextlib.suppress(OSError, ValueError):
             self._held.close()
 
@@ -56,14 +56,14 @@ class Launching:
 
 
 def _missing(folder: Place) -> Iterator[Place]:
-    """The folders on the way to a folder that are not there, the outermost first."""
+    """Yield the missing folders on the path to a folder, and the folder, the outermost first."""
     if storage.has_folders(folder) and not storage.exists(folder):
         yield from _missing(folder.parent)
         yield folder
 
 
 def launches(output: str) -> list[tuple[Place, bool]]:
-    """The files that launches hold in an output folder, and whether their launch is still there."""
+    """Return the files of launches in an output folder, and whether each launch is alive."""
     folder = storage.at(output) / STAGING / LAUNCHES
     names = [name for name in storage.names(folder) if name.endswith(".json")]
     return [(folder / name, storage.is_held(folder / name)) for name in names]

@@ -1,6 +1,6 @@
-"""The protocol in its order: from whatever an output folder holds to a verdict, or a sentence that says why not.
+"""The protocol in its order: from any state of an output folder to a verdict or an error.
 
-What a run writes, and who may write it when, is told in docs/guarantees.md.
+docs/guarantees.md describes which files a run writes, and who may write each of them at which time.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LOOKS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The end of a run.
 
     Attributes:
       code: the exit code.
-      manifest: what was published, or what stands in its place over budget.
-      already: whether it was finished before this command, or by another.
-      by_another: whether another launch published it while this one was at work on it.
-      seconds: what this command took, by step.
+      manifest: the published manifest, or the failure record if the run is over budget.
+      already: whether the run was finished before this command, or by another launch.
+      by_another: whether another launch published the run while this one was working on it.
+      seconds: duration of each step of this command.
     """
 
     code: int
@@ -49,20 +49,20 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a job brings to the protocol.
+    """The parts of a job that the protocol needs.
 
     Attributes:
       output: the output folder.
-      fingerprint: what makes the job this one; see `pipeline.prepare.preflight.fingerprint`.
-      refuse: told what stands, gives what stands in a manifest's place where the job is over budget before
-        anything is read; else None.
-      plan: told what stands, begins a run and plans it. Raises Overrun.
-      score: makes the receipts that a run still lacks; may publish, too.
+      fingerprint: identifies the job; see `pipeline.prepare.preflight.fingerprint`.
+      refuse: takes the state of the output folder; returns the failure record if the job is over budget before anything
+        is read, else None.
+      plan: takes the state of the output folder; begins a run and plans it. Raises Overrun.
+      score: writes the receipts that a run still lacks; may also publish.
       budget: of rejections.
       schema: of the predictions.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
-      files: that it reads, to tell which of them have changed.
-      settings: of the job file, to tell the same of them.
+      files: the input files, to report which have changed.
+      settings: the settings of the job file, to report which have changed.
     """
 
     output: str
@@ -78,15 +78,15 @@ class Work:
 
 
 def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
-    """Finds the job finished, goes on with it, or begins it; whatever other launches do meanwhile.
+    """Return the outcome of a finished run of the job, or continue or begin a run; other launches may run concurrently.
 
     Args:
-      discards: runs that another may be put in place of.
+      discards: runs that may be replaced.
 
     Raises:
-      JobError: another job stands here.
+      JobError: the output folder holds another job.
       Overtaken: another launch has discarded this run, or published another job here.
-      Exception: what `score` raises; the next launch goes on from there.
+      Exception: raised by `score`; the next launch continues from there.
     """
     at_first = read_manifest(work.output)
     for _ in range(_LOOKS):
@@ -96,7 +96,7 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
             except Overrun:
                 raise
             except Exception as error:
-                # Of two launches at once, the other may have published, and cleaned up under our feet.
+                # Of two concurrent launches, the other may have published and removed the files in use here.
                 manifest = Standing.of(work.output, discards, work.files, work.settings).finished(work.fingerprint)
                 if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
                     raise
@@ -108,8 +108,8 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
 def _go(work: Work, discards: Collection[str]) -> Outcome:
     standing = Standing.of(work.output, discards, work.files, work.settings)
     if standing.manifest is not None:
-        # What its writer could not, if it died; a run that replaces it will know of no one before it.
-        # The files of one that was replaced stay until another replacement begins.
+        # Do the clean-up that the publishing launch left undone if it died: a run that replaces this one does not know
+        # of the runs before it. The files of a replaced run stay until another replacement begins.
         stays = work.keep_replaced and standing.manifest["run"] not in discards
         clean_up(work.output, standing.manifest, standing.manifest["replaces"] if stays else ())
         standing = Standing.of(work.output, discards, work.files, work.settings)
@@ -133,13 +133,13 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
             raise
         now = Standing.of(work.output)
         if now.current is None and now.manifest == standing.manifest:
-            raise Overrun from error  # cleaned away before it was seen to live
+            raise Overrun from error  # removed before the lock on the plan was visible
         raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
 
 
 def _finish_publication(folder: RunFolder) -> None:
-    """Carries out the verdict on a run that nobody may discard any more, whichever job's it is; it may turn out that it
-    cannot be."""
+    """Carry out the verdict of a run that can no longer be discarded, whichever job it belongs to. Publication may turn
+    out to be impossible."""
     with contextlib.suppress(Overtaken, FileNotFoundError):
         for verdict in verdicts(folder):
             if verdict["decision"] == PUBLISH:

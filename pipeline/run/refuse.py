@@ -1,4 +1,4 @@
-"""A run that is over its budget of files before anything is read."""
+"""Refusal of a run that is over its budget of files before anything is read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from beam_score.transforms.rows.faults import stretch
 
 
 def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> Mapping[str, Any] | None:
-    """Where headers and footers show more unusable files than `rejects.files` allows: leaves a dead letter
-    for each, and what stands in a manifest's place, as a run would have. Nothing is read or scored.
+    """Refuse the job if headers and footers show more unusable files than `rejects.files` allows: write a dead letter
+    for each file, and the failure record, as a run would. Nothing is read or scored.
 
-    Returns that; None where the job can go on.
+    Returns the failure record, or None if the job can continue.
     """
     budget = prepared.job.rejects.as_budget()
     if len(prepared.unusable) <= budget.files:
@@ -43,10 +43,11 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
     storage.replace(output / FAILED, to_json(failed, indent=True))
     if storage.size(output / name) is None:
-        # A clean that looked between the two took them for leftovers; now that they are on record none does.
+        # A concurrent clean may have removed the file before the record named it; now that the record exists, it
+        # cannot.
         storage.replace(output / name, content)
     if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
-        # What an earlier refusal left; a run that was scored still needs its own.
+        # The files of an earlier refusal; a run that was scored still needs its own.
         for file in standing.failed["files"]:
             storage.remove(output / file["path"])
     return failed

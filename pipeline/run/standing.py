@@ -1,4 +1,4 @@
-"""What an output folder holds, and what a launch may do with it."""
+"""The state of an output folder, and the actions it allows a launch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from beam_score.transforms.listing.files import InputFile, differing
 
 
 class Occupied(JobError):
-    """The output folder holds a run that this job cannot go on with.
+    """The output folder holds a run that this job cannot continue.
 
     Attributes:
-      flag: the option with which the same command goes on.
+      flag: the option with which the same command continues.
     """
 
     def __init__(self, problems: Sequence[str], flag: str):
@@ -30,27 +30,27 @@ class Occupied(JobError):
 
 
 class Changed(Occupied):
-    """That run is of another job, or of this one before something changed."""
+    """The run belongs to another job, or to an earlier version of this one."""
 
 
 class Overrun(Exception):
-    """Another launch was faster: look again."""
+    """Another launch was faster: the state must be read again."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What an output folder holds, as the files of the protocol tell it.
+    """The state of an output folder, read from the files of the protocol.
 
     Attributes:
       output: the folder.
-      manifest: of the run that is published there.
-      failed: what the last run that was over budget left.
-      current: of the run that is begun and has no final verdict: its id and fingerprint; the id is empty where
-        that is damaged.
-      known: the content of the file that says so; None where there is none.
-      discards: runs that the launch may put another in place of.
-      files: that the job reads, so that it can be told which have changed.
-      settings: of the job, as plain data, so that it can be told which have changed.
+      manifest: of the published run.
+      failed: the record of the last run that was over budget.
+      current: id and fingerprint of the run that has begun and has no final verdict; the id is empty if `current.json`
+        is damaged.
+      known: the content of `current.json`; None if it does not exist.
+      discards: runs that the launch may replace.
+      files: the input files of the job, to report which have changed.
+      settings: the settings of the job as plain data, to report which have changed.
     """
 
     output: str
@@ -83,35 +83,35 @@ class Standing:
         return cls(output, *records, current, known, discards, files, settings or {})
 
     def allowing(self, replace: bool, restart: bool) -> Collection[str]:
-        """What a launch may discard of what stands now.
+        """Return the runs in the folder that a launch may discard.
 
         Args:
-          replace: the published run.
-          restart: the one that is begun.
+          replace: include the published run.
+          restart: include the current run.
         """
         found = {self.manifest["run"]} if replace and self.manifest is not None else set()
         return found | ({self.current["run"]} if restart and self.current is not None else set())
 
     def others(self, print_: Mapping[str, str]) -> Collection[str]:
-        """Return the runs here, finished or begun, that are of another job, or of this one before something changed."""
+        """Return the runs here, finished or begun, of another job or of an earlier version of this one."""
         found = (s for s in (self.manifest, self.current) if s is not None)
         return {s["run"] for s in found if _differences(s["fingerprint"], print_)}
 
     @property
     def runs(self) -> list[str]:
-        """All that a new run replaces."""
+        """The ids of all runs that a new run replaces."""
         found = (s["run"] for s in (self.manifest, self.failed, self.current) if s is not None)
         return sorted(set(found) - {""})
 
     @property
     def publishing(self) -> RunFolder | None:
-        """The run that is being published, so that nobody may discard it; see `transforms.ledger.publication`."""
+        """The run that is being published, which must not be discarded; see `transforms.ledger.publication`."""
         if self.known is None or not is_publishing(self.known):
             return None
         return RunFolder(self.output, self.current["run"])
 
     def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
-        """The manifest of this very job, where it is not to be replaced; raises Changed for another job's."""
+        """Return the manifest of this job unless it is to be replaced; raise Changed if it is another job's."""
         if self.manifest is None or self.manifest["run"] in self.discards:
             return None
         if changed := _differences(self.manifest["fingerprint"], print_):
@@ -125,12 +125,12 @@ class Standing:
         return self.manifest
 
     def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
-        """The run of this job that is to be gone on with; it may have no plan yet.
+        """Return the run of this job to continue; it may have no plan yet.
 
         Raises:
-          Changed: it is another job's.
-          Occupied: it is damaged.
-          Overrun: it has been published, or discarded, since it was found.
+          Changed: the run is another job's.
+          Occupied: the run is damaged.
+          Overrun: the run has been published or discarded since it was found.
         """
         if self.current is None or self.current["run"] in self.discards:
             return None
@@ -143,7 +143,7 @@ class Standing:
             )
         try:
             if changed and not storage.exists(folder.plan):
-                return None  # nothing was done for it
+                return None  # the run has done no work
             if not changed:
                 if storage.exists(folder.plan):
                     read_plan(folder, whole=True)
@@ -165,20 +165,21 @@ class Standing:
         )
 
     def _which(self, before: Mapping[str, Any]) -> str:
-        """What to add on changed files and settings to a sentence; empty where none of them is what changed."""
+        """Return a phrase that names the changed files and settings, to append to a sentence; empty if none has
+        changed."""
         files = differing(before["inputs"], self.files) if self.files else ""
         settings = differing_settings(before["job"], self.settings) if self.settings else ""
         return "".join(f"; {found}" for found in (files, settings) if found)
 
 
 def refuse_links(output: str, run: RunFolder | None = None) -> None:
-    """Make sure that what is written and removed in an output folder is in that folder.
+    """Make sure that files written or removed through an output folder are in that folder.
 
     Args:
-      run: to look at its folders instead.
+      run: check the folders of this run instead.
 
     Raises:
-      JobError: a folder of the protocol is a link; what it leads to may be anybody's.
+      JobError: a folder of the protocol is a link; its target may be anybody's.
     """
     root = storage.at(output)
     if run is None:

@@ -1,5 +1,5 @@
-"""What is known of a run, from its plan and receipts: by anyone who sees the output folder, with any
-engine. Nothing here creates or changes a file."""
+"""The state of a run, from its plan and receipts, for every user who can read the output folder, on any engine. Nothing
+here creates or changes a file."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ _RECEIPT = re.compile(r"(\d+)(?:\.(\d+))?\.json")
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What is known of the run that an output folder is about.
+    """The state of the run of an output folder.
 
     Attributes:
       output: the folder.
       state: see `RunState`.
-      run: its id; None for `nothing` and `starting`.
-      published: id of the run whose predictions stand there now.
-      splits_done, splits, bytes_done, bytes: of the plan; None where it is gone: of a run that is over.
-        Bytes are those that it takes to read a split.
+      run: id of the run; None for `nothing` and `starting`.
+      published: id of the run whose predictions are published.
+      splits_done, splits, bytes_done, bytes: of the plan; None if the run is over and its plan is removed. Bytes are
+        the bytes that must be read for a split.
       counts: `read`, `predicted`, ...: as in a manifest.
-      rows_per_s: rows read a second, over the time in which splits were at work; None where nothing is known.
-      seconds_left: of a run that is running: by its bytes; None where nothing is known.
-      last_receipt: when it was written, in seconds since the epoch.
+      rows_per_s: rows read per second, over the time in which splits were being processed; None if unknown.
+      seconds_left: for a running run, estimated from its bytes; None if unknown.
+      last_receipt: time at which the last receipt was written, in seconds since the epoch.
       damaged: names of receipts that cannot be read; their splits count as not done.
-      jobs: where no launch is at work: jobs on an engine elsewhere that are, or of which nobody can tell.
+      jobs: if no launch is alive, the jobs on a remote engine that are running or whose state is unknown.
     """
 
     output: str
@@ -81,12 +81,12 @@ class Status:
 
 
 def lives(folder: RunFolder) -> bool:
-    """Whether a launch is at work on a run; False too where there are no locks. Raises OSError."""
+    """Return whether a launch is working on a run; False also where locks are not supported. Raises OSError."""
     return storage.is_held(folder.plan)
 
 
 class Watcher:
-    """Looks at an output folder, any number of times; what cannot change is read once."""
+    """Reports the state of an output folder repeatedly; files that cannot change are read once."""
 
     def __init__(self, output: str):
         self._output = output
@@ -95,7 +95,7 @@ class Watcher:
         self._asked: tuple[str, float, tuple[Found, ...]] | None = None
 
     def look(self) -> Status:
-        """What is known now. Raises Damaged, Unreadable, OSError."""
+        """Return the current state. Raises Damaged, Unreadable, OSError."""
         found = self._look()
         if found.state in (RunState.RUNNING, RunState.PUBLISHING) or not any(
             held for _, held in launches(self._output)
@@ -111,14 +111,14 @@ class Watcher:
             try:
                 return self._begun(RunFolder(self._output, current["run"]))
             except FileNotFoundError:
-                continue  # it was published and cleaned up, or replaced, while this looked
+                continue  # the run was published and cleaned up, or replaced, meanwhile
         return self._settled()
 
     def _begun(self, folder: RunFolder) -> Status:
         if self._run is None or self._run.folder != folder:
             self._run = _Run(folder)
         run = self._run
-        # In this order: what a launch wrote before it ended is seen once it is found ended.
+        # The lock is checked before the files are read, so that the last files of an ended launch are seen.
         alive = lives(folder)
         jobs = () if alive else self._jobs(folder)
         run.read_receipts()
@@ -135,14 +135,14 @@ class Watcher:
         return dataclasses.replace(self._of(run, state, published), jobs=jobs)
 
     def _jobs(self, folder: RunFolder) -> tuple[Found, ...]:
-        """What engines say of the jobs of a run, not asked more often than they like."""
+        """Return the state of the remote jobs of a run; engines are asked at most every `_ASKS_EVERY_S`."""
         now = time.monotonic()
         if self._asked is None or self._asked[0] != folder.run or now > self._asked[1] + _ASKS_EVERY_S:
             self._asked = folder.run, now, tuple(at_work(folder))
         return self._asked[2]
 
     def _settled(self) -> Status:
-        """Nothing is begun: what the last run has left."""
+        """Return the state left by the last run; no run has begun."""
         manifest = self._record(MANIFEST)
         failed = self._record(FAILED)
         published = manifest and manifest["run"]
@@ -184,9 +184,11 @@ class Watcher:
         return self._parsed(path, lambda content: parse(content, path))
 
     def _parsed(self, path: storage.Place, parsed: Callable[[bytes], Any]) -> Any:
-        """What a file of the protocol says, read again only when it is another; None where there is none.
+        """Return the parsed content of a file of the protocol, read again only if the file has changed; None if it does
+        not exist.
 
-        Raises Damaged, Unreadable."""
+        Raises Damaged, Unreadable.
+        """
         if (version := storage.version(path)) is None:
             return None
         try:
@@ -200,14 +202,14 @@ class Watcher:
 
 
 class _Run:
-    """What plan and receipts of one run say; each file is read once.
+    """The plan and receipts of one run; each file is read once.
 
     Attributes:
-      split_bytes: split to the bytes that it takes to read it.
-      spans: split that is done to when it was begun and ended, by its worker's clock.
-      damaged: split to the name of a receipt of it that cannot be read.
+      split_bytes: bytes that must be read for each split.
+      spans: begin and end of each split that is done, by its worker's clock.
+      damaged: for each split with an unreadable receipt, the name of that receipt.
 
-    Raises FileNotFoundError where the run has been cleaned up.
+    Raises FileNotFoundError if the run has been cleaned up.
     """
 
     def __init__(self, folder: RunFolder):
@@ -221,14 +223,14 @@ class _Run:
         self._seen: set[str] = set()
 
     def read_receipts(self) -> None:
-        """Reads those that have come since the last time."""
+        """Read the receipts written since the last call."""
         names = storage.names(self.folder.receipts)
         if not names and not storage.exists(self.folder.plan):
             raise FileNotFoundError(str(self.folder.plan))
         new = [(int(m[1]), int(m[2] or 1), m[0]) for n in names if n not in self._seen and (m := _RECEIPT.fullmatch(n))]
         if not new:
             return
-        new.sort()  # of several receipts of a split the first that is whole counts
+        new.sort()  # the first intact receipt of a split counts
         found = each(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new, _AT_ONCE)
         for (split, _, name), receipt in zip(new, found, strict=True):
             self._seen.add(name)
@@ -252,8 +254,10 @@ class _Run:
 
 @dataclasses.dataclass(frozen=True)
 class KnownReceipt:
-    """What status wants of a receipt. Attributes: as of `Receipt`; written: seconds since the epoch, by
-    the clock of where it is written."""
+    """The parts of a receipt that the status needs.
+
+    Attributes: as of `Receipt`; `written` is in seconds since the epoch, by the clock of the storage.
+    """
 
     split: int
     counts: Counts
@@ -263,7 +267,7 @@ class KnownReceipt:
 
 
 def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
-    """The receipt of a split; None where it is damaged."""
+    """Return the receipt of a split; None if it is damaged."""
     content, written = storage.read_stamped(path)
     try:
         receipt = Receipt.from_json(content)

@@ -1,4 +1,4 @@
-"""The pipeline in a thread of its own: started, waited for, and seen to its end."""
+"""A separate thread for the pipeline: start it, and wait until it has ended."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LOOKS_EVERY_S = 0.1
 
 
 def in_thread(work: Callable[[], None]) -> Future[None]:
-    """Calls in a thread of its own. Beam does not let go of a signal before all its workers have ended by
-    themselves; and a daemon, since a worker that hangs is not to keep the process."""
+    """Run `work` in a separate daemon thread. A thread, because Beam handles a signal only after all its workers have
+    ended by themselves; a daemon, because a hanging worker must not keep the process alive."""
     running: Future[None] = Future()
 
     def call() -> None:
@@ -35,9 +35,9 @@ def in_thread(work: Callable[[], None]) -> Future[None]:
 
 
 def wait_for_end(running: Future[None], stopping: Stopping) -> None:
-    """Wait for the pipeline, and say so if it is to end after the splits in progress."""
+    """Wait for the pipeline, and log if it is to end after the splits in progress."""
     told = False
-    # Polars takes SIGINT while it works in another thread, and passes it on without a wake-up.
+    # Polars catches SIGINT while it works in another thread, and passes it on without a wake-up.
     while not wait([running], _LOOKS_EVERY_S).done:
         if stopping.after_splits.is_set() and not told:
             log.warning("finishing the splits in hand; interrupt again to stop now")
@@ -45,8 +45,8 @@ def wait_for_end(running: Future[None], stopping: Stopping) -> None:
 
 
 def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:
-    """Waits until the pipeline has ended, and no thread is inside a step. Joining would not do: Beam keeps its
-    threads for other work."""
+    """Wait until the pipeline has ended and no thread is inside a step. Joining the threads is not enough: Beam keeps
+    its threads for other work."""
     until = time.monotonic() + wait_s
     wait([running] if running else (), wait_s)
     while any(_is_at_work(thread) for thread in _others()):
@@ -56,8 +56,8 @@ def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:
 
 
 def _others() -> set[int]:
-    """All threads but this one, those that only make calls for others, which may never return, or not soon, and the one
-    that tells that this launch is at work."""
+    """Return all threads except this one, the threads that only make calls for others, which may return late or never,
+    and the thread that keeps the lock of this launch."""
     names = (deadline.THREAD, object_fetch.THREAD, object_storage.THREAD)
     callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
     return sys._current_frames().keys() - callers - {threading.get_ident()}

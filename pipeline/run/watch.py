@@ -1,4 +1,4 @@
-"""What is known of a run, looked at while it runs."""
+"""The state of a run, reported while it runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from beam_score.transforms.ledger.folder import RunFolder
 
 _EVERY_S = 0.25
 _EVERY_IN_STORE_S = 5
-"""A look lists the receipts, which a store charges for."""
+"""Each look lists the receipts, which a store charges for."""
 
 Show = Callable[[Status], None]
 
 
 @contextlib.contextmanager
 def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
-    """Calls `show` with what is known of the run, from a thread of its own while the body runs, and once
-    at the end."""
+    """Call `show` with the status of the run, from a separate thread while the body runs, and once at the end."""
     if show is None:
         yield
         return
@@ -30,7 +29,7 @@ def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
     every_s = _EVERY_S if storage.has_folders(folder.path) else _EVERY_IN_STORE_S
 
     def look() -> None:
-        # No run fails for want of a picture of it; what is wrong is told by those who need the files.
+        # A run must not fail because its status cannot be read; the steps that need the files report the error.
         with contextlib.suppress(OSError, Damaged):
             status = watcher.look()
             if status.run == folder.run:

@@ -1,4 +1,4 @@
-"""Requests that ask for many things at once, of both stores: which they are, and how one of them is failed alone."""
+"""Batch requests to both stores: list the requests within, and fail one of them alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CODES = {503: "SlowDown", 403: "AccessDenied"}
 
 @dataclasses.dataclass(frozen=True)
 class Partly:
-    """What becomes of a request for many.
+    """A batch request of which some parts fail.
 
     Attributes:
-      body: to pass on in its place; None where nothing is left of it.
-      answer: makes, of the answer that comes, the one that is given.
-      headers, content: of an answer to nothing.
+      body: passed on instead of the original body; None if no request is left in it.
+      answer: turns the store's answer into the answer to the client.
+      headers, content: the answer if nothing is passed on.
     """
 
     body: bytes | None
@@ -29,18 +29,18 @@ class Partly:
 
 
 def asked_within(target: str, body: bytes) -> list[str]:
-    """What is asked for by a request for many; nothing for any other."""
+    """Return the requests within a batch request; an empty list for any other request."""
     if target == _GCS:
         return [item[3].decode() for item in _ITEM.finditer(body)]
     return [key.decode() for key in _KEY.findall(body)] if _S3.search(target) else []
 
 
 def fail_within(target: str, body: bytes, takes: Callable[[str], bool], status: int) -> Partly:
-    """Makes a request for many fail in part.
+    """Make a batch request fail in part.
 
     Args:
-      takes: told what is asked for, says whether that fails.
-      status: that it fails with.
+      takes: given a request within, returns whether it fails.
+      status: status of the requests that fail.
     """
     if target == _GCS:
         border = re.match(rb"--[^\r\n]*", body)[0]

@@ -1,5 +1,5 @@
-"""SavedModel folders with faults: damaged in their bytes, or with a signature that is not what TensorFlow writes.
-Deterministic: a seed gives the same faults again."""
+"""SavedModel folders with faults: damaged bytes, or a signature that TensorFlow does not write. Deterministic: the same
+seed gives the same faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIZES = (-2, 0, 1, 3, 7, 1 << 20, 1 << 40, (1 << 63) - 1)
 
 
 def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes with one fault in them, or a few."""
+    """Return the bytes with one fault, or a few."""
     found = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 3, 20))):
         if not found:
@@ -42,7 +42,7 @@ def damaged_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def odd_signature(data: bytes, rng: random.Random) -> bytes:
-    """A `saved_model.pb` that is whole, and whose signature says something odd."""
+    """Return an intact `saved_model.pb` with an unusual signature."""
     model = _message_class().FromString(data)
     signature = next(s for name, s in sorted(model.meta_graphs[0].signature_def.items()) if "init" not in name)
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -122,10 +122,10 @@ _ODD: tuple[Callable[[Any, random.Random], None], ...] = (
 
 
 def damaged_folders(model: str, folder: Path, count: int, seed: int) -> Iterator[tuple[str, Path]]:
-    """Copies of a model, each with a fault.
+    """Write copies of a model, each with a fault.
 
     Yields:
-      what was done, and the folder.
+      a description of the fault, and the folder.
     """
     for number in range(count):
         rng = random.Random(f"{seed} {number}")

@@ -1,8 +1,8 @@
-"""The shape of a Dataflow job as a file that a person can read, and compare:
+"""The shape of a Dataflow job as a readable file, to compare:
 
-    make golden          # writes it anew; then read the diff
+    make golden          # writes it again; then read the diff
 
-What differs from run to run, or with a version of Beam, is taken out or given a name.
+Values that differ from run to run, or with the version of Beam, are removed or replaced by a name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from beam_score.transforms.ledger.folder import read_plan
 GOLDEN = Path(__file__).parents[1] / "golden" / "dataflow_template.json"
 
 NOWHERE = ("--dataflow_endpoint=http://localhost:1", "--no_auth")
-"""Beam's options for a rehearsal that asks nobody anything."""
+"""Beam's options for a rehearsal that makes no requests."""
 
 SETTINGS = {
     "project": "my-project",
@@ -50,7 +50,7 @@ _GENERATED = re.compile(r"(?<![a-z0-9])[0-9]{8}[tT][0-9]{6}-[0-9a-f]{6}")
 
 
 def write_template(planned: jobs.Planned, folder: Path, *beam_args: str, **settings: Any) -> tuple[Path, Path]:
-    """The files that a template is made of, the job and its graph."""
+    """Write the files of a template: the job and its graph."""
     (folder / "staging").mkdir(parents=True)
     dataflow = {
         **SETTINGS,
@@ -73,7 +73,7 @@ def write_template(planned: jobs.Planned, folder: Path, *beam_args: str, **setti
 
 
 def shape(template: Path, graph: Path) -> dict[str, Any]:
-    """A job and its graph, reduced to what must not change unnoticed."""
+    """Reduce a job and its graph to the parts that must not change unnoticed."""
     job = json.loads(template.read_bytes())
     pipeline = beam_runner_api_pb2.Pipeline.FromString(graph.read_bytes())
     options = job["environment"]["sdkPipelineOptions"].pop("options")

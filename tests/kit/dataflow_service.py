@@ -1,8 +1,8 @@
-"""A Dataflow service on this machine, as far as a batch job needs one: the REST calls of v1b3 that a launcher
-makes, answered in the service's own messages, and read as strictly.
+"""A local Dataflow service that supports the needs of a batch job: the REST calls of v1b3 that a launcher makes,
+answered with the service's own messages, and parsed as strictly.
 
-What a job is to become is told before it is created. One that runs is run for real: the staged graph, in a process
-that knows nothing of the launcher.
+The outcome of a job is set before the job is created. A job that runs is really run: the staged graph, in a process
+that shares nothing with the launcher.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BY_IMPORTANCE = [
 
 
 def section(temp: str, **settings: Any) -> dict[str, Any]:
-    """`engine` of a job that runs on it, with `temp_location`, and what else is to be set of `engine.dataflow`."""
+    """Return `engine` of a job on this service, with `temp_location` and further `engine.dataflow` settings."""
     return {
         "runner": "dataflow",
         "workers": "auto",
@@ -56,11 +56,11 @@ def section(temp: str, **settings: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Fate:
-    """What becomes of a job: it is run, unless there are errors; it waits to be cancelled, if it `hangs`.
+    """The outcome of a job: it runs, fails if there are errors, or waits to be cancelled if it `hangs`.
 
     Attributes:
-      errors: the error messages with which it fails; they come after it has failed, as the service has it.
-      hangs: whether it only runs, until someone cancels it.
+      errors: the error messages with which it fails; like those of the service, they arrive after the job has failed.
+      hangs: the job runs until it is cancelled.
       forbidden: the calls that are answered with 403, as "METHOD jobs" or "METHOD job".
     """
 
@@ -70,16 +70,18 @@ class Fate:
 
 
 class Refused(Exception):
-    """A call that the service does not take: (status, reason)."""
+    """A call that the service refuses: (status, reason)."""
 
 
 class Service:
-    """Attributes:
-    jobs: by id, those that were created.
-    requests: "METHOD PATH" of all calls, in order.
-    request_bytes: of the largest body.
-    fate: of the jobs that are created from now on.
-    taking: while it is not set, a call that creates a job has no answer.
+    """A local Dataflow service.
+
+    Attributes:
+      jobs: the jobs created, by id.
+      requests: "METHOD PATH" of all calls, in order.
+      request_bytes: size of the largest body.
+      fate: outcome of the jobs that are created from now on.
+      taking: while it is not set, a call that creates a job gets no answer.
     """
 
     def __init__(self):
@@ -116,7 +118,7 @@ class Service:
         return job
 
     def looked_at(self, id_: str) -> dataflow.Job:
-        """A job as it is now; each look takes it on by a step."""
+        """Return the current state of a job; each call advances the job by a step."""
         job = self._job(id_)
         self._looks[id_] += 1
         if job.current_state == dataflow.JobState.JOB_STATE_PENDING and self._looks[id_] > 1:
@@ -147,7 +149,7 @@ class Service:
         return job
 
     def end(self, id_: str, state: str) -> None:
-        """Someone else ends a job."""
+        """End a job, as another client would."""
         with self._lock:
             self._job(id_).current_state = dataflow.JobState[state]
 
@@ -178,7 +180,7 @@ class Service:
             worker.communicate()
 
     def answer(self, method: str, path: str, body: bytes):
-        """The message that a call is answered with. Raises Refused."""
+        """Return the message that answers a call. Raises Refused."""
         url = urlsplit(path)
         found = _PATH.fullmatch(url.path)
         self.requests.append(f"{method} {url.path}")
@@ -237,7 +239,7 @@ class Service:
 
 @contextlib.contextmanager
 def serving() -> Iterator[tuple[Service, str]]:
-    """A service, and the address of its endpoint."""
+    """Yield a service and the address of its endpoint."""
     service = Service()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -278,5 +280,5 @@ def serving() -> Iterator[tuple[Service, str]]:
 
 
 def staged(service: Service) -> list[Path]:
-    """The graphs that the jobs were created with."""
+    """Return the graphs that the jobs were created with."""
     return [Path(dict(job.environment.sdk_pipeline_options["options"])["pipelineUrl"]) for job in service.jobs.values()]

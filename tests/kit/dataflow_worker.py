@@ -1,4 +1,4 @@
-"""Runs a graph as it was staged for Dataflow, on this machine: what a VM would do, in one process with a thread."""
+"""Runs a graph as staged for Dataflow on this machine, like a VM: in one process with one thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 def run(graph: str) -> None:
     pipeline = beam_runner_api_pb2.Pipeline.FromString(_read(graph))
     for environment in pipeline.components.environments.values():
-        # In place of the container: this process, which has the packages that the container would have.
+        # This process replaces the container: it has the packages that the container would have.
         environment.urn, environment.payload = python_urns.EMBEDDED_PYTHON, b""
         del environment.dependencies[:]
     FnApiRunner().run_via_runner_api(pipeline, PipelineOptions([])).wait_until_finish()

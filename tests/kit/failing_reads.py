@@ -1,4 +1,4 @@
-"""What comes of a file when one of its reads fails, whichever: run with `failing_reads.c` preloaded.
+"""Result of reading a file of which one read fails, for each read: run with `failing_reads.c` preloaded.
 
 python failing_reads.py FILE FORMAT ERRNO...  ->  JSON: a list of [errno, call, times, outcome]
 """
@@ -26,7 +26,7 @@ _library = ctypes.CDLL(None)
 
 
 def outcome(path: str, settings: ReadSettings) -> dict:
-    """What is read; or the sentence that says why not."""
+    """Return the content read, or the error message."""
     (file,), problems = list_files([path])
     assert not problems
     try:
@@ -41,7 +41,7 @@ def outcome(path: str, settings: ReadSettings) -> dict:
 
 
 def outcomes(path: str, number: int, for_ever: bool) -> list:
-    """[call that failed, how often, what came of it], for some calls."""
+    """Return [failed call, number of failures, outcome] for a selection of calls."""
     format_ = os.path.basename(path).split(".")[1]
     contract = Contract(columns={"x": Column(dtype="int64")})
     settings = ReadSettings(format_, contract, max_block_bytes=2048, max_block_rows=500)

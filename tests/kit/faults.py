@@ -1,7 +1,7 @@
-"""Things that go wrong in a worker because a test has ordered it, each once.
+"""Faults in a worker, requested by a test, each once.
 
-A test orders a fault by `order`, and `trip`, as the preprocess function of a job, carries it out and takes the order
-away: as soon as some work of the job is done, and some is in hand.
+A test requests a fault by `order`. `trip`, as the preprocess function of a job, carries it out and removes the request,
+as soon as some splits of the job are done and others in progress.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FOLDER = "BEAM_SCORE_TEST_FAULTS"
 
 
 class Fails(BaseException):
-    """What fails a bundle, and is not taken for the fault of a row."""
+    """An error that fails a bundle and is not treated as the fault of a row."""
 
 
 def order(folder: Path, fault: str, output: Path) -> None:
-    """Orders a fault of workers whose `FOLDER` this is, once a split of the job with this output is done."""
+    """Request a fault in workers whose `FOLDER` this is, once a split of the job with this output is done."""
     for left in ("held", "go on"):
         (folder / left).unlink(missing_ok=True)
     (folder / "ordered").write_text(str(output))
@@ -34,13 +34,13 @@ def order(folder: Path, fault: str, output: Path) -> None:
 
 
 def trip(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Changes nothing in the rows."""
+    """Carry out a requested fault; return the rows unchanged."""
     if FOLDER in os.environ:
         folder = Path(os.environ[FOLDER])
         for name, fault in _FAULTS.items():
             with contextlib.suppress(FileNotFoundError):
                 if jobs.staged(Path((folder / name).read_text())):
-                    os.unlink(folder / name)  # of many workers one
+                    os.unlink(folder / name)  # succeeds in only one of the workers
                     fault(folder)
     return rows
 

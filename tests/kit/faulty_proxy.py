@@ -1,4 +1,4 @@
-"""A small HTTP proxy in front of one server, which writes down what is asked, and fails what a test wants failed."""
+"""A small HTTP proxy for one server, which records requests and fails those that a test selects."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te",
 
 @dataclasses.dataclass
 class Fault:
-    """What is to happen to some requests.
+    """A fault of some requests.
 
     Attributes:
-      kind: `status` (answered so, and not passed on), `delay` (passed on later), `reset` (the connection breaks before
-        it is passed on), `lost` (it breaks after the request was carried out), `truncate` (half of the answer's body),
-        `within` (of a request for many things those that match are answered with `status`, and not carried out),
-        `before` and `after` (nothing is wrong with it; `call` is called before or after it is carried out).
-      method, target: regular expressions for them, in full and anywhere.
-      nth: which of the requests that match, from 1.
-      times: how many of them in a row.
-      each: whether the first of each request is failed instead, however many come between.
+      kind: `status` (answered with `status`, and not passed on), `delay` (passed on later), `reset` (the connection
+        breaks before the request is passed on), `lost` (it breaks after the request was carried out), `truncate` (half
+        of the answer's body), `within` (the matching parts of a batch request are answered with `status`, and not
+        carried out), `before` and `after` (no fault; `call` is called before or after the request is carried out).
+      method, target: regular expressions: a full match for the method, a search for the target.
+      nth: number of the first matching request to fail, from 1.
+      times: number of consecutive requests to fail.
+      each: fail the first attempt of each distinct request instead, however many come between.
       status: for `status` and `within`; seconds: for `delay`.
-      seen: how many have matched; done: how many were failed; known: which have matched.
+      seen: number of matching requests; done: number of failed requests; known: the requests that matched.
     """
 
     kind: str
@@ -66,10 +66,12 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Attributes:
-    method, target: what was asked; after a # the name of what is uploaded, where it is within.
-    fault: what was done to it; None for nothing.
-    status: of the answer; None where there was none.
+    """A recorded request.
+
+    Attributes:
+      method, target: of the request; after a # the name of the uploaded object, if the body contains it.
+      fault: the fault applied; None for none.
+      status: of the answer; None if there was none.
     """
 
     method: str
@@ -79,12 +81,14 @@ class Request:
 
 
 class Proxy:
-    """Attributes:
-    port: where it listens, on 127.0.0.1.
-    requests: all that came, in order of their ends.
-    ahead_s: seconds that the date of each answer is ahead of the clock.
-    check: given (method, target, what sends a GET) of a request that changes something, may give a status that it is
-      answered with; for conditions that the server behind does not know.
+    """The proxy and its record of requests.
+
+    Attributes:
+      port: its port on 127.0.0.1.
+      requests: all requests, in the order of their ends.
+      ahead_s: seconds that the date of each answer is ahead of the clock.
+      check: given (method, target, headers, a function that sends a GET) of a request that changes something, may
+        return the status to answer with; for conditions that the server does not support.
     """
 
     def __init__(self) -> None:
@@ -129,7 +133,7 @@ class Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def serve(self, port: int) -> None:
-        """Sets the port of the server behind."""
+        """Set the port of the server."""
         self._upstream = ("127.0.0.1", port)
 
     def close(self) -> None:
@@ -137,13 +141,13 @@ class Proxy:
         self._server.server_close()
 
     def reset(self) -> None:
-        """No fault any more, and nothing written down."""
+        """Remove all faults and recorded requests."""
         with self._lock:
             self._faults, self.requests = [], []
 
     @contextlib.contextmanager
     def failing(self, *faults: Fault) -> Iterator[None]:
-        """These faults, while the body runs."""
+        """Apply these faults while the body runs."""
         with self._lock:
             self._faults += faults
         try:
@@ -184,14 +188,14 @@ class Proxy:
             if kind != "lost":
                 answer = functools.partial(_answer, handler, status, headers, content, half=kind == "truncate")
         finally:
-            with self._lock:  # who has an answer finds its request
+            with self._lock:  # a client that has its answer finds its request recorded
                 self.requests.append(Request(method, asked, kind, status))
             answer()
 
     def _pass_on(self, method: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, list, bytes]:
         if method in ("GET", "HEAD"):
             return self._ask(method, target, headers, body)
-        # A store decides on conditions one request at a time; emulators look first, and write then.
+        # A store evaluates conditions one request at a time; emulators check first, and write then.
         with self._changing:
             if self.check and (status := self.check(method, target, headers, self._get_json)):
                 return status, [], b"{}"
@@ -217,7 +221,7 @@ class Proxy:
             raise
         if answer.will_close:
             connection.close()
-        # A HEAD's answer tells the length of what it does not hold.
+        # The answer to a HEAD contains the length of a body that it does not include.
         length = [("Content-Length", answer.headers["Content-Length"])] if method == "HEAD" else []
         if self.ahead_s and "Date" in answer.headers:
             answer.headers.replace_header("Date", email.utils.formatdate(time.time() + self.ahead_s, usegmt=True))
@@ -226,8 +230,8 @@ class Proxy:
 
 
 def _named_within(target: str, body: bytes) -> str:
-    """What is asked about, as a fragment, where the target does not tell: the name of what is uploaded to Google Cloud
-    Storage, all that a request for many things is about."""
+    """Return the object names of the body as a fragment, if the target does not contain them: the name of an upload to
+    Google Cloud Storage, or all names of a batch request."""
     if many := asked_within(target, body):
         return f"#{' '.join(many)}"
     if "uploadType=multipart" not in target:
@@ -262,7 +266,7 @@ def _answer(handler, status: int, headers: list, content: bytes, half: bool = Fa
 
 
 def _break(handler) -> None:
-    """Closes the connection with a reset, as a machine does that has died."""
+    """Close the connection with a reset, like a machine that has died."""
     handler.wfile.flush()
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
@@ -270,6 +274,6 @@ def _break(handler) -> None:
 
 
 def generation_asked(target: str) -> tuple[str, str | None]:
-    """A target without its query, and the generation that it asks for; None for any."""
+    """Return a target without its query, and the generation that it asks for; None for any."""
     parts = urlsplit(target)
     return parts.path, (parse_qs(parts.query).get("ifGenerationMatch") or [None])[0]

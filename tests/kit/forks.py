@@ -1,7 +1,7 @@
 """A fork server: real processes that run the real command line, without the seconds that imports take.
 
 `python tests/kit/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
-JSON on standard input. A child is a process as any other, in a session of its own: it can be killed or stopped.
+JSON on standard input. Each child has its own session, and can be killed or stopped like any other process.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _IMPORTED_LATE = (
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a process ended.
+    """The end of a process.
 
     Attributes:
-      code: its exit code; the negative number of the signal that killed it.
+      code: its exit code; the negative signal number if a signal killed it.
       said: what it wrote to standard error, then to standard output.
     """
 
@@ -67,37 +67,37 @@ class Ended:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """A process that was started, in a session of its own."""
+    """A process started in its own session."""
 
     pid: int
     log: Path
     server: Forks
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process, and none that it started."""
+        """Send a signal to the process only, not to its children."""
         os.kill(self.pid, number)
 
     def kill(self) -> Ended:
-        """Kills the process, if it lives, and waits until nothing that it started is at work."""
+        """Kill the process if it is alive, and wait until none of its descendants is running."""
         self.signal(signal.SIGKILL)
         return self.wait()
 
     def go_on(self) -> None:
-        """Lets what was stopped go on."""
+        """Resume the stopped processes."""
         _signal_all(self.pid, signal.SIGCONT)
 
     def lives(self) -> bool:
         return bool(_session(self.pid))
 
     def wait_stopped(self) -> None:
-        """Waits until it, or a process that it started, is stopped."""
+        """Wait until the process or one of its descendants is stopped."""
         until = time.monotonic() + _TIMEOUT_S
         while "T" not in (states := _session(self.pid).values()):
             assert states and time.monotonic() < until, f"it did not stop, {states}:\n{self.said()}"
             time.sleep(0.002)
 
     def wait(self, timeout_s: float = _TIMEOUT_S) -> Ended:
-        """Waits for its end, and the end of all that it started."""
+        """Wait for the end of the process and of all its descendants."""
         until = time.monotonic() + timeout_s
         with contextlib.suppress(ProcessLookupError):
             descriptor = os.pidfd_open(self.pid)
@@ -120,7 +120,7 @@ class Running:
 
 
 def _session(leader: int) -> dict[int, str]:
-    """The processes of a session that are not dead, with their states."""
+    """Return the live processes of a session, with their states."""
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -138,10 +138,10 @@ def _signal_all(leader: int, number: int) -> None:
 
 
 class Forks:
-    """The server, from the side of those who use it.
+    """Client of the fork server.
 
     Args:
-      folder: for what the processes say.
+      folder: for the output of the processes.
     """
 
     def __init__(self, folder: Path):
@@ -169,11 +169,11 @@ class Forks:
         return json.loads(line)
 
     def start(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Running:
-        """Starts `beam-score ARGUMENTS`.
+        """Start `beam-score ARGUMENTS`.
 
         Args:
-          disk: what stands for the disk in it; see `disks.make`.
-          environment: variables that it has besides.
+          disk: replaces the disk in the process; see `disks.make`.
+          environment: additional variables.
         """
         log = self._folder / f"run-{next(self._numbers)}"
         for suffix in _STREAMS:
@@ -183,11 +183,11 @@ class Forks:
         return Running(pid, log, self)
 
     def run(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Ended:
-        """Runs `beam-score ARGUMENTS` to its end; as `start`."""
+        """Run `beam-score ARGUMENTS` to its end; arguments as for `start`."""
         return self.start(*arguments, disk=disk, **environment).wait()
 
     def close(self) -> None:
-        """Ends the server, and what is left of the processes that it started."""
+        """End the server, and the remaining processes that it started."""
         for pid in self._started:
             _signal_all(pid, signal.SIGKILL)
         self._process.stdin.close()
@@ -203,7 +203,7 @@ def serving(folder: Path) -> Iterator[Forks]:
         forks.close()
 
 
-# The server's side.
+# Server side.
 
 
 def _serve() -> None:
@@ -213,11 +213,11 @@ def _serve() -> None:
     import_tensorflow()
     for module in _IMPORTED_LATE:
         importlib.import_module(module)
-    # What is there now is never collected: the pages of the children stay those of the server.
+    # Existing objects are never collected, so that the children continue to share the server's pages.
     gc.collect()
     gc.freeze()
     assert threading.active_count() == 1, "a child has but the one thread that forked"
-    # Not by iterating over standard input, of which a child would have a copy of what is read ahead.
+    # Not by iterating over standard input: each child would have a copy of the bytes read ahead.
     while line := sys.stdin.readline():
         request = json.loads(line)
         if "wait" in request:

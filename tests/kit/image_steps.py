@@ -1,9 +1,10 @@
-"""Does what docker/Dockerfile does, without a container: its COPY and RUN lines, in an empty environment.
+"""Executes the steps of docker/Dockerfile without a container: its COPY and RUN lines, in an empty environment.
 
     python tests/kit/image_steps.py FOLDER
 
-FOLDER stands for the root of the image's file system. `python` is that of a new environment in it, of the Python that
-runs this. Left out, and told: what is copied from other images, and making the user. Takes minutes, and 2 GB.
+FOLDER replaces the root of the image's file system. `python` belongs to a new environment in FOLDER, with the Python
+version that runs this script. Skipped, with a note: copies from other images, and creating the user. Takes minutes, and
+2 GB.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ DOCKERFILE = ROOT / "docker" / "Dockerfile"
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """An instruction, and the stage that it is in: ("RUN", "python ...", "worker")."""
+    """An instruction and its stage: ("RUN", "python ...", "worker")."""
 
     verb: str
     rest: str
@@ -32,7 +33,7 @@ class Step:
 
 
 def steps(text: str) -> Iterator[Step]:
-    """The instructions of a Dockerfile in order, FROM too; continued lines are one."""
+    """Yield the instructions of a Dockerfile in order, including FROM; continued lines are one instruction."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     stage = ""
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -44,7 +45,7 @@ def steps(text: str) -> Iterator[Step]:
 
 
 def words(step: Step) -> list[str]:
-    """A command, as the list that it is written as."""
+    """Return a command as a list of words."""
     return json.loads(step.rest)
 
 

@@ -1,4 +1,4 @@
-"""Whole jobs over small real files: written, launched in this process or in one of their own, read back."""
+"""Whole jobs over small real files: written, launched in this process or in a separate one, and read back."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ COLUMNS = {
 
 
 def write_people(folder: Path, files: int = 4, rows: int = 1000, bad_every: int = 0) -> int:
-    """people-N.csv with `rows` rows each; every `bad_every`-th has an age that is no number.
+    """Write people-N.csv with `rows` rows each; every `bad_every`-th row has an age that is not a number.
 
-    Returns how many rows are bad.
+    Returns the number of bad rows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bad = 0
@@ -54,7 +54,7 @@ def write_people(folder: Path, files: int = 4, rows: int = 1000, bad_every: int 
 
 
 def settings(tmp_path: Path, saved_model: str, **sections) -> dict:
-    """A job file as plain data, over `tmp_path/data`, with sections updated."""
+    """Return a job file as plain data, over `tmp_path/data`, with sections updated."""
     job = {
         "input": {"files": str(tmp_path / "data" / "*.csv")},
         "model": {"path": saved_model, "batch_rows": 256},
@@ -73,7 +73,7 @@ def job(tmp_path: Path, saved_model: str, **sections) -> Job:
 
 
 def write_job(tmp_path: Path, saved_model: str, **sections) -> str:
-    """Writes job.yaml, as JSON, which is YAML too; returns its path."""
+    """Write job.yaml, as JSON, which is also YAML; return its path."""
     path = tmp_path / "job.yaml"
     path.write_text(json.dumps(settings(tmp_path, saved_model, **sections), indent=1))
     return str(path)
@@ -81,7 +81,7 @@ def write_job(tmp_path: Path, saved_model: str, **sections) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A run that is planned and not launched."""
+    """A run that is planned but not launched."""
 
     job: Job
     folder: RunFolder
@@ -100,7 +100,7 @@ def plan(job_: Job) -> Planned:
 
 
 def run_locally(build: Callable[[beam.Pipeline], object], workers: int) -> PipelineResult:
-    """Runs a pipeline with so many threads."""
+    """Run a pipeline with `workers` threads."""
     return Local(EngineSettings(workers=workers)).run(build)
 
 
@@ -109,7 +109,7 @@ def receipts(folder: RunFolder) -> list[Receipt]:
 
 
 def staged(output: Path) -> list[Path]:
-    """The receipts that stand in the only run under an output folder."""
+    """Return the receipts of the only run under an output folder."""
     return sorted(output.glob("_staging/*/receipts/[0-9]*.json"))
 
 
@@ -128,9 +128,9 @@ def manifest(output: Path) -> dict:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
-    """A file system of its own on a folder, in memory, as long as the body runs; gives what changes its options.
+    """Mount an in-memory file system on a folder while the body runs; yields a function that changes its options.
 
-    Skips the test where this user may not mount; in CI that is a failure.
+    Skips the test if this user may not mount; in CI that is a failure.
 
     Args:
       options: of mount: `size=1m`, `ro`.
@@ -157,14 +157,14 @@ def command(*arguments: str) -> list[str]:
 
 
 def cli(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs `beam-score ARGUMENTS` in a process of its own."""
+    """Run `beam-score ARGUMENTS` in a separate process."""
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, cwd=cwd or ROOT, env=environment(**env), timeout=300
     )
 
 
 def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
-    """Starts `beam-score ARGUMENTS`, in a process group of its own."""
+    """Start `beam-score ARGUMENTS` in a separate process group."""
     return subprocess.Popen(
         command(*arguments),
         stdout=subprocess.PIPE,

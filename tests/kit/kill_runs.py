@@ -1,8 +1,8 @@
-"""Kills runs by the thousand: `make kills KILLS=1000 SEED=1`, or
+"""Kills thousands of runs: `make kills KILLS=1000 SEED=1`, or
 
     python tests/kit/kill_runs.py --kills 1000 --seed 1
 
-See `kills` for what a case is.
+See `kills` for the definition of a case.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BATCH = 20
 @contextlib.contextmanager
 def _stage(folder: Path) -> Iterator[Stage]:
     for model in ("echo", "doubled"):
-        # In a process of its own: TensorFlow at work here would do no good to a server that forks.
+        # In a separate process: TensorFlow must not be running in a server that forks.
         code = f"import models, pathlib; models.{model}(pathlib.Path({str(folder / model)!r}))"
         subprocess.run([sys.executable, "-c", code], check=True, env=jobs.environment(TF_CPP_MIN_LOG_LEVEL="3"))
     scene = make_scene(folder / "scene", str(folder / "echo"), str(folder / "doubled"))

@@ -1,7 +1,7 @@
-"""Runs that are killed, and gone on with, until they are done.
+"""Runs that are killed and continued until they are done.
 
-A case says how a run goes: `first` or `replace` (over a finished run of another model), and where each attempt is
-killed: STEP/OCCURRENCE/before or after (see `disks`), or a share of the time that an undisturbed run takes.
+A case consists of its kind, `first` or `replace` (over a finished run of another model), and the point at which each
+attempt is killed: STEP/OCCURRENCE/before or after (see `disks`), or a share of the time of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from forks import Ended, Forks
 from outcomes import COUNT_FILE, Result, Scene, assert_all_listed_is_there, assert_complete, rows_counted
 
-# The steps of a run that is the first in its folder, by what they are done for, with how often: before the name
-# what is written under a hidden name first.
+# The steps of a first run in its folder, by role, with the number of occurrences; first the roles of the files that are
+# written under a hidden name.
 _DRAFTED = {"current": 1, "shard": 1, "plan": 1, "receipt": 8, "verdict": 1, "manifest": 1}
 _DONE_TO_A_DRAFT = ("draft.open", "draft.write", "draft.fsync")
 FIRST_RUN = {
@@ -88,17 +88,17 @@ REPLACEMENT = {
     "rejected.unlink": 8,
     "staging.rmdir": 3,
 }
-"""Of a run that replaces a finished one: where it differs, and what decides."""
+"""The steps of a run that replaces a finished one: those that differ, and those that decide."""
 
 STEPS = {"first": FIRST_RUN, "replace": REPLACEMENT}
 
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """Where an attempt is killed.
+    """The point at which an attempt is killed.
 
     Attributes:
-      share: of the time that an undisturbed run takes; None where `step`, `occurrence`, `when` say it.
+      share: of the time of an undisturbed run; None if `step`, `occurrence` and `when` are set.
     """
 
     share: float | None = None
@@ -120,11 +120,11 @@ class Kill:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """How a run goes.
+    """A sequence of attempts at a run.
 
     Attributes:
       kind: `first`, or `replace` over a finished run.
-      kills: of its attempts, one after the other; another attempt goes to the end.
+      kills: of consecutive attempts; another attempt runs to the end.
     """
 
     kind: str
@@ -140,7 +140,8 @@ class Case:
 
 
 def named_cases(rng: random.Random, kind: str) -> list[Case]:
-    """A case a step: an attempt killed before it, at an occurrence that is drawn, the next one after it."""
+    """Return one case per step: an attempt killed before the step, at a random occurrence, and the next attempt after
+    it."""
     return [
         Case(kind, (Kill(None, step, rng.randint(1, times), "before"), Kill(None, step, 1, "after")))
         for step, times in STEPS[kind].items()
@@ -148,7 +149,7 @@ def named_cases(rng: random.Random, kind: str) -> list[Case]:
 
 
 def drawn_case(rng: random.Random) -> Case:
-    """Up to four kills at moments, or at steps, that are drawn."""
+    """Return a case with up to four kills at random times or steps."""
 
     def drawn(kind: str) -> Kill:
         if rng.random() < 0.5:
@@ -162,13 +163,13 @@ def drawn_case(rng: random.Random) -> Case:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What cases are played on.
+    """The input and the expected results of cases.
 
     Attributes:
-      expected: what comes out of each of the scene's jobs.
+      expected: the result of each of the scene's jobs.
       finished: an output folder with a finished run of the scene's `job`.
-      rows: that an undisturbed run scores, those that it tries first among them.
-      seconds: that it takes.
+      rows: number of rows that an undisturbed run scores, including its trial rows.
+      seconds: duration of an undisturbed run.
     """
 
     scene: Scene
@@ -180,7 +181,7 @@ class Stage:
 
     @classmethod
     def set(cls, scene: Scene, forks: Forks) -> Stage:
-        """Runs both jobs, undisturbed."""
+        """Run both jobs, undisturbed."""
         count, expected = scene.folder / "rows", {}
         for name, job in scene.jobs.items():
             output, began = scene.folder / f"finished-{name}", time.monotonic()
@@ -191,17 +192,17 @@ class Stage:
         return cls(scene, forks, expected, scene.folder / "finished-job", rows_counted(count), time.monotonic() - began)
 
     def command(self, name: str, output: Path, *more: str) -> tuple[str, ...]:
-        """The command line that runs one of the scene's jobs into a folder."""
+        """Return the command line that runs one of the scene's jobs into a folder."""
         return ("run", self.scene.jobs[name], "--set", f"output.path={output}", *more)
 
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
-      kills: how many attempts were killed: one that is drawn may come too late.
-      rows: scored by all attempts.
+      kills: number of attempts killed: a random kill may come too late.
+      rows: number of rows scored by all attempts.
     """
 
     kills: int
@@ -209,13 +210,13 @@ class Played:
 
 
 def play(case: Case, stage: Stage, folder: Path) -> Played:
-    """Plays a case, and checks the output after each attempt.
+    """Run a case, and check the output after each attempt.
 
     Args:
-      folder: an empty one of its own.
+      folder: an empty folder for this case only.
 
     Raises:
-      AssertionError: something is lost, or left over, or told badly.
+      AssertionError: rows or files are lost, files are left over, or a failure is reported badly.
     """
     output, count, kills = folder / "out", folder / "rows", 0
     if case.kind == "replace":
@@ -254,7 +255,7 @@ def how_to_repeat(case: Case) -> str:
 
 
 def work_done(kills: int, rows: int, undisturbed: int) -> str:
-    """A line on what kills cost."""
+    """Return a line on the cost of the kills."""
     return (
         f"{kills} kills; {rows:,} rows scored where {undisturbed:,} would do: {rows / undisturbed:.2f} times the work"
     )

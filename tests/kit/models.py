@@ -1,4 +1,4 @@
-"""Small real SavedModels, one function each: `NAME(folder)` writes it and gives the folder back.
+"""Small real SavedModels, one function each: `NAME(folder)` writes the model and returns the folder.
 
 TensorFlow is imported on the first call. Weights are seeded: the same model every time.
 """
@@ -15,14 +15,14 @@ import numpy as np
 from beam_score.transforms.model.servable import import_tensorflow
 
 POISON = 1e6
-"""`poison` raises on a batch that holds a value above this."""
+"""`poison` raises on a batch that contains a value above this."""
 
 OOM_ROWS = 1024
-"""`oom` runs out of memory on a batch of more rows than this."""
+"""`oom` runs out of memory on a batch with more rows than this."""
 
 
 def echo(folder: Path) -> Path:
-    """Id int64[?] -> out; x float32[?, 3] -> y: what came in, by other names."""
+    """Id int64[?] -> out; x float32[?, 3] -> y: the inputs under other names."""
     tf = import_tensorflow()
 
     def call(id, x):
@@ -32,7 +32,7 @@ def echo(folder: Path) -> Path:
 
 
 def doubled(folder: Path) -> Path:
-    """Id int64[?] -> out; x float32[?, 3] -> y: twice of what came in."""
+    """Id int64[?] -> out; x float32[?, 3] -> y: the inputs doubled."""
 
     def call(id, x):
         return {"out": 2 * id, "y": 2.0 * x}
@@ -52,12 +52,12 @@ def multiply(folder: Path) -> Path:
 
 
 def dense(folder: Path) -> Path:
-    """Inputs float32[?, 3] -> probabilities float32[?, 1]: layers of 64, 32 and 1; 4.5 kFLOP a row."""
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]: layers of 64, 32 and 1; 4.5 kFLOP per row."""
     return _dense(folder, (3, 64, 32, 1))
 
 
 def heavy(folder: Path) -> Path:
-    """As `dense`, with a hundred times its work a row: layers of 512, 440 and 1."""
+    """As `dense`, with a hundred times the work per row: layers of 512, 440 and 1."""
     return _dense(folder, (3, 512, 440, 1))
 
 
@@ -94,7 +94,7 @@ def vectors(folder: Path) -> Path:
 
 
 def nested(folder: Path) -> Path:
-    """Grid float32[?, 2, 3] -> total float32[?]: a weighted sum that tells every position apart."""
+    """Grid float32[?, 2, 3] -> total float32[?]: a weighted sum with a different weight for every position."""
     tf = import_tensorflow()
 
     def call(grid):
@@ -150,8 +150,8 @@ def poison(folder: Path) -> Path:
 
 
 def echo_and_multiply(folder: Path) -> Path:
-    """Id int64[?] -> out; x float32[?, 3] -> y: what came in; -> p float32[?]: a product and a sigmoid. Raises when
-    any value is above POISON."""
+    """Id int64[?] -> out; x float32[?, 3] -> y: the inputs; -> p float32[?]: a product and a sigmoid. Raises if any
+    value is above POISON."""
     tf = import_tensorflow()
     weights = tf.Variable(_weights(1, 3, 1))
 
@@ -177,8 +177,8 @@ def hangs(folder: Path) -> Path:
 
 
 def aborts(folder: Path) -> Path:
-    """Inputs float32[?, 3] -> probabilities float32[?, 1]; ends the process by SIGABRT when any value is
-    above POISON, and by exit(0) when any is below -POISON."""
+    """Inputs float32[?, 3] -> probabilities float32[?, 1]; ends the process by SIGABRT when any value is above POISON,
+    and by exit(0) when any is below -POISON."""
     tf = import_tensorflow()
 
     def end(quietly):
@@ -194,7 +194,7 @@ def aborts(folder: Path) -> Path:
 
 
 def short(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], twice x, for the rows with x >= 0 only: the others are lost."""
+    """X float32[?] -> y float32[?], twice x, only for the rows with x >= 0: the other rows are missing."""
     tf = import_tensorflow()
 
     def call(x):
@@ -204,10 +204,10 @@ def short(folder: Path) -> Path:
 
 
 def fixed_batch(folder: Path) -> Path:
-    """X float32[16, 3] -> y float32[16], their sum: takes 16 rows, no more and no fewer."""
+    """X float32[16, 3] -> y float32[16], their sum: takes exactly 16 rows."""
     tf = import_tensorflow()
 
-    # A product with a 16 by 16 matrix: TensorFlow checks no static shape at the call.
+    # A product with a 16 by 16 matrix: TensorFlow does not check static shapes at the call.
     identity = tf.Variable(np.eye(16, dtype=np.float32))
 
     def call(x):
@@ -217,7 +217,7 @@ def fixed_batch(folder: Path) -> Path:
 
 
 def open_inner(folder: Path) -> Path:
-    """X float32[?, ?] -> mean float32[?] over however many values the rows have."""
+    """X float32[?, ?] -> mean float32[?] over any number of values per row."""
     tf = import_tensorflow()
 
     def call(x):
@@ -227,7 +227,7 @@ def open_inner(folder: Path) -> Path:
 
 
 def unknown_rank(folder: Path) -> Path:
-    """X float32 of unknown rank -> total float32[?]: the sum of each row, whatever its shape."""
+    """X float32 of unknown rank -> total float32[?]: the sum of each row, for any shape."""
     tf = import_tensorflow()
 
     def call(x):
@@ -281,9 +281,9 @@ def examples(folder: Path) -> Path:
 
 
 def keras_named(folder: Path) -> Path:
-    """As Keras exports a functional model with named inputs: workclass string[?, 1] (a vocabulary of its own), age
-    float32[?, 1], visits int64[?, 1] -> known int64[?, 1], 0 for a workclass that is not in the vocabulary;
-    sigmoid float32[?, 1]."""
+    """As Keras exports a functional model with named inputs: workclass string[?, 1] (with its own vocabulary), age
+    float32[?, 1], visits int64[?, 1] -> known int64[?, 1], 0 for a workclass that is not in the vocabulary; sigmoid
+    float32[?, 1]."""
     tf = import_tensorflow()
     words = tf.constant(["Private", "State-gov", "Self-emp"])
 
@@ -320,7 +320,7 @@ def tokens(folder: Path) -> Path:
 
 
 def rank_not_told(folder: Path) -> Path:
-    """X float32[?] -> y float32 of unknown rank, which is one value a row."""
+    """X float32[?] -> y float32 of unknown rank, one value per row."""
     tf = import_tensorflow()
 
     def call(x):
@@ -330,7 +330,7 @@ def rank_not_told(folder: Path) -> Path:
 
 
 def odd_outputs(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], and vocabulary string[4], whatever the rows; signature `words` has only that."""
+    """X float32[?] -> y float32[?], and vocabulary string[4], for any number of rows; signature `words` has only it."""
     tf = import_tensorflow()
     words = ["a", "b", "c", "d"]
 
@@ -443,8 +443,8 @@ def complex_output(folder: Path) -> Path:
 
 
 OUTPUT_SHAPES = {"": [], "_1": [1], "_3": [3], "_3x1": [3, 1], "_1x2": [1, 2], "_0": [0], "_open": [2, 3], "_any": [2]}
-"""Shapes of one row of the outputs of `outputs_of_any_kind`, by what their names end in. Of `_open` the signature tells
-the rank alone, of `_any` nothing."""
+"""Shapes of one row of the outputs of `outputs_of_any_kind`, by the suffix of their names. For `_open` the signature
+contains only the rank, for `_any` nothing."""
 
 OUTPUT_DTYPES = (
     *("float16", "bfloat16", "float32", "float64", "int8", "uint8", "uint16", "uint32", "int64", "uint64", "bool"),
@@ -453,8 +453,8 @@ OUTPUT_DTYPES = (
 
 
 def outputs_of_any_kind(folder: Path) -> Path:
-    """X float32[?] -> DTYPE + suffix, for each of OUTPUT_DTYPES and OUTPUT_SHAPES: x in every value, as that dtype;
-    true for booleans where it is not 0; for strings the byte of its value."""
+    """X float32[?] -> DTYPE + suffix, for each of OUTPUT_DTYPES and OUTPUT_SHAPES: every value is x in that dtype; for
+    booleans, true if x is not 0; for strings, the byte of its value."""
     tf = import_tensorflow()
 
     def call(x):
@@ -481,7 +481,7 @@ def outputs_of_any_kind(folder: Path) -> Path:
 
 
 def composite_outputs(folder: Path) -> Path:
-    """X float32[?, 3] -> y, the same dense; and as `lists`, ragged, and `few`, sparse."""
+    """X float32[?, 3] -> y, the same, dense; and as `lists`, ragged, and `few`, sparse."""
     tf = import_tensorflow()
 
     def call(x):
@@ -497,7 +497,7 @@ def dropout_left_on(folder: Path) -> Path:
 
 
 def counts_calls(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], the same; -> call int64[?]: how often the model was called before."""
+    """X float32[?] -> y float32[?], the same; -> call int64[?]: the number of earlier calls of the model."""
     tf = import_tensorflow()
     calls = tf.Variable(0, dtype=tf.int64)
 
@@ -510,7 +510,7 @@ def counts_calls(folder: Path) -> Path:
 
 
 def writes_a_file(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], the same; writes a file that a call finds in the model's own folder."""
+    """X float32[?] -> y float32[?], the same; each call writes the file FOLDER-written."""
     tf = import_tensorflow()
 
     def call(x):
@@ -538,7 +538,7 @@ def writes_at_load(folder: Path) -> Path:
 
 
 def reads_a_file(folder: Path) -> Path:
-    """X string[?] -> y string[?], what is in the file of that name."""
+    """X string[?] -> y string[?], the content of the file of that name."""
     tf = import_tensorflow()
 
     def call(x):
@@ -548,7 +548,7 @@ def reads_a_file(folder: Path) -> Path:
 
 
 def calls_python(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], by a function of the process that wrote it: no other can load it."""
+    """X float32[?] -> y float32[?], by a function of the process that wrote the model: no other process can load it."""
     tf = import_tensorflow()
 
     def call(x):
@@ -578,7 +578,7 @@ def random_in_another_signature(folder: Path) -> Path:
 
 
 def shuffles_in_tf1(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], in another order: a TensorFlow 1 model, with an op that nothing asks for."""
+    """X float32[?] -> y float32[?], in another order: a TensorFlow 1 model, with an op that nothing requests."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
@@ -614,7 +614,7 @@ def ranks_in_its_batch(folder: Path) -> Path:
 
 
 def noise_by_position(folder: Path) -> Path:
-    """X float32[?] -> y float32[?]: noise is added that a row's position in the batch tells."""
+    """X float32[?] -> y float32[?]: with noise that depends on the row's position in the batch."""
     tf = import_tensorflow()
 
     def call(x):
@@ -624,7 +624,7 @@ def noise_by_position(folder: Path) -> Path:
 
 
 def refuses_company(folder: Path) -> Path:
-    """X float32[?] -> y float32[?], the same; NaN in a batch of more than one row for all that are negative."""
+    """X float32[?] -> y float32[?], the same; NaN for negative values in a batch of more than one row."""
     tf = import_tensorflow()
 
     def call(x):
@@ -647,7 +647,7 @@ def at_most_four(folder: Path) -> Path:
 
 
 def totals(folder: Path) -> Path:
-    """X float32[?, ?] -> total float32[?]: the sum of each row, which zeros at its end do not change."""
+    """X float32[?, ?] -> total float32[?]: the sum of each row, which trailing zeros do not change."""
     tf = import_tensorflow()
 
     def call(x):
@@ -681,7 +681,7 @@ def looks_up(folder: Path) -> Path:
 
 
 def asset(folder: Path) -> Path:
-    """Word string[?] -> number int64[?], the line of a file of the model that has the word; -1 for others."""
+    """Word string[?] -> number int64[?], the line of the word in a file of the model; -1 for other words."""
     tf = import_tensorflow()
     words = folder.parent / "words.txt"
     words.parent.mkdir(parents=True, exist_ok=True)
@@ -721,7 +721,7 @@ def _spec(shape: list[int | None] | None, dtype: str = "float32") -> Any:
 
 
 def _save(folder: Path, signatures: Mapping[str, tuple[Callable, Mapping[str, Any]]], variables: Any = ()) -> Path:
-    """Writes a module that holds `variables`; a signature is a function and a spec an argument."""
+    """Write a module with `variables`; a signature is a function and a spec per argument."""
     tf = import_tensorflow()
     module = tf.Module()
     module.held = list(variables)

@@ -1,4 +1,4 @@
-"""A small job whose true result is known row by row, and what must hold of its output whatever happened to it."""
+"""A small job whose true result is known row by row, and the checks that its output must pass in every case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 FILES, ROWS, BAD_EVERY = 4, 60, 15
-"""Of the input: files, rows in each; in each file the last of so many rows is refused."""
+"""The input: number of files, rows per file, and the interval of rejected rows in each file."""
 
 COUNT_FILE = "BEAM_SCORE_TEST_COUNT"
 
@@ -26,7 +26,7 @@ _KEYS = ["source", "row"]
 
 
 def count_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """A preprocess function that changes nothing: appends to a file how many rows came."""
+    """A preprocess function that returns the rows unchanged and appends their number to a file."""
     with contextlib.suppress(KeyError):
         descriptor = os.open(os.environ[COUNT_FILE], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(descriptor, b"%d\n" % rows.num_rows)
@@ -35,7 +35,7 @@ def count_rows(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def rows_counted(path: Path) -> int:
-    """How many rows came through `count_rows`."""
+    """Return the number of rows that passed through `count_rows`."""
     return sum(map(int, path.read_text().split())) if path.exists() else 0
 
 
@@ -44,9 +44,9 @@ class Scene:
     """Input files, and job files over them that differ in the model.
 
     Attributes:
-      folder: where all is.
-      job: path of the job file, its model gives back what comes in.
-      other: of one with another model, which gives back twice of what comes in.
+      folder: contains all files.
+      job: path of the job file whose model returns its inputs.
+      other: path of the job file whose model returns its inputs doubled.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Scene:
 
 
 def make_scene(folder: Path, echo: str, doubled: str, **engine: Any) -> Scene:
-    """Writes input files and job files.
+    """Write input files and job files.
 
     Args:
       echo: the folder of `models.echo`; doubled: of `models.doubled`.
@@ -99,7 +99,7 @@ def _is_bad(row: int) -> bool:
 
 
 def true_predictions(scene: Scene, times: int) -> list[dict[str, Any]]:
-    """What must come out, worked out from how the input was made."""
+    """Return the expected predictions, computed from the definition of the input."""
     return [
         {
             "source": str(scene.folder / "data" / f"people-{file}.csv"),
@@ -117,11 +117,11 @@ def true_predictions(scene: Scene, times: int) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a finished run has published, but for what differs from run to run.
+    """The published result of a finished run, without the values that differ from run to run.
 
     Attributes:
       predictions: all columns, sorted by source and row.
-      dead_letters: sorted by source and row, without the run's id.
+      dead_letters: sorted by source and row, without the id of the run.
       counts: of the manifest, with those of each input file.
     """
 
@@ -131,7 +131,7 @@ class Result:
 
     @classmethod
     def of(cls, output: Path) -> Result:
-        """What the manifest of an output folder lists."""
+        """Read the files that the manifest of an output folder lists."""
         manifest = jobs.manifest(output)
         listed = {kind: [output / f["path"] for f in manifest["files"] if f["kind"] == kind] for kind in KINDS}
         lines = [line for path in listed["rejected"] for line in path.read_text().splitlines()]
@@ -149,7 +149,8 @@ def read_manifest(output: Path) -> dict[str, Any] | None:
 
 
 def assert_all_listed_is_there(output: Path) -> None:
-    """At any moment: what a manifest lists is there, whole; of a run that publishes meanwhile, its successor."""
+    """Assert, at any moment, that all files of the manifest exist and are intact; if a run publishes meanwhile, those
+    of its successor."""
     manifest = read_manifest(output)
     while manifest is not None:
         missing = [file["path"] for file in manifest["files"] if not _is_as_listed(output, file)]
@@ -168,7 +169,7 @@ def _is_as_listed(output: Path, file: Mapping[str, Any]) -> bool:
 
 
 def assert_complete(output: Path, expected: Result) -> None:
-    """After a run that ended well: what is published is exactly what was to come out, and there is nothing else."""
+    """Assert, after a successful run, that the published result is exactly as expected, and no other files exist."""
     assert_all_listed_is_there(output)
     manifest = jobs.manifest(output)
     there = {str(path.relative_to(output)) for path in output.rglob("*")}
@@ -181,7 +182,7 @@ def assert_complete(output: Path, expected: Result) -> None:
 
 
 def assert_told(code: int, said: str) -> None:
-    """Whatever went wrong was told in a sentence."""
+    """Assert that a failure was reported in a sentence."""
     assert "Traceback" not in said and "unexpected error" not in said, said
     assert code in (0, 1), f"exit code {code}:\n{said}"
     assert (code == 0) == ("error:" not in said), said

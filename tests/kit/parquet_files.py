@@ -1,4 +1,5 @@
-"""Parquet files that are hard to read, made for tests; `CASES` holds some that were found by damaging sound ones."""
+"""Parquet files that are hard to read, written for tests; `CASES` contains some that were found by damaging intact
+files."""
 
 import base64
 from pathlib import Path
@@ -11,7 +12,7 @@ CASES = Path(__file__).parents[1] / "cases" / "parquet"
 
 
 class _Keys(pe.KmsClient):
-    """Keys that are kept in the file itself: enough to write it."""
+    """Keys stored in the file itself: enough to write it."""
 
     def wrap_key(self, key_bytes, master_key_identifier):
         return base64.b64encode(key_bytes)
@@ -21,7 +22,7 @@ class _Keys(pe.KmsClient):
 
 
 def write_encrypted(path, table, columns, footer=False, **options):
-    """Writes a table with some columns encrypted, and the footer readable or not."""
+    """Write a table with some columns encrypted, and the footer readable or not."""
     how = pe.EncryptionConfiguration(
         footer_key="footer", column_keys={"column": list(columns)}, plaintext_footer=not footer
     )
@@ -33,7 +34,7 @@ def write_encrypted(path, table, columns, footer=False, **options):
 
 
 def write_wide(path, columns, rows=3):
-    """Writes a table of many columns, `c0` and so on, of the numbers 0, 1, 2 ..."""
+    """Write a table of many columns, `c0` and so on, of the numbers 0, 1, 2 ..."""
     numbers = pa.array(range(rows), pa.int64())
     pq.write_table(pa.table({f"c{i}": numbers for i in range(columns)}), path)
     return str(path)

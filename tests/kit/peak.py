@@ -1,4 +1,4 @@
-"""The memory that a piece of work takes at most, in this process."""
+"""Peak memory of a piece of work in this process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pyarrow as pa
 
 
 class Peak:
-    """Attributes:
-    bytes: resident memory at its highest, above what there was before; known once the work is done.
+    """The peak of a measured body.
+
+    Attributes:
+      bytes: peak resident memory above the memory before; set once the work is done.
     """
 
     bytes = 0
@@ -20,7 +22,7 @@ class Peak:
 
 @contextlib.contextmanager
 def peak() -> Iterator[Peak]:
-    """Measures the body: Linux resets the high-water mark on request (proc(5), clear_refs)."""
+    """Measure the body: Linux resets the high-water mark on request (proc(5), clear_refs)."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     Path("/proc/self/clear_refs").write_text("5")

@@ -2,9 +2,9 @@
 
     python tests/kit/plain_english.py FOLDER_OR_FILE ...
 
-Prints one line a phrase, with what to write instead, and exits with 1 if there is any. What is listed here has been
-written in this project before; the list is short on purpose, and a phrase that is right where it stands can be kept by
-rewording the sentence around it.
+Prints one line per phrase, with the words to write instead, and exits with 1 if there is any. Every listed phrase has
+been used in this project before. The list is short on purpose; where a phrase is correct, reword the sentence around
+it.
 """
 
 from __future__ import annotations

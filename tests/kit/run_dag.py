@@ -1,9 +1,9 @@
-"""Runs a DAG for some days, in the environment that has Airflow and none of this project.
+"""Runs a DAG for some days, in the environment that contains Airflow and not this project.
 
     python run_dag.py DAG_FILE < runs.json
 
 Reads a list of {"day": "2026-11-20", "environment": {...}}; prints, as its last line, a list of the state, the number
-of tries, and what the task returned for each.
+of tries, and the return value of the task for each.
 """
 
 import contextlib

@@ -19,11 +19,13 @@ from beam_score.pipeline.run.launch import run
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Attributes:
-    code: the exit code.
-    predictions: in the order of the rows, with their number in `row`.
-    rejected: dead letters, in the order of the rows.
-    manifest: what was published with them.
+    """The result of a scoring job.
+
+    Attributes:
+      code: the exit code.
+      predictions: in the order of the rows, with their number in `row`.
+      rejected: dead letters, in the order of the rows.
+      manifest: published with them.
     """
 
     code: int
@@ -36,20 +38,20 @@ class Scored:
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Row number to reason code."""
+        """Reason codes by row number."""
         return {r["row"]: r["reason"] for r in self.rejected}
 
 
 def score(
     folder: Path, saved_model: str, rows: Sequence[Mapping[str, Any]] | pa.Table, format: str = "jsonl", **sections
 ) -> Scored:
-    """Scores rows.
+    """Score rows.
 
     Args:
       folder: a fresh one.
-      saved_model: its folder.
-      rows: one dict a row, or a table (Parquet).
-      sections: of the job file; each is merged into what is the default here.
+      saved_model: folder of the model.
+      rows: one dict per row, or a table (Parquet).
+      sections: of the job file; each is merged into the defaults here.
     """
     path = write(folder, rows, format)
     engine = {"workers": 1, "xla": "off"} | sections.pop("engine", {})
@@ -70,7 +72,7 @@ def score(
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, format: str) -> Path:
-    """Writes one file; the folder is made."""
+    """Write one file; creates the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rows.{format}"
     if format == "parquet":
@@ -96,7 +98,7 @@ def _b64(value: bytes) -> dict[str, str]:
 
 
 def example(row: Mapping[str, Any]):
-    """A tf.Example: floats as float_list, integers as int64_list, text as bytes_list."""
+    """Return a tf.Example: floats as float_list, integers as int64_list, text as bytes_list."""
     from beam_score.transforms.model.servable import import_tensorflow
 
     train, features = import_tensorflow().train, {}

@@ -1,4 +1,4 @@
-"""The blocks of a split as a reader and a model would leave them, without either."""
+"""The blocks of a split as a reader and a model would produce them, without either."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beam_score.transforms.rows.faults import NO_REJECTED, REJECTED_SCHEMA
 
 
 def blocks_of(split: int, source: str, ids: Sequence[str]) -> Iterator[Block]:
-    """A prediction for each id, one dead letter behind them, then the empty block that holds the total."""
+    """Yield a prediction for each id, one dead letter after them, then the empty block that contains the total."""
     attempt = new_attempt()
     rows = pa.RecordBatch.from_pydict({ROW: pa.array(range(len(ids)), pa.int64()), "id": ids}).select(["id"])
     letter = dict.fromkeys(REJECTED_SCHEMA.names) | {

@@ -1,4 +1,4 @@
-"""The chain of a job without an engine: one worker thread's steps, called one after the other, with any model."""
+"""The chain of a job without an engine: one worker thread's steps, called in sequence, with any model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from beam_score.transforms.steps.write import WriteParts
 
 
 def score(path: Path, output: Path, read: ReadSettings, call: ModelCall, model: Any, format_: str = "parquet") -> dict:
-    """Reads one file as one split, scores and writes it. Returns the receipt's counts of the file."""
+    """Read one file as one split, score it and write the result. Returns the receipt's counts of the file."""
     plan = OutputPlan((), False, {name: Output() for name in call.outputs}, dict(call.signature.outputs))
     folder = RunFolder(str(output), "20260101T000000-abcdef")
     for one in (folder.parts, folder.receipts):
@@ -59,7 +59,7 @@ def _pieces(split: Split, read: ReadSettings, call: ModelCall) -> Iterator[Block
 
 
 def _groups(blocks: Iterator[Block], call: ModelCall) -> Iterator[list[Block]]:
-    """As Beam's BatchElements makes them (`apache_beam/transforms/util.py`, 2.77)."""
+    """Group blocks as Beam's BatchElements does (`apache_beam/transforms/util.py`, 2.77)."""
     weight, group, size = Weight(call), [], 0
     for block in blocks:
         if size + (own := weight(block)) > weight.of_group:

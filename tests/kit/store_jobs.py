@@ -1,4 +1,4 @@
-"""A small job over an output folder in a store, driven through the protocol itself: no model, no engine."""
+"""A small job over an output folder in a store, driven through the protocol itself, without a model or an engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beam_score.transforms.steps.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4
-"""A split; the last of each is refused."""
+"""Rows per split; the last row of each split is rejected."""
 
 
 ENOUGH = Budget(share=1.0)
@@ -37,12 +37,12 @@ def nothing() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class StoreJob:
-    """A job whose rows are told by name.
+    """A job whose rows are identified by its name.
 
     Attributes:
-      output: where it writes.
-      name: another one is another job.
-      splits: how many.
+      output: the output folder.
+      name: a different name is a different job.
+      splits: number of splits.
       budget: of rejections.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
     """
@@ -60,10 +60,10 @@ class StoreJob:
     def launch(
         self, run: str, replace: bool = False, restart: bool = False, between: Callable[[], None] = nothing, **settings
     ):
-        """What `beam-score run` does. Returns the outcome.
+        """Do the work of `beam-score run`. Returns the outcome.
 
         Args:
-          run: id that a new run gets.
+          run: id for a new run.
           between: called after each split.
         """
         job = dataclasses.replace(self, **settings)
@@ -93,7 +93,7 @@ class StoreJob:
         return Work(self.output, print_, lambda _: None, plan, score, self.budget, SCHEMA, self.keep_replaced)
 
     def write(self, folder: RunFolder, split: int) -> None:
-        """What an attempt at a split writes."""
+        """Write the files of an attempt at a split."""
         writer = WriteParts(WriteSettings(folder, SCHEMA, "jsonl")).writer()
         writer.start_bundle()
         for block in self._blocks(split):
@@ -105,7 +105,7 @@ class StoreJob:
 
 
 def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:
-    """What the files of a manifest hold; each must be there, as it was published."""
+    """Return the rows of the files in a manifest; each file must exist, as it was published."""
     found = []
     for file in record["files"]:
         if file["kind"] == kind:
@@ -117,7 +117,7 @@ def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:
 
 
 def names(output: str) -> list[str]:
-    """All that is in an output folder."""
+    """Return the names of all files in an output folder."""
     folder = storage.at(output)
     return [
         str(found.path).removeprefix(f"{folder}/") for found in storage.object_storage.store_of(folder).list(folder)
@@ -125,7 +125,7 @@ def names(output: str) -> list[str]:
 
 
 def assert_result(job: StoreJob, run: str | None = None) -> None:
-    """The job is published, every row once, and nothing is left over."""
+    """Assert that the job is published, with every row once, and no files are left over."""
     manifest = read_manifest(job.output)
     assert manifest is not None
     assert run in (None, manifest["run"])

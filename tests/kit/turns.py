@@ -1,4 +1,4 @@
-"""Actors that work on one output folder and take turns, a system call at a time, in an order that a test chooses."""
+"""Actors that work on one output folder and take turns, one system call at a time, in an order that a test chooses."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from beam_score.transforms.durable.disk import Disk
 
 
 class Killed(BaseException):
-    """Raised in an actor that is dead, from each call on: what it would still do, it does not."""
+    """Raised by every call of a dead actor, so that the call is not made."""
 
 
 class Actor:
-    """A function that runs in a thread of its own, up to its next system call each time it is its turn.
+    """A function in a separate thread that runs up to its next system call at each turn.
 
     Attributes:
-      name: what it does.
-      result, error: what came of it; None before.
-      calls: how many it has made.
+      name: describes its work.
+      result, error: of the function; None before its end.
+      calls: number of calls made.
     """
 
     def __init__(self, name: str, work: Callable[[], object]):
@@ -62,7 +62,7 @@ class Actor:
         return not self._thread.is_alive() or self.result is not None or self.error is not None
 
     def step(self, calls: int = 1) -> None:
-        """Lets it make its next calls."""
+        """Let the actor make its next calls."""
         for _ in range(calls):
             if self.over:
                 return
@@ -70,7 +70,7 @@ class Actor:
             self._rests.acquire()
 
     def finish(self, others: Sequence[Actor]) -> None:
-        """Lets it go on to its end; others only as long as it waits for a lock that one of them has."""
+        """Let the actor continue to its end; the others run only while it waits for a lock that one of them has."""
         for _ in range(200):
             self.step(1000)
             if self.over:
@@ -80,7 +80,7 @@ class Actor:
         raise AssertionError(f"{self.name} comes to no end")
 
     def kill(self) -> None:
-        """It makes no further call: dead before its next one."""
+        """Kill the actor before its next call: it makes no further call."""
         self.killed = True
         self.step()
         assert self.over
@@ -90,13 +90,13 @@ ACTORS: dict[int, Actor] = {}
 
 
 class Turns(Disk):
-    """A disk on which actors take turns; other threads use it as it is. Nothing is made durable: here nobody
-    pulls the plug."""
+    """A disk on which actors take turns; other threads use it unchanged. Nothing is made durable, because no test here
+    cuts the power."""
 
     at_once = 1
 
     def close(self, descriptor: int) -> None:
-        super().close(descriptor)  # as the kernel does for the dead
+        super().close(descriptor)  # the kernel closes the files of dead processes, too
 
     def inode(self, descriptor: int) -> int:
         return super().inode(descriptor)
@@ -132,7 +132,7 @@ for _name in ("open", "read", "write", "link", "rename", "unlink", "mkdir", "rmd
 
 
 def spoil(path: Path) -> None:
-    """Changes a byte in a file."""
+    """Change a byte in a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

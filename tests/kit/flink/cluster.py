@@ -57,7 +57,7 @@ cluster.registration.error-delay: 500
 
 
 class Cluster:
-    """See `standing`.
+    """A running cluster; see `standing`.
 
     Attributes:
       master: HOST:PORT of its REST service.
@@ -79,7 +79,7 @@ class Cluster:
         self._task_manager: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Starts all, and waits until they are ready."""
+        """Start all processes, and wait until they are ready."""
         entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
         self._java("job-manager", "-Xmx400m", entry)
         self.start_task_manager()
@@ -92,12 +92,12 @@ class Cluster:
         self._task_manager = self._java("task-manager", "-Xmx384m", "-XX:MaxDirectMemorySize=320m", main)
 
     def kill_task_manager(self) -> None:
-        """By SIGKILL, as a machine is lost."""
+        """Kill a TaskManager with SIGKILL, like the loss of a machine."""
         self._task_manager.kill()
         self._task_manager.wait()
 
     def worker_processes(self) -> list[int]:
-        """Ids of the Python workers that the pool has started, and that live."""
+        """Return the ids of the live Python workers that the pool has started."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ class Cluster:
         return flink_cluster.ask(self.master, path)
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All that it has seen, the latest last."""
+        """Return all jobs that the cluster has run, the latest last."""
         return sorted(self.ask("/jobs/overview")["jobs"], key=lambda job: job["start-time"])
 
     def wait_for_slots(self, slots: int) -> None:
@@ -175,13 +175,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def standing(jars: Path, folder: Path, slots: int = 2, **environment: str) -> Iterator[Cluster]:
-    """A cluster that is ready: one TaskManager, and a pool of workers that load this checkout's code.
+    """Yield a cluster that is ready: one TaskManager, and a pool of workers that load this checkout's code.
 
     Args:
       jars: see `flink.jars.fetched`.
       folder: for its files; a fresh one.
       slots: of the TaskManager.
-      environment: further variables of all its processes.
+      environment: additional variables of all its processes.
     """
     cluster = Cluster(jars, folder, slots, environment)
     try:

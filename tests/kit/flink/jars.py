@@ -1,6 +1,6 @@
-"""A job server for Flink, and all that a cluster is started from, out of plain Maven artifacts.
+"""A job server for Flink, and the files that start a cluster, from plain Maven artifacts.
 
-They are kept in a folder of the user's cache, named for the versions, so that they are fetched once.
+They are stored in a folder of the user's cache, named after the versions, so that they are fetched once.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ OPENED = [
         "sun.nio.ch",
     )
 ]
-"""Packages of Java that Flink and Beam look into."""
+"""Java packages that Flink and Beam access by reflection."""
 
 _MAIN = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _FETCHED_WITHIN_S = 900
 _COMPILED_WITHIN_S = 60
-_LINE = 72  # bytes a line of a manifest
+_LINE = 72  # bytes per line of a manifest
 
 
 class Missing(Exception):
-    """What is needed is not on this machine."""
+    """A requirement is missing on this machine."""
 
 
 def fetched() -> Path:
-    """A folder with `lib/`, all jars; and two that Java runs: `job-server.jar`, and `job-server-for-cluster.jar`, for
-    a cluster that is started from the same `lib/`.
+    """Return a folder with `lib/`, all jars, and two jars that Java runs: `job-server.jar`, and
+    `job-server-for-cluster.jar`, for a cluster that is started from the same `lib/`.
 
     Raises:
-      Missing: there is no Java, or no Maven, or it could not fetch them.
+      Missing: Java or Maven is missing, or Maven could not fetch the artifacts.
     """
     if shutil.which("javac") is None:
         raise Missing("a JDK is not installed (11 or later)")
@@ -88,7 +88,7 @@ def _fetch(lib: Path) -> None:
 
 
 def _write_jar(path: Path, attributes: list[str], *classes: Path) -> None:
-    """A jar that is little more than a manifest: the classes are in `lib/`."""
+    """Write a jar that contains little more than a manifest: the classes are in `lib/`."""
     lines = ["Manifest-Version: 1.0", f"Add-Opens: {' '.join(OPENED)}", *attributes]
     with zipfile.ZipFile(path, "w") as jar:
         for file in classes:
@@ -98,6 +98,6 @@ def _write_jar(path: Path, attributes: list[str], *classes: Path) -> None:
 
 
 def _wrapped(line: str) -> str:
-    """A line of a manifest, which goes on in the next after so many bytes."""
+    """Wrap a line of a manifest, which continues on the next line after `_LINE` bytes."""
     parts = [line[:_LINE], *(line[at : at + _LINE - 1] for at in range(_LINE, len(line), _LINE - 1))]
     return "\r\n ".join(parts) + "\r\n"
