@@ -1,1 +1,1 @@
-"""How the files of each format are checked, cut into ranges, and read."""
+"""Input formats: how their files are checked, cut into ranges, and read."""

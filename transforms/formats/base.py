@@ -1,4 +1,4 @@
-"""What every format has in common: settings, rows as they are read, and the file that cannot be used.
+"""Definitions shared by all formats: settings, chunks of rows, and the error for an unusable file.
 
 A format is a module `formats/FORMAT/reader.py` with three functions:
 
@@ -10,7 +10,7 @@ A format is a module `formats/FORMAT/reader.py` with three functions:
     read(range, settings) -> Iterator[Chunk]
         Yield the rows of a range, in order, in bounded chunks; the same chunks at every call (see `read_range`).
 
-A version is that of `transforms.stores.versions`; of an object it is the one that is read.
+A version is that of `transforms.stores.versions`; for an object, that version is read.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from beam_score.transforms.rows.origin import Origin
 
 
 class UnusableFile(Exception):
-    """A file that cannot be used at all: one dead letter for the file, and the others go on.
+    """A file that cannot be used at all: it gets one dead letter, and the other files are read.
 
     Attributes:
       reason: a code of `transforms.rows.faults.REASONS`.
       message: what was found, what was expected, what to do; without the file's name.
-      column: the column at fault, if it is one.
+      column: the column at fault, if any.
     """
 
     def __init__(self, reason: str, message: str, column: str | None = None):
@@ -46,31 +46,30 @@ class UnusableFile(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class ReadSettings:
-    """All that a reader needs to know beside the range.
+    """The settings of a reader, apart from the range.
 
     Attributes:
-      format: one of FORMATS; or `dead_letters`, of a replay.
+      format: one of FORMATS; or `dead_letters`, for a replay.
       columns: the contract's columns.
-      keep: names of further columns carried to the output; None for all of them. A kept column
-        that the contract declares is an ordinary contract column. One that it does not is text (CSV),
-        JSON text (JSON Lines) or its own type (Parquet).
+      keep: names of further columns carried to the output; None for all of them. A kept column that the contract
+        declares is an ordinary contract column. Other kept columns are text (CSV), JSON text (JSON Lines) or of their
+        own type (Parquet).
       kept_types: of Parquet: the types of undeclared kept columns, in which all files must agree.
-      payload: whether dead letters show the record (`rejects.payload: full`).
-      extra: `ignore` or `reject`: what becomes of columns that the contract does not name.
-      delimiter, quote, escape, header, nulls: of CSV; an empty quote or escape stands for none.
-        `header` false: the fields are the contract's columns, then the kept ones, in order. `nulls`
-        are unquoted texts read as null.
-      strip: whether spaces and tabs around the text of kept columns are dropped, before nulls are
-        looked up; contract columns tell it themselves.
-      record_column: of TFRecord, and of rows fed to the model as they are: the name of a bytes
-        column to hold the whole record; None for none.
-      bare_value_column: of JSON Lines: the column that a line which is not an object is a value of.
-      max_block_bytes: input bytes a chunk, about.
-      max_block_rows: rows a chunk at most.
+      payload: whether dead letters contain the record (`rejects.payload: full`).
+      extra: `ignore` or `reject`: the treatment of columns that the contract does not name.
+      delimiter, quote, escape, header, nulls: of CSV; an empty quote or escape disables it. `header` false: the fields
+        are the contract's columns, then the kept ones, in order. `nulls` are unquoted texts read as null.
+      strip: whether spaces and tabs around the text of kept columns are removed, before nulls are looked up; contract
+        columns have their own setting.
+      record_column: of TFRecord, and of rows fed to the model as they are: the name of a bytes column for the whole
+        record; None for none.
+      bare_value_column: of JSON Lines: the column whose value is a line that is not an object.
+      max_block_bytes: approximate input bytes of a chunk.
+      max_block_rows: maximum rows of a chunk.
       max_row_bytes: a longer record is `too_large`.
-      replay: of a replay: whose dead letters are read, and how; the other settings are those of the
-        files that the rows were first read from.
-      bounds: of what a worker thread holds at once.
+      replay: for a replay: whose dead letters are read, and how; the other settings are those of the files that the
+        rows were first read from.
+      bounds: limits on the memory of a worker thread.
     """
 
     format: str
@@ -95,7 +94,7 @@ class ReadSettings:
 
     @property
     def contract_columns(self) -> dict[str, Column]:
-        """The columns as they stand in files of this format."""
+        """The columns in the form that files of this format have."""
         if self.format == "csv":
             return dict(self.columns.columns)
         return {name: column.as_read for name, column in self.columns.columns.items()}
@@ -108,16 +107,16 @@ class ReadSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """What a reader yields: some consecutive records of one range.
+    """The output of a reader: some consecutive records of one range.
 
     Attributes:
-      rows: `ROW` (int64, ascending), then every contract column and every kept column by its name,
-        optionally `FAULTS`. A contract column is either text still to be parsed (a string array
-        under a numeric or bool column: CSV only) or holds values that stand for exactly one value
-        of the dtype each; null where the value is missing, or where FAULTS tells what is wrong.
-      rejected: records refused as a whole (`REJECTED_SCHEMA`), payload included.
-      origin: the bytes of these records; None where payloads are not kept.
-      source: the file that they are from, where it is not that of the range.
+      rows: `ROW` (int64, ascending), then every contract column and every kept column by its name, optionally `FAULTS`.
+        A contract column is either unparsed text (a string array under a numeric or bool column: CSV only) or has
+        values that each represent exactly one value of the dtype; null if the value is missing, or if FAULTS describes
+        what is wrong.
+      rejected: records rejected as a whole (`REJECTED_SCHEMA`), payload included.
+      origin: the bytes of these records; None if payloads are not kept.
+      source: the file that they are from, if it is not that of the range.
     """
 
     rows: pa.RecordBatch
@@ -127,7 +126,7 @@ class Chunk:
 
 
 def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
-    """No rows, with the contract's columns; for chunks that only hold dead letters."""
+    """Return no rows, with the contract's columns; for chunks that only contain dead letters."""
     columns = {ROW: pa.array([], pa.int64())}
     columns |= {name: pa.array([], c.arrow_type) for name, c in settings.contract_columns.items()}
     columns |= {name: pa.array([], settings.kept_types.get(name, pa.string())) for name in settings.kept_undeclared}
@@ -137,18 +136,18 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
 
 
 BY = ("auto", "payload", "source")
-"""Where a row is taken from: its dead letter, its file, or the better of the two."""
+"""Where a row is read from: its dead letter, its file, or the better of the two."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """Whose dead letters are read, and how.
+    """The dead letters to read, and how.
 
     Attributes:
-      output, run: the parent, whose dead letters they are.
+      output, run: the parent run, whose dead letters they are.
       format: of the files that the rows were first read from.
       by: one of `BY`.
-      same_rows: whether rows are numbered as by the parent: not with another delimiter, quote or header.
+      same_rows: whether rows are numbered as by the parent: false with another delimiter, quote or header.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Files of another kind than they are taken for, by their first bytes: archives, other formats, other encodings."""
+"""Detection of files of an unexpected kind, by their first bytes: archives, other formats, other encodings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ _MAGIC = (
     (rb"Rar!\x1a\x07", "a RAR archive: unpack it"),
     (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not read: write it anew with zstd or gzip"),
     (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not read: write it anew with zstd or gzip"),
-    # What follows these letters in a text is no control character.
+    # In a text these letters are not followed by a control character.
     (rb"PAR1[\0-\x08\x0e-\x1f\x7f-\xff]", "a Parquet file: set input.format: parquet"),
     (rb"Obj\x01", "an Avro file"),
     (rb"ORC[\0-\x08\x0e-\x1f\x7f-\xff]", "an ORC file"),
     (rb"SQLite format 3\0", "a SQLite database: export the table"),
 )
-_FIRST = 8  # bytes that tell an encoding
+_FIRST = 8  # bytes that identify an encoding
 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """Attributes:
-    reason: `unreadable`, or `bad_encoding` for text in another encoding.
-    what: what the file is, and what to do: goes after "it is".
+    """A detected kind of file.
+
+    Attributes:
+      reason: `unreadable`, or `bad_encoding` for text in another encoding.
+      what: the kind of file and the remedy: completes the sentence "it is ...".
     """
 
     reason: str
@@ -35,7 +37,8 @@ class Foreign:
 
 
 def foreign(head: bytes) -> Foreign | None:
-    """What a file is, by its first bytes, that is neither UTF-8 text nor TFRecord; None where they do not tell."""
+    """Return the kind of a file that is neither UTF-8 text nor TFRecord, by its first bytes; None if they do not
+    identify it."""
     for magic, what in _MAGIC:
         if re.match(magic, head):
             return Foreign("unreadable", what)
@@ -46,13 +49,13 @@ def foreign(head: bytes) -> Foreign | None:
 
 
 def refuse_foreign(head: bytes) -> None:
-    """Raises UnusableFile for a file of another kind than text in UTF-8."""
+    """Raise UnusableFile for a file that is not text in UTF-8."""
     if (kind := foreign(head)) is not None:
         raise UnusableFile(kind.reason, f"the file is {kind.what}")
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by the byte order mark, or by the zero bytes that all of the first characters have."""
+    """Return UTF-16 or UTF-32, by the byte order mark, or by the zero bytes that all of the first characters have."""
     if head.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "UTF-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,4 +1,4 @@
-"""From units of work to blocks, whatever the format."""
+"""Reading of splits as blocks, for all formats."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from beam_score.transforms.stores.local_file import WAITS_S, ReadFails, fails, i
 from beam_score.transforms.stores.objects import is_object
 from beam_score.transforms.stores.versions import InputChanged, check_unless_asked_for
 
-_MOST_ATTEMPTS = 3  # of a split whose files do not change: the second one knows what is refused
+_MOST_ATTEMPTS = 3  # of a split whose files do not change: the second attempt knows what is refused
 
 
 def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None = None) -> Iterator[Block]:
-    """Reads one split: its rows in blocks, then an empty block that holds the total.
+    """Read one split: yield its rows in blocks, then an empty block with the total.
 
-    Where a checksum refuses what it covers, at the end of it, blocks of that have gone on by then: an empty block that
-    is void takes back all of this attempt, and another attempt stops before what is refused. So nothing is held back,
-    and a sound file is read once.
+    A checksum is verified at the end of the data that it covers, after the blocks of that data were yielded. If it
+    fails, an empty block marked void revokes this whole attempt, and another attempt stops before the refused data. So
+    no block is held back, and a sound file is read once.
 
-    Raises InputChanged where a file is not, or is no longer, the version that the split means: as its
-    range is begun, and before the total is given, without which nothing of a split counts. StoreFails, ReadFails where
-    a store, or the system, does not give a file's bytes: that is no fault of its rows.
+    Raises InputChanged if a file is not, or is no longer, the version of the split: checked as its range is begun, and
+    before the total is yielded, without which nothing of a split counts. StoreFails, ReadFails if a store, or the
+    system, does not return a file's bytes: that is not the fault of its rows.
     """
     for _ in range(_MOST_ATTEMPTS):
         try:
@@ -49,7 +49,7 @@ def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Sto
 
 
 def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None) -> Iterator[Block]:
-    """The blocks of one attempt. Raises Refuted after one that is void."""
+    """Yield the blocks of one attempt. Raises Refuted after a void block."""
     seq = total = 0
     started = time.time()
     empty = empty_rows(settings)
@@ -76,7 +76,7 @@ def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopp
 def _pieces(
     split: Split, settings: ReadSettings, begun: dict[str, str | None], stopping: Stopping | None
 ) -> Iterator[tuple[Source, Chunk]]:
-    """The chunks of all ranges, in order, those of small files joined, with where their rows are from."""
+    """Yield the chunks of all ranges, in order, those of small files joined, with the source of their rows."""
     module, together = format_module(settings.format), Together(settings)
     with Ahead(split.ranges) as ahead:
         for range_ in split.ranges:
@@ -100,11 +100,11 @@ def _chunks(
     except (InputChanged, StoreFails, ReadFails):
         raise
     except Exception as error:
-        # Another file than the one meant is no fault of that one's rows, whatever came of reading it.
+        # If the file is not the intended version, the error is not the fault of the intended file's rows.
         with contextlib.suppress(OSError):
             check_unless_asked_for(range_.path, range_.version)
         if isinstance(error, UnusableFile):
-            # One dead letter a file: the other ranges of it stay silent.
+            # One dead letter a file: its other ranges report nothing.
             if range_.index == 0:
                 yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
         elif isinstance(error, OSError) and not is_of_the_system(error):
@@ -119,14 +119,14 @@ def _chunks(
 def read_range(
     module: ModuleType, range_: FileRange, settings: ReadSettings, waits_s: Sequence[float] = WAITS_S
 ) -> Iterator[Chunk]:
-    """The chunks of a range, as the format's reader gives them. After an error of the moment the range is read anew,
-    and the chunks that were given out already are passed over.
+    """Yield the chunks of a range, from the format's reader. After a transient error the range is read again, and the
+    chunks that were already yielded are skipped.
 
     Args:
       waits_s: seconds to wait before each further try.
 
     Raises:
-      ReadFails: the error did not pass, or the file gave other rows when it was read anew.
+      ReadFails: the error persisted, or the file returned other rows when it was read again.
       Exception: as the reader.
     """
     given: list[int] = []
@@ -154,5 +154,5 @@ def _count(chunk: Chunk) -> int:
 
 
 def new_attempt() -> str:
-    """An id that no other attempt has."""
+    """Return a unique id for an attempt."""
     return secrets.token_hex(6)

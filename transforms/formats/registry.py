@@ -1,4 +1,4 @@
-"""The formats there are, and which one a file is of."""
+"""The registry of formats, and the detection of a file's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
 
 
 def format_module(name: str) -> ModuleType:
-    """The module of a format, by the name in `FORMATS`."""
+    """Return the module of a format, by the name in `FORMATS`."""
     package = "replay" if name == "dead_letters" else f"formats.{name}"
     return importlib.import_module(f"beam_score.transforms.{package}.reader")
 
@@ -36,7 +36,7 @@ _COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
 
 
 def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
-    """The format that the suffixes tell, compression's apart; else None and why not."""
+    """Return the format that the suffixes identify, without those of compression; else None and why not."""
     by_format: dict[str | None, str] = {}
     for file in files:
         suffix = os.path.splitext(_COMPRESSED.sub("", file.path))[1].lower()

@@ -1,5 +1,5 @@
-"""The rows of many small files in few blocks: a step costs some 0.1 ms a block however few its rows are, and so did
-ten thousand files of ten rows each."""
+"""Combination of many small files in few blocks: a step costs some 0.1 ms a block however few its rows are, and so
+did ten thousand files of ten rows each."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from beam_score.transforms.formats.base import Chunk, ReadSettings
 
 _PART = 4
-"""A file is small where so many of its size fit into a block."""
+"""A file is small if this many of its size fit into a block."""
 
 _MOST_FILES = 256
-"""In a block: their chunks are held until then, and one takes some 10 kB however few its rows are."""
+"""Maximum files in a block: their chunks are held until then, and one takes some 10 kB however few its rows are."""
 
 
 class Together:
     """Joins the chunks of small files that are read one after the other.
 
-    Only what is plain is joined: a whole file in one chunk, nothing of it refused, of the same columns as the one
-    before. Everything else passes as it is.
+    Only plain files are joined: a whole file in one chunk, without rejected rows, with the same columns as the one
+    before. Everything else passes unchanged.
     """
 
     def __init__(self, settings: ReadSettings):
@@ -37,8 +37,8 @@ class Together:
         self._rows = self._bytes = 0
 
     def of(self, path: str, chunks: Iterator[Chunk]) -> Iterator[tuple[Source, Chunk]]:
-        """Takes the chunks of the next file, or of a part of it; gives what is to go on, in the order in which it
-        came."""
+        """Take the chunks of the next file, or of a part of it; yield the chunks that are ready, in their original
+        order."""
         first = next(chunks, None)
         if first is None:
             return
@@ -59,7 +59,7 @@ class Together:
             yield chunk.source or path, chunk
 
     def rest(self) -> Iterator[tuple[Source, Chunk]]:
-        """Gives what is held."""
+        """Yield the held chunks."""
         held, self._held, self._rows, self._bytes = self._held, [], 0, 0
         if len(held) > 1:
             yield _joined(held)
@@ -89,13 +89,14 @@ class Together:
 
 
 def _bytes(chunk: Chunk) -> int:
-    """What a chunk holds: of wide files of which few columns are used, most of it is what they were parsed from."""
+    """Return the bytes that a chunk holds: for wide files with few used columns, mostly the bytes they were parsed
+    from."""
     data = None if chunk.origin is None else chunk.origin.data
     return max(chunk.rows.nbytes, 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
 
 
 def _kind(origin: Origin | None) -> tuple | None:
-    """What must be the same of origins that are joined."""
+    """Return the properties that must be equal for origins to be joined."""
     if origin is None:
         return None
     schema = origin.data.schema if isinstance(origin.data, pa.RecordBatch) else None

@@ -1,4 +1,4 @@
-"""Files into units of work that can be read in any order, by any worker."""
+"""Division of files into splits, units of work that can be read in any order, by any worker."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from beam_score.transforms.stores.versions import check_unchanged, check_unless_
 SPLITS_A_WORKER = 20
 
 
-_OBJECTS_AT_ONCE = 16  # each of their requests takes its time
+_OBJECTS_AT_ONCE = 16  # each request has a latency
 
 
 _AGAIN = "run the same command again to read it as it is now"
 
 
 def effective_split_bytes(total: int, split_bytes: int, workers: int) -> int:
-    """Bytes a split: fewer than asked for where that would leave no 20 splits a worker, since the
-    engine deals them out once and nobody steals (FnApiRunner); not under 1 MiB."""
+    """Return the bytes a split: fewer than requested if that would leave fewer than 20 splits a worker, since the
+    engine assigns them once without work stealing (FnApiRunner); at least 1 MiB."""
     return max(min(split_bytes, total // max(1, SPLITS_A_WORKER * workers)), min(split_bytes, 1 << 20))
 
 
 def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
-    """File ranges into splits of about `split_bytes`, largest first: the engine deals them out in
-    this order, and the small ones then even out the end."""
+    """Group file ranges into splits of about `split_bytes`, largest first: the engine assigns them in this order,
+    and the small ones even out the end."""
     groups: list[list[FileRange]] = []
     filled = 0
     for range_ in ranges:
@@ -45,21 +45,21 @@ def group(ranges: Sequence[FileRange], split_bytes: int) -> list[Split]:
 
 
 ListedFile = tuple[str, int] | tuple[str, int, str | None]
-"""Path, size, and the version (`transforms.stores.versions`) that it must have whenever it is read; without
-one it is not checked."""
+"""Path, size, and the version (`transforms.stores.versions`) that it must have whenever it is read; without a
+version it is not checked."""
 
 
 def cut_files(
     files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int, str | None], list[FileRange]]
 ) -> list[FileRange]:
-    """All files cut into ranges, in order; several files at once.
+    """Cut all files into ranges, in order; several files at once.
 
     Args:
       cut: (path, size, split_bytes, version) of one file; see `transforms.steps.read`.
 
     Raises:
       InputChanged: a file is not the version that was listed.
-      StoreFails: a store does not give an object.
+      StoreFails: a store does not return an object.
     """
 
     def ranges_of(path: str, size: int, version: str | None = None) -> list[FileRange]:
@@ -68,7 +68,7 @@ def cut_files(
         except StoreFails:
             raise
         except Exception:
-            # First of all: what cutting says of another file misleads.
+            # Checked first: an error from cutting another version is misleading.
             check_unchanged(path, version, _AGAIN)
             raise
         check_unless_asked_for(path, version, _AGAIN)
@@ -82,13 +82,13 @@ def cut_files(
 def split_files(
     files: Sequence[ListedFile], settings: ReadSettings, split_bytes: int = 64_000_000, workers: int = 1
 ) -> list[Split]:
-    """Files into units of work that can be read in any order, by any worker, largest first.
+    """Divide files into units of work that can be read in any order, by any worker, largest first.
 
     Args:
       files: (path, size), or (path, size, version); see `ListedFile`.
       settings: how they are read.
-      split_bytes: about so many bytes a split.
-      workers: a split is smaller where there would be too few for each.
+      split_bytes: approximate bytes of a split.
+      workers: splits are smaller if there would be too few for each worker.
     """
     module = format_module(settings.format)
     size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)

@@ -27,19 +27,21 @@ from beam_score.transforms.rows.sources import Files
 
 
 class LostBlocks(RuntimeError):
-    """A split's blocks did not come to one writer, in order, to the end: the chain between Read and
-    WriteParts was cut. Nothing of the split is committed."""
+    """A split's blocks did not reach one writer completely and in order: the chain between Read and WriteParts was
+    cut. Nothing of the split is committed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WriteSettings:
-    """Attributes:
-    folder: of the run.
-    schema: of the predictions.
-    format: `parquet` or `jsonl`.
-    not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
-    rejects: counts the rows that are rejected so far, and ends a hopeless run.
-    bounds: of what a worker thread holds at once.
+    """The settings of `Attempt`.
+
+    Attributes:
+      folder: of the run.
+      schema: of the predictions.
+      format: `parquet` or `jsonl`.
+      not_finite: for JSON Lines: `null` (with an additional column NAME_not_finite) or `string`.
+      rejects: counts the rows rejected so far, and ends a hopeless run.
+      bounds: limits on the memory of a worker thread.
     """
 
     folder: RunFolder
@@ -74,7 +76,7 @@ class Attempt:
         )
 
     def add(self, block: Block, rejected: Mapping[str, int], stretches: Mapping[str, int]) -> None:
-        """Takes the next block; its dead letters counted by reason."""
+        """Add the next block, with its dead letters counted by reason."""
         if (block.seq, block.piece) != self._next:
             raise LostBlocks(
                 f"split {self.split}: {_name(block.seq, block.piece)} came where {_name(*self._next)} was due: the "
@@ -105,7 +107,8 @@ class Attempt:
         file["stretches"] = add_tally(file["stretches"], stretches)
 
     def _count_files(self, files: Files, letters: pa.RecordBatch, is_first: bool) -> None:
-        """Of a block that holds whole files: what is not refused is predicted; `close` compares the sums.
+        """Count the rows of a block that contains whole files: rows that are not rejected are predicted; `close`
+        compares the sums.
 
         Args:
           is_first: whether this is the first piece of the block, with which all its rows are counted.
@@ -117,10 +120,11 @@ class Attempt:
             self._count_file(path, (rows if is_first else 0) - sum(rejected.values()), rejected, {})
 
     def close(self, total: int) -> Callable[[], None]:
-        """Closes the parts, all of them written or under way.
+        """Close the parts; on return all of them are written or being written.
 
         Returns:
-          what waits for them and gives the receipt; where another attempt was first, drops its own.
+          a function that waits for the parts and writes the receipt; if another attempt was first, it drops these
+            parts.
         """
         if self._rows != total:
             raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} came to the writer")
@@ -128,7 +132,7 @@ class Attempt:
         try:
             parts = self._predictions.close() + self._rejected.close()
         except OSError:
-            self.drop()  # on a full disk they are in the way
+            self.drop()  # frees space if the disk is full
             raise
         self._write_s += time.perf_counter() - began
         return lambda: self._settle(parts)
@@ -164,16 +168,16 @@ class Attempt:
 
     @property
     def rejected(self) -> Mapping[str, int]:
-        """Rows rejected so far, by reason."""
+        """The rows rejected so far, by reason."""
         counts: Mapping[str, int] = {}
         for file in self._files.values():
             counts = add_tally(counts, file["rejected"])
         return counts
 
     def drop(self) -> None:
-        """Removes what was written."""
+        """Remove the written parts."""
         kinds = (self._predictions, self._rejected)
         for kind in kinds:
             with contextlib.suppress(OSError):
-                kind.wait()  # what is written later than it is removed would stay
+                kind.wait()  # a part written after its removal would stay
         storage.remove_all([self._folder.parts / part.name for kind in kinds for part in kind.written])

@@ -1,4 +1,4 @@
-"""How much may be refused, and whether more was."""
+"""The budget of a run for rejected rows, and the check against it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from beam_score.transforms.ledger.receipt import Counts
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much may be refused. Not part of the job's identity: it can be raised later.
+    """Limits on rejected rows, files and stretches. Not part of the job's identity: it can be raised later.
 
     Attributes:
-      rows: rejected rows allowed, or None where `share` says it.
-      share: rejected rows allowed as a share of those read.
+      rows: rejected rows allowed, or None if `share` sets the limit.
+      share: rejected rows allowed as a share of the rows read.
       files: unusable files and unreadable stretches allowed.
     """
 
@@ -23,7 +23,7 @@ class Budget:
     files: int = 0
 
     def broken(self, counts: Counts) -> list[str]:
-        """What is over budget: a sentence each."""
+        """Return a sentence for each limit that is exceeded."""
         problems = []
         if self.rows is not None and counts.rejected > self.rows:
             are = "is" if counts.rejected == 1 else "are"

@@ -1,4 +1,4 @@
-"""Runs that have ended, by what they left on record."""
+"""Records of runs that have ended."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from beam_score.transforms.ledger.manifest import read_failed, read_manifest
 
 
 class LettersLost(RuntimeError):
-    """The dead letters, or the record, of the run that is replayed cannot be read any more."""
+    """The dead letters, or the record, of the replayed run can no longer be read."""
 
 
 @functools.lru_cache(4)
 def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
-    """What the record of a run says of each of its input files, by path.
+    """Return what the record of a run says about each of its input files, by path.
 
-    Raises LettersLost where the run is not there any more."""
+    Raises LettersLost if the run no longer exists.
+    """
     record = next((record for record in runs_on_record(output) if record["run"] == run), None)
     if record is None:
         raise LettersLost(f"{output} does not hold run {run} any more, whose dead letters are replayed")
@@ -26,8 +27,8 @@ def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def runs_on_record(output: str) -> list[dict[str, Any]]:
-    """What an output folder holds of runs that have ended, the last one first: the manifest, and what a run that was
-    to replace it, or to be the first, has left over its budget."""
+    """Return the records of ended runs in an output folder, the last one first: the manifest, and the record of an
+    over-budget run that was to replace it, or to be the first."""
     manifest, failed = read_manifest(output), read_failed(output)
     if failed is not None and manifest is not None and failed["run"] in (manifest["run"], *manifest["replaces"]):
         failed = None  # about to be cleaned up

@@ -1,5 +1,5 @@
-"""Where the files of a run stand, and its plan: which splits there are, frozen at launch. Everything that comes
-later, resume and commit too, reads it, and nobody splits again."""
+"""The paths of the files of a run, and its plan: its splits, frozen at launch. All later steps, including resume and
+commit, read the plan; nothing splits again."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from beam_score.transforms.ledger.shapes import PLAN, WHOLE_PLAN, Misfit, fit
 
 STAGING = "_staging"
 CURRENT = "current.json"
-"""Under staging: which run is begun, and for what job. A run's folder is made only once it says so."""
+"""Under staging: names the current run and its job. A run's folder is created only after this file names the run."""
 
 LAUNCHES = "launches"
-"""Under staging: the folder of files that launches hold while they get ready."""
+"""Under staging: the folder of files that launches hold while they prepare."""
 
 JOB = "job-"
-"""What the names of files begin with that tell of a job on an engine elsewhere."""
+"""Prefix of the names of files that describe a job on a remote engine."""
 
 SHARD_SPLITS = 500
 
@@ -37,14 +37,14 @@ _RANGE = operator.attrgetter(*(field.name for field in dataclasses.fields(FileRa
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """Where the files of one run stand, under the job's output folder.
+    """The paths of the files of one run, under the job's output folder.
 
     Attributes:
       output: the job's output folder.
-      run: id of the run; empty where only the place of `current.json` is wanted.
+      run: id of the run; empty if only the path of `current.json` is needed.
 
     Raises:
-      Damaged: that is not the id of a run, so it must not become a path.
+      Damaged: `run` is not the id of a run, so it must not become a path.
     """
 
     output: str
@@ -75,27 +75,27 @@ class RunFolder:
         return self.path / "receipts"
 
     def receipt(self, split: int, version: int = 1) -> Place:
-        """A further version stands for those before it, which are damaged."""
+        """Return the path of a receipt. A further version replaces earlier ones, which are damaged."""
         return self.receipts / (f"{split:06d}.json" if version == 1 else f"{split:06d}.{version}.json")
 
     def verdict(self, number: int) -> Place:
         return self.path / f"commit-{number}.json"
 
     def job(self, name: str) -> Place:
-        """What a launch notes of a job that it submits, and that goes on without it. On Flink a name may hold any
-        character."""
+        """Return the path of a launch's note about a job that it submits and that continues without it. On Flink a
+        name may contain any character."""
         return self.path / f"{JOB}{quote(name, safe='')}.json"
 
     def shard(self, name: str) -> Place:
         return self.path / "plan" / name
 
     def remove(self) -> None:
-        """Removes the folder with all that a run writes in it; files of other names stay."""
+        """Remove the folder with all files that a run writes in it; files with other names stay."""
         storage.remove_folder(self.path, is_in_run)
 
 
 def parse_current(content: bytes) -> dict[str, Any]:
-    """What `current.json` says: `run`, `fingerprint`, and whether it is being published. Raises Damaged."""
+    """Return the content of `current.json`: `run`, `fingerprint`, and whether it is being published. Raises Damaged."""
     found = unseal(content, CURRENT)
     try:
         fit(found, CURRENT_SHAPE)
@@ -105,7 +105,7 @@ def parse_current(content: bytes) -> dict[str, Any]:
 
 
 def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any]) -> None:
-    """Writes the plan's shards, then its header, which makes the plan complete, unless there is one already.
+    """Write the plan's shards, then its header, which makes the plan complete, unless there is one already.
 
     Args:
       header: what else is frozen; see `read_plan`.
@@ -116,7 +116,7 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
     for at in range(0, len(splits), SHARD_SPLITS):
         shard = splits[at : at + SHARD_SPLITS]
         content = b"\n".join(orjson.dumps([s.id, [_RANGE(r) for r in s.ranges]]) for s in shard)
-        # The name tells what is in it: two launches at once that plan the same write the same.
+        # The name contains a checksum: two launches at once that plan the same write the same files.
         names.append(f"{len(names):05d}-{checksum(content)}.jsonl")
         storage.create_if_absent(folder.shard(names[-1]), content)
     header = header | {"run": folder.run, "splits": len(splits), "shards": names}
@@ -124,15 +124,15 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
 
 
 def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
-    """The plan's header: among other things `splits`, how many there are, and `shards`, the names of the files
+    """Return the plan's header, with among others `splits`, the number of splits, and `shards`, the names of the files
     that list them.
 
     Args:
-      whole: whether all that it takes to go on with the run must be there.
+      whole: whether everything needed to continue the run must be there.
 
     Raises:
       FileNotFoundError: there is no plan.
-      Damaged: there is one that cannot be believed.
+      Damaged: the plan is not valid.
     """
     header = read_sealed(folder.plan)
     if header is None:
@@ -147,7 +147,7 @@ def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
 
 
 def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
-    """The splits of one shard of the plan. Raises Damaged."""
+    """Yield the splits of one shard of the plan. Raises Damaged."""
     content = storage.read(folder.shard(name))
     if content is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.shard(name)))
@@ -163,7 +163,7 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
 
 
 def _split(id_: Any, ranges: Any) -> Split:
-    """Raises ValueError or TypeError for what no plan holds."""
+    """Return a split of a plan. Raises ValueError or TypeError for values that are not valid in a plan."""
     if not isinstance(id_, int) or isinstance(id_, bool) or id_ < 0:
         raise ValueError
     found = tuple(FileRange(*r) for r in ranges)

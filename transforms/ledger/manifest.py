@@ -1,4 +1,4 @@
-"""What is on record of a run (docs/manifest.md), and what is cleaned up once it stands."""
+"""The record of a run (docs/manifest.md), and the clean-up after it is published."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _STAGES = ("read", "validate", "preprocess", "model", "postprocess", "write")
 
 
 class Unreadable(ValueError):
-    """A file that a run has published is not what it was."""
+    """A file that a run has published is not as it was written."""
 
 
 def read_manifest(output: str) -> dict[str, Any] | None:
-    """The manifest of an output folder; None where nothing is published. Raises Unreadable."""
+    """Return the manifest of an output folder; None if nothing is published. Raises Unreadable."""
     return _read(storage.at(output) / MANIFEST)
 
 
 def read_failed(output: str) -> dict[str, Any] | None:
-    """What the last run that was over budget left; None where none did. Raises Unreadable."""
+    """Return the record of the last run that was over budget; None if there is none. Raises Unreadable."""
     return _read(storage.at(output) / FAILED)
 
 
@@ -42,7 +42,7 @@ def _read(path: storage.Place) -> dict[str, Any] | None:
 
 
 def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
-    """A manifest. Raises Unreadable."""
+    """Return a parsed manifest. Raises Unreadable."""
     try:
         found = orjson.loads(content)
         fit(found, MANIFEST_SHAPE)
@@ -57,7 +57,7 @@ def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
 
 
 def check_own_files(manifest: Mapping[str, Any]) -> None:
-    """Raises Misfit where a manifest, which has its shape, lists files of another run, or in the wrong folder."""
+    """Raise Misfit if a manifest of valid shape lists files of another run, or in the wrong folder."""
     for file in manifest["files"]:
         kind, run = PUBLISHED_PATH.fullmatch(file["path"]).groups()
         if (kind, run) != (file["kind"], manifest["run"]):
@@ -65,7 +65,7 @@ def check_own_files(manifest: Mapping[str, Any]) -> None:
 
 
 def published(output: str, run: str) -> bool:
-    """Whether a run is what is published in an output folder."""
+    """Return whether a run is the published run of an output folder."""
     manifest = read_manifest(output)
     return manifest is not None and manifest["run"] == run
 
@@ -78,10 +78,10 @@ def record(
     parts: Sequence[Mapping[str, Any]],
     timings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest, or what stands in its place over budget.
+    """Return the manifest, or the record that replaces it over budget.
 
     Args:
-      header: of the plan: the run, the job, and all that is known of it at launch.
+      header: of the plan: the run, the job, and everything known about it at launch.
       parts: what is published.
       timings: see `timings`.
     """
@@ -114,7 +114,7 @@ def _named(tally: Mapping[str, float], prefix: str) -> dict[str, int]:
 
 
 def timings(counts: Counts, spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Seconds by stage, summed over all workers; and the clock from the first split read on.
+    """Return seconds by stage, summed over all workers; and the elapsed time from the first read to the last receipt.
 
     Args:
       counts: of all splits.

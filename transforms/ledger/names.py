@@ -1,5 +1,5 @@
-"""Names of the files that runs write under an output folder. A name of another form is not of this program: it is
-never followed, and never removed."""
+"""Names of the files that runs write under an output folder. Names of another form do not belong to this program:
+they are never followed, and never removed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SHARD = re.compile(_SHARD)
 """A file of splits under a run's `plan` folder."""
 
 PUBLISHED = re.compile(_PUBLISHED)
-"""A file of rows under its final name, right in `predictions` or `rejected`; the first group is its run."""
+"""A file of rows under its final name, directly in `predictions` or `rejected`; the first group is its run."""
 
 PUBLISHED_PATH = re.compile(rf"(predictions|rejected)/{_PUBLISHED}")
-"""The same with its folder; the groups are the folder and the run."""
+"""The final name with its folder; the groups are the folder and the run."""
 
 
 _LAUNCH = re.compile(r"[0-9a-f]{12}\.json|alive")
@@ -43,30 +43,30 @@ FOLDERS = tuple(filter(None, _IN_RUN))
 
 
 def is_run(name: str) -> bool:
-    """Whether a name is the id of a run."""
+    """Return whether a name is the id of a run."""
     return RUN.fullmatch(name) is not None
 
 
 def is_in_run(path: str) -> bool:
-    """Whether a run writes a file of that path, relative to the run's folder."""
+    """Return whether a run writes a file of that path, relative to the run's folder."""
     folder, _, name = path.rpartition("/")
     names = _IN_RUN.get(folder)
     return names is not None and names.fullmatch(temporary_of(name) or name) is not None
 
 
 def is_in_staging(name: str) -> bool:
-    """Whether a file or folder right in the staging folder has a name that a run gives."""
+    """Return whether a file or folder directly in the staging folder has a name that a run gives."""
     name = temporary_of(name) or name
     return name in ("current.json", "launches", PROBE) or is_run(name)
 
 
 def is_launch(name: str) -> bool:
-    """Whether a file in the folder of launches has a name that a launch gives."""
+    """Return whether a file in the folder of launches has a name that a launch gives."""
     return _LAUNCH.fullmatch(temporary_of(name) or name) is not None
 
 
 def is_temporary_of_output(name: str) -> bool:
-    """Whether a name is that of a file that is being written right in the output folder, in `predictions` or in
+    """Return whether a name is that of a file being written directly in the output folder, in `predictions` or in
     `rejected`."""
     to_be = temporary_of(name)
     ours = ("manifest.json", "failed.json", PROBE)

@@ -1,4 +1,4 @@
-"""How a verdict is carried out: what becomes visible, in which order, and what goes after it."""
+"""The execution of a verdict: what becomes visible, in which order, and what is removed afterwards."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ PUBLISHING = "publishing"
 
 
 def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (), just_now: bool = False) -> None:
-    """Removes what a published run leaves over: its staging, and all of the runs that it replaces.
+    """Remove the leftovers of a published run: its staging, and all files of the runs that it replaces.
 
-    Done again, it changes nothing; so whoever finds a manifest may finish what its writer could not.
+    This is idempotent, so any process that finds a manifest may finish what its writer could not.
 
     Args:
-      kept: runs that it replaces whose published files stay, for readers that still go by their manifest.
-      just_now: whether it has been published by this call's caller. Then launches that are getting ready are shown no
-        longer: they will find it finished. A store's go by themselves, since they are renewed.
+      kept: replaced runs whose published files stay, for readers that still use their manifest.
+      just_now: whether the caller has just published it. If so, launches that are preparing are no longer shown: they
+        will find it finished. On a store their files expire by themselves, since they are renewed.
     """
     root = storage.at(output)
     staging = root / STAGING
     over = {manifest["run"], *manifest["replaces"]}
-    # In this order: a launch that finds the run begun must not find it without a plan, and plan it anew.
+    # In this order: a launch that finds this run in current.json must not find it without a plan, and plan it again.
     drop_current(output, over)
     for run in over:
         RunFolder(output, run).remove()
-    # After staging, from which someone slow could still give them their names.
+    # After staging: until then a slow process could still give them their final names.
     if (failed := read_failed(output)) is not None and failed["run"] in over:
         storage.remove(root / FAILED)
     storage.remove_all(files_of_runs(output, set(manifest["replaces"]) - set(kept)))
@@ -50,13 +50,13 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
 
 
 def drop_current(output: str, runs: Collection[str], publishing: bool = True) -> bool:
-    """Says of none of these runs any more that it is begun.
+    """Remove `current.json` if it names one of these runs.
 
     Args:
-      publishing: whether of one that is being published, too; see `is_publishing`.
+      publishing: whether to remove it even if the run is being published; see `is_publishing`.
 
     Returns:
-      False where one is, and was to be left.
+      False if it names a run that is being published, and was to be left.
     """
     path = RunFolder(output, "").current
     while (known := storage.read(path)) is not None and current_run(known) in runs:
@@ -67,8 +67,8 @@ def drop_current(output: str, runs: Collection[str], publishing: bool = True) ->
 
 
 def is_publishing(content: bytes) -> bool:
-    """Whether `current.json` says that its run is being published, so that nobody may discard it any more. It does
-    so only where there are no folders, which would stop the one who publishes."""
+    """Return whether `current.json` says that its run is being published, and may no longer be discarded. It says so
+    only on stores without folders; a removed folder would stop the publisher."""
     try:
         return PUBLISHING in parse_current(content)
     except Damaged:
@@ -76,10 +76,10 @@ def is_publishing(content: bytes) -> bool:
 
 
 def claim_publication(folder: RunFolder) -> bool:
-    """Makes a run the one that is being published, where it takes that; see `is_publishing`.
+    """Mark a run as being published, if the store requires that; see `is_publishing`.
 
     Returns:
-      False where the run is not the one that is begun: it was discarded, or another has carried it out.
+      False if the run is not the current run: it was discarded, or another process has published it.
     """
     if storage.has_folders(folder.path):
         return True
@@ -90,7 +90,7 @@ def claim_publication(folder: RunFolder) -> bool:
 
 
 def current_run(content: bytes) -> str | None:
-    """The run that `current.json` names; None where it is damaged."""
+    """Return the run that `current.json` names; None if it is damaged."""
     try:
         return parse_current(content)["run"]
     except Damaged:
@@ -98,7 +98,7 @@ def current_run(content: bytes) -> str | None:
 
 
 def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
-    """What stands under final names of these runs."""
+    """Return the files with final names of these runs."""
     if not runs:
         return []
     folders = [storage.at(output) / kind for kind in KINDS]
@@ -109,18 +109,18 @@ _DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
 
 
 class Overtaken(RuntimeError):
-    """Another run stands where this one was to be published, or has discarded it: nothing of it is published."""
+    """Another run is published in place of this one, or has discarded it: nothing of this run is published."""
 
 
 def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: bool = False) -> dict[str, Any]:
-    """Carries out a verdict. Whoever finds it may do so, at any time, again: each step is idempotent.
+    """Carry out a verdict. Any process that finds it may do so, at any time, again: each step is idempotent.
 
     Args:
-      keep_replaced: whether the files of the run that was published before stay, for readers that still go by its
-        manifest, until another replacement begins or the output is cleaned.
+      keep_replaced: whether the files of the previously published run stay, for readers that still use its manifest,
+        until another replacement begins or the output is cleaned.
 
     Returns:
-      the manifest, or what stands in its place where the run is over budget.
+      the manifest, or the record that replaces it if the run is over budget.
 
     Raises:
       Overtaken: another run is published here, or this one was discarded.
@@ -139,13 +139,13 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
         else:
             raise FileNotFoundError(str(folder.current))
     except FileNotFoundError:
-        # Another has carried it out meanwhile, and cleaned up; or the run was discarded.
+        # Another process has carried it out meanwhile, and cleaned up; or the run was discarded.
         if storage.exists(folder.plan):
             raise
         if not published(folder.output, folder.run):
             raise Overtaken(_DISCARDED.format(folder.run)) from None
-    # Over budget staging stays: with a higher budget the same job publishes without scoring again.
-    # Read, and not taken to be there; but a manifest of very many files is not made into Python twice.
+    # Over budget, staging stays: with a higher budget the same job publishes without scoring again.
+    # The manifest is read, not assumed to exist; but one of very many files is not parsed twice.
     there = storage.read(output / MANIFEST)
     standing = manifest if there == content else None if there is None else parse(there, output / MANIFEST)
     del there, content
@@ -163,10 +163,10 @@ def _of_kind(verdict: Mapping[str, Any], kind: str) -> list[Sequence[str]]:
 
 
 def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> Sequence[str]:
-    """Makes this run's manifest the one that stands, in place only of those that it replaces.
+    """Publish this run's manifest, replacing only the manifests of the runs that it replaces.
 
     Returns:
-      the runs that may have stood before it.
+      the runs that may have been published before it.
     """
     path, claimed = storage.at(folder.output) / MANIFEST, False
     while True:
@@ -182,7 +182,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
         if claimed and storage.swap(path, known, content, folder.path):
             return [] if standing is None else [standing["run"]]
         if not claimed and not (claimed := claim_publication(folder)):
-            # Who has carried it out says so only once the manifest stands.
+            # A process that has carried it out says so only after the manifest is published.
             if published(folder.output, folder.run):
                 return manifest["replaces"]
             raise Overtaken(_DISCARDED.format(folder.run))

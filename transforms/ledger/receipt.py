@@ -1,5 +1,5 @@
-"""What is known of a split that is done: the one thing that status, progress, resume, the commit
-and the manifest's counts read."""
+"""The receipt of a finished split: the only source for status, progress, resume, the commit and the manifest's
+counts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from beam_score.transforms.rows.rejections import Rejection, Rejections
 
 
 def new_file_counts() -> dict[str, Any]:
-    """The counts of a file of which nothing is known yet: rows read, predicted, rejected by reason;
-    stretches of unknown length by reason."""
+    """Return the initial counts of a file: rows read, predicted, rejected by reason; stretches of unknown length by
+    reason."""
     return {"read": 0, "predicted": 0, "rejected": {}, "stretches": {}}
 
 
 @dataclasses.dataclass(frozen=True)
 class Receipt:
-    """Attributes:
-    split, attempt: whose receipt it is.
-    parts: what was written; no part without a row.
-    files: source to counts; see `new_file_counts`.
-    tally: the sum of the blocks' tallies.
-    rejections: by reason and column; none in a receipt of an earlier version.
-    began, ended: seconds since the epoch, by the clock of the worker.
+    """The record of a finished split.
+
+    Attributes:
+      split, attempt: the split and the attempt of this receipt.
+      parts: the written parts; no part without rows.
+      files: source to counts; see `new_file_counts`.
+      tally: the sum of the blocks' tallies.
+      rejections: by reason and column; none in a receipt of an earlier version.
+      began, ended: seconds since the epoch, by the clock of the worker.
     """
 
     split: int
@@ -45,7 +47,7 @@ class Receipt:
 
     @classmethod
     def from_json(cls, content: bytes) -> Receipt:
-        """Raises transforms.durable.sealed.Damaged."""
+        """Return a parsed receipt. Raises transforms.durable.sealed.Damaged."""
         fields = unseal(content, "receipt")
         try:
             fit(fields, RECEIPT)
@@ -87,14 +89,14 @@ class Counts:
         return total
 
     def take(self, receipt: Receipt) -> None:
-        """Adds a receipt."""
+        """Add a receipt."""
         self.tally = add_tally(self.tally, receipt.tally)
         self.rejections.add(receipt.rejections)
         for source, file in receipt.files.items():
             self.add(source, file)
 
     def add(self, source: str, file: Mapping[str, Any]) -> None:
-        """Adds what one receipt says of one file."""
+        """Add the counts of one file in one receipt."""
         own = self.files.setdefault(source, new_file_counts())
         own["read"] += file["read"]
         own["predicted"] += file["predicted"]
@@ -108,7 +110,7 @@ class Counts:
         self.stretch_reasons = add_tally(self.stretch_reasons, file["stretches"])
 
     def summary(self) -> dict[str, Any]:
-        """The sums over all files, as a verdict and a manifest hold them."""
+        """Return the sums over all files, in the form of verdicts and manifests."""
         return {
             "read": self.read,
             "predicted": self.predicted,

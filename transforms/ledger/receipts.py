@@ -1,8 +1,7 @@
-"""The receipts of a run: which splits are done, and by whose attempt.
+"""The receipts of a run: the finished splits and the attempts that finished them.
 
-A receipt counts if it is as it was written, and all of its parts stand. One that does not count is never
-overwritten: the split is read again, and its new receipt is the next version. Whoever reads takes the first
-version that counts, so all say the same.
+A receipt is valid if it is as it was written, and all of its parts exist. An invalid receipt is never overwritten: the
+split is read again, and its new receipt is the next version. Readers take the first valid version, so all agree.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _READ_AT_ONCE = 4096
 
 
 def standing(folder: RunFolder, split: int) -> Receipt | None:
-    """The receipt that counts; None where the split is still to be done."""
+    """Return the valid receipt of a split; None if the split is still to be done."""
     version = 1
     while (content := storage.read(folder.receipt(split, version))) is not None:
         if (receipt := _believed(folder, split, content)) is not None:
@@ -34,7 +33,7 @@ def _believed(folder: RunFolder, split: int, content: bytes) -> Receipt | None:
 
 
 def _whole(split: int, content: bytes) -> Receipt | None:
-    """A receipt as it was written; None where it is damaged."""
+    """Return a receipt as it was written; None if it is damaged."""
     try:
         receipt = Receipt.from_json(content)
     except (Damaged, TypeError):
@@ -43,20 +42,20 @@ def _whole(split: int, content: bytes) -> Receipt | None:
 
 
 def _stands(receipt: Receipt, size: Callable[[str], int | None]) -> bool:
-    """Whether all parts of a receipt stand, by their sizes."""
+    """Return whether all parts of a receipt exist, with their sizes."""
     return all(size(part.name) == part.bytes for part in receipt.parts)
 
 
 def is_done(folder: RunFolder, split: int) -> bool:
-    """Whether a split has a receipt that counts."""
+    """Return whether a split has a valid receipt."""
     return standing(folder, split) is not None
 
 
 def put(folder: RunFolder, receipt: Receipt) -> bool:
-    """Makes a receipt the one that counts, unless its split has one.
+    """Write a receipt, unless its split has a valid one.
 
     Returns:
-      whether it does; else its parts are nobody's.
+      True if this receipt is the valid one; otherwise its parts are unused.
 
     Raises:
       FileNotFoundError: the run is gone.
@@ -70,19 +69,20 @@ def put(folder: RunFolder, receipt: Receipt) -> bool:
             return False
         version += 1
     if not storage.has_folders(folder.path) and not storage.exists(folder.plan):
-        # The run is gone, and a folder would have stopped this. Who takes the plan away lists the rest after it: a
-        # receipt that came before that goes with the rest, and one that came later goes here.
+        # The run is gone; with folders, the write would have failed. The process that removes the plan lists the other
+        # files after that: it removes a receipt written before the listing, and a later one is removed here.
         storage.remove(folder.receipt(receipt.split, version))
         raise FileNotFoundError(errno.ENOENT, "the run was discarded", str(folder.plan))
     return True
 
 
 def collect(folder: RunFolder, splits: int) -> Iterator[Receipt | None]:
-    """The receipts that count, in the order of the splits; None for those still to be done.
+    """Yield the valid receipts, in the order of the splits; None for splits still to be done.
 
-    They come some thousands at a time: one takes 2 kB, and who adds them up need not hold them all."""
+    They are read some thousands at a time: one takes 2 kB, and callers that sum them need not hold all.
+    """
     names = set(storage.names(folder.receipts))
-    # After the names: the parts of a receipt that is there were written before it.
+    # After the names: the parts of an existing receipt were written before it.
     size = storage.sizes(folder.parts)
 
     def counting(split: int) -> Receipt | None:
@@ -96,13 +96,13 @@ def collect(folder: RunFolder, splits: int) -> Iterator[Receipt | None]:
 
 
 def _first(folder: RunFolder, split: int) -> Receipt | None:
-    """The first receipt of a split, if it is whole."""
+    """Return the first receipt of a split, if it is whole."""
     content = storage.read(folder.receipt(split))
     return None if content is None else _whole(split, content)
 
 
 def all_done(folder: RunFolder, splits: int) -> bool:
-    """Whether every split has a receipt that counts."""
+    """Return whether every split has a valid receipt."""
     if len(storage.names(folder.receipts)) < splits:
         return False
     return None not in collect(folder, splits)

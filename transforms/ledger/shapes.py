@@ -1,5 +1,5 @@
-"""What the records of a run may hold. Each record is compared with its shape when it is read: what becomes a path, a
-number or a command later is then of a known form, whoever wrote the file."""
+"""The valid shapes of the records of a run. Each record is compared with its shape when it is read, so values that
+become a path, a number or a command later have a known form, even if another program wrote the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST_SHOWN = 60
 
 
 class Misfit(ValueError):
-    """A record holds something else than its kind of record does; the text names the key."""
+    """A record does not have the shape of its kind; the text names the key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ _REJECTION = {
 CURRENT = {"run": RUN, "fingerprint": Each(str)}
 
 PLAN = {"run": RUN, "splits": NATURAL, "shards": [SHARD]}
-"""The header of a plan, as far as those need it who follow a run."""
+"""The header of a plan, as far as needed to follow a run."""
 
 WHOLE_PLAN = {
     **PLAN,
@@ -90,7 +90,7 @@ WHOLE_PLAN = {
     "parent": Maybe(_PARENT),
     "mark": Maybe(str),
 }
-"""The header of a plan, as those need it who go on with a run."""
+"""The header of a plan, as needed to continue a run."""
 
 MANIFEST = {
     "run": RUN,
@@ -136,7 +136,7 @@ RECEIPT = {
 }
 
 NOTE = {"runner": str, "name": str, "place": Each(str)}
-"""Of a job on an engine elsewhere."""
+"""The note about a job on a remote engine."""
 
 
 def fit(found: Any, shape: Any, key: str = "") -> None:
@@ -183,7 +183,7 @@ def fit(found: Any, shape: Any, key: str = "") -> None:
 
 
 def _fits_at_once(value: Any, shape: Any) -> bool:
-    """Whether a value is of a plain shape: a hundred thousand receipts hold little else."""
+    """Return whether a value matches a plain shape: a fast path, as a hundred thousand receipts contain little else."""
     kind = type(value)
     return kind is shape or (shape is NATURAL and kind is int and value >= 0) or (shape is NUMBER and kind in NUMBER)
 

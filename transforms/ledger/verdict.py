@@ -1,4 +1,4 @@
-"""The verdict of a run, and its publication: the only thing that makes anything visible."""
+"""The verdict of a run, and its publication: the only step that makes output visible."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CommitError(RuntimeError):
 
 
 def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
-    """The verdicts on a run so far, in order; one that is damaged counts for nothing."""
+    """Return the verdicts on a run so far, in order; a damaged verdict is ignored."""
     found = []
     for number in range(1, 1 + _next_number(folder)):
         try:
@@ -46,7 +46,7 @@ def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
-    """A verdict; None where there is none. Raises Damaged."""
+    """Return a verdict; None if there is none. Raises Damaged."""
     verdict = read_sealed(folder.verdict(number))
     if verdict is None:
         return None
@@ -64,7 +64,7 @@ def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
 
 
 def _is_part(name: Any, path: Any) -> bool:
-    """Whether these are the name of a staged file and its final name."""
+    """Return whether these are the name of a staged file and its final name."""
     return all(isinstance(n, str) and p.fullmatch(n) for n, p in ((name, PART), (path, PUBLISHED_PATH)))
 
 
@@ -76,10 +76,10 @@ def _next_number(folder: RunFolder) -> int:
 
 
 def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, Any]:
-    """The verdict on the run: made from the receipts, or found, if it was made before.
+    """Return the verdict on the run: the existing one, otherwise a new one from the receipts.
 
-    A verdict to publish is final. One that was over budget is followed by another, with the next number,
-    once the budget is raised. It holds all that is needed to carry it out.
+    A verdict to publish is final. An over-budget verdict is followed by another, with the next number, once the budget
+    is raised. A verdict contains everything needed to carry it out.
 
     Args:
       schema: of the predictions.
@@ -97,7 +97,7 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
         number = _next_number(folder)
         if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
             return _read(folder, number)
-        # Another was first; theirs counts.
+        # Another process was first; its verdict is used.
 
 
 def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
@@ -132,10 +132,10 @@ def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) ->
 
 
 def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], list[tuple[float, float]]]:
-    """The sums of the receipts of all splits, the parts, and when each split was at work. No receipt is kept: of very
-    many they would take most of the memory.
+    """Return the sums of the receipts of all splits, the parts, and when each split was processed. No receipt is kept:
+    very many would take most of the memory.
 
-    Raises CommitError where one is missing: whatever arrived, the plan says what must be there.
+    Raises CommitError if one is missing: the plan determines which receipts must exist.
     """
     counts, parts, spans, missing = Counts(), [], [], []
     for split, receipt in enumerate(receipts):
@@ -169,7 +169,7 @@ def _check_rows(receipt: Receipt) -> None:
 
 
 def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, str]]:
-    """Each part with the name it gets, numbered by kind in the order of the splits."""
+    """Return each part with its final name, numbered by kind in the order of the splits."""
     named, numbers = [], {"predictions": 0, "rejected": 0}
     for part in parts:
         named.append((part, f"{part.kind}/{folder.run}-{numbers[part.kind]:05d}{PurePath(part.name).suffix}"))
@@ -178,7 +178,7 @@ def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, s
 
 
 def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema) -> Part:
-    """A run without predictions still publishes a file, with the right schema."""
+    """Write a part without rows: a run without predictions still publishes a file, with the right schema."""
     encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
     parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
     return parts.write_empty(schema)

@@ -1,1 +1,1 @@
-"""Rows as files: predictions and dead letters."""
+"""Encoding of rows as files: predictions and dead letters."""

@@ -1,4 +1,4 @@
-"""Dead letters as they are published (docs/dead-letters.md)."""
+"""The published form of dead letters (docs/dead-letters.md)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from beam_score.transforms.rows.sources import Source, places
 
 
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
-    """Dead letters, as `dead_letter_rows` makes them, as JSON Lines."""
+    """Return dead letters, as made by `dead_letter_rows`, as JSON Lines."""
     lines = io.BytesIO()  # as text it would be in memory twice
     pl.from_arrow(table).write_ndjson(lines)
     return lines.getvalue()
 
 
 def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.RecordBatch:
-    """What is known of refused rows, with whose they are.
+    """Return rejected rows as dead letters, with their source and run.
 
     The payload is text where it is UTF-8, else base64; `payload_encoding` says which.
 
@@ -46,10 +46,10 @@ def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.R
 
 
 def _as_text(payload: pa.Array, kind: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Payloads as strings, and how each is encoded: `utf-8`, `json`, `base64`; null for none."""
+    """Return payloads as strings, and the encoding of each: `utf-8`, `json`, `base64`; null for none."""
     encoding = pc.if_else(pc.equal(kind, "json"), "json", "utf-8")
     try:
-        # A payload that is not text by its format is not shown as text where it happens to be some.
+        # A payload of a binary format is not shown as text, even if it happens to be valid UTF-8.
         binary = pc.any(pc.and_(pc.equal(kind, "binary"), payload.is_valid())).as_py()
         text = None if binary else payload.cast(pa.string())
     except pa.ArrowInvalid:
@@ -62,7 +62,7 @@ def _as_text(payload: pa.Array, kind: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _decoded(value: bytes | None, kind: str) -> tuple[str | None, bool]:
-    """(text, whether it is plain)."""
+    """Return (text, whether it is plain text)."""
     if value is None:
         return None, True
     if kind != "binary":

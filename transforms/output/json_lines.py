@@ -17,24 +17,24 @@ from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leav
 from beam_score.transforms.arrays.plain import broken_text
 
 MARKER = "_not_finite"
-"""What the name of the column ends in that tells which values were not finite."""
+"""Suffix of the name of the column that says which values were not finite."""
 
 _MARKS = pa.array(["NaN", "Infinity", "-Infinity", None], pa.string())
 
 
 def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
-    """Rows as JSON Lines in UTF-8. JSON has no word for NaN and the infinities, and none is written.
+    """Return rows as JSON Lines in UTF-8. JSON cannot express NaN and the infinities, so they are never written as
+    numbers.
 
     Bytes are text where they are UTF-8, else `{"b64": "..."}`, so that no two values look alike; dates and times are
     ISO 8601, decimals are strings.
 
     Args:
-      not_finite: `null`: such a value is null, and a string column NAME_not_finite beside it, there in
-        every line, says which it was (of a list the first); `string`: it is the string NaN, Infinity or
-        -Infinity.
+      not_finite: `null`: such a value is null, and a string column NAME_not_finite, present in every line, says which
+        it was (for a list, the first); `string`: it is the string NaN, Infinity or -Infinity.
     """
     columns, binary = {}, {}
-    odd = np.zeros(len(table), bool)  # rows that are made one by one
+    odd = np.zeros(len(table), bool)  # rows that are encoded one by one
     for field, column in zip(table.schema, table.columns, strict=True):
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         columns[field.name], strange = _with_text(column)
@@ -53,7 +53,7 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     frame.write_ndjson(sink)
     if not odd.any():
         return sink.getvalue()
-    # A column of numbers and strings, or of strings and objects, is not a column.
+    # An Arrow column cannot mix numbers and strings, or strings and objects.
     lines = sink.getvalue().split(b"\n")
     at = np.flatnonzero(odd)
     values = {name: column.take(pa.array(at)).to_pylist() for name, column in binary.items()}
@@ -64,7 +64,7 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
 
 
 def _is_floating(type_: pa.DataType) -> bool:
-    """Whether it is a float, or lists of them."""
+    """Return whether the type is a float, or a list of floats."""
     while _is_list(type_):
         type_ = type_.value_type
     return pa.types.is_floating(type_)
@@ -80,8 +80,8 @@ def _is_bytes(type_: pa.DataType) -> bool:
 
 
 def _with_text(column: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
-    """The column with strings in place of bytes, at any depth; and the rows that hold bytes which are not UTF-8, null
-    there."""
+    """Return the column with strings in place of bytes, at any depth; and the rows with bytes that are not UTF-8,
+    which are null in the column."""
     type_ = _text_type(column.type)
     if type_ == column.type:
         return column, None
@@ -119,7 +119,7 @@ def _text_type(type_: pa.DataType) -> pa.DataType:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether all bytes in a value are UTF-8."""
+    """Return whether all bytes in a value are UTF-8."""
     try:
         _decoded(value)
     except UnicodeDecodeError:
@@ -136,7 +136,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _marks(column: pa.Array) -> np.ndarray | None:
-    """For each row the place in `_MARKS` of its first value that is not finite; None where all are."""
+    """Return for each row the index in `_MARKS` of its first value that is not finite; None if all are finite."""
     flat = leaves(column)
     if flat.null_count:
         rows = owners(column)[flat.is_valid().to_numpy(zero_copy_only=False)]

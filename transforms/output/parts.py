@@ -1,4 +1,4 @@
-"""Part files: rows gathered, encoded, and written durably under names that nobody else uses."""
+"""Part files: rows are collected, encoded, and written durably under unique names."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _DISTINCT_SAMPLE = 10_000
 
 
 class Parts:
-    """Rows of one kind of one split, into one part file or several.
+    """The rows of one kind of one split, in one or several part files.
 
     Args:
       folder: where the parts are written.
       kind: `predictions` or `rejected`.
-      stem: begins the names of the parts; no other attempt has it.
+      stem: prefix of the names of the parts; unique to this attempt.
       encoder: see `ParquetEncoder` and `LinesEncoder`.
-      write: how a part is written; each is waited for before the next, so that memory stays bounded.
+      write: how a part is written; each write is waited for before the next, so that memory stays bounded.
       bounds: `writer_bytes` of rows are encoded together; past `part_bytes` a further part is begun.
 
     Attributes:
       written: the parts so far.
-      wait: until the last of them is durable.
+      wait: waits until the last of them is durable.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Parts:
         self.written: list[Part] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Takes rows; writes a part once there is enough for one."""
+        """Add rows; write a part once there are enough for one."""
         self._held.append(batch)
         self._held_rows += batch.num_rows
         self._held_bytes += batch_bytes(batch)
@@ -62,14 +62,14 @@ class Parts:
             self._encode()
 
     def close(self) -> list[Part]:
-        """Writes what is left, or begins to. Returns the parts, none for no rows."""
+        """Write the remaining rows, or start to. Return the parts, an empty list if there are no rows."""
         self._encode()
         if self._rows:
             self._end_part()
         return self.written
 
     def write_empty(self, schema: pa.Schema) -> Part:
-        """Writes a part without a row."""
+        """Write a part without rows."""
         self._encoder.add(schema.empty_table())
         self._end_part()
         return self.written[-1]
@@ -95,7 +95,7 @@ class Parts:
 
 
 class ParquetEncoder:
-    """A row group a table; a file from one `end` to the next."""
+    """Encodes a table as a row group; a file extends from one `end` to the next."""
 
     suffix = "parquet"
     expands = 1
@@ -105,7 +105,7 @@ class ParquetEncoder:
         self._sink: pa.BufferOutputStream | None = None
 
     def add(self, table: pa.Table) -> int:
-        """Encodes rows; returns the bytes of the file so far."""
+        """Encode rows; return the bytes of the file so far."""
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             self._writer = parquet_writer(self._sink, table)
@@ -113,7 +113,7 @@ class ParquetEncoder:
         return self._sink.tell()
 
     def end(self) -> Sequence[bytes | memoryview]:
-        """The whole file, in pieces."""
+        """Return the whole file, in pieces."""
         self._writer.close()
         content = self._sink.getvalue()
         self._writer = self._sink = None
@@ -121,8 +121,8 @@ class ParquetEncoder:
 
 
 def parquet_writer(sink: pa.BufferOutputStream, sample: pa.Table) -> pq.ParquetWriter:
-    """A writer with dictionaries only where values repeat: over floats and ids they cost a third of
-    the time of a whole run, and save nothing (docs/benchmarks.md)."""
+    """Return a writer with dictionaries only where values repeat: for floats and ids they cost a third of the time
+    of a whole run, and save nothing (docs/benchmarks.md)."""
     return pq.ParquetWriter(
         sink,
         sample.schema,
@@ -142,27 +142,27 @@ def _repeats(table: pa.Table, field: pa.Field) -> bool:
 
 
 class LinesEncoder:
-    """JSON Lines.
+    """Encodes rows as JSON Lines.
 
     Args:
-      to_lines: rows as bytes, each line with its end.
+      to_lines: rows as bytes, each line with its line end.
     """
 
     suffix = "jsonl"
     expands = 8
-    """As text, and while it is made, rows take several times their bytes; larger pieces are not faster."""
+    """Rows as text, and during the conversion, take several times their bytes; larger pieces are not faster."""
 
     def __init__(self, to_lines: Callable[[pa.Table], bytes]):
         self._to_lines = to_lines
         self._pieces: list[bytes] = []
 
     def add(self, table: pa.Table) -> int:
-        """Encodes rows; returns the bytes of the file so far."""
+        """Encode rows; return the bytes of the file so far."""
         self._pieces.append(self._to_lines(table))
         return sum(map(len, self._pieces))
 
     def end(self) -> Sequence[bytes]:
-        """The whole file, in pieces."""
+        """Return the whole file, in pieces."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -173,7 +173,7 @@ class PredictionFormat:
 
     Attributes:
       format: `parquet` or `jsonl`.
-      not_finite: of JSON Lines: `null` (with a column NAME_not_finite beside) or `string`.
+      not_finite: for JSON Lines: `null` (with an additional column NAME_not_finite) or `string`.
     """
 
     format: str = "parquet"
@@ -186,7 +186,7 @@ class PredictionFormat:
 
 
 def dead_letter_encoder() -> LinesEncoder:
-    """Of what `dead_letter_rows` makes."""
+    """Return the encoder for the rows of `dead_letter_rows`."""
     return LinesEncoder(dead_letter_lines)
 
 

@@ -1,7 +1,7 @@
-"""Rows read again from the payloads of their dead letters, by the reader of the format they came in.
+"""Reading of rows from the payloads of their dead letters, by the reader of the original format.
 
-Payloads are put together as a small file of that format; never so that one could swallow, or break up, its
-neighbour: a file holds several only where each is found again as one record.
+Payloads are combined into a small file of that format, such that none can swallow or break up its neighbour: a file
+contains several payloads only if each is found again as one record.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows of letters of one file, each of one record with a whole payload; one row out for each.
+    """Yield the rows of the dead letters of one file, each of one record with a whole payload; one row for each.
 
     Args:
       letters: in order of their rows.
-      header: of CSV: that of the file; None where it has none.
+      header: of CSV: that of the file; None if it has none.
       settings: of the format that the rows were first read in.
     """
     if settings.format == "parquet":
@@ -52,13 +52,13 @@ def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadS
 
 
 class _Payloads:
-    """Some payloads of one file, and where they are put together."""
+    """Payloads of one file, and the path at which they are combined."""
 
     def __init__(self, path: Path, letters, records: list[bytes], header: str | None, settings: ReadSettings):
         self._path, self._letters, self._records, self._settings = path, letters, records, settings
-        # The byte order mark is the file's, so one that a record begins with stays the record's.
+        # The byte order mark is the file's, so one at the start of a record stays part of the record.
         self._head = _BOM if header is None else _BOM + header.encode() + b"\n"
-        # A row of Parquet is shown as a JSON object, so that is how it is read.
+        # The payload of a Parquet row is a JSON object, so it is read as JSON.
         self._format = "jsonl" if settings.format == "parquet" else settings.format
         self._numbers = np.array([letter.row for letter in letters], np.int64)
 
@@ -67,7 +67,7 @@ class _Payloads:
         if self._format == "tfrecord":
             yield from self._read(index)
             return
-        # Almost always a record without quotes and line ends: these go together without more ado.
+        # Most records contain no quotes and line ends: these are combined without further checks.
         odd = [quote for quote in (self._settings.quote.encode(), b"\r", b"\n") if quote]
         if self._format == "jsonl":
             odd = [b"\r", b"\n"]
@@ -77,7 +77,7 @@ class _Payloads:
                 yield from self._read(group)
 
     def _apart(self, index: np.ndarray) -> Iterator[np.ndarray]:
-        """The records in groups in which each is found again as one."""
+        """Yield the records in groups in which each is found again as one."""
         if len(index) > 1 and not self._are_found(index):
             middle = len(index) // 2
             yield from self._apart(index[:middle])
@@ -121,11 +121,11 @@ class _Payloads:
 
     @property
     def _extra(self) -> str:
-        # Of a row of Parquet the payload has the used columns only.
+        # The payload of a Parquet row contains only the used columns.
         return "ignore" if self._settings.format == "parquet" else self._settings.extra
 
     def _as_first_read(self, chunk: Chunk, index: np.ndarray) -> Chunk:
-        """The chunk with the row numbers, types and payloads that its rows have had from the first."""
+        """Return the chunk with the original row numbers, types and payloads of its rows."""
         at = index[chunk.rows[ROW].to_numpy()]
         rows = _with(chunk.rows, ROW, pa.array(self._numbers[at]))
         origin = None
@@ -156,12 +156,12 @@ def _with(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
 def _as_json(
     letters: Sequence[Letter], settings: ReadSettings
 ) -> tuple[list[Letter], list[bytes], dict[str, list[Letter]]]:
-    """Rows of Parquet as JSON Lines would hold them; and the letters that do not tell enough, by why."""
+    """Return Parquet rows as JSON Lines; and the dead letters whose payload is not sufficient, by the reason."""
     good, lines, refused = [], [], {}
     contract = settings.contract_columns
     for letter in letters:
         row = orjson.loads(letter.payload)
-        # What the parent did not use it did not show either, and that is not the same as a null.
+        # The parent did not record the columns it did not use, and a missing column is not the same as a null.
         unknown = [n for n in (*contract, *settings.kept_undeclared) if n not in row]
         if unknown:
             why = f"the payload has no column {unknown[0]!r}, which only the file can tell"
@@ -189,7 +189,7 @@ def _as_value(value: Any, column: Column) -> Any:
 
 
 def _typed(values: list[Any], type_: pa.DataType) -> pa.Array:
-    """Values of JSON as a column that is kept has them."""
+    """Convert JSON values to a column, with the type that kept columns have."""
     if pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
         return pa.array(values, pa.string()).cast(type_)
     if pa.types.is_floating(type_):

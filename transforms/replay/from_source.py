@@ -1,4 +1,4 @@
-"""Rows read again from the file that they were first read from: just those, by their numbers."""
+"""Reading of selected rows from the file that they were first read from, by their numbers."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from beam_score.transforms.stores.compression import damage_of
 from beam_score.transforms.stores.local_file import is_of_the_system
 
 _RANGE_BYTES = 8 << 20
-"""A file is cut finer than for a run: only ranges with a row that is wanted are read."""
+"""A file is cut finer than for a run: only ranges with a wanted row are read."""
 
 _MOST_CUTS = 64
 
 
 def from_source(now: Mapping[str, Any], letters: Sequence[Letter], settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows that some letters stand for, as their file gives them now, and no others. A row that it does
-    not give any more is refused again.
+    """Yield the rows that some dead letters stand for, as their file contains them now, and no others. A row that is no
+    longer in the file is rejected again.
 
     Args:
-      now: what tells the file from a changed one; its `path` and `size` among it.
+      now: what identifies a changed file, including its `path` and `size`.
       letters: in order of their rows; one of unknown length stands for all rows from its own on.
       settings: of the format of the file.
     """
@@ -50,7 +50,7 @@ def from_source(now: Mapping[str, Any], letters: Sequence[Letter], settings: Rea
 
 
 class _Search:
-    """What is wanted of one file, and what was found."""
+    """The wanted rows of one file, and the rows found."""
 
     def __init__(self, letters: Sequence[Letter], settings: ReadSettings):
         self._letters, self._settings = letters, settings
@@ -62,7 +62,7 @@ class _Search:
         self._rest = open_[0].row if open_ else None
 
     def wants(self, first: int, end: int | None) -> bool:
-        """Whether a row from `first` to before `end` is wanted."""
+        """Return whether a row from `first` to before `end` is wanted."""
         if self._rest is not None and (end is None or end > self._rest):
             return True
         low = np.searchsorted(self._wanted, first)
@@ -100,10 +100,10 @@ class _Search:
         return Chunk(rows, rejected, chunk.origin, self._source)
 
     def _take(self, numbers: np.ndarray, whole: bool = False) -> np.ndarray:
-        """Which of some rows are wanted; these are found now.
+        """Return a mask of the wanted rows among some rows, and mark these as found.
 
         Args:
-          whole: all, or none.
+          whole: take all of the rows, or none.
         """
         at = np.searchsorted(self._wanted, numbers)
         known = at < len(self._wanted)
@@ -114,7 +114,7 @@ class _Search:
         return taken
 
     def unusable(self, error: UnusableFile) -> Iterator[Chunk]:
-        """The whole file cannot be used as it is now."""
+        """Yield the chunks for a file that cannot be used at all as it is now."""
         yield from self.missing(f"its file cannot be used: {error.message}")
         if self._rest is not None:
             yield self._stretch(self._rest, error.reason, error.message, error.column)
@@ -128,19 +128,19 @@ class _Search:
 
 
 def _last(chunk: Chunk) -> int:
-    """The number of the last row of a chunk; -1 for none."""
+    """Return the number of the last row of a chunk; -1 for none."""
     rows = chunk.rows[ROW].to_numpy()
     last = [row + (count or 1) - 1 for row, count in _spans(chunk.rejected)]
     return max([*rows[-1:].tolist(), *last[-1:]], default=-1)
 
 
 def _spans(rejected: pa.RecordBatch) -> list[tuple[int, int | None]]:
-    """(row, rows) of each dead letter."""
+    """Return (row, rows) of each dead letter."""
     return list(zip(rejected["row"].to_pylist(), rejected["rows"].to_pylist(), strict=True))
 
 
 class _Cuts:
-    """The ranges of files, each cut once in this process: to number rows, text must be read to its end."""
+    """The ranges of files, each file cut once in this process: to number rows, text must be read to its end."""
 
     def __init__(self):
         self._lock, self._known = threading.Lock(), {}

@@ -1,4 +1,4 @@
-"""Dead letters read again, for a replay: what each says, and how one is refused once more."""
+"""Parsing of dead letters for a replay, and rejecting them again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, stretch
 
 OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
-"""Reasons that are the file's: a sound one in its place is the remedy."""
+"""Reasons that concern the file: the remedy is to replace it with an undamaged one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Letter:
-    """One dead letter; see docs/dead-letters.md. `payload` is the record's own bytes, `kind` that of
+    """One dead letter; see docs/dead-letters.md. `payload` is the record's own bytes, `kind` is as in
     `transforms.rows.faults.REJECTED_SCHEMA`."""
 
     source: str
@@ -34,18 +34,18 @@ class Letter:
 
     @property
     def is_of_damage(self) -> bool:
-        """Whether the file was at fault, not the row: what was read of it then is not to be trusted."""
+        """Return whether the file was at fault, not the row: content read from it then cannot be trusted."""
         return self.rows != 1 or self.reason in OF_DAMAGE
 
 
 def parse_letters(lines: bytes, format: str) -> list[Letter]:
-    """The dead letters in some whole lines.
+    """Return the dead letters in some whole lines.
 
     Args:
-      format: of the files that they tell of.
+      format: of the files that they describe.
 
     Raises:
-      ValueError: a line is no dead letter.
+      ValueError: a line is not a dead letter.
     """
     return [_letter(orjson.loads(line), format) for line in lines.split(b"\n") if line]
 
@@ -60,11 +60,11 @@ def _letter(fields: dict, format: str) -> Letter:
 
 
 def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
-    """A chunk that refuses what some letters of one file stand for once more.
+    """Return a chunk that rejects the rows of some dead letters of one file again.
 
     Args:
-      why: the row cannot be had, without a value of it.
-      changed: `reason` and `column`, where they are others now.
+      why: the reason why the row is unavailable, without a value of it.
+      changed: `reason` and `column`, if they have changed.
     """
     made = []
     for letter in letters:
@@ -88,8 +88,8 @@ def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, *
 
 
 def missing_again(letters: Sequence[Letter], missing: np.ndarray, why: str, settings: ReadSettings) -> list[Chunk]:
-    """Chunks that refuse some rows once more: single ones with their payload, and of letters that stand
-    for several the stretches that are missing.
+    """Return chunks that reject some rows again: single rows with their payload, and for dead letters that stand for
+    several rows, the missing stretches.
 
     Args:
       missing: int64 row numbers, ascending.

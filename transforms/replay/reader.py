@@ -1,5 +1,5 @@
-"""Dead letters of an earlier run as an input: the rows that they stand for, with the file and number that they
-have had from the first. Each letter is accounted for: its rows come out, or are refused again."""
+"""Dead letters of an earlier run as an input: the rows that they stand for, with their original file and row number.
+Each dead letter is accounted for: its rows are read, or rejected again."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ REASONS_OF_THE_FILE = "put it back as it was then"
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Dead letters are checked by `pipeline.prepare.replay`; the files that they tell of when they are read."""
+    """Do nothing: `pipeline.prepare.replay` checks dead letters; the files that they describe are checked when they
+    are read."""
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Ranges of about `split_bytes`, at line ends. One where rows come from their files: each range would have
-    to read these anew."""
+    """Return ranges of about `split_bytes`, at line ends. One range if rows are read from their source files, since
+    each range would have to read these again."""
     if settings.replay.by == "source" or (settings.replay.by == "auto" and settings.replay.format == "parquet"):
         return [FileRange(path, size, bytes=size)]
     return cut_lines(path, size, split_bytes, settings, version)
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows that the dead letters of a range stand for; a chunk holds rows of one file.
+    """Yield the rows that the dead letters of a range stand for; a chunk contains rows of one file.
 
     Raises:
-      LettersLost: it cannot be done, and not because of the files that the letters tell of.
+      LettersLost: the replay is impossible, and not because of the files that the dead letters describe.
     """
     replay = settings.replay
     original = dataclasses.replace(settings, format=replay.format, replay=None)
@@ -53,7 +54,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
 
 
 def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
-    """Whole lines of a range, about `size` bytes at a time."""
+    """Yield whole lines of a range, about `size` bytes at a time."""
     rest, left = b"", (range_.size if range_.end < 0 else range_.end) - range_.start
     try:
         with open_file(range_.path, range_.version) as file:
@@ -73,7 +74,7 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
 def _replayed(
     source: str, letters: Sequence[Letter], file: Mapping[str, Any] | None, replay: Replay, settings: ReadSettings
 ) -> Iterator[Chunk]:
-    """The rows that some letters of one file stand for."""
+    """Yield the rows that some dead letters of one file stand for."""
     if file is None:
         raise LettersLost(f"run {replay.run} has dead letters of {source}, and no such file on record")
     now = as_it_is(source)
@@ -92,7 +93,7 @@ def _replayed(
 
 
 def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None, settings: ReadSettings) -> str | None:
-    """The header that payloads of CSV go with."""
+    """Return the header for CSV payloads."""
     if settings.format != "csv" or not settings.header:
         return None
     if file["header"] is None and now is not None and _is_same(file, now):
@@ -116,7 +117,7 @@ def _way(
     replay: Replay,
     settings: ReadSettings,
 ) -> tuple[str | None, str]:
-    """(`payload` or `source`, "") for where the rows of a letter come from; or (None, why from neither)."""
+    """Return (`payload` or `source`, "") for the origin of a dead letter's rows; or (None, why neither is possible)."""
     not_there = _not_in_source(letter, file, now, replay)
     if letter.is_of_damage:
         if replay.by == "payload":
@@ -127,7 +128,7 @@ def _way(
     if replay.by != "auto":
         ways = {replay.by: ways[replay.by]}
     elif replay.format == "parquet":
-        ways = {"source": not_there, "payload": not_shown}  # of the exact types
+        ways = {"source": not_there, "payload": not_shown}  # source first, as it has the exact types
     for way, why in ways.items():
         if not why:
             return way, ""
@@ -135,7 +136,7 @@ def _way(
 
 
 def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) -> str:
-    """Why a row cannot be read from its dead letter; empty where it can."""
+    """Return why a row cannot be read from its dead letter; empty if it can."""
     if letter.payload is None:
         return "the dead letter has no payload"
     if letter.payload_cut:
@@ -148,10 +149,10 @@ def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) 
 
 
 def _not_in_source(letter: Letter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
-    """Why rows cannot be read from their file; empty where they can.
+    """Return why rows cannot be read from their file; empty if they can.
 
-    A file that was damaged may have been replaced: that is the remedy. Its rows are then the same, in the same
-    order, as those that were read before the damage.
+    A damaged file may have been replaced: that is the remedy. The rows of the replacement are the same, in the same
+    order, as those read before the damage.
     """
     if now is None:
         return f"its file is not there any more: {REASONS_OF_THE_FILE}"

@@ -1,1 +1,1 @@
-"""A block through contract and model, without Beam: validated, made into tensors, scored, interpreted."""
+"""The scoring of blocks, without Beam: validation, preprocessing to tensors, model calls, postprocessing."""

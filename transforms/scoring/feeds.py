@@ -1,4 +1,4 @@
-"""Blocks' input columns as the dense arrays that a model is fed."""
+"""Conversion of the input columns of blocks to the dense arrays that are fed to a model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from beam_score.transforms.rows.block import INPUT, Block
 
 
 class Group:
-    """Rows that fit in one tensor, or do once they are padded; the shorter ones first.
+    """Rows that fit in one tensor, if necessary after padding; shorter rows first.
 
     Attributes:
       index: int64, their positions among all rows.
-      shapes: of each padded input the shapes of the rows, int64 [rows, dimensions].
+      shapes: for each padded input, the shapes of the rows, int64 [rows, dimensions].
     """
 
     def __init__(self, columns: Mapping[str, pa.Array], index: np.ndarray, pads: Mapping[str, Any]):
@@ -40,28 +40,28 @@ class Group:
         return len(self.index)
 
     def feeds(self, start: int, stop: int) -> Feeds:
-        """The feeds of some of the rows, padded to the longest of them: views where nothing is padded."""
+        """Return the feeds of some of the rows, padded to the longest of them: views if nothing is padded."""
         made = {name: array[start:stop] for name, array in self._dense.items()}
         for name, column in self._padded.items():
             made[name] = padded(column.slice(start, stop - start), self._pads[name], self.shapes[name][start:stop])
         return made
 
     def bytes(self, start: int, stop: int) -> float:
-        """The size of the feeds of some of the rows."""
+        """Return the size of the feeds of some of the rows."""
         size = self._row_bytes
         for name, shapes in self.shapes.items():
             size += shapes[start:stop].max(axis=0).prod(dtype=np.float64) * self._value_bytes[name]
         return (stop - start) * size
 
     def own_bytes(self, start: int, stop: int) -> np.ndarray:
-        """What each of some rows takes without padding: float64."""
+        """Return the bytes of each of some rows without padding: float64."""
         size = np.full(stop - start, self._row_bytes)
         for name, shapes in self.shapes.items():
             size += np.maximum(1, shapes[start:stop].prod(axis=1, dtype=np.float64)) * self._value_bytes[name]
         return size
 
     def growing_bytes(self, start: int, stop: int) -> np.ndarray:
-        """The same of the rows from `start` up to each of those before `stop`: float64, ascending."""
+        """Return the size of the feeds of the rows from `start` up to each row before `stop`: float64, ascending."""
         count = np.arange(1, stop - start + 1)
         size = count * self._row_bytes
         for name, shapes in self.shapes.items():
@@ -71,8 +71,8 @@ class Group:
 
 
 def groups(blocks: Sequence[Block], tensors: Mapping[str, Tensor], pads: Mapping[str, Any]) -> Iterator[Group]:
-    """The rows of some blocks, those together that fit in one tensor: all of them, except where
-    inner dimensions are open, rows differ in them, and no pad is given.
+    """Yield the rows of some blocks, grouped by what fits in one tensor: one group, unless inner dimensions are open,
+    rows differ in them, and no pad is given.
 
     Args:
       blocks: after Preprocess; each with rows.
@@ -90,7 +90,7 @@ def groups(blocks: Sequence[Block], tensors: Mapping[str, Tensor], pads: Mapping
     if not differing:
         yield Group(columns, every, pads)
         return
-    # Rows that differ in a shape that is not padded first, then by what is: a batch is then of rows of like length.
+    # Sort by the shapes that are not padded first, then by the padded ones, so that a batch has rows of similar length.
     keys = np.concatenate([differing[n] for n in sorted(open_, key=lambda name: name in pads)], axis=1)
     apart = sum(differing[n].shape[1] for n in open_ if n not in pads)
     order = np.lexsort(keys.T[::-1])
@@ -105,6 +105,6 @@ def _shape_of_first(column: pa.Array) -> tuple[int, ...]:
 
 
 def _value_bytes(column: pa.Array) -> float:
-    """Of one value in an array: for text, of a pointer and a short object."""
+    """Return the bytes of one value in an array: for text, of a pointer and a short object."""
     type_ = dimensions(column.type)[1]
     return 64.0 if pa.types.is_binary(type_) or pa.types.is_string(type_) else max(1, type_.bit_width / 8)

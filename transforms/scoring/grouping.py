@@ -1,4 +1,4 @@
-"""Blocks before the model: cut where their outputs would be large, and weighed for groups that are scored together."""
+"""Preparation of blocks for the model: blocks with large outputs are cut, blocks are weighed for scoring in groups."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from beam_score.transforms.rows.faults import NO_REJECTED
 from beam_score.transforms.scoring.output_sizes import OutputSizes
 
 MIN_GROUP_ROWS = 1 << 17
-"""Some blocks together, so that the small batch left over at the end of a group weighs little: a call
-costs about 0.16 ms however few rows it has, of 0.55 for 8,192 rows of a small dense model. Against one
-block a group, 4% less CPU for the whole job."""
+"""Rows of a group of blocks, at least. With large groups the small batch left over at the end of a group matters
+little: a call costs about 0.16 ms however few rows it has, of 0.55 for 8,192 rows of a small dense model. Against
+one block a group, 4% less CPU for the whole job."""
 
 FIRST_ROWS = 16
-"""In the first calls of a model whose outputs are of open shape: what they take is known from then on."""
+"""Rows in the first calls of a model with outputs of open shape; the calls show the size of the outputs."""
 
 _BLOCK_BYTES = 1 << 14
-"""What a block takes however few its rows are."""
+"""Fixed overhead of a block, independent of its rows."""
 
 _PIECES = 4
-"""A group has room for so many of the largest pieces."""
+"""A group has room for this many of the largest pieces."""
 
 
 class Weight:
-    """The weight of a block in a group: by its rows, refused ones included, or by its bytes, outputs included.
+    """The weight of a block in a group: by its rows, including rejected ones, or by its bytes, including outputs.
 
     Attributes:
-      of_group: of all blocks together.
+      of_group: the weight of a full group.
     """
 
     def __init__(self, call: ModelCall):
@@ -47,9 +47,9 @@ class Weight:
 
 
 def pieces(block: Block, call: ModelCall, sizes: OutputSizes) -> Iterator[Block]:
-    """The block in pieces whose outputs take no more than a part of what a group may; mostly the block itself.
+    """Yield the block in pieces whose outputs take at most a part of a group's limit; usually the block itself.
 
-    Each piece is cut by what is known when it is asked for.
+    Each piece is cut by the sizes known when it is requested.
     """
     at, number, most = 0, 0, call.bounds.group_bytes // _PIECES
     while True:
@@ -60,6 +60,6 @@ def pieces(block: Block, call: ModelCall, sizes: OutputSizes) -> Iterator[Block]
             yield dataclasses.replace(rest, piece=number) if number else block
             return
         yield dataclasses.replace(rest, rows=rest.rows.slice(0, rows), piece=number, more=True, total=None)
-        # What is not of single rows goes with the first piece.
+        # Data that does not belong to single rows goes with the first piece.
         block = dataclasses.replace(block, rejected=NO_REJECTED, tally={})
         at, number = at + rows, number + 1

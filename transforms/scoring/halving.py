@@ -1,4 +1,4 @@
-"""Finding the rows that a call fails on: the batch is halved until they stand alone."""
+"""Isolation of the rows that a call fails on: the batch is halved until single rows fail."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 MAX_FIRST_FAILURES = 32
-"""So many single rows may fail before any has ever succeeded; then it is not the rows' fault."""
+"""Single rows that may fail before any call has succeeded; after that the rows are not considered at fault."""
 
 
 class EveryRowFails(Exception):
-    """No row gets through: the job fails, with the first message."""
+    """No row succeeds: the job fails, with the first message."""
 
 
 @dataclasses.dataclass
 class Attempts:
-    """What is known of a callable in this process.
+    """The record of a callable in this process.
 
     Attributes:
       succeeded: whether a call has ever returned.
-      failures: single rows that failed while none had succeeded.
-      first: what was told of the first of them.
+      failures: single rows that failed before any call had succeeded.
+      first: the message of the first of these failures.
     """
 
     succeeded: bool = False
@@ -38,21 +38,21 @@ def halve(
     tell: Callable[[int, Exception], str],
     fatal: tuple[type[Exception], ...] = (),
 ) -> tuple[list[tuple[int, int, Result]], list[tuple[int, str]]]:
-    """Calls `call(start, stop)` on rows 0 to `size`, and on halves of what it raises on: one bad row
-    of n costs 2 log2(n) calls more.
+    """Call `call(start, stop)` on rows 0 to `size`, and on the halves of each range that it raises on: one bad row of n
+    costs 2 log2(n) additional calls.
 
     Args:
       attempts: kept by the caller from one batch to the next.
-      tell: (row, exception) to a text that holds no value of the row.
-      fatal: what is no row's fault.
+      tell: (row, exception) to a text without values of the row.
+      fatal: exceptions that are not the fault of a row.
 
     Returns:
-      (start, stop, result) of the calls that returned, in order; and (row, text) of the single rows
-      that it raised on, in order.
+      (start, stop, result) of the calls that returned, in order; and (row, text) of the single rows that it raised on,
+        in order.
 
     Raises:
-      EveryRowFails: after `MAX_FIRST_FAILURES` single rows, where no call has ever returned.
-      any of `fatal`: as it is.
+      EveryRowFails: after `MAX_FIRST_FAILURES` single rows, if no call has ever returned.
+      any of `fatal`: unchanged.
     """
     good: list[tuple[int, int, Result]] = []
     bad: list[tuple[int, str]] = []
@@ -63,7 +63,7 @@ def halve(
             result = call(start, stop)
         except fatal:
             raise
-        except Exception as error:  # whatever it raises on is the row's, as long as other rows go through
+        except Exception as error:  # any exception is the row's fault, as long as other rows succeed
             if stop - start > 1:
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]

@@ -1,4 +1,5 @@
-"""How many bytes the outputs of rows take: by the signature where it tells, else as the calls of this process show."""
+"""Sizes of the outputs of rows: from the signature if it fixes them, otherwise learned from the calls of this
+process."""
 
 from __future__ import annotations
 
@@ -11,14 +12,15 @@ from beam_score.transforms.model.signature import fixed_bytes
 from beam_score.transforms.rows.block import INPUT, Block
 
 _LEARNED: dict[tuple, tuple[float, float]] = {}
-"""By model, signature and outputs: the most bytes of outputs a row, and a byte of its inputs, of any group of rows."""
+"""By model, signature and outputs: the maximum output bytes per row, and per byte of its inputs, over all groups of
+rows."""
 
 
 class OutputSizes:
-    """Sizes of some outputs of a model. Steps have an object each; what is learned is shared in the process.
+    """Sizes of some outputs of a model. Each step has its own object; learned sizes are shared in the process.
 
     Args:
-      names: of the outputs; None for those that a job asks for.
+      names: of the outputs; None for those that a job requests.
     """
 
     def __init__(self, call: ModelCall, names: Sequence[str] | None = None):
@@ -29,15 +31,15 @@ class OutputSizes:
 
     @property
     def are_fixed(self) -> bool:
-        """Whether the signature tells them all."""
+        """True if the signature fixes all sizes."""
         return self._fixed is not None
 
     def of(self, rows: int | np.ndarray, input_bytes: float | np.ndarray) -> float | np.ndarray | None:
-        """About how many bytes the outputs of some rows take; None where nothing is known yet.
+        """Return about how many bytes the outputs of some rows take; None if nothing is known yet.
 
         Args:
-          rows: how many; or several such numbers.
-          input_bytes: of the model's inputs: where outputs have open dimensions they often grow with the inputs.
+          rows: number of rows; or several such numbers.
+          input_bytes: of the model's inputs: outputs with open dimensions often grow with the inputs.
         """
         if self._fixed is not None:
             return rows * self._fixed
@@ -47,7 +49,7 @@ class OutputSizes:
         return np.maximum(rows * a_row, input_bytes * a_byte)
 
     def of_block(self, block: Block, inputs: Iterable[str]) -> float | None:
-        """The same for a block, after Preprocess.
+        """Return about how many bytes the outputs of a block take, after Preprocess; None if nothing is known yet.
 
         Args:
           inputs: names of the model's inputs.
@@ -56,7 +58,7 @@ class OutputSizes:
         return self.of(rows, 0 if self._fixed is not None else input_bytes(block, inputs)) if rows else 0
 
     def learn(self, rows: int, input_bytes: int, output_bytes: int) -> None:
-        """Notes what the outputs of some rows took."""
+        """Record the bytes that the outputs of some rows took."""
         if self._fixed is not None or not rows:
             return
         a_row, a_byte = _LEARNED.get(self._key, (0.0, 0.0))
@@ -64,5 +66,5 @@ class OutputSizes:
 
 
 def input_bytes(block: Block, names: Iterable[str]) -> int:
-    """Bytes of a block's columns for the model."""
+    """Return the bytes of a block's columns for the model."""
     return sum(block.rows[INPUT + name].nbytes for name in names)

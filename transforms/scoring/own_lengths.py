@@ -1,4 +1,4 @@
-"""Outputs that are as long as the padded inputs, cut back to each row's own length."""
+"""Outputs as long as the padded inputs, cut back to each row's own length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Axis = tuple[str, int]
 
 
 def open_axes(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Axis]:
-    """The open dimensions of some tensors, rows left out."""
+    """Return the open dimensions of some tensors, without the row dimension."""
     return [(n, k) for n in names for k, size in enumerate(tensors[n].shape or ()) if k and size is None]
 
 
@@ -28,19 +28,19 @@ def followed(
     outputs: Sequence[Axis],
     pads: Mapping[str, Any],
 ) -> dict[Axis, Axis] | None:
-    """Which output dimensions are those of padded inputs, found by padding one row by one more.
+    """Find the output dimensions that follow padded inputs, by padding one row by one more.
 
     A dimension that happens to be as large as the padded one in some batch stays as it is.
 
     Args:
       call: the model.
-      feeds: of one row that the model takes.
+      feeds: of one row that the model accepts.
       inputs: the padded dimensions.
       outputs: the open dimensions.
 
     Returns:
-      for each output dimension that follows an input's, that one: by its size alone where the model takes no longer
-      row. None where the model does not take the row.
+      for each output dimension that follows an input dimension, the latter: determined by size alone if the model
+        accepts no longer row. None if the model does not accept the row.
 
     Raises:
       ModelHangs: see `transforms.model.deadline`.
@@ -51,7 +51,7 @@ def followed(
             return call({n: _longer(f, [k for m, k in longer if m == n], pads.get(n)) for n, f in feeds.items()})
         except ModelHangs:
             raise
-        except Exception:  # a model may demand, for example, that two inputs have the same length
+        except Exception:  # a model may require, for example, that two inputs have the same length
             return None
 
     before = answer([])
@@ -81,12 +81,12 @@ def _longer(feed: np.ndarray, axes: Sequence[int], pad: Any) -> np.ndarray:
 
 
 def cut_back(output: np.ndarray, own: Mapping[int, np.ndarray], type_: pa.DataType) -> pa.Array:
-    """An output as a column, some of its dimensions cut to each row's own length.
+    """Convert an output to a column, with some of its dimensions cut to each row's own length.
 
     Args:
       output: [rows, ...].
       own: dimension of the output to lengths, int64 [rows].
-      type_: of the column; lists of any length where dimensions are cut.
+      type_: of the column; lists of any length if dimensions are cut.
     """
     if not own or all((lengths == output.shape[k]).all() for k, lengths in own.items()):
         return to_arrow(output, type_)

@@ -1,4 +1,4 @@
-"""Where the rows of a group of blocks come from: file and row number, for what is told of them."""
+"""The origin of the rows of a group of blocks, file and row number, for messages about them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from beam_score.transforms.rows.sources import place
 
 
 class Places:
-    """Attributes:
-    borders: int64 positions among all rows of the group at which the blocks begin, and the end.
+    """The origin of the rows of a group of blocks.
+
+    Attributes:
+      borders: int64 positions among all rows of the group at which the blocks begin, and the end.
     """
 
     def __init__(self, blocks: Sequence[Block]):
@@ -24,7 +26,7 @@ class Places:
         self._numbers = [b.rows[ROW] for b in blocks]
 
     def between(self, positions: np.ndarray) -> Rows:
-        """The rows at some positions."""
+        """Return the rows at some positions."""
         first, last = int(positions.min()), int(positions.max())
         return Rows(len(positions), *self._row(first), *self._row(last))
 

@@ -1,4 +1,4 @@
-"""Model outputs to the columns of the predictions, by what the contract says they mean."""
+"""Conversion of model outputs to prediction columns, as the contract interprets them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from beam_score.transforms.rows.faults import Fault
 from beam_score.transforms.rows.sources import places
 
 NOT_PROBABILITIES = "not_probabilities."
-"""Begins the name of a tally, an output's name after it: rows with values outside of 0 to 1."""
+"""Prefix of a tally, followed by the name of an output: rows with values outside of 0 to 1."""
 
 
 def scores(values: np.ndarray, how: Output) -> np.ndarray:
-    """Probabilities, [rows, classes], from raw outputs of [rows], [rows, 1] or [rows, classes].
+    """Return probabilities, [rows, classes], from raw outputs of [rows], [rows, 1] or [rows, classes].
 
-    In float32 at least: float16 loses the small ones of many classes.
+    In float32 at least: float16 loses the small probabilities of many classes.
     """
     values = values.reshape(len(values), math.prod(values.shape[1:]))
     values = values.astype(np.result_type(values.dtype, np.float32), copy=False)
@@ -40,14 +40,14 @@ def scores(values: np.ndarray, how: Output) -> np.ndarray:
 
 
 def choose(values: np.ndarray, how: Output) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The best classes of each row; of equal ones, the first.
+    """Return the best classes of each row; of equal ones, the first.
 
     Args:
       values: raw outputs of [rows], [rows, 1] or [rows, classes].
 
     Returns:
-      classes, int64 [rows, top]; their scores [rows, top], NaN in a row that holds a NaN; whether each
-      is chosen, which it is not below the threshold, nor where it is NaN.
+      classes, int64 [rows, top]; their scores [rows, top], NaN in a row that contains a NaN; whether each class is
+        chosen: not if it is below the threshold or NaN.
     """
     single = math.prod(values.shape[1:]) == 1
     probability = scores(values, how)
@@ -65,7 +65,7 @@ def choose(values: np.ndarray, how: Output) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[str, pa.Array]:
-    """The columns of one output, by name."""
+    """Return the columns of one output, by name."""
     fields = output_fields(name, tensor, how)
     made = {fields[0].name: with_leaves(column, leaves(column).cast(pa.string())) if how.dtype == "string" else column}
     if how.meaning != "raw":
@@ -81,9 +81,9 @@ def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[
 
 
 def postprocess(block: Block, plan: OutputPlan) -> Block:
-    """The block with `rows` made into predictions: the columns of `plan.schema`, nothing else.
+    """Return the block with `rows` converted to predictions: only the columns of `plan.schema`.
 
-    The tally counts, by output, rows that are not finite, and rows whose probabilities are outside of 0 to 1.
+    The tally counts, by output, rows that are not finite, and rows with probabilities outside of 0 to 1.
     """
     faults = [fault for name, how in plan.outputs.items() for fault in _faults(name, block.rows[OUTPUT + name], how)]
     block = reject_rows(block, faults, "postprocess", {n: i for i, n in enumerate(plan.outputs)})
@@ -106,7 +106,7 @@ def postprocess(block: Block, plan: OutputPlan) -> Block:
 
 
 def _faults(name: str, column: pa.Array, how: Output) -> Iterator[Fault]:
-    """The rows that an output costs: not finite, or not text, where the contract wants that."""
+    """Yield the rows that an output rejects: not finite, or not text, if the contract requires that."""
     if how.finite and (bad := not_finite(column)) is not None:
         message = f"output {name!r} is not finite, and the contract says finite: true"
         yield Fault(np.flatnonzero(bad), name, "not_finite_output", message)
@@ -121,11 +121,11 @@ def _faults(name: str, column: pa.Array, how: Output) -> Iterator[Fault]:
 
 
 _ROUNDING = 1e-3
-"""A probability that was rounded may be so far outside of 0 to 1."""
+"""A rounded probability may be this far outside of 0 to 1."""
 
 
 def _not_probabilities(column: pa.Array) -> int:
-    """Number of rows with a value outside of 0 to 1; NaN is not one."""
+    """Return the number of rows with a value outside of 0 to 1; NaN is not counted."""
     values = leaves(column).to_numpy()
     if not len(values) or (values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING):
         return 0

@@ -1,4 +1,4 @@
-"""Contract columns to model inputs: the user's own function first, then what `inputs` says."""
+"""Conversion of contract columns to model inputs: the user's function first, then `inputs`."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from beam_score.transforms.scoring.halving import Attempts, halve
 
 
 class PreprocessError(Exception):
-    """The user's function breaks its promise: it cannot be a row's fault."""
+    """The user's function breaks its contract: this cannot be the fault of a row."""
 
 
 Function = Callable[[pa.RecordBatch], pa.RecordBatch]
-"""The user's own: the columns of some rows in, at least one; the columns that `inputs` is made of
-out, a row for a row. It may be called again with fewer of the same rows."""
+"""The user's function: takes the columns of some rows, at least one; returns the columns that `inputs` is made of,
+one row for each row. It may be called again with fewer of the same rows."""
 
 
 def load_function(name: str) -> Function:
-    """The function that `package.module:function` names: of the current folder, or else of an installed package.
+    """Return the function that `package.module:function` names: from the current folder, otherwise from an installed
+    package.
 
     Raises PreprocessError.
     """
@@ -67,7 +68,7 @@ _IMPORTING = threading.Lock()
 
 
 def _import_from_here(package: str) -> None:
-    """Imports a module of the current folder, which comes last on the path, though one of that name is installed."""
+    """Import a module from the current folder, which comes last on the path, even if one of that name is installed."""
     with _IMPORTING:
         if package in sys.modules:
             return
@@ -83,8 +84,8 @@ def _import_from_here(package: str) -> None:
 
 
 def hash_code(name: str) -> str | None:
-    """The SHA-256 of the source file of the module that has a function; None where it has none. What that module
-    imports is not part of it.
+    """Return the SHA-256 of the source file of a function's module; None if it has no source file. Modules that it
+    imports are not included.
 
     Raises:
       PreprocessError: as `load_function`.
@@ -95,13 +96,13 @@ def hash_code(name: str) -> str | None:
 
 
 def apply_function(block: Block, name: str, function: Function, attempts: Attempts) -> tuple[Block, pa.RecordBatch]:
-    """What the user's function makes of a block's columns.
+    """Apply the user's function to a block's columns.
 
     Returns:
-      the block without the rows that it raises on; and what it made of the others, in their order.
+      the block without the rows that the function raises on; and the result for the other rows, in their order.
 
     Raises:
-      PreprocessError: it does not give back a row for a row.
+      PreprocessError: the function does not return one row for each row.
       EveryRowFails: it raises on every row.
     """
     data = block.rows.select([n for n in block.rows.schema.names if not n.startswith("#")])
@@ -120,7 +121,7 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
         return out
 
     def tell(row: int, error: Exception) -> str:
-        # Where, not what: its own messages quote values, or what it made of them.
+        # Report the location, not the message: its messages quote values, or values derived from them.
         at = raised_at(error, name.partition(":")[0])
         where = "" if at is None else f" at {at}"
         return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
@@ -146,15 +147,15 @@ def preprocess(
     contract: Contract,
     made: pa.RecordBatch | None = None,
 ) -> Block:
-    """The block with a column `input/NAME` for each model input, and the rows refused that make none.
+    """Return the block with a column `input/NAME` for each model input; rows that cannot be converted are rejected.
 
-    The block's own columns stay as they were, for those that are kept.
+    The block's own columns stay unchanged for the remaining rows.
 
     Args:
-      inputs: how each is made; one not named is the column of its own name.
+      inputs: how each input is made; an input that is not named is the column of the same name.
       tensors: the signature's inputs; the columns fit them (see `transforms.contract.binding`).
       contract: of the columns.
-      made: what the user's function made of the rows; None where there is none.
+      made: the result of the user's function; None if there is no function.
     """
     if not block.rows.num_rows:
         return _nothing(block, tensors)
@@ -183,7 +184,7 @@ def preprocess(
 
 
 def _nothing(block: Block, names: Iterable[str]) -> Block:
-    """A block without rows, its inputs of no type: what a function would make of it is not known."""
+    """Return a block without rows and inputs of null type: the types that a function would return are not known."""
     rows = block.rows
     for name in names:
         rows = rows.append_column(INPUT + name, pa.nulls(0))
@@ -191,13 +192,13 @@ def _nothing(block: Block, names: Iterable[str]) -> Block:
 
 
 def _with_internal(made: pa.RecordBatch, rows: pa.RecordBatch) -> pa.RecordBatch:
-    """What a function made, beside the columns that it is not shown (the record itself)."""
+    """Return a function's result with the columns that are not passed to it (the record itself)."""
     columns = {n: rows[n] for n in rows.schema.names if n.startswith("#")}
     return pa.RecordBatch.from_pydict(columns | {n: made[n] for n in made.schema.names})
 
 
 def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
-    """The rows that no tensor can be made of: with nulls, or with lists of different lengths inside."""
+    """Return the rows that cannot become a tensor: rows with nulls, or with inner lists of different lengths."""
     faults = []
     for source in how.sources(name):
         column = rows[source]
@@ -224,7 +225,7 @@ def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
 
 @dataclasses.dataclass
 class Preparation:
-    """All of this step, for one worker: it remembers whether the function has ever succeeded.
+    """The preprocessing of one worker: it remembers whether the function has ever succeeded.
 
     Attributes: see `Preprocess`.
     """
@@ -245,7 +246,7 @@ class Preparation:
         return preprocess(block, self.inputs, self.tensors, self.contract, made)
 
     def _bind(self, made: pa.RecordBatch) -> pa.RecordBatch:
-        """What the function made, found to fit the model's inputs, in plain types."""
+        """Return the function's result in plain types, once it is checked to fit the model's inputs."""
         from beam_score.transforms.arrays.plain import plain_types
         from beam_score.transforms.contract.binding import bind_made
 

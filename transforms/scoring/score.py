@@ -1,4 +1,4 @@
-"""Groups of blocks scored with one model, without Beam: no row can fall out of it."""
+"""The scoring of groups of blocks with one model, without Beam: no row is lost."""
 
 from __future__ import annotations
 
@@ -30,37 +30,38 @@ from beam_score.transforms.scoring.own_lengths import Axis, cut_back, followed, 
 from beam_score.transforms.scoring.places import Places
 
 MOST_PADDING = 2
-"""So many times their own bytes the rows of a batch may take once they are padded; else it is cut before the longer."""
+"""The rows of a padded batch may take this many times their own bytes; otherwise the batch is cut before the longer
+rows."""
 
 _TEXTS_MEASURED = 100
 _TEXT_BYTES = 40
-"""Of a text as a Python object, beside its characters."""
+"""Overhead of a text as a Python object, in addition to its characters."""
 
 TRACED_ROWS = 4
-"""Of zeros, at the warm-up of a model that is not compiled."""
+"""Rows of zeros, at the warm-up of a model that is not compiled."""
 
 SMALL_PART = 8
-"""A compiled model runs on two shapes only: whole batches, and this part of one for what is left."""
+"""A compiled model runs on two shapes only: whole batches, and this fraction of a batch for the remainder."""
 
 
 class WrongRows(Exception):
-    """What the model gave back is not what it was given rows for: another number, shape or dtype."""
+    """The model's output does not match its rows: another number, shape or dtype."""
 
 
 class Call(NamedTuple):
-    """A call of the model, whether it succeeded or not."""
+    """A call of the model, successful or not."""
 
     rows: int
     seconds: float
 
 
 class Scorer:
-    """Scores blocks with one model: `load`, `warm_up`, `score`, `close`. For one thread.
+    """Scores blocks with one model: `load`, `warm_up`, `score`, `close`. Not thread-safe.
 
     Args:
       call: how the model is called.
       model: to be called; None until `load`.
-      stopping: asked between two calls whether the work is to end.
+      stopping: checked between two calls: whether the work is to end.
 
     Attributes:
       model: see above.
@@ -87,12 +88,12 @@ class Scorer:
 
     @property
     def limit(self) -> int:
-        """Rows a call, at most: as set, or what has been found to go through."""
+        """The maximum rows of a call: as configured, or the size that has been found to succeed."""
         return self._limit
 
     def warm_up(self) -> None:
-        """Traces and compiles before the first row waits for it, on zeros; that zeros may be refused
-        says nothing of the model. A few rows are enough to trace; a program of XLA is made for a shape.
+        """Trace and compile on zeros, before the first row has to wait for it; a refusal of zeros says nothing about
+        the model. A few rows are enough to trace; XLA compiles a program for each shape.
 
         Raises:
           ModelHangs: it takes `WARM_UP_S` longer than a call may.
@@ -108,7 +109,7 @@ class Scorer:
                 todo.pop(0)
             except ModelHangs:
                 raise
-            except Exception as error:  # what it refuses in rows it is asked again for, and halved
+            except Exception as error:  # rows that it refuses are passed again later, and halved
                 if not is_exhausted(error) or self.call.fixed_rows or self._limit == 1:
                     return
                 self._limit //= 2
@@ -126,7 +127,7 @@ class Scorer:
           the blocks with a column `output/NAME` for each output; rows that the model refuses are rejected.
 
         Raises:
-          EveryRowFails: nothing gets through the model.
+          EveryRowFails: the model refuses every row.
           ModelHangs: a call took longer than its deadline.
           Stopped: the run is stopping.
         """
@@ -139,7 +140,7 @@ class Scorer:
         return scored
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self.model = None
 
     def _score(self, batch: Sequence[Block]) -> list[Block]:
@@ -163,7 +164,7 @@ class Scorer:
         order = np.concatenate(done) if done else np.array([], np.int64)
         taken = sum(input_bytes(b, self.call.signature.inputs) for b in filled)
         sizes.learn(len(order), taken, sum(column.nbytes for column in columns.values()))
-        if (np.diff(order) < 0).any():  # rows were grouped by shape: back into their order
+        if (np.diff(order) < 0).any():  # rows were grouped by shape: restore their order
             back = np.argsort(order)
             order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
         at = np.searchsorted(order, places.borders)
@@ -181,8 +182,8 @@ class Scorer:
         return blocks
 
     def _slices(self, group: Group) -> Iterator[tuple[int, int]]:
-        """Exact batches; what is left over in small ones where the model is compiled by shape. The
-        limit may fall meanwhile."""
+        """Yield exact batches; the remainder in small batches if the model is compiled by shape. The limit may fall
+        meanwhile."""
         at, size = 0, len(group)
         while at < size:
             rows = self._limit
@@ -195,7 +196,7 @@ class Scorer:
             at = stop
 
     def _rows_within_bounds(self, group: Group, start: int, stop: int) -> int:
-        """How many rows a call may have whose inputs and outputs are to keep to `call_bytes`."""
+        """Return how many rows a call may have for its inputs and outputs to stay within `call_bytes`."""
         most = self.call.bounds.call_bytes
         outputs = self._call_sizes.of(stop - start, size := group.bytes(start, stop))
         if outputs is None:
@@ -212,8 +213,8 @@ class Scorer:
         return max(1, rows)
 
     def _score_slice(self, group: Group, begin: int, end: int, places: Places):
-        """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad
-        row; what of it went through is remembered as the size to go on with."""
+        """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad row;
+        the size that succeeded becomes the limit of later calls."""
         size, rows, feeds = end - begin, group.index[begin:end], group.feeds(begin, end)
         shapes = {name: of[begin:end] for name, of in group.shapes.items()}
         exhausted = False
@@ -229,7 +230,7 @@ class Scorer:
                         return self._call(part, self._compiled_rows(size), given, own, compiled=True)
                     except ModelHangs:
                         raise
-                    except Exception:  # whether a row is at fault is for TensorFlow's own execution to say
+                    except Exception:  # TensorFlow's own execution decides whether a row is at fault
                         pass
                 return self._call(part, self.call.fixed_rows or stop - start, given, own)
             except Exception as error:
@@ -241,7 +242,7 @@ class Scorer:
             return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
 
         good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
-        too_large = exhausted or (len(good) > 1 and not bad)  # no row is at fault that the whole was refused
+        too_large = exhausted or (len(good) > 1 and not bad)  # the whole was refused, but no row is at fault
         if too_large and good and not self.call.fixed_rows:
             self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
         return good, bad
@@ -259,11 +260,11 @@ class Scorer:
         shapes: Mapping[str, np.ndarray],
         compiled: bool = False,
     ) -> dict[str, pa.Array]:
-        """One call, filled up to `rows` rows with copies of the last; the surplus is dropped, and so is what outputs
-        have of the padding.
+        """Make one call, padded to `rows` rows with copies of the last; the surplus rows and the padding are removed
+        from the outputs.
 
         Args:
-          shapes: of each padded input the shapes of the rows.
+          shapes: for each padded input, the shapes of the rows.
         """
         if given.count < rows:
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
@@ -283,7 +284,7 @@ class Scorer:
         return {name: cut_back(o, own.get(name, {}), output_type(tensors[name])) for name, o in found.items()}
 
     def _answer(self, feeds: Feeds, given: object, compiled: bool) -> Feeds:
-        """What the model answers. Raises ModelHangs with the rows it was given."""
+        """Return the model's answer. Raises ModelHangs with the rows it was given."""
         call = self.model.call_compiled if compiled else self.model.call
         try:
             return call(feeds, self.call.deadline_s)
@@ -293,7 +294,8 @@ class Scorer:
     def _own_lengths(
         self, feeds: Feeds, shapes: Mapping[str, np.ndarray], compiled: bool
     ) -> dict[str, dict[int, np.ndarray]]:
-        """For each output, the dimensions that follow a padded input's, with the lengths of the rows."""
+        """Return, for each output, the dimensions that follow a padded input's dimension, with the lengths of the
+        rows."""
         filled = any((of < feeds[name].shape[1:]).any() for name, of in shapes.items())
         outputs = open_axes(self.call.signature.outputs, self.call.outputs) if filled else []
         if not outputs:
@@ -313,7 +315,7 @@ class Scorer:
 
 
 def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
-    """An output that is found to be as declared. Raises WrongRows."""
+    """Return an output that is checked to be as declared. Raises WrongRows."""
     rank = len(tensor.shape)
     if output.ndim > rank and all(size == 1 for size in output.shape[rank:]):
         output = output.reshape(output.shape[:rank])  # see `transforms.contract.outputs.as_written`
@@ -331,7 +333,7 @@ def _nbytes(arrays: Feeds) -> float:
 
 
 def _text_bytes(array: np.ndarray) -> float:
-    """About, by some of the texts."""
+    """Return the approximate bytes of an array of texts, from a sample."""
     some = array.reshape(-1)[:: max(1, array.size // _TEXTS_MEASURED)]
     return array.size * (sum(map(len, some)) / max(1, len(some)) + _TEXT_BYTES)
 

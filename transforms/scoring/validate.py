@@ -1,4 +1,4 @@
-"""Judges every value of a block against the contract, a whole column at a time."""
+"""Validation of the values of a block against the contract, a whole column at a time."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _ENDLESS = r"^[ \t]*[+-]?(nan|inf|infinity)[ \t]*$"
 
 
 def validate(block: Block, contract: Contract, show_values: bool = True) -> Block:
-    """The block with its contract columns typed, and the rows that break the contract rejected.
+    """Return the block with its contract columns typed, and the rows that break the contract rejected.
 
     Args:
-      block: as a reader makes it.
-      contract: what a valid row is. A column that is required and that the block lacks is `missing_column`.
-      show_values: whether messages may hold the value that was found.
+      block: as returned by a reader.
+      contract: defines a valid row. A required column that the block lacks is `missing_column`.
+      show_values: whether messages may contain the value that was found.
 
     Raises:
       ValueError: the block's rows have no numbers.
     """
     _check_numbered(block.rows)
-    names = block.rows.schema.names  # made anew by each call
+    names = block.rows.schema.names  # built at each call
     known = set(names)
     lacking = [name for name in contract.columns if name not in known]
     faults = _reader_faults(block.rows)
@@ -45,7 +45,7 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
             message = f"column {name!r} is not there{near_miss(name, names)}"
             faults.append(Fault(np.arange(block.rows.num_rows), name, "missing_column", message))
     faulty: dict[str | None, np.ndarray] = {}
-    for fault in faults:  # of one column there may be several
+    for fault in faults:  # a column may have several
         faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
     columns, tally = {}, {}
     for name in (*names, *lacking):
@@ -73,7 +73,7 @@ def _check_numbered(rows: pa.RecordBatch) -> None:
 
 
 def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
-    """The faults that a reader left in the FAULTS column, one a column and reason."""
+    """Return the faults that a reader recorded in the FAULTS column, one per column and reason."""
     if FAULTS not in rows.schema.names:
         return []
     lists = rows[FAULTS]
@@ -93,10 +93,12 @@ def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """Attributes:
-    values: of the column's Arrow type; anything where a row is at fault.
-    faults: at most one a row.
-    defaults: how many values were missing and filled.
+    """The result of validating one column.
+
+    Attributes:
+      values: of the column's Arrow type; undefined if a row is at fault.
+      faults: at most one a row.
+      defaults: how many missing values were filled.
     """
 
     values: pa.Array
@@ -107,13 +109,13 @@ class Judged:
 def judge(
     name: str, column: Column, values: pa.Array, known_bad: np.ndarray | None, show_values: bool = True
 ) -> Judged:
-    """Types one column and finds every row that breaks its rules.
+    """Type one column and find every row that breaks its rules.
 
     Args:
       values: text (under a number or bool column), or values of the column's Arrow type.
-      known_bad: positions at which the reader has told a fault of this column already.
+      known_bad: positions at which the reader has already reported a fault of this column.
     """
-    found = values  # what messages quote
+    found = values  # quoted in messages
     faults: list[Fault] = []
     bad = np.zeros(len(values), bool)
     if known_bad is not None:
@@ -144,7 +146,7 @@ def judge(
             wrong_type[at] = False
             values = _with_nulls(values, at)
         if column.is_integer and column.finite and wrong_type.any():
-            # A number, as in a float column, that no integer dtype holds.
+            # A number, valid in a float column, that does not fit an integer dtype.
             at = np.flatnonzero(wrong_type)
             endless = np.zeros(len(values), bool)
             endless[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
@@ -190,7 +192,7 @@ def judge(
 
 
 def _of(fault: Fault, good: np.ndarray) -> pa.Array | str:
-    """The messages of a fault for the rows that are good so far."""
+    """Return the messages of a fault for the rows that are good so far."""
     return fault.message if isinstance(fault.message, str) else fault.message.filter(pa.array(good[fault.index]))
 
 
@@ -201,7 +203,8 @@ def _with_nulls(values: pa.Array, at: np.ndarray) -> pa.Array:
 
 
 def _nan_as_null(column: Column, values: pa.Array, refuse: Callable) -> pa.Array:
-    """The values, null where they are NaN; a list with a NaN in it is refused, as one with a null is."""
+    """Return the values, null where they are NaN; a list that contains a NaN is refused, like one that contains a
+    null."""
     if not column.is_float:
         return values
     if not column.shape:
@@ -219,11 +222,11 @@ def _dtype_limits(column: Column) -> str:
 
 
 def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
-    """Applies the rules on values: finiteness, range, allowed values, lengths."""
+    """Apply the rules on values: finiteness, range, allowed values, lengths."""
     flat, spread = _flatten(column, values)
     if column.is_numeric and len(flat):
         numbers = _numbers(flat)
-        # One pass tells a clean column: NaN makes min and max NaN, and infinities are extremes.
+        # One pass identifies a clean column: NaN makes min and max NaN, and infinities are extremes.
         if not _all_inside(column, numbers):
             present = (
                 np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
@@ -252,7 +255,7 @@ def _true(mask: pa.Array) -> np.ndarray:
 
 
 def _numbers(flat: pa.Array) -> np.ndarray:
-    """Numbers as numpy, with what stands under a null kept as it is (a mask tells them apart)."""
+    """Return numbers as numpy; values under a null are kept unchanged (a mask identifies them)."""
     dtype = flat.type.to_pandas_dtype()
     return np.frombuffer(flat.buffers()[1], dtype, count=flat.offset + len(flat))[flat.offset :]
 
@@ -268,7 +271,7 @@ def _all_inside(column: Column, numbers: np.ndarray) -> bool:
 
 
 def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.ndarray], np.ndarray]]:
-    """The single values of a column, and a function that spreads a mask over them to one over rows."""
+    """Return the single values of a column, and a function that maps a mask over them to a mask over rows."""
     if not column.shape:
         return values, lambda mask: mask
     parents = np.arange(len(values))
@@ -286,7 +289,7 @@ def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.n
 
 
 def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show_values: bool) -> pa.Array | str:
-    """`column 'age' is 'n/a', expected float32 (contract: range 0..150)`, one a row."""
+    """Return one message per row, for example `column 'age' is 'n/a', expected float32 (contract: range 0..150)`."""
     if not show_values:
         return f"column {name!r} is not as expected: {expected}"
     picked = whole(found).take(pa.array(index))

@@ -1,4 +1,4 @@
-"""How blocks go between the workers of an engine."""
+"""The coder that moves blocks between the workers of an engine."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from beam_score.transforms.rows.block import Block
 
 
 class BlockCoder(beam.coders.Coder):
-    """Arrow IPC. Pickle would write the whole parent of a sliced batch (15 MB for 100 rows), and
-    Beam samples elements for their size even between fused steps, so that must be cheap too."""
+    """Encode blocks as Arrow IPC. Pickle would write the whole parent of a sliced batch (15 MB for 100 rows), and
+    Beam samples element sizes even between fused steps, so computing the size must be cheap too."""
 
     def encode(self, block: Block) -> bytes:
         return block.to_bytes()

@@ -1,4 +1,4 @@
-"""The last step of the chain: collects the splits that are done, and publishes."""
+"""The last step of the pipeline: collects the finished splits and publishes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from beam_score.transforms.ledger.verdict import Budget, decide
 
 
 class Commit(beam.PTransform):
-    """PCollection[int], the splits done -> PCollection[str], the verdict: publishes, inside the graph,
-    so that it does not depend on a launcher that waits.
+    """PCollection[int], the finished splits -> PCollection[str], the verdict. It publishes inside the graph, so it does
+    not depend on a launcher that waits.
 
     Args:
       folder: of the run.
@@ -37,14 +37,14 @@ class Commit(beam.PTransform):
         self._commit = _CommitFn(folder, budget, schema, keep_replaced, Stopping() if stopping is None else stopping)
 
     def expand(self, done):
-        # One element that is always there: a plan without splits is committed too.
+        # One constant element, so that a plan without splits is committed too.
         begin = done.pipeline | "Always" >> beam.Create([-1])
         return (
             (done, begin)
             | beam.Flatten()
             | beam.Map(lambda split: (None, split))
             | "WaitForAll" >> beam.GroupByKey()
-            # Declared: else Beam goes through all that it calls to find out, for 0.2 s.
+            # Declared: otherwise Beam inspects everything it calls to infer the type, for 0.2 s.
             | beam.ParDo(self._commit).with_output_types(str)
         )
 
@@ -63,7 +63,7 @@ class _CommitFn(beam.DoFn):
     def _is_complete(self) -> bool:
         if not storage.exists(self.folder.plan):
             return False  # another launch of the same job has published and cleaned up
-        # Where the launcher drains its workers, it tells how far it came.
+        # If the launcher drains its workers, the launcher reports the progress.
         if not self.stopping.after_splits.is_set():
             return True
         return None not in collect(self.folder, read_plan(self.folder)["splits"])

@@ -1,4 +1,4 @@
-"""The model on blocks, through Beam's RunInference."""
+"""The step that applies the model to blocks, through Beam's RunInference."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from beam_score.transforms.scoring.score import Scorer
 class BeamScorer(ModelHandler[Block, Block, Model]):
     """`Scorer` as a handler of RunInference: grouping, the shared model, and metrics.
 
-    Not the stock TensorFlow handlers: they load through Keras, which refuses SavedModel folders, and
-    `zip` away the rows that a model did not answer (`apache_beam/ml/inference/base.py`, 2.77).
+    The stock TensorFlow handlers are not used: they load through Keras, which refuses SavedModel folders, and `zip`
+    drops the rows that a model did not answer (`apache_beam/ml/inference/base.py`, 2.77).
     """
 
     def __init__(self, call: ModelCall, stopping: Stopping | None = None):
         weight = Weight(call)
-        # A constant: BatchElements never cuts a block, so it cannot set the batch; exact slices are ours.
+        # A constant: BatchElements never cuts a block, so it cannot set the batch size; `Scorer` cuts exact slices.
         super().__init__(min_batch_size=weight.of_group, max_batch_size=weight.of_group, element_size_fn=weight)
         self.scorer = Scorer(call, stopping=stopping)
         self._calls = Metrics.counter("beam_score", "model_calls")
         self._batch_rows = Metrics.distribution("beam_score", "batch_rows")
         self._model_ms = Metrics.distribution("beam_score", "model_ms")
         self._load_ms = Metrics.distribution("beam_score", "load_ms")
-        self._loaded_ms: int | None = None  # a model is loaded outside of a bundle, where Beam counts nothing
+        self._loaded_ms: int | None = None  # a model is loaded outside a bundle, where Beam counts nothing
 
     def load_model(self) -> Model:
         began = time.perf_counter()
         model = self.scorer.load()
-        self.scorer.close()  # Beam keeps it, and shares it among the workers of a process
+        self.scorer.close()  # Beam keeps the handler, and shares it among the workers of a process
         self._loaded_ms = round(1e3 * (time.perf_counter() - began))
         return model
 
@@ -59,7 +59,7 @@ class BeamScorer(ModelHandler[Block, Block, Model]):
         return blocks
 
     def get_num_bytes(self, batch: Sequence[Block]) -> int:
-        """Arrow's own count: the inherited one pickles every batch."""
+        """Return Arrow's own count: the inherited method pickles every batch."""
         return sum(b.rows.nbytes for b in batch)
 
     def get_metrics_namespace(self) -> str:
@@ -71,7 +71,7 @@ class Infer(beam.PTransform):
 
     Args:
       call: how the model is called.
-      stopping: asked between two calls whether the work is to end.
+      stopping: checked between two calls: whether the work is to end.
     """
 
     def __init__(self, call: ModelCall, stopping: Stopping | None = None):
@@ -79,8 +79,8 @@ class Infer(beam.PTransform):
         self.call, self.stopping = call, stopping
 
     def expand(self, blocks):
-        # RunInference declares Any as its output; without the type the coder would be pickle. A
-        # resource hint on the handler would break the fusion of the chain (see docs/architecture.md): none here.
+        # RunInference declares Any as its output; without the type the coder would be pickle. Do not add a resource
+        # hint to the handler: it would break the fusion of the pipeline (see docs/architecture.md).
         whole = blocks | "Cut" >> Cut(self.call)
         return whole | RunInference(BeamScorer(self.call, self.stopping)).with_output_types(Block)
 

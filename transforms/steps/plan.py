@@ -1,5 +1,5 @@
-"""The plan of a run: which splits there are, frozen at launch. Everything that comes later, resume
-and commit too, reads it, and nobody splits again."""
+"""The plan of a run: its splits, frozen at launch. All later steps, including resume and commit, read the plan;
+nothing splits again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from beam_score.transforms.ledger.manifest import published
 
 
 class PlannedSplits(beam.PTransform):
-    """Pipeline -> PCollection[Split]: the plan's splits, spread over the workers, largest first.
+    """Pipeline -> PCollection[Split]: the plan's splits, distributed over the workers, largest first.
 
-    Only the names of the plan's shards are in the graph, so that a launch does not grow with the
-    number of files (Dataflow refuses requests of some 10 MB).
+    The graph contains only the names of the plan's shards, so that a launch does not grow with the number of files
+    (Dataflow refuses requests of some 10 MB).
 
     Args:
-      share: (i, n): only every n-th of the splits, from the i-th on. All of them by default.
+      share: (i, n): only every n-th of the splits, starting at the i-th. All of them by default.
     """
 
     def __init__(self, folder: RunFolder, shards: Sequence[str], share: tuple[int, int] = (0, 1)):
@@ -41,6 +41,6 @@ def _splits_of(shard: str, folder: RunFolder, share: tuple[int, int]) -> Iterato
     try:
         yield from (split for split in read_shard(folder, shard) if split.id % of == first)
     except FileNotFoundError:
-        # An engine that starts a job again, for a step that failed once it had published, has nothing left to do.
+        # An engine that restarts a job because a step failed after it had published has nothing left to do.
         if not published(folder.output, folder.run):
             raise

@@ -1,4 +1,4 @@
-"""The step that makes predictions of what the model answers."""
+"""The step that converts model outputs to predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beam_score.transforms.scoring.postprocess import postprocess
 
 
 class Postprocess(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: rows become predictions, as they will be written."""
+    """PCollection[Block] -> PCollection[Block]: converts rows to predictions, as they will be written."""
 
     def __init__(self, plan: OutputPlan):
         super().__init__()

@@ -21,11 +21,11 @@ class Preprocess(beam.PTransform):
     """PCollection[Block] -> PCollection[Block]: adds the model's inputs as columns.
 
     Args:
-      inputs: how each is made; one not named is the column of its own name.
+      inputs: how each input is made; an input that is not named is the column of the same name.
       tensors: the signature's inputs.
       contract: of the columns.
       function: `package.module:function` applied first, to a RecordBatch of the columns; or None.
-      rejects: counts the rows that are rejected so far, and ends a hopeless run; None to count nothing.
+      rejects: counts the rows rejected so far, and ends a hopeless run; None to count nothing.
     """
 
     def __init__(

@@ -16,9 +16,9 @@ class Read(beam.PTransform):
 
     Args:
       settings: what to read and how.
-      done: told a split's id, says whether a receipt for it stands already; such a split is
-        skipped. A picklable callable; None reads everything.
-      stopping: asked before each split and block whether the work is to end.
+      done: takes a split's id and returns whether the split already has a receipt; such a split is skipped. A picklable
+        callable; None reads everything.
+      stopping: checked before each split and block: whether the work is to end.
     """
 
     def __init__(self, settings: ReadSettings, done=None, stopping: Stopping | None = None):

@@ -1,4 +1,4 @@
-"""The step that judges blocks by the contract."""
+"""The step that validates blocks against the contract."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from beam_score.transforms.scoring.validate import validate
 
 
 class Validate(beam.PTransform):
-    """PCollection[Block] -> PCollection[Block]: types the contract's columns, rejects what breaks it.
+    """PCollection[Block] -> PCollection[Block]: types the contract's columns, rejects rows that break it.
 
     Args:
-      contract: what a valid row is.
-      show_values: whether dead letters' messages may hold values (`rejects.payload: full`).
+      contract: defines a valid row.
+      show_values: whether the messages of dead letters may contain values (`rejects.payload: full`).
     """
 
     def __init__(self, contract: Contract, show_values: bool = True):

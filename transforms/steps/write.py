@@ -1,4 +1,4 @@
-"""Blocks to part files, and a receipt for each split when all of it is written."""
+"""The step that writes blocks to part files, and a receipt for each completely written split."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from beam_score.transforms.rows.reject_count import AFTER, reason_counts
 
 
 class WriteParts(beam.PTransform):
-    """PCollection[Block] -> PCollection[int]: writes each split's predictions and dead letters, and
-    gives the ids of the splits that have a receipt.
+    """PCollection[Block] -> PCollection[int]: writes each split's predictions and dead letters, and returns the ids of
+    the splits that have a receipt.
 
-    Raises LostBlocks where a split does not come whole and in order.
+    Raises LostBlocks if a split does not arrive whole and in order.
     """
 
     def __init__(self, settings: WriteSettings):
@@ -27,7 +27,7 @@ class WriteParts(beam.PTransform):
         self.settings = settings
 
     def writer(self) -> beam.DoFn:
-        """The step by itself."""
+        """Return the DoFn of this step."""
         return _WriteFn(self.settings)
 
     def expand(self, blocks):
@@ -40,7 +40,7 @@ class _WriteFn(beam.DoFn):
         self._predicted = Metrics.counter("beam_score", "rows_predicted")
 
     def start_bundle(self):
-        # What an attempt left open in another bundle can never be finished here.
+        # An attempt left open in another bundle can never be finished here.
         self._open: dict[str, Attempt] = {}
         self._behind = AtOnce() if storage.has_folders(self.settings.folder.path) else Behind()
 

@@ -1,4 +1,4 @@
-"""A CSV file's bytes into blocks of whole records, whatever the size of its records and its reads."""
+"""Division of a CSV file's bytes into blocks of whole records, for any size of records and reads."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """One record that cannot be held, or has no end.
+    """A record that is too large or has no end.
 
     Attributes:
-      head: its first bytes, one more than a payload holds where it goes on.
+      head: its first bytes, one more than a payload contains if the record is longer.
       reason: `too_large` or `unterminated_quote`.
     """
 
@@ -47,13 +47,13 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-    """The file breaks off here; a record that it cut in two belongs to what is lost."""
+    """The file is damaged from here on; a record that it cut in two is part of the loss."""
 
     message: str
 
 
 def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iterator[Records | Refused | Broken]:
-    """The records of a range, in order. Raises OSError.
+    """Yield the records of a range, in order. Raises OSError.
 
     Args:
       header_bytes: how many bytes of the file precede its first record.
@@ -75,15 +75,16 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
         except Refuted:
             raise
         except Damaged as damage:
-            # All that a line end closed has been given out.
+            # All records that a line end closed have been yielded.
             yield Broken(str(damage))
             return
     yield from _within_bounds(rest, None, settings)
 
 
 def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[bytes]:
-    """What the stream holds, without its first `skip` bytes: a compressed file cannot be entered inside. A piece has
-    about `max_block_rows` line ends at most: what is known of a refused row takes more than a row of two bytes."""
+    """Yield the content of the stream without its first `skip` bytes: it is impossible to seek in a compressed file.
+    A piece has about `max_block_rows` line ends at most: the record of a rejected row takes more memory than a row
+    of two bytes."""
     while piece := stream.read(settings.max_block_bytes):
         if skip:
             dropped = min(skip, len(piece))
@@ -95,7 +96,7 @@ def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[by
 
 
 def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSettings) -> Iterator[Records | Refused]:
-    """Whole records with those that are too large, or unterminated at the end of the file, told apart.
+    """Yield the whole records, separated from those that are too large, or unterminated at the end of the file.
 
     Args:
       joined: see `Records`; None at the end of the file, where the last record may have no end.
@@ -131,7 +132,7 @@ def _refusal(head: bytes, size: int, is_open: bool, settings: ReadSettings) -> R
 
 
 def _pass_over(data: bytes, pieces: Iterator[bytes], settings: ReadSettings) -> tuple[Refused, bytes]:
-    """Passes over one record that is too large to hold, to its true end; also returns what follows."""
+    """Skip one record that is too large to hold, to its true end; return it and the bytes that follow."""
     skipper = csv_records.RecordSkipper(settings.delimiter, settings.quote, settings.escape)
     head, size = b"", 0
     while True:

@@ -1,4 +1,4 @@
-"""The header of a CSV file: what its columns are called, and whether the file can be used at all."""
+"""The header of a CSV file: the names of its columns, and whether the file can be used at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _COMMENT = "; the first line begins with #, and CSV has no comments: take them o
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """Attributes:
-    names: of the fields, in the file's order.
-    size: bytes before the first record: byte order mark, blank lines and header.
-    text: the header itself; None where the file has none.
+    """The header of a CSV file.
+
+    Attributes:
+      names: of the fields, in the file's order.
+      size: bytes before the first record: byte order mark, blank lines and header.
+      text: the header itself; None if the file has no header.
     """
 
     names: tuple[str, ...]
@@ -30,13 +32,13 @@ class Header:
 
 
 def header_of(path: str, settings: ReadSettings, version: str | None = None) -> Header | None:
-    """The header of a file; None for a file without a record.
+    """Return the header of a file; None for a file without records.
 
     Args:
       version: see `transforms.steps.read`.
 
     Raises:
-      UnusableFile: a column is not there or there twice, or the header is no UTF-8 text.
+      UnusableFile: a column is missing or duplicated, or the header is not UTF-8 text.
       OSError: the file cannot be read.
     """
     head, whole, found = _head(path, settings, version)
@@ -65,8 +67,8 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
 
 
 def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes, bool, csv_records.Spans]:
-    """The first bytes of a file, its first record among them; False where they break off in damage; the records
-    in them, a byte order mark left out."""
+    """Return the first bytes of a file, which include its first record; False if damage follows them; the records in
+    them, without a byte order mark."""
     dialect = (settings.delimiter, settings.quote, settings.escape)
     head, size, found = b"", _FIRST_READ, csv_records.spans(b"", *dialect)
     with RawStream(path, version=version) as stream:
@@ -79,7 +81,7 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
                 raise UnusableFile("unreadable", str(damage)) from None
             head += piece
             found = csv_records.spans(head.removeprefix(BOM), *dialect)
-            # Two records tell that the first is whole; without a header the first bytes are enough.
+            # A second record shows that the first is whole; without a header the first bytes are enough.
             if not piece or not settings.header or len(found.starts) > 1:
                 return head, True, found
             if len(head) > settings.max_row_bytes:

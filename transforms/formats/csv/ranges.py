@@ -1,4 +1,4 @@
-"""Where a CSV file can be cut into ranges that are read independently of each other."""
+"""Division of a CSV file into ranges that are read independently of each other."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from beam_score.transforms.stores.objects import is_object
 
 _SCAN_BYTES = 4 << 20
 _BORDER_BYTES = 1 << 16
-_OBJECT_READERS = 4  # of one file: each of their requests takes its time
+_OBJECT_READERS = 4  # of one file: each request has a latency
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Ranges of about `split_bytes`, where every border is provably a record's end; else one.
+    """Return ranges of about `split_bytes`, if every border is provably the end of a record; else one range.
 
-    Every byte is looked at, since the number of a range's first row is that of the records before
-    it; a file without quotes by several threads. Raises OSError.
+    Every byte is examined, since the number of a range's first row is that of the records before it; a file without
+    quotes by several threads. Raises OSError.
     """
     compressed = is_compressed(path, size, split_bytes, version)
     whole = FileRange(path, size, bytes=size * 4 if compressed else size)
@@ -50,7 +50,7 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
 def _at_line_ends(
     file: _File, start: int, size: int, split_bytes: int, settings: ReadSettings
 ) -> list[tuple[int, int]] | None:
-    """(position, number of the first row) of each range; None where the file has quotes."""
+    """Return (position, number of the first row) of each range; None if the file has quotes."""
     cuts = [start]
     while (at := cuts[-1] + split_bytes) < size - split_bytes // 2:
         border = _after_line_end(file, at, size)
@@ -80,12 +80,12 @@ class _File:
 
     @property
     def readers(self) -> int | None:
-        """How many threads read it at once."""
+        """The number of threads that read it at once."""
         return _OBJECT_READERS if is_object(self.path) else os.cpu_count()
 
 
 def _after_line_end(file: _File, at: int, size: int) -> int:
-    """The position after the first line end from `at` on; `size` where there is none."""
+    """Return the position after the first line end from `at` on; `size` if there is none."""
     while at < size:
         piece = file.bytes(at, min(at + _BORDER_BYTES, size))
         found = [p for p in (piece.find(b"\n"), piece.find(b"\r")) if p >= 0]
@@ -96,7 +96,7 @@ def _after_line_end(file: _File, at: int, size: int) -> int:
 
 
 def _count_lines(file: _File, start: int, end: int, quote: bytes) -> int | None:
-    """Lines that are not blank in a range that begins at the start of a line; None if it has quotes."""
+    """Return the number of non-blank lines in a range that begins at the start of a line; None if it has quotes."""
     count, after_end = 0, True
     for at in range(start, end, _SCAN_BYTES):
         data = file.bytes(at, min(at + _SCAN_BYTES, end))
@@ -108,7 +108,7 @@ def _count_lines(file: _File, start: int, end: int, quote: bytes) -> int | None:
         is_end = text == csv_records.LF
         if b"\r" in data:
             is_end |= text == csv_records.CR
-        # A record starts at a byte that ends no line, after one that does.
+        # A record starts at a byte that is not a line end and follows a line end.
         count += int(np.count_nonzero(is_end[:-1] & ~is_end[1:])) + int(after_end and not is_end[0])
         after_end = bool(is_end[-1])
     return count
@@ -117,7 +117,8 @@ def _count_lines(file: _File, start: int, end: int, quote: bytes) -> int | None:
 def _outside_quotes(
     file: _File, start: int, size: int, split_bytes: int, settings: ReadSettings
 ) -> list[tuple[int, int]]:
-    """The same for a file with quotes: in order, since the state at a border is that of all before."""
+    """Return (position, number of the first row) of each range of a file with quotes: sequentially, since the state
+    at a border depends on all bytes before."""
     with RawStream(file.path, start, size, file.version, ahead=True) as stream:
         return _borders(stream, start, size, split_bytes, settings)
 
@@ -131,7 +132,7 @@ def _borders(
         found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
         starts, complete = found.starts, len(found.starts)
         if complete and found.ends[-1] == len(data):
-            complete -= 1  # it may go on
+            complete -= 1  # the last one may be incomplete
         while (border := borders[-1][0] + split_bytes) < size - split_bytes // 2:
             index = int(np.searchsorted(starts, border - begin))
             if index >= len(starts):
@@ -140,5 +141,5 @@ def _borders(
         rows += complete
         rest = data[starts[complete] :] if complete < len(starts) else b""
         if len(rest) > settings.max_row_bytes + _SCAN_BYTES:
-            break  # one endless record: what follows is left to the last range
+            break  # one endless record: the rest of the file belongs to the last range
     return borders

@@ -1,5 +1,5 @@
-"""CSV: records to columns, of text mostly: what it stands for is judged later, by `transforms.scoring.validate`,
-in one vectorised path for clean and dirty rows alike. Columns of clean numbers go straight."""
+"""The CSV reader: records to columns, mostly of text, which `transforms.scoring.validate` parses later in one
+vectorised path for clean and dirty rows. Columns of clean numbers are parsed directly."""
 
 from __future__ import annotations
 
@@ -32,26 +32,27 @@ from beam_score.transforms.rows.faults import (
 )
 from beam_score.transforms.rows.origin import Origin
 
-_MOST_GIVEN_UP = 8  # columns that one block shows not to be typed, before it is read as text
-_MOST_PADDED = 1000  # texts that are kept in mind from one block to the next
+_MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
+_MOST_PADDED = 1000  # texts remembered from one block to the next
 
 __all__ = ["check", "columns_of", "cut", "read"]
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> str | None:
-    """Raises UnusableFile where the header shows that the file cannot be used; gives its text, if it has one."""
+    """Return the text of the header, if the file has one. Raises UnusableFile if the header shows that the file
+    cannot be used."""
     header = header_of(path, settings, version)
     return None if header is None else header.text
 
 
 def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType] | None:
-    """The columns of a file, all text; None for a file without a header."""
+    """Return the columns of a file, all text; None for a file without a header."""
     header = header_of(path, settings, version)
     return None if header is None else dict.fromkeys(header.names, pa.string())
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
+    """Yield the rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
     header = header_of(range_.path, settings, range_.version)
     if header is None:
         return
@@ -69,18 +70,18 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
 
 
 class _Parser:
-    """Whole records of one file to chunks."""
+    """Parses whole records of one file to chunks."""
 
     def __init__(self, header: Header, settings: ReadSettings):
         self._settings = settings
-        # By number, since names of columns that are not used may be there twice.
+        # By number, since names of unused columns may be duplicated.
         self._fields = [str(i) for i in range(len(header.names))]
         self._contract = settings.contract_columns
         used = [*self._contract, *settings.kept_undeclared]
-        at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of a name
+        at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of duplicate names
         self._field_of = {name: str(at[name]) for name in used if name in at}
         self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
-        # Text that is null is told from quoted text while parsing, so each set of nulls is a pass.
+        # Null text is distinguished from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
             column = self._contract.get(name)
@@ -89,11 +90,11 @@ class _Parser:
             if strip:  # before they are looked up
                 nulls = tuple(n for n in nulls if n == n.strip(BLANKS))
             self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
-        # Texts that are null without the blanks around them, of each set that is stripped, as far as they were met.
+        # For each stripped set of nulls: the padded texts seen so far that are null without their blanks.
         self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
 
     def parse(self, block: Records, row: int) -> Chunk:
-        """The records of a block, the first of which is number `row`."""
+        """Return the records of a block as a chunk; the first record is number `row`."""
         settings, data = self._settings, block.data
         csv = settings.delimiter, settings.quote
         origin = None
@@ -124,8 +125,8 @@ class _Parser:
         return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
 
     def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
-        """The text without the records in which text follows a closing quote, which pyarrow joins silently; the
-        numbers of these in the block, and what is wrong with each."""
+        """Return the text without records with text after a closing quote, which pyarrow joins silently; the numbers
+        of these records in the block, and what is wrong with each."""
         data, settings = block.data, self._settings
         if not len(block.joined):
             return data, np.array([], np.int64), pa.array([], pa.string())
@@ -139,21 +140,20 @@ class _Parser:
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
     def _columns(self, data: bytes) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
-        """Text columns by name; how many rows are in them; (index, number of fields) of the ragged
-        rows; faults of encoding."""
-        # pyarrow fails a block for bytes that are not UTF-8, wherever they stand, and cannot tell of
-        # a ragged row that has some. As Latin-1 every byte is a character, and what is used is
-        # turned back.
+        """Return text columns by name; the number of their rows; (index, number of fields) of the ragged rows;
+        faults of encoding."""
+        # pyarrow fails a block for bytes that are not UTF-8, wherever they are, and cannot report a ragged row that has
+        # some. In Latin-1 every byte is a character; the used columns are converted back.
         is_utf8 = valid_utf8(data)
         text = data if is_utf8 else data.decode("latin-1").encode()
         if text.startswith(BOM):
-            text = b"\n" + text  # a character like any other here, which pyarrow would drop
+            text = b"\n" + text  # treated as any other character, but pyarrow would drop it
         if not text.endswith((b"\n", b"\r")):
             text += b"\n"  # without it pyarrow 25 takes `"a",` as if it ended in `""`
         columns: dict[str, pa.Array] = {}
         faults: list[Fault] = []
         good, ragged = 0, []
-        # With no column used the rows are counted all the same.
+        # The rows are counted even if no column is used.
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             ragged = []
             parsed, good = self._parse(
@@ -173,8 +173,9 @@ class _Parser:
     def _stripped(
         self, parsed: dict[str, pa.Array], text: bytes, nulls: tuple[str, ...], ragged: list, is_utf8: bool
     ) -> dict[str, pa.Array]:
-        """The columns with texts null that are so without the blanks around them; parsed again where there are new
-        ones, since quoted text never is. Text of columns that the contract does not declare is trimmed here."""
+        """Return the columns, with padded texts null if they are null without the blanks around them. New ones cause
+        a second parse, since quoted text is never null. Text of columns that the contract does not declare is
+        trimmed here."""
         known = self._padded[nulls]
         as_read = pa.array(_as_read((*nulls, *known), is_utf8))
         new: set[str] = set()
@@ -196,7 +197,7 @@ class _Parser:
     def _parse(
         self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
     ) -> tuple[dict[str, pa.Array], int]:
-        """Columns by name, typed where they can be and else text, and how many rows they have."""
+        """Return columns by name, typed where possible and else text, and the number of their rows."""
         wanted = set(names)
         typed = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
         columns: dict[str, pa.Array] = {}
@@ -215,7 +216,7 @@ class _Parser:
                 self._typed.give_up(name)
                 del typed[name]
                 if (given_up := given_up + 1) == _MOST_GIVEN_UP:
-                    typed = {}  # each costs a whole read, and there may be thousands more
+                    typed = {}  # each failure costs a whole read, and there may be thousands more
                 continue
             for name, values in zip(left, table.columns, strict=False):
                 whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
@@ -231,11 +232,11 @@ class _Parser:
         settings = self._settings
 
         def on_invalid(bad: pacsv.InvalidRow) -> str:
-            # `number` counts from one, and only rows that are not blank (pyarrow without threads).
+            # `number` starts at one, and counts only rows that are not blank (pyarrow without threads).
             ragged.append((bad.number - 1, bad.actual_columns))
             return "skip"
 
-        # Not `read_csv`: that hands each text to a thread of its own, which a small file pays twice as much for.
+        # Not `read_csv`: it passes each text to a separate thread, which doubles the cost for a small file.
         reader = pacsv.open_csv(
             pa.BufferReader(text),
             pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
@@ -246,7 +247,7 @@ class _Parser:
                 invalid_row_handler=on_invalid,
             ),
             pacsv.ConvertOptions(
-                check_utf8=False,  # it is, by now
+                check_utf8=False,  # already checked
                 column_types=types,
                 include_columns=list(types),
                 strings_can_be_null=True,
@@ -261,8 +262,8 @@ class _Parser:
         return column is not None and column.dtype == "bytes"
 
     def _from_latin1(self, name: str, values: pa.Array) -> tuple[pa.Array, list[Fault]]:
-        """The values as they were before each byte was made a character; what is not UTF-8 is null,
-        and at fault, except under a number, which it is not."""
+        """Return the original values, before each byte became a character; values that are not UTF-8 are null and at
+        fault, except in a number column, which rejects them anyway."""
         ascii_ = pc.fill_null(pc.string_is_ascii(values), True)
         index = np.flatnonzero(~ascii_.to_numpy(zero_copy_only=False))
         raw = [v.encode("latin-1") for v in values.take(pa.array(index)).to_pylist()]
@@ -279,7 +280,7 @@ class _Parser:
 
 
 def _as_read(texts: tuple[str, ...], is_utf8: bool) -> list[str]:
-    """Texts as they stand in a block; in one that is not UTF-8 each byte is a character."""
+    """Return texts as they appear in a block; in a block that is not UTF-8 each byte is a character."""
     return [t if is_utf8 else t.encode().decode("latin-1") for t in texts]
 
 
@@ -290,14 +291,14 @@ def _replaced(values: pa.Array, index: np.ndarray, new: list) -> pa.Array:
 
 
 def _scatter(positions: np.ndarray, lists: pa.Array, count: int) -> pa.Array:
-    """The lists at their positions in a column of `count` rows; null elsewhere."""
+    """Return the lists at their positions in a column of `count` rows; null elsewhere."""
     take = np.full(count, -1)
     take[positions] = np.arange(len(positions))
     return lists.take(pa.array(take, mask=take < 0)).cast(FAULTS_TYPE)
 
 
 def _bounded(chunk: Chunk, most: int) -> Iterator[Chunk]:
-    """Chunks of at most `most` rows; each takes the dead letters that stand before its end."""
+    """Yield chunks of at most `most` rows; each contains the dead letters positioned before its end."""
     rows, rejected = chunk.rows, chunk.rejected
     if rows.num_rows <= most:
         yield chunk

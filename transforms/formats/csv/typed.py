@@ -1,10 +1,10 @@
-"""Numbers straight from CSV, where pyarrow's own parser can be trusted with them.
+"""Direct parsing of numbers from CSV, where pyarrow's own parser can be trusted.
 
-It parses numbers in half the time that text takes to be cast later, but it fails a whole block for
-one bad value, reads 0x10 as 16, and does not tell 1e400 from inf. So a column goes this way only while
-every value in it is a number inside the contract's limits; from the first block on where one is not,
-the column is read as text for the rest of the range, and `transforms.scoring.validate` judges it. A value that
-goes this way would be judged good, and the same, on the other: nothing depends on which was taken.
+It parses numbers in half the time that a later cast from text takes, but it fails a whole block for one bad value,
+reads 0x10 as 16, and does not distinguish 1e400 from inf. So a column is parsed directly only while every value in it
+is a number inside the contract's limits; from the first block with another value on, the column is read as text for the
+rest of the range, and `transforms.scoring.validate` judges it. Both ways accept a directly parsed value, with the same
+result: nothing depends on which was taken.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COLUMN = re.compile(r"In CSV column #([0-9]+):")
 
 
 class TypedColumns:
-    """The columns that go this way, by name.
+    """The columns that are parsed directly, by name.
 
     Args:
       columns: the contract's.
@@ -32,8 +32,8 @@ class TypedColumns:
         }
 
     def types(self, data: bytes) -> dict[str, pa.DataType]:
-        """The type to parse each column as, in a block of text."""
-        # Hexadecimal needs an x; that it is in some other column costs a little time, no more.
+        """Return the type to parse each column as, in a block of text."""
+        # Hexadecimal needs an x; an x in another column only costs a little time.
         hexadecimal = any(c.is_integer for c in self._columns.values()) and (b"x" in data or b"X" in data)
         # Floats of all dtypes are the nearest float64, rounded (docs/contract.md).
         return {
@@ -43,11 +43,11 @@ class TypedColumns:
         }
 
     def give_up(self, name: str) -> None:
-        """The column is read as text from now on."""
+        """Read the column as text from now on."""
         del self._columns[name]
 
     def accept(self, name: str, values: pa.Array) -> pa.Array | None:
-        """The parsed values in the column's dtype; None where one of them is not for this way."""
+        """Return the parsed values in the column's dtype; None if one of them cannot be parsed directly."""
         column = self._columns[name]
         numbers = (values.drop_null() if values.null_count else values).to_numpy()
         if not len(numbers):
@@ -66,6 +66,6 @@ class TypedColumns:
 
 
 def failed_column(error: pa.ArrowInvalid) -> int | None:
-    """The number of the field, from 0, that pyarrow failed to convert; None where it was something else."""
+    """Return the number of the field, from 0, that pyarrow failed to convert; None for another error."""
     found = _COLUMN.match(str(error))
     return int(found.group(1)) if found else None

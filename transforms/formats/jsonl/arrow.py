@@ -1,8 +1,8 @@
-"""Lines of any form, by Arrow's JSON parser with the contract as its schema.
+"""Parsing of lines of any form, by Arrow's JSON parser with the contract as its schema.
 
-Arrow takes a block or fails as a whole; it mostly names the row it failed at, and that one is left.
-What it takes too easily is caught here or before (`json_rows.LineParser`): it takes NaN and Infinity,
-more than one object a line, and one object over several lines.
+Arrow accepts a block or fails as a whole; it usually names the row it failed at, and that row is left to the exact
+judge. Input that it accepts wrongly is caught here or before (`json_rows.LineParser`): NaN and Infinity, more than one
+object a line, and one object over several lines.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPEN, _CLOSE, _BACKSLASH = b"{}\\"
 
 
 class ArrowLines:
-    """Takes the lines that Arrow parses to values of the contract's dtypes.
+    """Parses the lines whose values Arrow can convert to the contract's dtypes.
 
     Args:
       settings: what to read.
@@ -38,7 +38,7 @@ class ArrowLines:
     def __init__(self, settings: ReadSettings):
         self._columns = settings.contract_columns
         self._texts = {name: _Text(name) for name in settings.kept_undeclared}
-        # What is inside {"b64": ...} Arrow does not tell; and it would refuse kept columns as not in the contract.
+        # Arrow does not report what is inside {"b64": ...}, and would refuse kept columns as not in the contract.
         self._able = bool(self._columns) and all(c.dtype != "bytes" for c in self._columns.values())
         self._able = self._able and not (self._texts and settings.extra == "reject")
         self._able = self._able and not any(name[:1] in _AFTER_A_STRING for name in self._texts)
@@ -48,7 +48,7 @@ class ArrowLines:
         )
 
     def take(self, lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
-        """The positions of the lines that it takes, and their columns in order."""
+        """Return the positions of the lines that it parsed, and their columns in order."""
         none = np.array([], np.int64), None
         if not self._able:
             return none
@@ -98,7 +98,7 @@ class ArrowLines:
         return pajson.read_json(pa.BufferReader(data), read_options=options, parse_options=self._parse_options)
 
     def _bad_rows(self, lines) -> list[int]:
-        """The lines without which Arrow takes the others, and at times some more."""
+        """Return the lines without which Arrow accepts the others, possibly with some good lines."""
         view = memoryview(lines.data)
         bad: list[int] = []
         at, window, dense = 0, len(lines), 0
@@ -114,7 +114,7 @@ class ArrowLines:
                 passed = int(named.group(1))
                 dense = dense + 1 if passed < _FEW else 0
                 at += passed
-                # Where failures are dense, a run of lines is given up rather than a call spent on each.
+                # If failures are dense, a run of lines is given up to save a call for each.
                 given_up = _FEW if dense > 2 else 1
                 bad += range(at, min(at + given_up, len(lines)))
                 at += given_up
@@ -128,7 +128,7 @@ class ArrowLines:
 
 
 class _Text:
-    """The JSON text of a key's value, in lines that hold one flat object without escapes: Arrow tells only values.
+    """The JSON text of a key's value, in lines of one flat object without escapes: Arrow returns only values.
 
     Args:
       name: the key.
@@ -139,8 +139,8 @@ class _Text:
         self._value = pl.escape_regex(self._key) + r'[ \t]*:[ \t]*("[^"]*"|[-+.0-9A-Za-z]+)'
 
     def of(self, lines: pl.Series, good: np.ndarray) -> pa.Array:
-        """The texts; null for a key that is not there, or null. Clears `good` where the key, or a string like it, comes
-        twice, or what is found is a list."""
+        """Return the texts; null for a missing key or a null value. Clears `good` if the key, or a string like it,
+        occurs twice, or the value is a list."""
         found = lines.str.extract(self._value, 1)
         times = lines.str.count_matches(self._key, literal=True)
         good &= ((times == 0) | ((times == 1) & found.is_not_null())).to_numpy()
@@ -149,19 +149,19 @@ class _Text:
 
 
 def _with_line_ends(lines) -> pa.Array:
-    """The lines as texts without a copy, so each with what is before the next one."""
+    """Return the lines as texts without a copy, so each includes the bytes before the next line."""
     offsets = np.append(lines.starts, len(lines.data)).astype(np.int64)
     return pa.LargeStringArray.from_buffers(len(lines), pa.py_buffer(offsets), pa.py_buffer(lines.data))
 
 
 def _count_of(lines, text: np.ndarray, byte: int) -> np.ndarray:
-    """How often a byte is in each line."""
+    """Return how often a byte occurs in each line."""
     found = np.flatnonzero(text == byte)
     return np.bincount(np.searchsorted(lines.starts, found, side="right") - 1, minlength=len(lines))
 
 
 def _wide_type(column: Column) -> pa.DataType:
-    """What Arrow is asked for: wide enough that a value out of range does not fail its neighbours."""
+    """Return the type to request from Arrow: wide enough that a value out of range does not fail its neighbours."""
     if column.is_float:
         type_ = pa.float64()
     elif column.is_integer:
@@ -174,9 +174,8 @@ def _wide_type(column: Column) -> pa.DataType:
 
 
 def _narrow(array: pa.Array, column: Column, good: np.ndarray) -> pa.Array:
-    """The column in its own dtype; clears `good` for rows of another shape, with nulls in a list, or
-    out of the dtype's range. Where a row is not good its value is anything.
-    """
+    """Return the column in its own dtype; clears `good` for rows of another shape, with nulls in a list, or out of
+    the dtype's range. The value of a row that is not good is undefined."""
     if column.shape:
         rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
         flat, wrong = array, np.zeros(len(array), bool)
@@ -206,7 +205,7 @@ def _narrow(array: pa.Array, column: Column, good: np.ndarray) -> pa.Array:
 
 
 def _fits(flat: pa.Array, column: Column) -> np.ndarray:
-    """Which values are of the dtype's range; null is."""
+    """Return a mask of the values in the dtype's range; null is in range."""
     if not column.is_numeric or column.dtype in ("int64", "uint64"):
         return np.ones(len(flat), bool)
     numbers = flat.fill_null(0).to_numpy() if flat.null_count else flat.to_numpy()

@@ -1,7 +1,7 @@
-"""One JSON line at a time, by RFC 8259 and the contract: the judge of what the fast ways do not take.
+"""The exact parser: one JSON line at a time, by RFC 8259 and the contract, for the lines that the fast ways leave.
 
-A number is never a float before it is known what it should become, so integers are exact beyond
-2^53, and no value is so long or nested so deep that it fails anything but its own row.
+A number does not become a float before its target type is known, so integers are exact beyond 2^53, and a long or
+deeply nested value fails only its own row.
 """
 
 from __future__ import annotations
@@ -35,18 +35,20 @@ _KINDS = {"{": "an object", "[": "a list", '"': "a string", "t": "a boolean", "f
 
 
 class Malformed(Exception):
-    """The text is not one JSON value. Args: what is wrong, and at which character (0-based)."""
+    """The text is not one JSON value. Args: the error, and the character at which it occurs (0-based)."""
 
 
 class _Misfit(Exception):
-    """A value that is not one of its column. Args: reason, the value's text, what was expected."""
+    """A value that is not valid for its column. Args: reason, the value's text, what was expected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Attributes:
-    values: one a used column (contract, then kept), None where missing or at fault.
-    faults: (column, reason, message) of every value at fault.
+    """A parsed line.
+
+    Attributes:
+      values: one per used column (contract, then kept), None if missing or at fault.
+      faults: (column, reason, message) of every value at fault.
     """
 
     values: list[Any]
@@ -55,7 +57,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """A line refused as a whole."""
+    """A line rejected as a whole."""
 
     reason: str
     column: str | None
@@ -63,13 +65,13 @@ class Refusal:
 
 
 def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int, int]]]:
-    """Checks that a text is one JSON value, and finds what is directly inside it.
+    """Check that a text is one JSON value, and find its direct members.
 
-    Without recursion: nesting costs no stack.
+    Without recursion: nesting uses no stack.
 
     Returns:
-      the value's first character, and (key, start, end) of each member of an object, or of each
-      element of a list with the key None, or of a scalar itself. Keys are JSON strings, unread.
+      the value's first character, and (key, start, end) of each member of an object, or of each element of a list with
+        the key None, or of a scalar itself. Keys are undecoded JSON strings.
 
     Raises:
       Malformed: see there.
@@ -133,10 +135,10 @@ def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int,
 
 
 class LineJudge:
-    """Judges single lines.
+    """Parses and validates single lines.
 
     Args:
-      settings: what is used of a line, and whether messages may show values.
+      settings: the used columns of a line, and whether messages may show values.
     """
 
     def __init__(self, settings: ReadSettings):
@@ -148,11 +150,11 @@ class LineJudge:
         self._used = frozenset(self.names)
 
     def judge(self, line: bytes) -> Row | Refusal:
-        """The values of one line without its line end, or why it is refused as a whole."""
+        """Return the values of one line without its line end, or the reason why it is rejected as a whole."""
         try:
             text, broken = line.decode(), False
         except UnicodeDecodeError:
-            # Bytes that are no UTF-8 become lone surrogates, which no valid text holds.
+            # Bytes that are not UTF-8 become lone surrogates, which are never in valid text.
             text, broken = line.decode(errors="surrogateescape"), True
         try:
             first, found = members(text)
@@ -190,7 +192,7 @@ class LineJudge:
         return spans, refusal or extra
 
     def _broken_outside(self, spans, text: str) -> bool:
-        """Whether bytes that are not UTF-8 are anywhere but in the values of used string columns."""
+        """Return whether bytes that are not UTF-8 occur outside the values of used string columns."""
         inside = [spans[n] for n, c in self._columns.items() if c.dtype == "string" and n in spans]
         return any(
             not any(start <= match.start() < end for start, end in inside)
@@ -215,13 +217,13 @@ class LineJudge:
         return Row(values, faults)
 
     def _found(self, raw: str) -> str:
-        """`"abc" (a string)`, or only the kind where values may not be shown."""
+        """Return `"abc" (a string)`, or only the kind if values may not be shown."""
         kind = _KINDS.get(raw[:1], "a number")
         return f"{_cut(raw)} ({kind})" if self._show and raw != "null" else kind
 
 
 def _value(raw: str, column: Column, shape: tuple[int | None, ...]) -> Any:
-    """A JSON value as one of the column's, of what is left of its shape; raises _Misfit."""
+    """Return a JSON value as a value of the column, for the remaining dimensions of its shape; raises _Misfit."""
     if not shape:
         if raw[0] == "[":
             raise _Misfit("wrong_shape", raw, column.describe())
@@ -290,7 +292,7 @@ def _integer(raw: str, column: Column) -> int:
     significant = digits.rstrip("0")
     if not significant:
         return 0
-    # An exponent of so many digits is beyond any number of digits that a line can hold.
+    # An exponent of so many digits is larger than the number of digits that a line can contain.
     power = int(exponent or 0) if len(exponent) < 18 else (-(10**18) if exponent[0] == "-" else 10**18)
     zeros = power - len(fraction) + len(digits) - len(significant)
     if zeros < 0:
@@ -308,5 +310,5 @@ def _cut(text: str) -> str:
 
 
 def _valid(text: str) -> str:
-    """The text with lone surrogates as question marks, so that Arrow takes it."""
+    """Return the text with lone surrogates as question marks, so that Arrow accepts it."""
     return text.encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""JSON Lines: whole lines to typed columns, by the rules of `docs/contract.md`."""
+"""The JSON Lines reader: whole lines to typed columns, by the rules of `docs/contract.md`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
 
 _FEW_BYTES = 4096
-"""Of a file as small every line goes to the exact judge, at some 20 microseconds each: the fast ways take 3 ms to
-begin with."""
+"""In a smaller file every line goes to the exact judge, at some 20 microseconds each: the fast ways take 3 ms to
+start."""
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Raises UnusableFile for a file that is not UTF-8 text or no stream of its compression, and
-    ValueError for settings that this format cannot serve.
-    """
+    """Raise UnusableFile for a file that is not UTF-8 text or not a valid stream of its compression, and ValueError
+    for settings that this format does not support."""
     if settings.keep is None:
         raise ValueError(
             "keep: all is not possible with JSON Lines, whose keys may differ from line to line: name them"
@@ -48,7 +47,7 @@ def _check_encoding(path: str, version: str | None) -> None:
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Ranges of about `split_bytes` that end at line ends; a compressed file is one range."""
+    """Return ranges of about `split_bytes` that end at line ends; a compressed file is one range."""
     compressed = is_compressed(path, size, split_bytes, version)
     if compressed or size <= split_bytes * 1.5:
         return [FileRange(path, size, bytes=size * 4 if compressed else size)]
@@ -66,7 +65,7 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = list(pool.map(lambda range_: _count_rows(range_, settings), ranges))
     except UnusableFile:
-        return [FileRange(path, size, bytes=size)]  # reading it tells what is wrong
+        return [FileRange(path, size, bytes=size)]  # the reader reports what is wrong
     first_rows = np.cumsum([0, *counts[:-1]]).tolist()
     return [
         dataclasses.replace(range_, index=index, first_row=row)
@@ -75,12 +74,12 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
 
 
 def _count_rows(range_: FileRange, settings: ReadSettings) -> int:
-    """How many records a range of a plain file has: what `read` would number."""
+    """Return the number of records in a range of a plain file, as `read` would number them."""
     return sum(len(line_spans(b.data)[0]) + (b.large is not None) for b in _blocks(range_, settings))
 
 
 def _line_start(file, at: int, size: int) -> int:
-    """The first start of a line after byte `at`, CRLF kept whole; `size` where there is none."""
+    """Return the first start of a line after byte `at`, CRLF kept whole; `size` if there is none."""
     file.seek(at)
     while piece := file.read(1 << 16):
         found = line_end_positions(np.frombuffer(piece, np.uint8))
@@ -93,11 +92,9 @@ def _line_start(file, at: int, size: int) -> int:
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
+    """Yield the rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
     if range_.start:
-        _check_encoding(
-            range_.path, range_.version
-        )  # what is wrong with the file as a whole is told by its first range
+        _check_encoding(range_.path, range_.version)  # faults of the whole file are reported by its first range
     size = (range_.size if range_.end < 0 else range_.end) - range_.start
     parser, row = LineParser(settings, () if size <= _FEW_BYTES else FAST_WAYS), range_.first_row
     for block in _blocks(range_, settings):
@@ -114,7 +111,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
 
 
 def _chunks(parser: LineParser, data: bytes, row: int, settings: ReadSettings) -> Iterator[Chunk]:
-    """Chunks of at most `max_block_rows` of the lines in `data`, the first of which is number `row`."""
+    """Yield chunks of at most `max_block_rows` of the lines in `data`; the first line is number `row`."""
     starts, ends = line_spans(data)
     most = settings.max_block_rows
     for at in range(0, len(starts), most):
@@ -127,7 +124,7 @@ def _chunks(parser: LineParser, data: bytes, row: int, settings: ReadSettings) -
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """Some of a file.
+    """A part of a file.
 
     Attributes:
       data: whole lines.
@@ -143,7 +140,7 @@ class _Block:
 
 
 def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
-    """The lines of a range in blocks of about `max_block_bytes`, byte order mark left out."""
+    """Yield the lines of a range in blocks of about `max_block_bytes`, without the byte order mark."""
     line = _OpenLine(settings.max_row_bytes)
     first = range_.start == 0
     with RawStream(range_.path, range_.start, range_.end, range_.version, True, range_.sound) as stream:
@@ -153,7 +150,7 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
             except Refuted:
                 raise
             except Damaged as damage:
-                yield _Block(damage=str(damage))  # half a line is never taken for a whole one
+                yield _Block(damage=str(damage))  # an incomplete line is never treated as a whole one
                 return
             ended = not piece
             if first:
@@ -180,10 +177,10 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
 
 
 class _OpenLine:
-    """A line whose end has not come yet; once it is too large, no more of it than its payload.
+    """A line without its end so far; once it is too large, only its payload is kept.
 
     Attributes:
-      parts: its bytes; where it is too large one part, its beginning.
+      parts: its bytes; if it is too large, one part, its beginning.
       size: in bytes.
       is_white: of a line that is too large, whether it is all spaces and tabs: a blank line.
     """
@@ -204,7 +201,7 @@ class _OpenLine:
 
 
 def _first_line_end(piece: bytes) -> int:
-    """The position of the first LF or CR; the length where there is none."""
+    """Return the position of the first LF or CR; the length if there is none."""
     lf = piece.find(b"\n")
     cr = piece.find(b"\r", 0, lf if lf >= 0 else len(piece))
     return cr if cr >= 0 else lf if lf >= 0 else len(piece)

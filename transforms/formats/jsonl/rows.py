@@ -1,6 +1,6 @@
-"""Lines of JSON to typed columns: the fast ways first, then the exact judge for what they leave.
+"""Parsing of JSON lines to typed columns: the fast ways first, then the exact judge for the remaining lines.
 
-Each way takes only lines that it is sure of; so a line's fate does not depend on the way it went,
+Each way accepts only lines that it parses correctly, so the result for a line depends neither on the way it was parsed,
 nor on its neighbours.
 """
 
@@ -26,7 +26,7 @@ FAST_WAYS = ("template", "arrow")
 
 
 def too_large(size: int, settings: ReadSettings) -> str:
-    """The message for a line over `max_row_bytes`."""
+    """Return the message for a line over `max_row_bytes`."""
     return f"the line has {size} bytes, more than max_row_bytes {settings.max_row_bytes}"
 
 
@@ -50,11 +50,11 @@ class Lines:
         return self.data[self.starts[index] : self.ends[index]]
 
     def pick(self, index: np.ndarray) -> Lines:
-        """The lines at these ascending positions, moved together: `data` holds nothing else then."""
+        """Return the lines at these ascending positions, moved together: `data` contains nothing else then."""
         if not len(index):
             return Lines(b"", self.starts[:0], self.ends[:0])
-        # Copied run by run, so that a few lines left out cost little. A line of only white space ends
-        # a run: what is more than a line end and an empty line is between two lines there.
+        # Copied run by run, so that a few skipped lines cost little. A line of only white space ends a run: it appears
+        # as more than a line end and an empty line between two lines.
         apart = self.starts[index[1:]] - self.ends[index[:-1]] > 2
         borders = np.flatnonzero((np.diff(index) != 1) | apart) + 1
         first, last = index[np.append(0, borders)], index[np.append(borders, len(index)) - 1]
@@ -70,7 +70,7 @@ class Lines:
 
 
 class LineParser:
-    """Parses the lines of one file; what it learns about their form, it keeps from block to block.
+    """Parses the lines of one file; the learned form of the lines is kept from block to block.
 
     Args:
       settings: what to read.
@@ -86,7 +86,7 @@ class LineParser:
         self._ways = [makers[way](settings) for way in ways]
 
     def parse(self, data: bytes, starts: np.ndarray, ends: np.ndarray, row: int, origin: Origin | None) -> Chunk:
-        """The lines of a block; the first is number `row`."""
+        """Return the lines of a block as a chunk; the first is number `row`."""
         lines = Lines(data, starts, ends)
         taken: list[np.ndarray] = []
         batches: list[pa.RecordBatch] = []
@@ -107,8 +107,8 @@ class LineParser:
 
     @staticmethod
     def _is_odd(lines: Lines) -> np.ndarray:
-        """Lines that the fast ways must not see: control characters, bytes that are not UTF-8,
-        deep nesting. pyarrow would stop at a NUL, not check UTF-8, and crash on nesting."""
+        """Return a mask of the lines that the fast ways must not process: control characters, bytes that are not
+        UTF-8, deep nesting. pyarrow would stop at a NUL, not check UTF-8, and crash on nesting."""
         odd = np.zeros(len(lines), bool)
         text = np.frombuffer(lines.data, np.uint8)
         if np.count_nonzero(text < 32) > np.count_nonzero(text == LF):
@@ -119,7 +119,7 @@ class LineParser:
         if not valid_utf8(lines.data):
             high = np.unique(_line_of(lines, np.flatnonzero(text >= 128)))
             odd[[i for i in high.tolist() if not valid_utf8(lines.line(i))]] = True
-        # pyarrow would take a byte order mark at the start of its text for no part of it.
+        # pyarrow would drop a byte order mark at the start of its text.
         odd |= text[lines.starts] == 0xEF
         is_opening = (text | 32) == 0x7B  # [ or {
         if np.count_nonzero(is_opening) > len(lines) + _DEEP:
@@ -175,7 +175,7 @@ class LineParser:
 
 @dataclasses.dataclass(frozen=True)
 class _Framed(Origin):
-    """The same with the lines' positions known: they need not be found again."""
+    """An origin with known line positions: they need not be found again."""
 
     lines: Lines | None = None
 
@@ -184,15 +184,15 @@ class _Framed(Origin):
 
 
 _FEW_LEFT = 0.01
-"""The share of a block up to which what one way left goes to the exact judge at once: it is likely to
-be refused, and each refusal costs Arrow a call of some 0.3 ms, the judge 0.03 ms."""
+"""If one way leaves at most this share of a block, these lines go to the exact judge at once: they are likely to be
+rejected, and each rejection costs Arrow a call of some 0.3 ms, the judge 0.03 ms."""
 
 _DEEP = 200
-"""Brackets in a line from which on it is left to the exact judge, which needs no stack."""
+"""A line with this many brackets is left to the exact judge, which needs no stack."""
 
 
 def _line_of(lines: Lines, positions: np.ndarray) -> np.ndarray:
-    """The line that holds each byte position; positions between lines are left out."""
+    """Return the line that contains each byte position; positions between lines are left out."""
     line = np.searchsorted(lines.starts, positions, side="right") - 1
     inside = (line >= 0) & (positions < lines.ends[line])
     return line[inside]

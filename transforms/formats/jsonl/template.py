@@ -1,9 +1,9 @@
-"""Lines that all have one form: the same keys in the same order, written the same way.
+"""Parsing of lines that all have one form: the same keys in the same order, written the same way.
 
-Programs write such files, and then a line is constant text around its scalars. The text between two
-commas is a field, so a block is read as if it were CSV without quotes, the constant parts are
-compared, and the scalars are cast a whole column at a time: faster than any parser of JSON. A line
-that differs in any byte of the constant parts, or holds a scalar of another kind, is left.
+Such files are written by programs, and a line is constant text around its scalars. The text between two commas is a
+field, so a block is read as if it were CSV without quotes, the constant parts are compared, and the scalars are cast a
+whole column at a time: faster than any parser of JSON. A line that differs in any byte of the constant parts, or
+contains a scalar of another kind, is left to the next parser.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|tru
 _TRIES = 3
 _WORTH = 0.8  # the share of lines from which on this is faster than parsing JSON
 _MOST_COMMAS = 100
-"""Of a line that is read this way. A field costs 0.5 ms a block, and a block has the fewer lines the more fields they
-have: with 1,000 fields a value took 2 microseconds, where a parser of JSON takes 0.1."""
+"""Maximum commas of a line that is parsed this way. A field costs 0.5 ms a block, and the more fields lines have,
+the fewer lines a block has: with 1,000 fields a value took 2 microseconds, where a parser of JSON takes 0.1."""
 _KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
 _ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH = b'09-."\\'
 
@@ -38,13 +38,13 @@ def _is_plain(column: Column) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """What is between two commas of a line.
+    """The text between two commas of a line.
 
     Attributes:
       prefix, suffix: the constant text around the scalar; of a string its quotes too.
       kind: `number`, `string` or `literal` (true, false); None for a field without a scalar.
-      column: the used column that it is a value of; None for one that is only checked.
-      nullable: whether `null` may stand there.
+      column: the used column that it is a value of; None for a field that is only checked.
+      nullable: whether the value may be `null`.
     """
 
     prefix: str
@@ -55,7 +55,7 @@ class _Field:
 
 
 class TemplateLines:
-    """Takes the lines that have the form of most lines seen first.
+    """Parses the lines that have the form of most of the first lines.
 
     Args:
       settings: what to read.
@@ -72,7 +72,7 @@ class TemplateLines:
         self._tries = 0 if any(c is not None and c.size is None for c in self._columns.values()) else _TRIES
 
     def take(self, lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
-        """The positions of the lines that have the form, and their columns in order."""
+        """Return the positions of the lines that have the form, and their columns in order."""
         none = np.array([], np.int64), None
         if self._fields is None:
             if self._tries and lines.line(0).count(b",") > _MOST_COMMAS:
@@ -85,7 +85,7 @@ class TemplateLines:
                 return none
         plain = None
         if b"\\" in lines.data:
-            # An escape is not read here, and a string with one looks like any other.
+            # Escapes are not decoded here, and a string with an escape looks like any other.
             plain = np.ones(len(lines), bool)
             escapes = np.flatnonzero(np.frombuffer(lines.data, np.uint8) == _BACKSLASH)
             plain[np.searchsorted(lines.starts, escapes, side="right") - 1] = False
@@ -102,8 +102,8 @@ class TemplateLines:
         return good, pa.RecordBatch.from_arrays(columns, [*self._types])
 
     def _learn(self, lines) -> tuple[_Field, ...] | None:
-        """The form of most of some lines; None where they have none in common."""
-        # Spread without a period, lest it be that of some odd lines.
+        """Return the form of most of some lines; None if they have none in common."""
+        # Spread without a period, which could coincide with that of some odd lines.
         spread = (np.arange(_EXAMPLES) * 0.6180339887498949 % 1 * len(lines)).astype(np.int64)
         examples = np.unique(spread).tolist()
         forms: dict[tuple, list[list]] = collections.defaultdict(list)
@@ -118,7 +118,7 @@ class TemplateLines:
         return self._fields_of(*key, forms[key])
 
     def _fields_of(self, constants, columns, kinds) -> tuple[_Field, ...]:
-        """The fields of a form, as a split at every comma gives them."""
+        """Return the fields of a form, as a split at every comma yields them."""
         fields = []
         *before, prefix = constants[0].split(",")
         fields += [_Field(text, "", None, None, False) for text in before]
@@ -139,7 +139,7 @@ class TemplateLines:
         return tuple(fields)
 
     def _form(self, line: bytes):
-        """((constant texts, columns), the scalars' kinds) of one line; None where it can have none."""
+        """Return ((constant texts, columns), the scalars' kinds) of one line; None if the line cannot have a form."""
         if b"\\" in line:
             return None
         verdict = self._judge.judge(line)
@@ -153,7 +153,7 @@ class TemplateLines:
         for raw, start, end in found:
             column = self._columns.get(raw[1:-1])
             if column is not None or raw[1:-1] in self._columns:
-                # null may stand for a whole value, but not for the scalars in it.
+                # null may replace a whole value, but not the scalars in it.
                 has_form = text[start] not in "[{" if column is None else text[start] != "n" or _is_plain(column)
                 if not has_form:
                     return None
@@ -191,7 +191,7 @@ class TemplateLines:
         return index, columns
 
     def _split(self, lines) -> tuple[list[pa.Array], np.ndarray]:
-        """The fields of the lines that have as many as the form, and those lines' positions."""
+        """Return the fields of the lines that have as many as the form, and those lines' positions."""
         names = [str(i) for i in range(len(self._fields))]
         for attempt in (lines, None):
             picked = attempt or lines.pick(np.arange(len(lines)))
@@ -201,7 +201,7 @@ class TemplateLines:
                 skipped.append(bad.number - 1)
                 return "skip"
 
-            reader = pacsv.open_csv(  # `read_csv` hands each text to another thread
+            reader = pacsv.open_csv(  # `read_csv` passes each text to another thread
                 pa.BufferReader(picked.data),
                 pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
                 pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
@@ -217,10 +217,11 @@ class TemplateLines:
         return [_whole(c) for c in table.columns], index
 
     def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray):
-        """The scalars of one field; clears `good` where a line differs from the form.
+        """Return the scalars of one field; clears `good` where a line differs from the form.
 
-        Returns a polars series of a number, of text or of a boolean, null where the text is `null`
-        or the line is not good; None for a field that only has to be the same.
+        Returns:
+          a polars series of a number, of text or of a boolean, null where the text is `null` or the line is not good;
+            None for a field that is only compared.
         """
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
@@ -241,7 +242,7 @@ class TemplateLines:
         if after:
             fits &= _has(data, offsets[1:].astype(np.int64) - len(after), after)
         if field.kind == "string":
-            # Each fitting text has its constant quotes: with as many in all, there are none besides.
+            # Each fitting text has its constant quotes: if the counts match, there are no others.
             quotes = (prefix + suffix).count('"')
             if (
                 not fits.all()
@@ -278,7 +279,7 @@ class TemplateLines:
         )
 
     def _column(self, name: str, values: list | None, count: int) -> pa.Array:
-        """One used column out of its scalars, in row-major order."""
+        """Return one used column, built from its scalars, in row-major order."""
         type_, column = self._types[name], self._columns[name]
         if values is None:
             return pa.nulls(count, type_)
@@ -311,7 +312,7 @@ def _typed(value: pl.Series, type_: pa.DataType) -> pa.Array:
 
 
 def _has(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
-    """At which positions of `data` a text stands; eight bytes a comparison."""
+    """Return at which positions of `data` a text occurs; compares eight bytes at a time."""
     fits = np.ones(len(positions), bool)
     if len(data) < 8:
         return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
@@ -334,7 +335,7 @@ def _bytes_of(array: pa.Array) -> np.ndarray:
 
 
 def _quote_counts(array: pa.Array, offsets: np.ndarray):
-    """How many quotes each text has; one number where all have as many."""
+    """Return how many quotes each text has; one number if all have the same."""
     quotes = np.flatnonzero(_bytes_of(array)[: offsets[-1]] == _QUOTE)
     return np.diff(np.searchsorted(quotes, offsets))
 
@@ -342,9 +343,9 @@ def _quote_counts(array: pa.Array, offsets: np.ndarray):
 def _is_json_number(
     array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pl.Series
 ) -> np.ndarray:
-    """Which of some texts, if polars casts them to a number, have the form of JSON.
+    """Return which of some texts, if polars casts them to a number, are valid JSON numbers.
 
-    polars also takes `+1`, `.5`, `5.`, `007`, `nan` and `inf`.
+    polars also accepts `+1`, `.5`, `5.`, `007`, `nan` and `inf`.
     """
     data = _bytes_of(array)
     start, end = offsets[:-1].astype(np.int64) + before, offsets[1:].astype(np.int64) - after
@@ -361,7 +362,7 @@ def _is_json_number(
     if dotted:
         return good & ~inner.str.contains(r"\.(?:[^0-9]|$)").to_numpy()
     good &= data[np.clip(end - 1, 0, last)] != _DOT
-    # A byte below 0 wraps round, so one comparison tells a digit.
+    # A byte below 0 wraps around, so one comparison identifies a digit.
     lone = (data[:-1] == _DOT) & (data[1:] - np.uint8(_ZERO) > _NINE - _ZERO)
     if lone.any():
         good[np.searchsorted(offsets, np.flatnonzero(lone), side="right") - 1] = False
@@ -369,7 +370,7 @@ def _is_json_number(
 
 
 def _numbers(inner: pl.Series, column: Column | None, fits: np.ndarray) -> tuple[pl.Series, np.ndarray]:
-    """Texts to Int64, UInt64 or Float64, and which of them are a value of the column's dtype."""
+    """Return texts as Int64, UInt64 or Float64, and which of them are a value of the column's dtype."""
     if column is None or column.is_float:
         value = inner.cast(pl.Float64, strict=False)
         numbers = value.to_numpy()
@@ -380,7 +381,7 @@ def _numbers(inner: pl.Series, column: Column | None, fits: np.ndarray) -> tuple
     type_ = pl.UInt64 if column.dtype == "uint64" else pl.Int64
     value = inner.cast(type_, strict=False)
     if value.null_count():
-        # Whole files are written `7.0` (pandas, with gaps): still a column at a time.
+        # pandas writes integers as `7.0` in columns with gaps: these are still cast a column at a time.
         value = value.fill_null(inner.str.replace(r"^(-?[0-9]+)\.0+$", "$1").cast(type_, strict=False))
     info = np.iinfo(column.dtype)
     return value, value.is_between(info.min, info.max).fill_null(False).to_numpy()

@@ -1,4 +1,4 @@
-"""Row groups of a Parquet object: the bytes of the columns that are read, fetched before they are decoded."""
+"""Prefetching of the row groups of a Parquet object: the bytes of used columns are fetched before they are decoded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from beam_score.transforms.stores.object_file import PIECE_BYTES, ObjectFile, Span
 
 HELD_BYTES = 32 << 20
-"""A row group whose columns take more is not held whole: each column then comes in pieces, one ahead."""
+"""A row group with larger columns is not held whole: each column is then fetched in pieces, one ahead."""
 
 _GAP_BYTES = 1 << 20
-"""Bytes between two columns that are rather fetched than asked for apart."""
+"""Gaps between two columns up to this size are fetched too, to save a request."""
 
 _LEAST_PIECE = 1 << 20
 
@@ -28,7 +28,7 @@ class GroupsAhead:
         self._held: dict[int, list[Span]] = {}
 
     def turn_of(self, index: int) -> None:
-        """A row group is decoded now: has it on its way, and the one after it, where both can be held whole."""
+        """Start fetching a row group that is about to be decoded, and the next one, if both can be held whole."""
         for passed in [i for i in self._held if i < index]:
             self._source.drop(self._held.pop(passed))
         self._begin(index)
@@ -50,7 +50,7 @@ class GroupsAhead:
 
 
 def _joined(chunks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans that hold the chunks, and small gaps between them."""
+    """Yield spans that contain the chunks, and small gaps between them."""
     if not chunks:
         return
     start, end = chunks[0]

@@ -1,8 +1,8 @@
-"""An open Parquet file: its schema and its footer, asked for in ways that cannot end the process.
+"""An open Parquet file: its schema and its footer, accessed without calls that can abort the process.
 
 `row_group(i).column(j)` of pyarrow (25) raises an exception that Python cannot catch, and aborts, for an encrypted
-column and for some damaged footers; readers of the same column raise an OSError. So a reader is made first, of a
-file without bytes, and the footer is asked for used columns alone.
+column and for some damaged footers; readers of the same column raise an OSError. So a reader is created first, for a
+file without bytes, and the footer is read for used columns only.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ READ_AHEAD_BYTES = 1 << 20
 """A column chunk is streamed through a buffer of this size, not loaded whole."""
 
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-"""What pyarrow raises on damaged files; see `raise_unless_damage`."""
+"""Exceptions that pyarrow raises on damaged files; see `raise_unless_damage`."""
 
 
 class ColumnChunk(NamedTuple):
-    """What the footer says of one column of one row group.
+    """The footer's entry for one column of one row group.
 
     Attributes:
       leaf: number of the column.
@@ -52,11 +52,11 @@ class ColumnChunk(NamedTuple):
     has_dictionary: bool
 
     def pages(self, read: Callable[[int, int], bytes], whole: bool) -> Pages:
-        """What its pages hold, by their headers.
+        """Return the content of its pages, by their headers.
 
         Args:
           read: see `reading`.
-          whole: whether to look at all headers; else at the first, and the footer is believed.
+          whole: whether to read all headers; else only the first, and the footer is trusted.
 
         Raises:
           BadPage: the headers contradict the footer.
@@ -71,13 +71,13 @@ class ColumnChunk(NamedTuple):
 
 
 class ParquetInput:
-    """A Parquet file that is open.
+    """An open Parquet file.
 
     Attributes:
-      path: where it is.
+      path: its path.
       file: pyarrow's.
-      source: the object that it is, where it is one.
-      schema: its Arrow schema. `ParquetFile.schema_arrow` builds it anew at every access.
+      source: the object, if the file is one.
+      schema: its Arrow schema. `ParquetFile.schema_arrow` rebuilds it at every access.
       rows: of each row group.
     """
 
@@ -100,12 +100,12 @@ class ParquetInput:
         return pq.ParquetFile(nothing, metadata=self.metadata, pre_buffer=False, buffer_size=READ_AHEAD_BYTES)
 
     def leaves(self, used: Set[str]) -> list[int]:
-        """Numbers of the leaf columns below some columns."""
+        """Return the numbers of the leaf columns below some columns."""
         schema = self.metadata.schema
         return [i for i in range(self.metadata.num_columns) if is_used(schema.column(i).path, used)]
 
     def batches(self, group: int, rows: int, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """A row group, so many rows at a time."""
+        """Yield a row group in batches of `rows` rows."""
         found = self.file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         while True:
             with in_hand.reading(self.path):
@@ -115,21 +115,21 @@ class ParquetInput:
             yield batch
 
     def why_not(self, group: int, names: Sequence[str]) -> str | None:
-        """Why some columns of a row group cannot be read, as far as the footer shows; None where they can."""
+        """Return why some columns of a row group cannot be read, as far as the footer shows; None if they can."""
         if not names or not self.rows[group]:
             return None
         try:
             with in_hand.reading(self.path):
                 next(self._empty.iter_batches(1, row_groups=[group], columns=names, use_threads=False), None)
         except _Asked:
-            return None  # the readers are made, and asked for the first page
+            return None  # the readers were created, and requested the first page
         except DAMAGE as error:
             raise_unless_damage(error)
             return first_line(error)
         return None
 
     def chunks(self, group: int, names: Sequence[str], leaves: Sequence[int]) -> list[ColumnChunk]:
-        """What the footer says of some columns of a row group.
+        """Return the footer's entries for some columns of a row group.
 
         Args:
           names: of the columns.
@@ -159,12 +159,12 @@ class ParquetInput:
 def open_parquet(
     path: str, version: str | None, metadata: pq.FileMetaData | None = None, buffer_bytes: int = READ_AHEAD_BYTES
 ) -> Iterator[ParquetInput]:
-    """A Parquet file, open.
+    """Open a Parquet file.
 
     Args:
       version: of an object (`transforms.stores.versions`).
-      metadata: the footer, where it is known, or is to be another than the file's own.
-      buffer_bytes: what each column is streamed through.
+      metadata: the footer, if it is known, or is to replace the file's own.
+      buffer_bytes: size of the buffer that each column is streamed through.
 
     Raises:
       UnusableFile: its footer is broken.
@@ -196,7 +196,7 @@ def open_parquet(
 
 @contextlib.contextmanager
 def reading(opened: ParquetInput) -> Iterator:
-    """A function that gives the bytes of an open file at a position: `(position, size) -> bytes`."""
+    """Yield a function that returns the bytes of an open file at a position: `(position, size) -> bytes`."""
     source = opened.source
     if source is not None:
 
@@ -214,26 +214,26 @@ def reading(opened: ParquetInput) -> Iterator:
 
 
 def without_arrow_types(metadata: pq.FileMetaData) -> pq.FileMetaData:
-    """The footer without the Arrow schema that pyarrow stored in it: lists of a fixed size are then
-    plain lists. pyarrow cannot read such a list where one is null (apache/arrow#35692)."""
+    """Return the footer without the Arrow schema that pyarrow stored in it: lists of a fixed size are then plain
+    lists. pyarrow cannot read such a list where one is null (apache/arrow#35692)."""
     footer = io.BytesIO()
     metadata.write_metadata_file(footer)
     return pq.read_metadata(io.BytesIO(footer.getvalue().replace(b"ARROW:schema", b"ARROW:unused")))
 
 
 def raise_unless_damage(error: Exception) -> None:
-    """Raises an error that is not the file's."""
+    """Raise an error that is not caused by the file's content."""
     if is_of_the_system(error):
         raise error
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, cut."""
+    """Return the message of an error, truncated."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_used(path: str, used: Set[str]) -> bool:
-    """Whether a leaf's dotted path is below a used column; names may hold dots themselves."""
+    """Return whether a leaf's dotted path is below a used column; names may contain dots themselves."""
     if path in used:
         return True
     parts = path.split(".")
@@ -241,11 +241,11 @@ def is_used(path: str, used: Set[str]) -> bool:
 
 
 class _Asked(Exception):
-    """A page was asked for."""
+    """A page was requested."""
 
 
 class _NoBytes(io.RawIOBase):
-    """A file of which nothing can be read."""
+    """A file from which nothing can be read."""
 
     def readable(self) -> bool:
         return True

@@ -1,7 +1,7 @@
-"""Headers of Parquet pages: what the decoding of a column chunk is going to take, known before it is done.
+"""Headers of Parquet pages: the memory that decoding a column chunk takes, known beforehand.
 
-A page is decompressed and decoded as a whole. pyarrow allocates what a page's header claims, and takes the header
-from wherever the footer points to; so headers are compared with the footer first.
+A page is decompressed and decoded as a whole. pyarrow allocates the size that a page's header claims, and reads the
+header wherever the footer points to; so headers are compared with the footer first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 DATA, INDEX, DICTIONARY, DATA_V2 = 0, 1, 2, 3
-_FIRST_BYTES = 512  # a header has some 20 bytes, and the smallest and largest value of the page where it has them
+_FIRST_BYTES = 512  # a header has some 20 bytes, and optionally the smallest and largest value of the page
 _MOST_BYTES = 16 << 20  # pyarrow's own limit on a header
 _PADDING = 100  # parquet-mr 1.2.8 and before did not count the header of the dictionary (PARQUET-816)
 _SLACK, _ALLOCATED_BYTES = 4, 64 << 20  # writers disagree on what the sizes in the footer include
@@ -18,19 +18,19 @@ _DICTIONARY_ENCODINGS = (2, 8)  # PLAIN_DICTIONARY, RLE_DICTIONARY
 
 
 class BadPage(Exception):
-    """A page header that is not one, or that contradicts the footer."""
+    """An invalid page header, or one that contradicts the footer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PageHeader:
-    """What a page's header says.
+    """The content of a page's header.
 
     Attributes:
-      kind: DATA, DATA_V2, DICTIONARY; others hold no values.
+      kind: DATA, DATA_V2, DICTIONARY; others contain no values.
       decoded: bytes of the page without compression.
       stored: bytes of the page in the file, after the header.
-      values: how many values it has, nulls included; of a dictionary its entries.
-      by_dictionary: whether its values are numbers of a dictionary's entries.
+      values: number of its values, nulls included; of a dictionary its entries.
+      by_dictionary: whether its values are indices into a dictionary.
       size: bytes of the header itself.
     """
 
@@ -44,15 +44,15 @@ class PageHeader:
 
 @dataclasses.dataclass(frozen=True)
 class Pages:
-    """What the pages of one column chunk hold.
+    """Summary of the pages of one column chunk.
 
     Attributes:
       values: of all data pages, nulls included.
       plain: decoded bytes of the data pages whose values are not of the dictionary.
       largest: decoded bytes of the largest page.
-      dictionary: decoded bytes of the dictionary; 0 where there is none.
+      dictionary: decoded bytes of the dictionary; 0 if there is none.
       entries: of the dictionary.
-      by_dictionary: whether any values are numbers of a dictionary's entries.
+      by_dictionary: whether any values are indices into a dictionary.
     """
 
     values: int
@@ -64,13 +64,13 @@ class Pages:
 
 
 def pages_of(read: Callable[[int, int], bytes], start: int, end: int, decoded: int, values: int) -> Pages:
-    """Walks the page headers of a column chunk.
+    """Summarize the pages of a column chunk by their headers.
 
     Args:
-      read: gives the bytes at a position, fewer at the end of the file.
+      read: returns the bytes at a position, fewer at the end of the file.
       start, end: of the chunk in the file.
-      decoded: bytes of the chunk without compression, as the footer says.
-      values: in the chunk, as the footer says.
+      decoded: bytes of the chunk without compression, according to the footer.
+      values: in the chunk, according to the footer.
 
     Raises:
       BadPage: the headers contradict the footer.
@@ -92,7 +92,7 @@ def pages_of(read: Callable[[int, int], bytes], start: int, end: int, decoded: i
 
 
 def first_page(read: Callable[[int, int], bytes], at: int, end: int, decoded: int) -> PageHeader:
-    """The header of a page. Arguments and errors are those of `pages_of`."""
+    """Return the header of a page. Arguments and errors are those of `pages_of`."""
     header = _header_at(read, at, end)
     most = max(_SLACK * decoded, _ALLOCATED_BYTES)
     if not (0 <= header.stored <= end + _PADDING - at and 0 <= header.decoded <= most and header.values >= 0):
@@ -113,10 +113,10 @@ def _header_at(read: Callable[[int, int], bytes], at: int, end: int) -> PageHead
 
 
 def parse_header(data: bytes) -> PageHeader:
-    """Reads a `PageHeader` of parquet.thrift, in Thrift's compact protocol.
+    """Parse a `PageHeader` of parquet.thrift, in Thrift's compact protocol.
 
     Raises:
-      BadPage: it is not one.
+      BadPage: it is not valid.
       IndexError: the data end before it does.
     """
     fields: dict[int, int | dict[int, int]] = {}
@@ -133,7 +133,7 @@ def parse_header(data: bytes) -> PageHeader:
 
 
 def _struct(data: bytes, at: int, into: dict, depth: int) -> int:
-    """Reads the integers and structs of a struct; the rest is passed over. Returns where it ends."""
+    """Parse the integers and structs of a struct; skip the rest. Return its end."""
     if depth > 8:
         raise BadPage("a page header is nested too deep")
     field = 0
@@ -158,7 +158,7 @@ def _struct(data: bytes, at: int, into: dict, depth: int) -> int:
 
 
 def _passed(data: bytes, at: int, kind: int, depth: int) -> int:
-    """Where a value ends that nobody asks for."""
+    """Return the end of a value that is skipped."""
     if kind in (1, 2):  # a boolean is in its field's header
         return at
     if kind == 3:

@@ -1,7 +1,7 @@
-"""Parquet: row groups to typed columns, page checksums verified.
+"""The Parquet reader: row groups to typed columns, page checksums verified.
 
-Only the columns that are used are read. A row group is read to its end before its first row is
-given out, so that a damaged one costs exactly itself, however the rows fall into blocks.
+Only the used columns are read. A row group is read to its end before its first row is yielded, so that damage costs
+exactly one row group, however the rows are divided into blocks.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from beam_score.transforms.rows.origin import Origin
 from beam_score.transforms.stores.compression import SMALL_BYTES
 
 _WORST = 8
-"""Rows with the longest texts of a dictionary take so many times `Bounds.decoded_bytes` at the most."""
+"""Rows with the longest texts of a dictionary take at most this many times `Bounds.decoded_bytes`."""
 
 _BUFFERS_BYTES = 64 << 20
-"""What the columns of a file are streamed through, all together."""
+"""Total size of the buffers that the columns of a file are streamed through."""
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Raises UnusableFile where the footer shows that no row of the file can be used."""
+    """Raise UnusableFile if the footer shows that no row of the file can be used."""
     with open_parquet(path, version) as opened:
         _used_columns(opened, settings)
 
 
 def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType]:
-    """The columns of a file with the types that they are kept with. Raises UnusableFile."""
+    """Return the columns of a file with the types that they are kept with. Raises UnusableFile."""
     with open_parquet(path, version) as opened:
         for field in opened.schema:
             if settings.keep is None or field.name in settings.keep:
@@ -62,10 +62,10 @@ def columns_of(path: str, settings: ReadSettings, version: str | None = None) ->
 
 
 def first_rows(path: str, count: int) -> tuple[list[str], list[pa.RecordBatch]]:
-    """At least the first rows of a file, where it has as many, of all columns that can be read; and their names.
+    """Return at least the first rows of a file, if it has as many, of all readable columns; and the names of these.
 
     Raises:
-      UnusableFile: none can be.
+      UnusableFile: no column is readable.
       OSError: the file cannot be read, which is not damage.
     """
     found: list[pa.RecordBatch] = []
@@ -90,7 +90,7 @@ def first_rows(path: str, count: int) -> tuple[list[str], list[pa.RecordBatch]]:
 
 
 def _readable(opened: ParquetInput, group: int, names: list[str]) -> list[str]:
-    """Those of some columns that are not encrypted, nor damaged in the footer."""
+    """Return the columns that are neither encrypted nor damaged in the footer."""
     if opened.why_not(group, names) is None:
         return names
     half = len(names) // 2
@@ -98,7 +98,7 @@ def _readable(opened: ParquetInput, group: int, names: list[str]) -> list[str]:
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Ranges of whole row groups, of about `split_bytes` of the used columns each."""
+    """Return ranges of whole row groups, of about `split_bytes` of the used columns each."""
     if size <= min(SMALL_BYTES, split_bytes):
         return [FileRange(path, size, bytes=size)]
     try:
@@ -108,10 +108,10 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
             counts = opened.rows
             sizes = [_stored_bytes(opened, group, names, leaves) for group in range(len(counts))]
     except UnusableFile:
-        return [FileRange(path, size, bytes=size)]  # reading it tells what is wrong
+        return [FileRange(path, size, bytes=size)]  # the reader reports what is wrong
     ranges, start, first_row = [], 0, 0
     for end in range(1, len(sizes) + 1):
-        # A range ends where the next group would bring it further from the target than it is.
+        # A range ends where the next group would move its size further from the target.
         taken = sum(sizes[start:end])
         if end == len(sizes) or taken + sizes[end] / 2 > split_bytes:
             ranges.append(FileRange(path, size, start, end, first_row, len(ranges), taken))
@@ -121,7 +121,7 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
 
 
 def _stored_bytes(opened: ParquetInput, group: int, names: Sequence[str], leaves: Sequence[int]) -> int:
-    """The bytes in the file of some columns of a row group; 0 where the footer is damaged there."""
+    """Return the bytes in the file of some columns of a row group; 0 if the footer is damaged there."""
     try:
         return sum(chunk.stored for chunk in opened.chunks(group, names, leaves))
     except ValueError:
@@ -129,7 +129,7 @@ def _stored_bytes(opened: ParquetInput, group: int, names: Sequence[str], leaves
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """The rows of some row groups (`start` to `end`); see `transforms.steps.read`.
+    """Yield the rows of some row groups (`start` to `end`); see `transforms.steps.read`.
 
     Raises:
       UnusableFile: as `check`.
@@ -180,23 +180,23 @@ def _ahead(opened: ParquetInput, groups: Sequence[int], names: Sequence[str], le
         try:
             chunks = opened.chunks(group, names, leaves)
         except ValueError:
-            chunks = []  # reading it tells what is wrong
+            chunks = []  # reading it reports what is wrong
         spans.append(sorted((c.start, c.end) for c in chunks if c.start < c.end <= opened.source.size))
     return GroupsAhead(opened.source, spans)
 
 
 def _rows_at_once(opened: ParquetInput, read_at, group: int, names, leaves, settings: ReadSettings) -> int:
-    """How many rows of a row group to decode at once.
+    """Return how many rows of a row group to decode at once.
 
     Raises:
-      _Damage: its pages are not those of its footer.
+      _Damage: its pages do not match its footer.
       OSError: the file cannot be read, which is not damage.
     """
     if not names or not opened.rows[group]:
         return settings.max_block_rows
     try:
         chunks = opened.chunks(group, names, leaves)
-        # What a large row group of an object is streamed through keeps the first bytes of each column alone.
+        # The stream of a large row group of an object keeps only the first bytes of each column.
         whole = opened.source is None or sum(chunk.stored for chunk in chunks) <= parquet_spans.HELD_BYTES
         pages = [(chunk, chunk.pages(read_at, whole)) for chunk in chunks]
         worst_bytes = _WORST * settings.bounds.decoded_bytes
@@ -206,14 +206,15 @@ def _rows_at_once(opened: ParquetInput, read_at, group: int, names, leaves, sett
 
 
 def _without_view(field: pa.Field) -> pa.Field:
-    """pyarrow (25) cannot take some rows of an array of views, as the payloads of refused rows are."""
+    """Return a field without view types: pyarrow (25) cannot take rows from an array of views, as rejected rows
+    require."""
     return field.with_type(
         {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(field.type, field.type)
     )
 
 
 def _used_columns(opened: ParquetInput, settings: ReadSettings) -> list[str]:
-    """Names of the contract's columns that the file has, then of the kept ones.
+    """Return names of the contract's columns that the file has, then of the kept ones.
 
     Raises:
       UnusableFile: see docs/contract.md.
@@ -254,7 +255,7 @@ def _used_columns(opened: ParquetInput, settings: ReadSettings) -> list[str]:
 
 
 def _check_possible(field: pa.Field) -> None:
-    """Raises UnusableFile for a column of a type that there cannot be."""
+    """Raise UnusableFile for a column of an impossible type."""
     types = [field.type]
     while types:
         type_ = types.pop()
@@ -265,7 +266,7 @@ def _check_possible(field: pa.Field) -> None:
 
 
 def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
-    """Raises UnusableFile where a used column is encrypted: that shows in the first row group."""
+    """Raise UnusableFile if a used column is encrypted: the first row group shows that."""
     group = next((i for i, rows in enumerate(opened.rows) if rows), None)
     if group is None or (why := opened.why_not(group, used)) is None or "crypt" not in why:
         return
@@ -283,8 +284,8 @@ def _check_type(name: str, column: Column, type_: pa.DataType) -> None:
 def _sound_batches(
     opened: ParquetInput, group: int, at_once: int, schema: pa.Schema, settings: ReadSettings
 ) -> Iterator[pa.RecordBatch]:
-    """The batches of a row group, none before all could be read: a row group of more
-    than `Bounds.decoded_bytes` is read twice.
+    """Yield the batches of a row group, none before all could be read: a row group of more than `Bounds.decoded_bytes`
+    is read twice.
 
     Raises:
       _Damage: before the first batch.
@@ -313,7 +314,7 @@ def _batches(
         joined: list[pa.RecordBatch] = []
         rows = size = 0
         for batch in opened.batches(group, at_once, schema.names):
-            batch = batch.select(schema.names)  # a name with dots may have brought others along
+            batch = batch.select(schema.names)  # a name with dots may have selected others too
             if batch.schema.types != schema.types:
                 batch = batch.cast(schema)
             joined.append(batch)
@@ -329,7 +330,7 @@ def _batches(
 
 
 def _pieces(joined: list[pa.RecordBatch], size: int, settings: ReadSettings) -> Iterator[pa.RecordBatch]:
-    """The rows of some batches, in batches of about the size of a block."""
+    """Yield the rows of some batches, in batches of about the size of a block."""
     if joined:
         batch = joined[0] if len(joined) == 1 else pa.concat_batches(joined)
         joined.clear()

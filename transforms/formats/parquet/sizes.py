@@ -1,4 +1,4 @@
-"""How many rows of a Parquet row group are decoded at once: by what they decode to, not by their bytes in the file.
+"""The number of rows of a Parquet row group to decode at once: by their decoded size, not their bytes in the file.
 
 A dictionary of one long text, or a run of equal list elements, takes a few bytes in the file and gigabytes decoded.
 """
@@ -22,23 +22,23 @@ from beam_score.transforms.formats.parquet.file import (
 from beam_score.transforms.formats.parquet.pages import Pages
 
 _FEW_ROWS, _FEW_BATCHES = 512, 200
-"""Rather than to decode fewer rows at once, or in more batches, the dictionaries are read for their longest text."""
+"""With fewer rows at once, or more batches, the dictionaries are read for their longest text instead."""
 
 MOST_BYTES = 1 << 30
-"""A page, or the lists of a column in one row group, that decodes to more is refused: nothing smaller can be read."""
+"""A page, or the lists of a column in one row group, that decodes to more is refused: no smaller unit can be read."""
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 8, "BYTE_ARRAY": 4}
 _LEVELS = 4  # bytes of a value's definition and repetition level, in a column of lists
-_RATIO = 100  # lists that decode to so much more than their pages are runs of equal elements
+_RATIO = 100  # lists that decode to this much more than their pages are runs of equal elements
 
 
 class TooLarge(Exception):
-    """A row group of which no part that can be read alone is small enough."""
+    """No part of the row group that can be read alone is small enough."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """What a row of one column takes: `mean` bytes, and with the longest texts `worst`."""
+    """Bytes of a row of one column: `mean`, and `worst` with the longest texts."""
 
     path: str
     mean: float
@@ -54,13 +54,13 @@ def rows_at_once(
     mean_bytes: int,
     worst_bytes: int,
 ) -> int:
-    """Rows to decode at once.
+    """Return the number of rows to decode at once.
 
     Args:
       chunks: of the columns that are read.
-      most_rows: the most rows.
-      mean_bytes: what they are to take about, by the mean over the row group.
-      worst_bytes: what they take at the most, if each has the longest text of each dictionary.
+      most_rows: the maximum number of rows.
+      mean_bytes: their approximate target size, by the mean over the row group.
+      worst_bytes: their maximum size, if each has the longest text of each dictionary.
 
     Raises:
       TooLarge: there is no such number.
@@ -100,7 +100,7 @@ def _leaf(opened: ParquetInput, chunk: ColumnChunk, pages: Pages, rows: int, mea
 
 
 def _least_bytes(count: int) -> int:
-    """What so many texts take together, no two of them equal; the longest not counted."""
+    """Return the minimum total bytes of so many distinct texts, without the longest."""
     total = length = 0
     left = count - 1
     while left > 0:
@@ -110,7 +110,7 @@ def _least_bytes(count: int) -> int:
 
 
 def _longest_texts(opened: ParquetInput, group: int, paths: Sequence[str]) -> Mapping[str, int]:
-    """Bytes of the longest text in the dictionary of each column, where that can be told."""
+    """Return the bytes of the longest text in the dictionary of each column, where they can be determined."""
     try:
         file = pq.ParquetFile(
             opened.path if opened.source is None else opened.source,
@@ -124,7 +124,7 @@ def _longest_texts(opened: ParquetInput, group: int, paths: Sequence[str]) -> Ma
             batch = next(file.iter_batches(1, row_groups=[group], columns=list(paths), use_threads=False), None)
     except DAMAGE as error:
         raise_unless_damage(error)
-        return {}  # reading it is going to tell
+        return {}  # reading it will report the error
     if batch is None or len(set(batch.schema.names)) < batch.num_columns:  # nothing, or two columns of a name
         return {}
     found: dict[str, int] = {}

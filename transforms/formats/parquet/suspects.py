@@ -1,8 +1,8 @@
-"""Files that were being decoded when a process died: each is tried in a process of its own before it is read again.
+"""Files that were being decoded when a process died: each is tried in a separate process before it is read again.
 
-The process that watches over the command names them in the environment and starts the command anew
-(`pipeline.process.supervise`). A file that ends that other process, too, is damaged, and costs itself; the others
-were merely being read at the same time.
+The supervising process names them in the environment and restarts the command (`pipeline.process.supervise`). A file
+that also ends the separate process is damaged, and only that file is rejected; the others were merely being read at the
+same time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_S = 600
 
 
 def suspects() -> list[str]:
-    """The files that are suspected."""
+    """Return the suspected files."""
     return _parsed(os.environ.get(ENVIRONMENT, "[]"))
 
 
@@ -31,7 +31,7 @@ def _parsed(value: str) -> list[str]:
 
 
 def why_not(path: str, version: str | None, groups: tuple[int, ...] = (), names: tuple[str, ...] = ()) -> str | None:
-    """Why a file, or some row groups of it, cannot be read in this process; None where they can.
+    """Return why a file, or some row groups of it, cannot be read in this process; None if they can.
 
     Args:
       version: of an object (`transforms.stores.versions`).
@@ -63,7 +63,7 @@ def _tried(path: str, version: str | None, groups: tuple[int, ...], names: tuple
     except subprocess.TimeoutExpired:
         return f"reading it takes longer than {_LONGEST_S} s in a process of its own"
     if ended.returncode >= 0:
-        return None  # what it raises, if anything, is raised here, too, and told
+        return None  # any exception is raised, and reported, here too
     number = -ended.returncode
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
     return f"the library that reads it ends the process by {name}"

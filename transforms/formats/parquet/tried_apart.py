@@ -1,4 +1,4 @@
-"""What a process runs that reads a file of which another process may have died."""
+"""The entry point of a process that reads a file which may have ended another process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def try_out() -> None:
-    """Reads what standard input names; the process may die of it."""
+    """Read the file that standard input names; the process may die of it."""
     from beam_score.transforms.formats.parquet.file import open_parquet
 
     told = json.load(sys.stdin)

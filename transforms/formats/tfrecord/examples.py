@@ -1,8 +1,8 @@
-"""Serialized tf.Examples to columns, all records of a block in lock-step.
+"""Conversion of serialized tf.Examples to columns, all records of a block in lock-step.
 
-The wire format is taken apart with numpy: one load of eight bytes a record decides what comes next,
-for all records at once. A record that is not written in the plain way of every tf.Example writer
-(or is broken) is left over, and protobuf itself judges it: `_parse_one`. Both ways give the same.
+The wire format is parsed with numpy: one load of eight bytes a record decides what comes next, for all records at once.
+A record that is not in the plain form of every tf.Example writer (or is broken) is left to protobuf itself:
+`_parse_one`. Both ways return the same.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ARROW = {BYTES: pa.binary(), FLOAT: pa.float32(), INT64: pa.int64()}
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What is in some records.
+    """The content of some records.
 
     Attributes:
       malformed: positions of the records that are not a tf.Example.
       features: by name and kind.
-      others: (row, name) of the features that were not asked for; only if wanted.
+      others: (row, name) of the features that were not requested; only if wanted.
     """
 
     malformed: np.ndarray
@@ -36,11 +36,11 @@ class Examples:
 
 
 def parse(records: Records, names: Sequence[str], want_others: bool = False) -> Examples:
-    """Parses records as tf.Examples.
+    """Parse records as tf.Examples.
 
     Args:
-      names: the features to give.
-      want_others: whether to tell what other features there are.
+      names: the features to return.
+      want_others: whether to return the names of other features.
     """
     step = LockStep(records)
     step.find_entries()
@@ -88,7 +88,7 @@ def _merge(fast: Lists | None, left: list[tuple[int, list]], kind: int) -> Lists
 
 
 def _parse_one(record: bytes) -> dict[str, tuple[int, list]] | None:
-    """Kind and values of each feature; None for what is not a tf.Example."""
+    """Return kind and values of each feature; None if the record is not a tf.Example."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -108,7 +108,7 @@ def _parse_one(record: bytes) -> dict[str, tuple[int, list]] | None:
 
 @functools.cache
 def _example_class():
-    """tf.Example's message class, declared here: importing TensorFlow for it takes seconds."""
+    """Return tf.Example's message class, declared here: importing TensorFlow for it takes seconds."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")

@@ -1,7 +1,7 @@
-"""TFRecord files of tf.Examples: records to typed columns.
+"""The reader of TFRecord files of tf.Examples: records to typed columns.
 
-A wrong data CRC costs its record; a wrong length costs the rest of the file, since nobody can tell
-where the next record begins. See `transforms.framing.tfrecord` and `transforms.formats.tfrecord.examples`.
+A wrong data CRC costs its record; a wrong length costs the rest of the file, since the start of the next record is
+unknown. See `transforms.framing.tfrecord` and `transforms.formats.tfrecord.examples`.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _WALK_BYTES = 8 << 20
 
 
 def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Raises UnusableFile where the first bytes show that this is no TFRecord file.
+    """Raise UnusableFile if the first bytes show that this is not a TFRecord file.
 
     Raises:
-      ValueError: the settings ask for what the format cannot give.
+      ValueError: the settings are not supported by the format.
     """
     _check_settings(settings)
     try:
@@ -76,7 +76,7 @@ def check(path: str, settings: ReadSettings, version: str | None = None) -> None
 
 
 def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Ranges of about `split_bytes`, between records; compressed files are one range."""
+    """Return ranges of about `split_bytes`, between records; compressed files are one range."""
     borders = [(0, 0)]
     if size > 1.5 * split_bytes and not _compression(path, version):
         borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
@@ -88,7 +88,7 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
 
 
 def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """The records of a range; see `transforms.steps.read`.
+    """Yield the records of a range; see `transforms.steps.read`.
 
     Raises:
       OSError: the file cannot be read.
@@ -128,7 +128,7 @@ def _check_settings(settings: ReadSettings) -> None:
 
 
 def _compression(path: str, version: str | None) -> str | None:
-    """`gzip`, `bzip2`, `zstd`, `zlib` (TensorFlow's ZLIB), or None."""
+    """Return `gzip`, `bzip2`, `zstd`, `zlib` (TensorFlow's ZLIB), or None."""
     with open_file(path, version) as file:
         head = file.read(HEADER_BYTES)
     # A length may begin with the same bytes as a compressed file.
@@ -160,7 +160,7 @@ def _content(range_: FileRange, ahead: bool = True) -> Iterator[Callable[[int], 
 
 
 def _borders(path: str, version: str | None, step: int) -> Iterator[tuple[int, int]]:
-    """Where records start, about each `step` bytes, as (position, row); up to the first bad length."""
+    """Yield where records start, about each `step` bytes, as (position, row); up to the first bad length."""
     at, row, target = 0, 0, step
     with open_file(path, version) as file:
         if isinstance(file, ObjectFile):
@@ -175,7 +175,7 @@ def _borders(path: str, version: str | None, step: int) -> Iterator[tuple[int, i
                 yield int(heads[i]), row + i
                 target = int(heads[i]) + step
             row += len(records)
-            if not used and state == "unfinished":  # a record larger than what was read
+            if not used and state == "unfinished":  # a record larger than the bytes read
                 used, row = int.from_bytes(block[:8], "little") + HEADER_BYTES + 4, row + 1
             if not used or state == "bad length":
                 return
@@ -234,12 +234,12 @@ def _rows(records: Records, numbers: np.ndarray, examples: Examples, settings: R
 
 
 def _kinds_of(column: Column) -> tuple[int, ...]:
-    """The kinds of feature that a column takes."""
+    """Return the kinds of feature that a column accepts."""
     return (FLOAT, INT64) if column.is_float else (BYTES,) if column.is_text else (INT64,)
 
 
 def _typed(examples: Examples, count: int, name: str, column: Column, show: bool) -> tuple[pa.Array, list[Fault]]:
-    """A contract column; null where the feature is absent, empty or at fault."""
+    """Return a contract column; null where the feature is absent, empty or at fault."""
     wanted = _kinds_of(column)
     arrays, faults = [], []
     which = np.zeros(count, np.int64)
@@ -260,7 +260,7 @@ def _typed(examples: Examples, count: int, name: str, column: Column, show: bool
         return pa.nulls(count, column.arrow_type), faults
     if len(arrays) == 1:
         return arrays[0], faults
-    # Some rows have it as floats, others as integers.
+    # Some rows contain floats, others integers.
     return pa.concat_arrays(arrays).take(pa.array(which * count + np.arange(count))), faults
 
 
@@ -269,8 +269,8 @@ def _an(label: str) -> str:
 
 
 def _as_text(examples: Examples, count: int, name: str) -> pa.Array:
-    """A kept feature that the contract does not declare: its one value as text, several as a JSON
-    list; bytes that are not UTF-8 in base64; null where it is absent or empty."""
+    """Return a kept feature that the contract does not declare: a single value as text, several as a JSON list;
+    bytes that are not UTF-8 in base64; null if it is absent or empty."""
     rows, texts = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
     for kind in KIND_NAMES:
         lists = examples.features.get((name, kind))
@@ -284,7 +284,7 @@ def _as_text(examples: Examples, count: int, name: str) -> pa.Array:
 
 
 def _texts(lists: Lists, kind: int) -> pa.Array:
-    """One text for each row that has values."""
+    """Return one text for each row that has values."""
     values, counts = lists.values, lists.counts[lists.counts > 0]
     if kind == BYTES:
         broken = broken_text(values)

@@ -1,8 +1,8 @@
-"""The wire format of tf.Example, taken apart with numpy for all records of a block in lock-step.
+"""The wire format of tf.Example, parsed with numpy for all records of a block in lock-step.
 
-One load of eight bytes a record decides what comes next, for all records at once. A record that is
-not written in the plain way of every tf.Example writer, or is broken, is marked `slow` and left to
-protobuf (`transforms.formats.tfrecord.examples`). Nothing here decides that a record is malformed.
+One load of eight bytes a record decides what comes next, for all records at once. A record that is not in the plain
+form of every tf.Example writer, or is broken, is marked `slow` and left to protobuf
+(`transforms.formats.tfrecord.examples`). This module never decides that a record is malformed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from beam_score.transforms.framing.tfrecord import Records, spans
 BYTES, FLOAT, INT64 = 1, 2, 3
 KIND_NAMES = {BYTES: "bytes_list", FLOAT: "float_list", INT64: "int64_list"}
 _FEW = 16
-"""Fewer records than this are not worth a step of their own."""
+"""Fewer records than this are not worth a separate step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Lists:
 
     Attributes:
       rows: int64, ascending: the records that have the feature with this kind.
-      counts: int64: how many values each of them has.
-      values: of all of them, flat: binary, float32 or int64.
+      counts: int64: how many values each record has.
+      values: of all records, flat: binary, float32 or int64.
     """
 
     rows: np.ndarray
@@ -53,7 +53,8 @@ class LockStep:
         self.slow = np.zeros(len(records), bool)  # records left to protobuf
 
     def head(self, at: np.ndarray, tag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A tag and a length at these positions: where the content starts and ends, whether it is so."""
+        """Parse a tag and a length at these positions: return where the content starts and ends, and whether they
+        are valid."""
         word = self.words[at]
         good = (word & np.uint64(0xFF)) == tag
         size, width, fits = _varint(word >> np.uint64(8))
@@ -61,7 +62,7 @@ class LockStep:
         return start, start + size, good if fits is None else good & fits
 
     def find_entries(self) -> None:
-        """Walks the feature maps."""
+        """Find the entries of the feature maps."""
         some = np.flatnonzero(self.ends > self.starts)
         at, end, good = self.head(self.starts[some], 0x0A)
         good &= end == self.ends[some]
@@ -85,7 +86,7 @@ class LockStep:
         self.row, self.entry, self.entry_end = map(np.concatenate, zip(empty, *found, strict=True))
 
     def find_lists(self) -> None:
-        """Takes each entry apart: its key, and its list of values."""
+        """Parse each entry: its key, and its list of values."""
         word, end = self.words[self.entry], self.entry_end
         key_size = ((word >> np.uint64(8)) & np.uint64(0xFF)).astype(np.int64)
         self.key = self.entry + 2
@@ -93,7 +94,7 @@ class LockStep:
         good = ((word & np.uint64(0xFF)) == 0x0A) & (key_size < 128) & (value < end)
         value = np.where(good, value, self.entry)
         self.key_size = np.where(good, key_size, 0)
-        # Most often all lengths take one byte: 12 SIZE KIND SIZE 0a SIZE
+        # Usually all lengths take one byte: 12 SIZE KIND SIZE 0a SIZE
         word = self.words[value]
         rest = end - value
         tag = ((word >> np.uint64(16)) & np.uint64(0xFF)).astype(np.int64)
@@ -133,12 +134,12 @@ class LockStep:
         self.slow[self.row[which[~good]]] = True
 
     def drop(self, bad: np.ndarray) -> None:
-        """Leaves the records of these entries to protobuf."""
+        """Leave the records of these entries to protobuf."""
         if bad.any():
             self.slow[self.row[bad]] = True
 
     def match(self, names: Sequence[str]) -> list[np.ndarray]:
-        """The entries of each name, ascending by row."""
+        """Return the entries of each name, ascending by row."""
         keys = [name.encode() for name in names]
         first = self.words[self.key] & _LOW_BYTES[np.minimum(self.key_size, 8)]
         matches = []
@@ -154,12 +155,12 @@ class LockStep:
                 order = np.argsort(row, kind="stable")
                 at, row = at[order], row[order]
                 twice = row[1:][np.diff(row) == 0]
-                self.slow[twice] = True  # the last of two counts
+                self.slow[twice] = True  # of duplicate names the last counts
             matches.append(at)
         return matches
 
     def check_other_names(self, known: list[np.ndarray]) -> None:
-        """A name that is not UTF-8 makes a record malformed."""
+        """Leave records with a name that is not UTF-8 to protobuf: they are malformed."""
         self.other = np.ones(len(self.row), bool)
         for at in known:
             self.other[at] = False
@@ -172,7 +173,7 @@ class LockStep:
             self.slow[self.row[at[broken_text(names)]]] = True
 
     def values(self) -> dict[int, tuple]:
-        """Finds all values, which is also the proof that the lists are sound."""
+        """Return all values; finding them also verifies the lists."""
         return {BYTES: self._byte_strings(), INT64: self._integers(), FLOAT: self._check_floats()}
 
     def _check_floats(self) -> tuple:
@@ -181,7 +182,7 @@ class LockStep:
         return ()
 
     def _byte_strings(self) -> tuple:
-        """(entry, start, end) of each value, ordered by entry."""
+        """Return (entry, start, end) of each value, ordered by entry."""
         entry = np.flatnonzero((self.kind == BYTES) & ~self.slow[self.row])
         at, end = self.start[entry], self.end[entry]
         more = at < end
@@ -207,7 +208,8 @@ class LockStep:
         return entry[order], start[order], stop[order]
 
     def _integers(self) -> tuple:
-        """Values of all int64 lists in entry order; where each entry's first is, and how many."""
+        """Return values of all int64 lists in entry order; the position of each entry's first value, and their
+        number."""
         entry = np.flatnonzero((self.kind == INT64) & ~self.slow[self.row])
         size = self.end[entry] - self.start[entry]
         before = np.cumsum(size) - size
@@ -220,7 +222,7 @@ class LockStep:
         tails = (before + size - 1)[size > 0]
         bad = np.zeros(len(entry), bool)
         bad[size > 0] = ~last[tails]
-        last[tails] = True  # a value that is cut off does not run on into another record
+        last[tails] = True  # a truncated value does not extend into another record
         index = np.cumsum(last)  # how many values end here or before
         starts = np.append(0, np.flatnonzero(last)[:-1] + 1)
         place = np.arange(len(octets)) - starts[index - last]
@@ -238,7 +240,7 @@ class LockStep:
         return values, first, counts
 
     def lists(self, at: np.ndarray, kind: int, values: dict[int, tuple]) -> Lists | None:
-        """The lists of one kind at these entries, without those of records left to protobuf."""
+        """Return the lists of one kind at these entries, without those of records left to protobuf."""
         row = self.row[at]
         mine = (self.kind[at] == kind) & ~self.slow[row]
         if not mine.all():
@@ -269,7 +271,7 @@ _LOW_BYTES = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 
 
 def _ragged(starts: np.ndarray, counts: np.ndarray, stride: int) -> np.ndarray:
-    """start, start + stride, ... of each run."""
+    """Return start, start + stride, ... of each run."""
     if len(counts) and (counts == counts[0]).all():
         if counts[0] == 1:
             return starts
@@ -279,7 +281,7 @@ def _ragged(starts: np.ndarray, counts: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _varint(word: np.ndarray) -> tuple[np.ndarray, np.ndarray | int, np.ndarray | None]:
-    """The varint in the low bytes: its value, its width, and whether four bytes sufficed (None: all)."""
+    """Return the varint in the low bytes: its value, its width, and whether four bytes sufficed (None: all)."""
     if not (word & np.uint64(0x80)).any():
         return (word & np.uint64(0x7F)).astype(np.int64), 1, None
     value, width = word & np.uint64(0x7F), np.ones(len(word), np.int64)
