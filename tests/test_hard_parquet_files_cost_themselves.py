@@ -117,7 +117,7 @@ def peak_mb(path, columns, limit_mb=1500):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), json.dumps(columns)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "kit")},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/tests:{ROOT}/tests/kit"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit_mb << 20, limit_mb << 20)),
         capture_output=True,
         text=True,

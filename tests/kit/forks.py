@@ -147,7 +147,7 @@ class Forks:
     def __init__(self, folder: Path):
         self._folder, self._numbers, self._lock = folder, itertools.count(), threading.Lock()
         self._started: list[int] = []
-        path = str(ROOT / "tests" / "kit")
+        path = f"{ROOT}/tests:{ROOT}/tests/kit"
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "kit" / "forks.py")],

@@ -149,7 +149,7 @@ def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "kit"), "COLUMNS": "120", "NO_COLOR": "1", **more}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}/tests:{ROOT}/tests/kit", "COLUMNS": "120", "NO_COLOR": "1", **more}
 
 
 def command(*arguments: str) -> list[str]:
