@@ -539,7 +539,7 @@ def test_a_header_that_counts_its_columns_is_no_row(model, tmp_path):
             b"# made on Monday\na,b,c\n1,2,3\n4,5,6\n",
             r"first line, \"# made on Monday\", has 1 field.*comment",
         ),
-        ("a.csv", b"sep=;\na;b;c\n1;2;3\n4;5;6\n", "one for Excel"),
+        ("a.csv", b"sep=;\na;b;c\n1;2;3\n4;5;6\n", "an instruction for Excel"),
         (
             "a.csv",
             "a,b,c\n1,2,3\n".encode("utf-16-le"),
