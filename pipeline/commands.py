@@ -56,8 +56,17 @@ def run(
     with Launching(settings.output.path) as launching:
         from beam_score.pipeline.run.launch import run as launch
 
-        flags = (restart, keep_replaced, replace_if_changed, parent)
-        return launch(settings, beam_options, replace, show_progress, *flags, on_planned=launching.end)
+        return launch(
+            settings,
+            beam_options,
+            replace=replace,
+            show_progress=show_progress,
+            restart=restart,
+            keep_replaced=keep_replaced,
+            replace_if_changed=replace_if_changed,
+            parent=parent,
+            on_planned=launching.end,
+        )
 
 
 def check(job: JobSource, *, overrides: Sequence[str] = (), beam_options: Sequence[str] = ()) -> Checked:

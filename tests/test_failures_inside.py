@@ -101,7 +101,7 @@ def start_marked(tmp_path, saved_model, **sections):
         "    return batch\n"
     )
     job = slow_job(tmp_path, saved_model, rows=5000, split_bytes="1GB", workers=1)
-    path = f"{tmp_path}:{jobs.ROOT}/tests:{jobs.ROOT}/tests/kit"
+    path = f"{tmp_path}:{jobs.environment()['PYTHONPATH']}"
     where = {"PYTHONPATH": path, "OUT": str(tmp_path / "out"), "MARK": str(tmp_path / "mark")}
     process = jobs.start("run", job, "--set", "preprocess=marks:mark", **where)
     until((tmp_path / "mark").exists, process)

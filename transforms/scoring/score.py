@@ -70,7 +70,7 @@ class Scorer:
 
     def __init__(self, call: ModelCall, model: Model | None = None, stopping: Stopping | None = None):
         self.call, self.model, self.calls = call, model, list[Call]()
-        self._stopping = stopping
+        self._stopping = stopping or Stopping()
         self._attempts = Attempts(succeeded=call.proven)
         self._limit = call.most_rows
         self._call_sizes = OutputSizes(call, tuple(call.signature.outputs))
@@ -149,8 +149,7 @@ class Scorer:
         done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
         for group in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
             for begin, end in self._slices(group):
-                if self._stopping is not None:
-                    self._stopping.check()
+                self._stopping.check()
                 good, failed = self._score_slice(group, begin, end, places)
                 bad += [(group.index[begin + row], text) for row, text in failed]
                 for start, stop, columns in good:

@@ -40,7 +40,7 @@ class BeamScorer(ModelHandler[Block, Block, Model]):
     def load_model(self) -> Model:
         began = time.perf_counter()
         model = self.scorer.load()
-        self.scorer.close()  # Beam keeps the handler, and shares it among the workers of a process
+        self.scorer.close()  # Beam keeps the model, and shares it among the workers of a process
         self._loaded_ms = round(1e3 * (time.perf_counter() - began))
         return model
 
