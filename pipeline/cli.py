@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,8 @@ from beam_score.pipeline.process.supervise import supervised
 from beam_score.runners.ended import GoesOnElsewhere
 
 if TYPE_CHECKING:
+    from beam_score.pipeline.job.job import Job
+    from beam_score.pipeline.prepare.replay import Parent
     from beam_score.pipeline.run.protocol import Outcome
 
 app = typer.Typer(
@@ -189,21 +192,9 @@ def run(
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    from beam_score.pipeline import commands
-    from beam_score.pipeline.show.progress import shown
-
     settings = load_job(job, overrides or ())
-    with shown() as show:
-        outcome = commands.run(
-            settings,
-            beam_options=beam_options or (),
-            restart=restart,
-            replace=replace,
-            keep_replaced=keep_replaced,
-            replace_if_changed=replace_if_changed,
-            show_progress=show,
-        )
-    _print_outcome(settings.output.path, outcome, as_json)
+    flags = {"replace_if_changed": replace_if_changed, "keep_replaced": keep_replaced}
+    outcome = _launch(settings, beam_options or (), as_json, restart=restart, replace=replace, **flags)
     raise typer.Exit(outcome.code)
 
 
@@ -283,22 +274,9 @@ def replay(
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    from beam_score.pipeline import commands
-    from beam_score.pipeline.show.progress import shown
-
     settings, parent = load_replay(output, overrides or (), to, by, trust)
-    with shown() as show:
-        outcome = commands.run(
-            settings,
-            beam_options=beam_options or (),
-            restart=restart,
-            replace=replace,
-            keep_replaced=keep_replaced,
-            replace_if_changed=replace_if_changed,
-            show_progress=show,
-            parent=parent,
-        )
-    _print_outcome(settings.output.path, outcome, as_json)
+    flags = {"replace_if_changed": replace_if_changed, "keep_replaced": keep_replaced}
+    outcome = _launch(settings, beam_options or (), as_json, parent, restart=restart, replace=replace, **flags)
     # After what was published: that is valid whatever this finds.
     accounted = accounting(parent, outcome.manifest)
     if not as_json:
@@ -306,13 +284,21 @@ def replay(
     raise typer.Exit(outcome.code)
 
 
-def _print_outcome(output: str, outcome: Outcome, as_json: bool) -> None:
+def _launch(
+    settings: Job, beam_options: Sequence[str], as_json: bool, parent: Parent | None = None, **flags: bool
+) -> Outcome:
+    """Run a job and print its outcome. `flags` are those of `commands.run`."""
+    from beam_score.pipeline import commands
+    from beam_score.pipeline.show.progress import shown
     from beam_score.pipeline.show.summary import print_summary
 
+    with shown() as show:
+        outcome = commands.run(settings, beam_options=beam_options, show_progress=show, parent=parent, **flags)
     if as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
-        print_summary(Console(), output, outcome)
+        print_summary(Console(), settings.output.path, outcome)
+    return outcome
 
 
 @app.command(epilog="Example:  beam-score bench job.yaml")
