@@ -20,7 +20,8 @@ from faulty_proxy import Fault
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.replay import load_replay
-from beam_score.pipeline.process.errors import FAILED, explain
+from beam_score.pipeline.process.errors import explain
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.run.standing import Changed
 from beam_score.transforms.contract.columns import Column, Contract
@@ -370,7 +371,7 @@ def test_a_job_that_meets_a_store_that_is_down_fails_in_a_sentence_and_goes_on_l
     with store.proxy.failing(fault), pytest.raises(Exception) as error:  # noqa: PT011 as Beam hands it over
         run(job)
     code, told = explain(error.value)
-    assert code == FAILED and len(told) == 1 and "people-2.csv" in told[0], told
+    assert code == ExitCode.FAILED and len(told) == 1 and "people-2.csv" in told[0], told
     assert run(job).code == 0
     by_id = pl.read_parquet(tmp_path / "out" / "predictions" / "*.parquet")
     assert by_id.height == by_id["id"].n_unique() == 4 * 500 - 4 * 10
@@ -387,7 +388,7 @@ def test_a_store_that_is_down_at_launch_is_told(tmp_path, store, model, monkeypa
     for nth in (1, 2, 3):
         with store.proxy.failing(Fault("status", nth=nth, times=10**9)), pytest.raises(StoreFails) as error:
             run(job)
-        assert explain(error.value)[0] == FAILED and len(explain(error.value)[1]) == 1
+        assert explain(error.value)[0] == ExitCode.FAILED and len(explain(error.value)[1]) == 1
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 

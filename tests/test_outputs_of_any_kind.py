@@ -21,7 +21,7 @@ from beam_score.transforms.contract.outputs import Output, OutputPlan, bind_outp
 from beam_score.transforms.model.signature import SUPPORTED, Tensor, read_signatures
 from beam_score.transforms.rows.block import OUTPUT, ROW, Block
 from beam_score.transforms.scoring.postprocess import postprocess
-from beam_score.transforms.steps.infer import WrongRows, _checked
+from beam_score.transforms.scoring.score import WrongRows, _checked
 
 FLOAT = {"x": {"dtype": "float32"}}
 X = [0, 1, 3, 200]
