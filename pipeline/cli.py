@@ -107,8 +107,8 @@ def init(
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
     from beam_score.pipeline.draft.draft import draft_job
-    from beam_score.pipeline.draft.first_rows import Known
     from beam_score.pipeline.job.mistakes import JobError
+    from beam_score.transforms.formats.first_rows import Hints
     from beam_score.transforms.listing.files import list_files, told_folders
 
     if output != "-" and Path(output).exists() and not force:
@@ -120,7 +120,7 @@ def init(
     if folders:
         told = escape(told_folders(folders).replace("input.files", "--data"))
         Console(stderr=True, soft_wrap=True).print(told)
-    text = draft_job(model, data, version, signature, Known(format_, header=header))
+    text = draft_job(model, data, version, signature, Hints(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))
         return

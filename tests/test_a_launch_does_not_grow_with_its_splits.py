@@ -13,7 +13,7 @@ from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.splits import FileRange, Split
-from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.base import format_named
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import read_plan
 from beam_score.transforms.ledger.verdict import Budget
@@ -71,10 +71,10 @@ def test_a_small_parquet_file_is_not_opened_to_be_cut(planned, tmp_path):
     nowhere = str(tmp_path / "not-there.parquet")
     small, large = 10_000, 10_000_000
     settings = planned.steps.read
-    (whole,) = format_module("parquet").cut(nowhere, small, 1 << 20, settings)
+    (whole,) = format_named("parquet").cut(nowhere, small, 1 << 20, settings)
     assert (whole.start, whole.end, whole.bytes) == (0, -1, small)
     with pytest.raises(OSError, match="not-there"):
-        format_module("parquet").cut(nowhere, large, 1 << 20, settings)
+        format_named("parquet").cut(nowhere, large, 1 << 20, settings)
 
 
 def test_of_many_quick_calls_none_needs_a_thread_and_slow_ones_share_some():

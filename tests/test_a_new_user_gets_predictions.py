@@ -17,11 +17,11 @@ from rich.console import Console
 from test_init_drafts_a_job import settings_of, write_tfrecord
 
 from beam_score.pipeline.draft.draft import draft_job
-from beam_score.pipeline.draft.first_rows import Known
 from beam_score.pipeline.draft.yaml_text import scalar
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.show.check import check_job
+from beam_score.transforms.formats.first_rows import Hints
 from beam_score.transforms.model.servable import import_tensorflow
 
 KINDS = ("Private", "State-gov", "Self-emp")
@@ -195,7 +195,7 @@ def test_pictures_are_scored_from_every_format_that_has_bytes(model, tmp_path):
             feature = {"image_bytes": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))}
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     for file in ("a.parquet", "a.tfrecord"):
-        drafted = draft_job(model("image_bytes"), str(tmp_path / file), known=Known())
+        drafted = draft_job(model("image_bytes"), str(tmp_path / file), known=Hints())
         job = parse_job(settings_of(drafted.replace("path: out", f"path: {scalar(str(tmp_path / 'out' / file))}")))
         assert check_job(job, Console(file=io.StringIO(), width=200)).code == 0
         assert run(job).code == 0

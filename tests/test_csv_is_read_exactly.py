@@ -14,6 +14,7 @@ import zstandard
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from reading import read_settings
 
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
@@ -21,7 +22,7 @@ from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty
 from beam_score.transforms.formats.csv import blocks as csv_blocks
 from beam_score.transforms.formats.csv import ranges as csv_ranges
 from beam_score.transforms.formats.csv import reader as read_csv
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.scoring.validate import validate
@@ -39,7 +40,7 @@ def contract(**columns) -> Contract:
 
 
 def options(columns: Contract, **changes) -> ReadSettings:
-    return ReadSettings("csv", columns, **changes)
+    return read_settings("csv", columns, **changes)
 
 
 def outcome(path, settings: ReadSettings, ranges=None) -> tuple[dict, list]:

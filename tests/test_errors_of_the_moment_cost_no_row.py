@@ -21,7 +21,7 @@ from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import Chunk
-from beam_score.transforms.formats.reading import read_range
+from beam_score.transforms.formats.reading.blocks import read_range
 from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import NO_REJECTED

@@ -15,10 +15,10 @@ from test_what_a_checksum_refuses_is_not_published import fates as rows_of
 
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.csv import reader as read_csv
-from beam_score.transforms.formats.jsonl import reader as read_jsonl
-from beam_score.transforms.formats.reading import read_split
-from beam_score.transforms.formats.tfrecord import reader as read_tfrecord
+from beam_score.transforms.formats.csv.reader import FORMAT as CSV
+from beam_score.transforms.formats.jsonl.reader import FORMAT as JSONL
+from beam_score.transforms.formats.reading.blocks import read_split
+from beam_score.transforms.formats.tfrecord.reader import FORMAT as TFRECORD
 
 TEXT = b"x\n1\n2\n"
 
@@ -47,16 +47,16 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("module", [read_csv, read_jsonl, read_tfrecord])
+@pytest.mark.parametrize("module", [CSV, JSONL, TFRECORD])
 @pytest.mark.parametrize(("content", "said", "reason"), FOREIGN)
 def test_a_file_of_another_kind_is_named(tmp_path, module, content, said, reason):
     path = tmp_path / "rows"
     for data in (content, gzip.compress(content)):
         path.write_bytes(data)
-        settings = ReadSettings(module.__name__.rpartition("_")[2], contract(x="int64"))
+        settings = ReadSettings(module.name, contract(x="int64"))
         with pytest.raises(UnusableFile, match=said) as error:
             module.check(str(path), settings)
-        assert error.value.reason == ("unreadable" if module is read_tfrecord else reason)
+        assert error.value.reason == ("unreadable" if module is TFRECORD else reason)
 
 
 @pytest.mark.parametrize("first", ["ORCID,x", "PAR1,x", "PK,x", "Obj,x", "x^,x", "7z,x", "Orc\u00e9,x"])
@@ -68,7 +68,7 @@ def test_text_that_begins_alike_is_text(tmp_path, first):
 def test_a_comment_before_the_header_is_told(tmp_path):
     path = write(tmp_path, "# exported 2026-11-20\nx,y\n1,2\n")
     with pytest.raises(UnusableFile, match=r"missing_column: .*CSV has no comments.*grep -v"):
-        read_csv.check(str(path), ReadSettings("csv", contract(x="int64")))
+        CSV.check(str(path), ReadSettings("csv", contract(x="int64")))
     assert fates(write(tmp_path, "#,x\n1,2\n"), ReadSettings("csv", contract(x="int64"))) == [{"x": 2}]
 
 
@@ -91,8 +91,8 @@ def test_tfrecord_compressed_by_zlib_is_read(tmp_path, level, block_bytes):
     ranges = (FileRange(str(path), 1),)
     packed = zlib.compress(data, level)
     path.write_bytes(packed)
-    read_tfrecord.check(str(path), settings)
-    assert len(read_tfrecord.cut(str(path), len(packed), 100, settings)) == 1
+    TFRECORD.check(str(path), settings)
+    assert len(TFRECORD.cut(str(path), len(packed), 100, settings)) == 1
     blocks, void = counted(list(read_split(Split(0, ranges), settings, "a")))
     assert (rows_of(blocks), void) == (([(n, n) for n in range(2000)], []), 0)
     path.write_bytes(packed[: len(packed) // 2])  # cut off: the records before it

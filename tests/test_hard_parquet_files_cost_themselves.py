@@ -11,15 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from parquet_files import CASES, write_encrypted
+from reading import read_settings
 
 from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
-from beam_score.transforms.formats.base import ReadSettings, UnusableFile
+from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.formats.parquet import sizes as parquet_sizes
 from beam_score.transforms.formats.parquet.pages import BadPage, parse_header
-from beam_score.transforms.formats.parquet.reader import check, columns_of, cut, read
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.parquet.reader import FORMAT as PARQUET
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.rows.block import ROW
 
 ROOT = Path(__file__).parents[1]
@@ -27,13 +28,13 @@ ROOT = Path(__file__).parents[1]
 
 def reading(columns, **more):
     made = {n: Column(**c) if isinstance(c, dict) else Column(dtype=c) for n, c in columns.items()}
-    return ReadSettings("parquet", Contract(columns=made), **more)
+    return read_settings("parquet", Contract(columns=made), **more)
 
 
 def outcome(path, settings):
     """(rows that could be read, [(rows, reason, message)] of the dead letters): cut as at launch, read as in a run."""
     size = os.path.getsize(path)
-    split = Split(0, tuple(cut(str(path), size, 100, settings)))
+    split = Split(0, tuple(PARQUET.cut(str(path), size, 100, settings)))
     rows, count, letters = 0, 0, []
     for block in read_split(split, settings, "attempt"):  # one at a time: some tests watch the memory
         rows, count = rows + block.rows.num_rows, count + block.count
@@ -48,7 +49,7 @@ def outcome(path, settings):
 def test_a_footer_that_aborts_pyarrow_is_read_where_its_used_columns_are_sound():
     path = str(CASES / "aborts-in-pyarrow.parquet")
     settings = reading({"age": "float64", "name": "string"})
-    check(path, settings)
+    PARQUET.check(path, settings)
     assert outcome(path, settings) == (900, [])
 
 
@@ -66,7 +67,7 @@ def encrypted(tmp_path, **more):
 
 def test_an_encrypted_column_that_is_not_used_does_not_matter(tmp_path):
     path = encrypted(tmp_path)
-    check(path, reading({"age": "float64"}))
+    PARQUET.check(path, reading({"age": "float64"}))
     assert outcome(path, reading({"age": "float64"}, keep=("id",))) == (5, [])
 
 
@@ -75,7 +76,7 @@ def test_an_encrypted_column_that_is_used_makes_the_file_unusable(tmp_path, colu
     path = encrypted(tmp_path)
     settings = reading(columns, keep=None)
     with pytest.raises(UnusableFile) as error:
-        check(path, settings)
+        PARQUET.check(path, settings)
     assert (error.value.reason, error.value.column) == ("unreadable", "secret")
     assert "column 'secret' is encrypted" in error.value.message
     rows, ((count, reason, message),) = outcome(path, settings)
@@ -85,7 +86,7 @@ def test_an_encrypted_column_that_is_used_makes_the_file_unusable(tmp_path, colu
 def test_an_encrypted_footer_makes_the_file_unusable(tmp_path):
     path = encrypted(tmp_path, footer=True)
     with pytest.raises(UnusableFile, match="unreadable"):
-        check(path, reading({"age": "float64"}))
+        PARQUET.check(path, reading({"age": "float64"}))
     assert outcome(path, reading({"age": "float64"}))[1][0][1] == "unreadable"
 
 
@@ -93,12 +94,12 @@ def test_a_schema_that_cannot_be_makes_the_file_unusable_where_it_is_used():
     path = str(CASES / "negative-list-size.parquet")
     used = reading({"w": {"dtype": "int32", "shape": (2,)}})
     with pytest.raises(UnusableFile, match="unreadable: its schema is damaged: column 'w' is of lists of -16"):
-        check(path, used)
+        PARQUET.check(path, used)
     for settings in (used, reading({"age": "float64"}, keep=None), reading({"age": "float64"}, keep=("w",))):
         assert [letter[1] for letter in outcome(path, settings)[1]] == ["unreadable"]
     with pytest.raises(UnusableFile):
-        columns_of(path, reading({}, keep=None))
-    assert columns_of(path, reading({}, keep=("age",)))["age"] == pa.float64()
+        PARQUET.columns_of(path, reading({}, keep=None))
+    assert PARQUET.columns_of(path, reading({}, keep=("age",)))["age"] == pa.float64()
 
 
 # Memory.
@@ -109,7 +110,7 @@ def peak_mb(path, columns, limit_mb=1500):
     code = (
         "import json, resource, sys\n"
         "import test_hard_parquet_files_cost_themselves as t\n"
-        "from beam_score.transforms.formats.parquet.reader import read\n"
+        "from beam_score.transforms.formats.parquet.reader import FORMAT as PARQUET\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "found = t.outcome(sys.argv[1], t.reading(json.loads(sys.argv[2]), payload=False))\n"
         "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -158,7 +159,7 @@ def test_the_longest_text_of_a_dictionary_decides_how_many_rows_are_decoded(tmp_
     for column, expected in (("s", 104), ("l", 52)):
         rule = "string" if column == "s" else {"dtype": "string", "shape": (2,)}
         settings = reading({column: rule}, bounds=Bounds(decoded_bytes=10 << 17))
-        rows = [r for c in read(FileRange(path, 0), settings) for r in c.rows.to_pylist()]
+        rows = [r for c in PARQUET.read(FileRange(path, 0), settings) for r in c.rows.to_pylist()]
         assert [r[ROW] for r in rows] == list(range(len(texts)))
         assert [r[column] for r in rows] == table[column].to_pylist()
         assert abs(seen[-1] - expected) <= 1
@@ -252,7 +253,7 @@ def test_a_wide_file_takes_time_in_proportion_to_its_columns(tmp_path):
         taken = []
         for _ in range(3):
             began = time.process_time()
-            check(path, settings)
+            PARQUET.check(path, settings)
             assert outcome(path, settings) == (3, [])
             taken.append(time.process_time() - began)
         seconds[columns] = min(taken)

@@ -21,13 +21,13 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from beam_score.pipeline.cli import app
-from beam_score.pipeline.draft.csv_dialect import guess_header
 from beam_score.pipeline.draft.draft import draft_job
-from beam_score.pipeline.draft.first_rows import Known
 from beam_score.pipeline.draft.yaml_text import flow, scalar
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.show.check import check_job
+from beam_score.transforms.formats.csv.dialect import guess_header
+from beam_score.transforms.formats.first_rows import Hints
 from beam_score.transforms.model.servable import ModelError, import_tensorflow
 
 PEOPLE = [{"id": f"p{i}", "age": 18 + i % 70, "income": 250.5 * (i % 90), "score": (i % 11) / 10} for i in range(200)]
@@ -515,10 +515,10 @@ def test_a_header_that_is_not_sure_is_asked_for_and_check_waits(model, tmp_path)
     assert "# TODO: is the first line a header? Not sure: all columns contain text" in text
     with pytest.raises(JobError, match=r"input\.csv\.header: found None, expected true or false"):
         tried(text, tmp_path)
-    text = draft_job(model("strings"), path, known=Known(header=False))
+    text = draft_job(model("strings"), path, known=Hints(header=False))
     assert "TODO" not in text
     assert "4 rows: 4 predicted" in tried(text, tmp_path)
-    text = draft_job(model("strings"), path, known=Known(header=True))
+    text = draft_job(model("strings"), path, known=Hints(header=True))
     assert "3 rows: 3 predicted" in tried(text, tmp_path)
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import scoring
 from faulty_proxy import Fault
+from reading import read_settings
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.replay import load_replay
@@ -25,10 +26,9 @@ from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.run.standing import Changed
 from beam_score.transforms.contract.columns import Column, Contract
-from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
-from beam_score.transforms.formats.registry import format_module
-from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.formats.base import ReadSettings, format_named
+from beam_score.transforms.formats.reading.blocks import read_split
+from beam_score.transforms.formats.reading.splitting import split_files
 from beam_score.transforms.framing.tfrecord import frame
 from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.rows.block import ROW
@@ -57,7 +57,7 @@ def upload(store, folder: Path) -> None:
 
 
 def settings(format_: str, **options) -> ReadSettings:
-    return ReadSettings(format_.split(".")[0], CONTRACT, max_block_bytes=8192, max_block_rows=300, **options)
+    return read_settings(format_.split(".")[0], CONTRACT, max_block_bytes=8192, max_block_rows=300, **options)
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_a_small_file_costs_one_request_at_launch_and_one_to_read(tmp_path, stor
     files, _ = list_files([store.url("data")])
     options = settings(format_)
     for file in files:
-        format_module(options.format).check(file.path, options, file.version)
+        format_named(options.format).check(file.path, options, file.version)
     (split,) = split_files([(f.path, f.size, f.version) for f in files], options, 10**9)
     assert max(reads(store).values()) == 1
     assert sum(b.count for b in read_split(split, options, "a")) >= 3 * ROWS

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scoring
+from reading import read_settings
 
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.process.errors import explain
@@ -20,8 +21,8 @@ from beam_score.pipeline.run.standing import Changed
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
-from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.formats.reading.blocks import read_split
+from beam_score.transforms.formats.reading.splitting import split_files
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard, write_plan
 from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.stores.local_file import ReadFails
@@ -34,7 +35,7 @@ FORMATS = ["csv", "jsonl", "parquet", "tfrecord", "csv.gz", "jsonl.gz", "tfrecor
 
 def settings(format_: str, **options) -> ReadSettings:
     contract = Contract(columns={"x": Column(dtype="int64")})
-    return ReadSettings(format_.removesuffix(".gz"), contract, max_block_bytes=2048, max_block_rows=500, **options)
+    return read_settings(format_.removesuffix(".gz"), contract, max_block_bytes=2048, max_block_rows=500, **options)
 
 
 def write(folder, format_: str, rows: int = ROWS):

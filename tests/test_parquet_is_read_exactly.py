@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from reading import read_settings
 
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
-from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.parquet.reader import check, cut, read
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.base import UnusableFile
+from beam_score.transforms.formats.parquet.reader import FORMAT as PARQUET
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS, known_rows
 
@@ -30,7 +31,7 @@ def reading(columns, **more):
     contract = Contract(
         columns={name: Column(**c) if isinstance(c, dict) else Column(dtype=c) for name, c in columns.items()}
     )
-    return ReadSettings("parquet", contract, **more)
+    return read_settings("parquet", contract, **more)
 
 
 def written(path, table, **options):
@@ -41,10 +42,10 @@ def written(path, table, **options):
 def outcome(path, settings, split_bytes=None):
     """Every row as {number: values or (column, reason) pairs}, and the stretches."""
     size = len(pathlib.Path(path).read_bytes())
-    ranges = cut(path, size, split_bytes, settings) if split_bytes else [FileRange(path, size)]
+    ranges = PARQUET.cut(path, size, split_bytes, settings) if split_bytes else [FileRange(path, size)]
     rows, stretches = {}, []
     for range_ in ranges:
-        for chunk in read(range_, settings):
+        for chunk in PARQUET.read(range_, settings):
             for name, column in settings.contract_columns.items():
                 assert chunk.rows.schema.field(name).type == column.arrow_type
             chunk.rows.validate(full=True)
@@ -199,7 +200,7 @@ MISFITS = [
 def test_a_column_of_another_kind_makes_the_file_unusable(tmp_path, array, column):
     path = written(tmp_path / "a.parquet", {"x": array})
     with pytest.raises(UnusableFile) as error:
-        check(path, reading({"x": column}))
+        PARQUET.check(path, reading({"x": column}))
     assert (error.value.reason, error.value.column) == ("wrong_type", "x")
     assert (
         str(array.type).replace("item", "element") in error.value.message
@@ -210,11 +211,11 @@ def test_a_column_of_another_kind_makes_the_file_unusable(tmp_path, array, colum
 def test_a_missing_column_is_named_with_its_near_miss(tmp_path):
     path = written(tmp_path / "a.parquet", {"Age": [1], "other": [2]})
     with pytest.raises(UnusableFile, match="missing_column: column 'age' is not there; did you mean 'Age'"):
-        check(path, reading({"age": "int64"}))
+        PARQUET.check(path, reading({"age": "int64"}))
     rows, _ = outcome(path, reading({"age": {"dtype": "int64", "required": False}, "other": "int64"}))
     assert rows == {0: {"age": None, "other": 2}}
     with pytest.raises(UnusableFile) as error:
-        list(read(FileRange(path, 0), reading({"other": "int64"}, keep=("id",))))
+        list(PARQUET.read(FileRange(path, 0), reading({"other": "int64"}, keep=("id",))))
     assert (error.value.reason, error.value.column) == ("missing_column", "id")
 
 
@@ -222,7 +223,7 @@ def test_a_contract_column_that_is_there_twice_makes_the_file_unusable(tmp_path)
     twice = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], ["x", "x", "y"])
     path = written(tmp_path / "a.parquet", twice)
     with pytest.raises(UnusableFile) as error:
-        check(path, reading({"x": "int64"}))
+        PARQUET.check(path, reading({"x": "int64"}))
     assert (error.value.reason, error.value.column) == ("duplicate_key", "x")
     assert outcome(path, reading({"y": "int64"}))[0] == {0: {"y": 3}}
 
@@ -235,16 +236,16 @@ def test_what_is_not_parquet_is_one_dead_letter(tmp_path, content):
     path.write_bytes(content)
     settings = reading({"x": "int64"})
     with pytest.raises(UnusableFile) as error:
-        check(str(path), settings)
+        PARQUET.check(str(path), settings)
     assert error.value.reason == "unreadable"
-    (range_,) = cut(str(path), len(content), 100, settings)
+    (range_,) = PARQUET.cut(str(path), len(content), 100, settings)
     blocks = list(read_split(Split(0, (range_,)), settings, "attempt"))
     assert [r["reason"] for b in blocks for r in b.rejected.to_pylist()] == ["unreadable"]
 
 
 def test_a_file_that_is_not_there_is_an_error_and_no_damage(tmp_path):
     with pytest.raises(FileNotFoundError):
-        check(str(tmp_path / "none.parquet"), reading({"x": "int64"}))
+        PARQUET.check(str(tmp_path / "none.parquet"), reading({"x": "int64"}))
 
 
 def test_extra_columns_are_ignored_kept_or_refused(tmp_path):
@@ -254,21 +255,21 @@ def test_extra_columns_are_ignored_kept_or_refused(tmp_path):
     )
     columns = {"x": "int64"}
     assert outcome(path, reading(columns))[0] == {0: {"x": 1}}
-    (chunk,) = read(FileRange(path, 0), reading(columns, keep=("day", "x")))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading(columns, keep=("day", "x")))
     assert chunk.rows.schema.names == [ROW, "x", "day"] and chunk.rows["day"].type == pa.date32()
-    (chunk,) = read(FileRange(path, 0), reading(columns, keep=None))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading(columns, keep=None))
     assert chunk.rows.schema.names == [ROW, "x", "id", "day"] and chunk.rows["id"].type == pa.string()
     with pytest.raises(UnusableFile) as error:
-        check(path, reading(columns, keep=("day",), extra="reject"))
+        PARQUET.check(path, reading(columns, keep=("day",), extra="reject"))
     assert (error.value.reason, error.value.column) == ("not_allowed", "id")
-    check(path, reading(columns, keep=("day", "id"), extra="reject"))
+    PARQUET.check(path, reading(columns, keep=("day", "id"), extra="reject"))
 
 
 def test_lists_of_a_fixed_size_with_nulls_keep_their_type(tmp_path):
     lists = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
     days = pa.array([datetime.timedelta(1), None])
     path = written(tmp_path / "a.parquet", {"x": lists, "k": lists, "d": days})
-    (chunk,) = read(FileRange(path, 0), reading({"x": {"dtype": "float64", "shape": (2,)}}, keep=("k", "d")))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"x": {"dtype": "float64", "shape": (2,)}}, keep=("k", "d")))
     assert chunk.rows.drop_columns([ROW, "x"]).schema.types == [lists.type, days.type]
     assert chunk.rows.to_pylist()[1] == {ROW: 1, "x": None, "k": None, "d": None}
     assert chunk.rows["k"][0].as_py() == chunk.rows["x"][0].as_py() == [1.0, 2.0]
@@ -277,7 +278,7 @@ def test_lists_of_a_fixed_size_with_nulls_keep_their_type(tmp_path):
 def test_views_of_text_and_bytes_are_read_and_shown_in_payloads(tmp_path):
     columns = {"x": pa.array(["1", "é"], pa.string_view()), "k": pa.array([b"a", None], pa.binary_view())}
     path = written(tmp_path / "a.parquet", columns)
-    (chunk,) = read(FileRange(path, 0), reading({"x": "string"}, keep=("k",)))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"x": "string"}, keep=("k",)))
     assert chunk.rows.to_pylist() == [{ROW: 0, "x": "1", "k": b"a"}, {ROW: 1, "x": "é", "k": None}]
     assert [json.loads(p) for p in chunk.origin.payloads(np.array([1])).to_pylist()] == [{"x": "é", "k": None}]
 
@@ -286,7 +287,7 @@ def test_names_with_dots_and_structs_do_not_meet(tmp_path):
     table = pa.table({"a.b": [1], "a": [{"b": 2}], "a.b.c": [3]})
     path = written(tmp_path / "a.parquet", table)
     assert outcome(path, reading({"a.b": "int64"}))[0] == {0: {"a.b": 1}}
-    (chunk,) = read(FileRange(path, 0), reading({"a.b": "int64"}, keep=("a",)))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a.b": "int64"}, keep=("a",)))
     assert chunk.rows.to_pylist() == [{ROW: 0, "a.b": 1, "a": {"b": 2}}]
 
 
@@ -307,7 +308,7 @@ def test_kept_text_that_is_not_utf8_costs_its_row(tmp_path):
 
 def test_all_faults_of_a_row_are_listed_in_contract_order(tmp_path):
     path = written(tmp_path / "a.parquet", {"b": [7.5, 1.0], "a": [300, 1]})
-    (chunk,) = read(FileRange(path, 0), reading({"a": {"dtype": "int8", "range": (0, 150)}, "b": "int32"}))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a": {"dtype": "int8", "range": (0, 150)}, "b": "int32"}))
     assert chunk.rows[FAULTS].to_pylist() == [
         [
             {
@@ -319,17 +320,17 @@ def test_all_faults_of_a_row_are_listed_in_contract_order(tmp_path):
         ],
         None,
     ]
-    (chunk,) = read(FileRange(path, 0), reading({"a": "int8", "b": "int32"}, payload=False))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a": "int8", "b": "int32"}, payload=False))
     assert chunk.origin is None
     assert not any("7.5" in f["message"] or "300" in f["message"] for f in chunk.rows[FAULTS][0].as_py())
     path = written(tmp_path / "b.parquet", {"a": [1.5]})
-    (chunk,) = read(FileRange(path, 0), reading({"a": "int8"}))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a": "int8"}))
     assert chunk.rows[FAULTS][0].as_py()[0]["reason"] == "wrong_type"
 
 
 def test_a_long_value_is_cut_in_the_message(tmp_path):
     path = written(tmp_path / "a.parquet", {"a": [b"\xff" * 1000]})
-    (chunk,) = read(FileRange(path, 0), reading({"a": "string"}))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a": "string"}))
     assert len(chunk.rows[FAULTS][0].as_py()[0]["message"]) < 120
 
 
@@ -349,25 +350,25 @@ def test_rows_do_not_depend_on_blocks_or_splits(tmp_path):
         assert outcome(path, reading(columns, **more)) == whole
     for split_bytes in (1, 1000, 3000, 10**9):
         assert outcome(path, reading(columns), split_bytes) == whole
-    ranges = cut(path, 12345, 1, reading(columns))
+    ranges = PARQUET.cut(path, 12345, 1, reading(columns))
     assert [(r.start, r.end, r.first_row, r.index) for r in ranges] == [(i, i + 1, i * 90, i) for i in range(12)]
-    (range_,) = cut(path, 123_456, 10**9, reading(columns))
+    (range_,) = PARQUET.cut(path, 123_456, 10**9, reading(columns))
     assert (range_.start, range_.end, range_.size) == (0, 12, 123_456) and 0 < range_.bytes < 12345
 
 
 def test_blocks_are_bounded(tmp_path):
     path = written(tmp_path / "a.parquet", {"x": pa.array(["a" * 10_000] * 1000), "y": range(1000)})
     settings = reading({"x": "string"}, max_block_bytes=100_000, max_block_rows=300)
-    sizes = [(c.rows.num_rows, c.rows.nbytes) for c in read(FileRange(path, 0), settings)]
+    sizes = [(c.rows.num_rows, c.rows.nbytes) for c in PARQUET.read(FileRange(path, 0), settings)]
     assert sum(n for n, _ in sizes) == 1000 and max(size for _, size in sizes) < 250_000
     settings = reading({"y": "int64"}, max_block_rows=300)
-    assert [c.rows.num_rows for c in read(FileRange(path, 0), settings)] == [300, 300, 300, 100]
+    assert [c.rows.num_rows for c in PARQUET.read(FileRange(path, 0), settings)] == [300, 300, 300, 100]
 
 
 def test_no_rows_and_no_columns(tmp_path):
     path = written(tmp_path / "a.parquet", numbers(0))
     assert outcome(path, reading({"x": "int64"})) == ({}, [])
-    assert len(cut(path, 10, 100, reading({"x": "int64"}))) == 1
+    assert len(PARQUET.cut(path, 10, 100, reading({"x": "int64"}))) == 1
     path = written(tmp_path / "b.parquet", numbers(5), row_group_size=2)
     assert outcome(path, reading({}))[0] == {i: {} for i in range(5)}
 
@@ -432,7 +433,7 @@ def test_the_payload_is_the_row_as_json(tmp_path):
     )
     path = written(tmp_path / "a.parquet", table)
     keep = tuple(n for n in table.schema.names if n not in ("x", "unused"))
-    (chunk,) = read(FileRange(path, 0), reading({"x": "int64"}, keep=keep))
+    (chunk,) = PARQUET.read(FileRange(path, 0), reading({"x": "int64"}, keep=keep))
     assert chunk.origin.kind == "json"
     found = [json.loads(p) for p in chunk.origin.payloads(np.array([2, 0, 1])).to_pylist()]
     row = {"day": "2020-01-02 00:00:00.000000", "price": "1.10"}

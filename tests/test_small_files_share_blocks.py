@@ -8,12 +8,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import scoring
+from reading import read_settings
 
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.output.dead_letters import dead_letter_rows
 from beam_score.transforms.rows.block import ROW, reject_rows
 from beam_score.transforms.rows.faults import Fault
@@ -44,7 +45,7 @@ def write(folder, format_):
 
 
 def read(split, format_, **settings):
-    return list(read_split(split, ReadSettings(format_, CONTRACT, **settings), "a"))
+    return list(read_split(split, read_settings(format_, CONTRACT, **settings), "a"))
 
 
 def rows_of(blocks):

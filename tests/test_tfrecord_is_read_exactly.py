@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
+from reading import read_settings
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
-from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.base import UnusableFile
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.formats.tfrecord.examples import _parse_one, parse
-from beam_score.transforms.formats.tfrecord.reader import check, cut, read
+from beam_score.transforms.formats.tfrecord.reader import FORMAT as TFRECORD
 from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64
 from beam_score.transforms.framing.tfrecord import PADDING, Records
 from beam_score.transforms.rows.block import ROW
@@ -76,7 +77,7 @@ def reading(columns, **more):
     contract = Contract(
         columns={name: Column(**c) if isinstance(c, dict) else Column(dtype=c) for name, c in columns.items()}
     )
-    return ReadSettings("tfrecord", contract, **more)
+    return read_settings("tfrecord", contract, **more)
 
 
 def written(path, records):
@@ -87,10 +88,10 @@ def written(path, records):
 def outcome(path, settings, split_bytes=None):
     """What became of each row: values or (column, reason) pairs; and the stretches."""
     size = len(pathlib.Path(path).read_bytes())
-    ranges = cut(path, size, split_bytes, settings) if split_bytes else [FileRange(path, size)]
+    ranges = TFRECORD.cut(path, size, split_bytes, settings) if split_bytes else [FileRange(path, size)]
     rows, stretches = {}, []
     for range_ in ranges:
-        for chunk in read(range_, settings):
+        for chunk in TFRECORD.read(range_, settings):
             for name, column in settings.contract_columns.items():
                 assert chunk.rows.schema.field(name).type == column.arrow_type
             chunk.rows.validate(full=True)
@@ -233,11 +234,11 @@ def test_what_is_not_a_tf_example_costs_its_record(tmp_path, times):
     assert not stretches and len(rows) == len(records)
     for i, record in enumerate(records):
         assert rows[i] == ({"x": 1} if record == good else {"x": None} if record == b"" else "malformed"), record
-    letters = [r for c in read(FileRange(path, 0), reading({"x": "int64"})) for r in c.rejected.to_pylist()]
+    letters = [r for c in TFRECORD.read(FileRange(path, 0), reading({"x": "int64"})) for r in c.rejected.to_pylist()]
     assert [r["payload"] for r in letters] == [r for r in records if r not in (good, b"")]
     assert not any(
         letter["payload"]
-        for c in read(FileRange(path, 0), reading({"x": "int64"}, payload=False))
+        for c in TFRECORD.read(FileRange(path, 0), reading({"x": "int64"}, payload=False))
         for letter in c.rejected.to_pylist()
     )
 
@@ -256,13 +257,13 @@ def test_the_last_of_two_equal_features_counts(tmp_path, times):
 def test_messages_say_what_was_found_and_expected(tmp_path):
     path = written(tmp_path / "a.tfrecord", [example(a=ints(300), b=texts(b"2"), c=floats(1, 2))])
     columns = {"a": {"dtype": "int8", "range": (0, 9)}, "b": "float32", "c": {"dtype": "float32", "shape": (3,)}}
-    (chunk,) = read(FileRange(path, 0), reading(columns))
+    (chunk,) = TFRECORD.read(FileRange(path, 0), reading(columns))
     assert [f["message"] for f in chunk.rows[FAULTS][0].as_py()] == [
         "column 'a' is 300, expected int8 (contract: range 0..9)",
         "column 'b' is a bytes_list, expected a float_list or an int64_list for float32",
         "column 'c' has values: 2, expected float32[3]",
     ]
-    (chunk,) = read(FileRange(path, 0), reading(columns, payload=False))
+    (chunk,) = TFRECORD.read(FileRange(path, 0), reading(columns, payload=False))
     assert chunk.origin is None and "300" not in str(chunk.rows[FAULTS])
 
 
@@ -310,16 +311,15 @@ def test_the_whole_record_can_be_a_column(tmp_path):
     assert rows == {i: {"serialized": r} for i, r in enumerate(records[:-1])} | {50: "malformed"}
     rows, _ = outcome(path, reading({"x": "int8"}, record_column="serialized"))
     assert rows[3] == {"x": 3, "serialized": records[3]}
-    with pytest.raises(ValueError, match="record column 'x'"):
-        check(path, reading({"x": "int8"}, record_column="x"))
+    with pytest.raises(ValueError, match="x: this is the name of the column for the whole record"):
+        reading({"x": "int8"}, record_column="x")
 
 
-def test_settings_that_the_format_cannot_meet_are_errors(tmp_path):
-    path = written(tmp_path / "a.tfrecord", [])
+def test_settings_that_the_format_cannot_meet_are_errors():
     with pytest.raises(ValueError, match="keep"):
-        check(path, reading({"x": "int8"}, keep=None))
+        reading({"x": "int8"}, keep=None)
     with pytest.raises(ValueError, match="at most one dimension"):
-        check(path, reading({"x": {"dtype": "int8", "shape": (None, None)}}))
+        reading({"x": {"dtype": "int8", "shape": (None, None)}})
 
 
 # Framing.
@@ -345,7 +345,7 @@ def test_rows_do_not_depend_on_blocks_or_splits(tmp_path):
     for split_bytes in (100, 5000, 60_000, 10**9):
         assert outcome(path, reading(ALL), split_bytes) == whole
     size = len(pathlib.Path(path).read_bytes())
-    ranges = cut(path, size, 50_000, reading(ALL))
+    ranges = TFRECORD.cut(path, size, 50_000, reading(ALL))
     assert len(ranges) > 2 and [r.index for r in ranges] == list(range(len(ranges)))
     assert sum(r.bytes for r in ranges) == size and max(r.bytes for r in ranges) < 80_000
 
@@ -375,7 +375,7 @@ def test_a_wrong_data_crc_costs_its_record(tmp_path):
     path.write_bytes(data)
     rows, stretches = outcome(str(path), reading(ALL))
     assert rows[40] == "corrupt_record" and len(rows) == 100 and not stretches and rows[41]["x"] == 41
-    (letter,) = [r for c in read(FileRange(str(path), 0), reading(ALL)) for r in c.rejected.to_pylist()]
+    (letter,) = [r for c in TFRECORD.read(FileRange(str(path), 0), reading(ALL)) for r in c.rejected.to_pylist()]
     assert letter["payload"] == bytes(data[at : at + len(records[40])])
 
 
@@ -409,7 +409,7 @@ def test_a_record_over_the_limit_is_passed_over(tmp_path):
         settings_ = reading(ALL, max_row_bytes=1000, **more)
         rows, stretches = outcome(path, settings_)
         assert [i for i, r in rows.items() if r == "too_large"] == [3, 7] and len(rows) == 40 and not stretches
-        letters = [r for c in read(FileRange(path, 0), settings_) for r in c.rejected.to_pylist()]
+        letters = [r for c in TFRECORD.read(FileRange(path, 0), settings_) for r in c.rejected.to_pylist()]
         assert [(len(r["payload"]), r["payload_cut"]) for r in letters] == [(65536, True), (1001, False)]
 
 
@@ -420,7 +420,7 @@ def test_compressed_files(tmp_path):
     whole = outcome(str(path), reading(ALL))
     assert len(whole[0]) == 2000 and not whole[1]
     assert outcome(str(path), reading(ALL), 1000) == whole
-    check(str(path), reading(ALL))
+    TFRECORD.check(str(path), reading(ALL))
     path.write_bytes(gzip.compress(data)[:-2000])
     rows, stretches = outcome(str(path), reading(ALL))
     assert 0 < len(rows) < 2000 and stretches == [(len(rows), None, "unreadable")]
@@ -428,7 +428,7 @@ def test_compressed_files(tmp_path):
     path = tmp_path / "empty.gz"
     path.write_bytes(b"")
     with pytest.raises(UnusableFile, match="unreadable"):
-        check(str(path), reading(ALL))
+        TFRECORD.check(str(path), reading(ALL))
     assert outcome(str(path), reading(ALL)) == ({}, [(0, None, "unreadable")])
 
 
@@ -442,12 +442,12 @@ def test_a_length_that_looks_like_gzip_is_a_length(tmp_path):
 
 def test_zero_bytes_are_zero_rows_and_other_files_unreadable(tmp_path):
     path = written(tmp_path / "a.tfrecord", [])
-    check(path, reading(ALL))
+    TFRECORD.check(path, reading(ALL))
     assert outcome(path, reading(ALL)) == ({}, [])
     path = tmp_path / "b.tfrecord"
     path.write_bytes(b"x,y\n1,2\n" * 10)
     with pytest.raises(UnusableFile, match="unreadable: not a TFRecord file"):
-        check(str(path), reading(ALL))
+        TFRECORD.check(str(path), reading(ALL))
     assert outcome(str(path), reading(ALL)) == ({}, [(0, None, "unreadable")])
 
 

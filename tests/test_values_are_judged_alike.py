@@ -8,8 +8,8 @@ import pytest
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.csv.reader import read as read_csv
-from beam_score.transforms.formats.parquet.reader import check, columns_of, read
+from beam_score.transforms.formats.csv.reader import FORMAT as CSV
+from beam_score.transforms.formats.parquet.reader import FORMAT as PARQUET
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.rows.faults import FAULTS
 from beam_score.transforms.scoring.validate import validate
@@ -37,14 +37,14 @@ def numbered(**columns):
 def from_parquet(tmp_path, columns, **arrays):
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table(arrays), path)
-    (chunk,) = read(FileRange(path, 0), ReadSettings("parquet", contract_of(columns)))
+    (chunk,) = PARQUET.read(FileRange(path, 0), ReadSettings("parquet", contract_of(columns)))
     return judged(chunk.rows, columns)
 
 
 def from_csv(tmp_path, columns, text):
     path = tmp_path / "a.csv"
     path.write_text(text)
-    (chunk,) = read_csv(FileRange(str(path), 0, 0, len(text)), ReadSettings("csv", contract_of(columns)))
+    (chunk,) = CSV.read(FileRange(str(path), 0, 0, len(text)), ReadSettings("csv", contract_of(columns)))
     return judged(chunk.rows, columns)
 
 
@@ -88,7 +88,7 @@ def test_a_nan_that_is_refused_says_how_to_fill_it(tmp_path):
     path = str(tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": [NAN], "n": [NAN], "i": [np.inf]}), path)
     columns = {"x": "float32", "n": "int32", "i": "float32"}
-    (chunk,) = read(FileRange(path, 0), ReadSettings("parquet", contract_of(columns)))
+    (chunk,) = PARQUET.read(FileRange(path, 0), ReadSettings("parquet", contract_of(columns)))
     (letter,) = validate(Block(0, "a", 0, "f", chunk.rows), contract_of(columns)).rejected.to_pylist()
     told = {e["column"]: "nan: missing" in e["message"] for e in letter["errors"]}
     assert told == {"x": True, "n": True, "i": False}
@@ -126,7 +126,7 @@ def test_integers_0_and_1_are_booleans_in_parquet(tmp_path, type_):
 def test_other_numbers_are_not_booleans(tmp_path):
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "a.parquet")
     with pytest.raises(UnusableFile, match="wrong_type: column 'x' is double, expected bool"):
-        check(str(tmp_path / "a.parquet"), ReadSettings("parquet", contract_of({"x": "bool"})))
+        PARQUET.check(str(tmp_path / "a.parquet"), ReadSettings("parquet", contract_of({"x": "bool"})))
 
 
 # Types of one writer and of another.
@@ -148,11 +148,11 @@ def test_kept_columns_of_two_writers_agree(tmp_path):
         pq.write_table(first, tmp_path / "1.parquet")
         pq.write_table(second, tmp_path / "2.parquet")
         base = ReadSettings("parquet", contract_of({"x": "int64"}), keep=keep)
-        types = {n: t for n, t in columns_of(str(tmp_path / "1.parquet"), base).items() if n in keep}
+        types = {n: t for n, t in PARQUET.columns_of(str(tmp_path / "1.parquet"), base).items() if n in keep}
         assert types["k"] == pa.string() and types["b"] == pa.binary() and types["l"] == pa.list_(pa.string())
         settings = ReadSettings("parquet", contract_of({"x": "int64"}), keep=keep, kept_types=types)
         for name in ("1.parquet", "2.parquet"):
-            (chunk,) = read(FileRange(str(tmp_path / name), 0), settings)
+            (chunk,) = PARQUET.read(FileRange(str(tmp_path / name), 0), settings)
             assert [chunk.rows.schema.field(n).type for n in keep] == [types[n] for n in keep]
             assert chunk.rows.to_pylist() == [{ROW: 0, **plain.to_pylist()[0]}]
 

@@ -16,7 +16,7 @@ from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.durable import storage
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing.tfrecord import frame
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder

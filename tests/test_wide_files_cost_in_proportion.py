@@ -12,7 +12,7 @@ import pytest
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.scoring.validate import validate
 
 ROWS = 20

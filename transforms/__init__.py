@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # type checkers do not see what `__getattr__` returns
     from beam_score.transforms.contract.outputs import OutputPlan as OutputPlan
     from beam_score.transforms.contract.outputs import signature_as_written as signature_as_written
     from beam_score.transforms.formats.base import ReadSettings as ReadSettings
-    from beam_score.transforms.formats.splitting import split_files as split_files
+    from beam_score.transforms.formats.reading.splitting import split_files as split_files
     from beam_score.transforms.ledger.attempt import WriteSettings as WriteSettings
     from beam_score.transforms.ledger.budget import Budget as Budget
     from beam_score.transforms.ledger.folder import RunFolder as RunFolder
@@ -64,7 +64,7 @@ _WHERE = {
     "read_signatures": "beam_score.transforms.model.signature",
     "reject_rows": "beam_score.transforms.rows.block",
     "signature_as_written": "beam_score.transforms.contract.outputs",
-    "split_files": "beam_score.transforms.formats.splitting",
+    "split_files": "beam_score.transforms.formats.reading.splitting",
     "version_of": "beam_score.transforms.stores.versions",
 }
 

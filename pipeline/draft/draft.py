@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from beam_score.pipeline.draft.first_rows import UNKNOWN, Known
 from beam_score.pipeline.draft.match import Match, match_columns
 from beam_score.pipeline.draft.output_drafts import output_lines, unusable_outputs
-from beam_score.pipeline.draft.sample import Sample, look_at
-from beam_score.pipeline.draft.yaml_text import flow, quoted, scalar
+from beam_score.pipeline.draft.sample import UNKNOWN, Sample, look_at
+from beam_score.pipeline.draft.yaml_text import flow, scalar
 from beam_score.pipeline.printing.terminal import printable
+from beam_score.transforms.common.names import quoted
+from beam_score.transforms.formats.first_rows import Hints
 from beam_score.transforms.model.copies import local_model, named
 from beam_score.transforms.model.servable import (
     ModelError,
@@ -32,7 +33,7 @@ def draft_job(
     data_patterns: str | Sequence[str],
     version: str | int = "latest",
     signature: str | None = None,
-    known: Known = UNKNOWN,
+    known: Hints = UNKNOWN,
 ) -> str:
     """Draft a commented job file, as YAML text.
 
@@ -91,11 +92,11 @@ def _input_lines(patterns: Sequence[str], sample: Sample) -> Iterator[str]:
     if sample.spaced:
         yield "  strip: true  # removes spaces around text"
         yield f"  # guessed: all texts in these columns begin with a space: {flow(sample.spaced[:12])}"
-    if sample.format == "csv":
-        header = sample.header
+    if (dialect := sample.dialect) is not None:
+        header = dialect.header
         shown = str(header.is_there).lower() if header.is_sure else "null"
-        escape = f", escape: {quoted(sample.escape)}" if sample.escape else ""
-        yield f"  csv: {{delimiter: {quoted(sample.delimiter)}, header: {shown}{escape}}}"
+        escape = f", escape: {quoted(dialect.escape)}" if dialect.escape else ""
+        yield f"  csv: {{delimiter: {quoted(dialect.delimiter)}, header: {shown}{escape}}}"
         if escape:
             yield "  # guessed: quotes inside quoted fields are escaped with a backslash, as Spark writes them"
         if not header.is_sure:

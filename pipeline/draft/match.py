@@ -52,12 +52,14 @@ def match_columns(signature: Signature, sample: Sample) -> Match:
     ids += [s for s in left.values() if s not in ids and _is_id_by_values(s)]
     match.keep = [s.name for s in sample.columns.values() if s in ids][:1]
     for name in match.keep:
-        if name not in match.columns and (draft := kept(sample.columns[name], sample.format)):
+        if name not in match.columns and (draft := kept(sample.columns[name], sample.is_text)):
             match.columns[name] = draft
-    if not sample.header.is_there:
+    if not sample.has_names:
         # Without a header columns are identified by their order, so all of them need a name.
         match.columns = {
-            n: match.columns.get(n) or (kept(s, sample.format) if n in match.keep else None) or unused(s, sample.format)
+            n: match.columns.get(n)
+            or (kept(s, sample.is_text) if n in match.keep else None)
+            or unused(s, sample.is_text)
             for n, s in sample.columns.items()
         }
     return match
@@ -67,14 +69,14 @@ def _column_for(tensor: Tensor, sample: Sample, signature: Signature) -> Seen | 
     """Return the column with the input's name, or the only column, if its values fit the input; else None."""
     if sample.bare and len(signature.inputs) == 1:
         return sample.columns[""]
-    if sample.format == "tfrecord" and is_examples(tensor, signature):
+    if sample.is_flat and is_examples(tensor, signature):
         return None  # the whole record feeds the input
     seen = sample.columns.get(tensor.name)
     if seen is None:
         wanted = tensor.name.strip().casefold()
         same = [s for n, s in sample.columns.items() if n.strip().casefold() == wanted]
         seen = same[0] if len(same) == 1 else None
-    if seen is not None and sample.format == "csv" and _size(tensor) not in (1, None):
+    if seen is not None and sample.is_text and _size(tensor) not in (1, None):
         return None  # a CSV field contains one value
     return seen
 
@@ -91,13 +93,13 @@ def _feed(match: Match, tensor: Tensor, seen: Seen, sample: Sample) -> None:
             notes.append(f"the model accepts any length; all rows seen have shape {flow(shape)}, which is declared")
     elif tail is not None and None not in tail:
         flat = _size(tensor)
-        if seen.kind == "nothing" or None in shape or _product(shape) != flat or sample.format == "tfrecord":
+        if seen.kind == "nothing" or None in shape or _product(shape) != flat or sample.is_flat:
             shape = list(tail)  # the model's shape; a tf.Example is always flat
         else:
             steps.append(f"reshape: {flow(tail)}")
     if None in shape:
         notes.append("each batch has rows of one length; pad: 0 would pad rows to the longest row of the batch")
-    match.columns[name] = fed(seen, tensor, shape, sample.format)
+    match.columns[name] = fed(seen, tensor, shape, sample.is_text)
     if steps or notes:
         match.inputs[tensor.name] = ("{" + ", ".join(steps) + "}", notes)
 
@@ -108,7 +110,7 @@ def _guess(
     """Feed the only input without a column of its name if there is exactly one way. Return the columns used."""
     if tensor.dtype == "string":
         if is_examples(tensor, signature):
-            if sample.format != "tfrecord":
+            if not sample.is_flat:
                 return None
             match.inputs[tensor.name] = (
                 "{record: true}",
@@ -146,7 +148,7 @@ def _guess(
         "If the model was trained on standardized values: standardize: {mean: [...], std: [...]}",
     ]
     for seen in pick:
-        match.columns[seen.name] = fed(left[seen.name], tensor, (), sample.format)
+        match.columns[seen.name] = fed(left[seen.name], tensor, (), sample.is_text)
     reshape = "" if len(row_shape(tensor) or ()) == 1 else f", reshape: {flow(row_shape(tensor) or ())}"
     match.inputs[tensor.name] = (f"{{pack: {flow([s.name for s in pick])}{reshape}}}", notes)
     return [s.name for s in pick]
@@ -194,7 +196,7 @@ def _leave_open(
     match.inputs[tensor.name] = (how, [f"{TODO} {ask}; {candidates}"])
     for name in names:
         dtype = None if examples else _dtype_for(left[name], tensor, waiting)
-        match.columns.setdefault(name, candidate(left[name], dtype, sample.format))
+        match.columns.setdefault(name, candidate(left[name], dtype, sample.is_text))
 
 
 def _dtype_for(seen: Seen, tensor: Tensor, waiting: Sequence[Tensor]) -> str:

@@ -44,9 +44,9 @@ class Remedy:
         return set(self.setting) <= set(found) if isinstance(found, tuple) else found == self.setting
 
 
-def remedies(seen: Seen, dtype: str, format: str) -> list[Remedy]:
+def remedies(seen: Seen, dtype: str, in_text: bool) -> list[Remedy]:
     """Return the settings with which a column of this dtype accepts more of the values that were seen."""
-    return list(_of_text(seen, dtype) if dtype in ("string", "bytes") else _of_numbers(seen, dtype, format))
+    return list(_of_text(seen, dtype) if dtype in ("string", "bytes") else _of_numbers(seen, dtype, in_text))
 
 
 def _of_text(seen: Seen, dtype: str) -> Iterator[Remedy]:
@@ -58,16 +58,16 @@ def _of_text(seen: Seen, dtype: str) -> Iterator[Remedy]:
         yield Remedy("dtype", "bytes", "the values are bytes")
 
 
-def _of_numbers(seen: Seen, dtype: str, format: str) -> Iterator[Remedy]:
+def _of_numbers(seen: Seen, dtype: str, in_text: bool) -> Iterator[Remedy]:
     if dtype == "bool" or seen.shape:
         return
     if seen.number_kind is not None:
         yield Remedy("from", "string", "numbers written as strings", is_for_all=True)
     elif seen.number_texts:
         yield Remedy("from", "string", f"{seen.number_texts:,} numbers written as strings", "if all are written so")
-    if seen.decimal_comma and (format == "csv" or seen.number_kind):
+    if seen.decimal_comma and (in_text or seen.number_kind):
         yield Remedy("decimal", ",", "numbers with a decimal comma", is_for_all=True)
-    if seen.nulls and format == "csv":
+    if seen.nulls and in_text:
         texts = tuple(sorted({t.strip(" \t") for t in seen.nulls}) if seen.spaced else seen.nulls)
         yield Remedy("nulls", texts, f"{seen.misfits:,} not numbers", "with a default")
     if seen.not_finite:

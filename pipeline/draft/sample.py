@@ -17,13 +17,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from beam_score.pipeline.draft.csv_dialect import CERTAIN, DECIMAL, DECIMAL_COMMA, NULLS, Header
-from beam_score.pipeline.draft.first_rows import FORMATS, ROWS, UNKNOWN, Known, first_rows, tell_format
+from beam_score.pipeline.draft.first_rows import ROWS, detect_format, first_rows
 from beam_score.pipeline.draft.padded import begin_with_a_space
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.transforms.contract.columns import is_refused
+from beam_score.transforms.formats.base import format_named
+from beam_score.transforms.formats.csv.dialect import DECIMAL, DECIMAL_COMMA, NULLS
+from beam_score.transforms.formats.first_rows import Dialect, Guess, Hints
+from beam_score.transforms.formats.registry import FORMATS
 from beam_score.transforms.listing.files import InputFile, list_files
 
-_REFUSED = ("#", "input/", "output/")
+UNKNOWN = Hints()
+
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _MOST = 0.9  # share of numbers in a number column: a few other values are more likely bad values than text
 
@@ -85,12 +90,12 @@ class Sample:
     """The columns seen in the first rows of files.
 
     Attributes:
-      format: `csv`, `jsonl`, `parquet` or `tfrecord`.
+      format: its name.
       files: number of files.
       rows: number of rows inspected.
       unreadable: number of further rows that could not be parsed.
       columns: by name, in the order of the first file.
-      delimiter, header, escape: of CSV. Without a header, columns are named column_1 and so on.
+      dialect: of CSV. Without a header, columns are named column_1 and so on.
       bare: whether the lines of JSON Lines are not objects; the only column then has an empty name.
       problems: a message for each file that could not be read.
     """
@@ -100,11 +105,24 @@ class Sample:
     rows: int
     unreadable: int
     columns: dict[str, Seen]
-    delimiter: str = ","
-    header: Header = CERTAIN
+    dialect: Dialect | None = None
     bare: bool = False
     problems: tuple[str, ...] = ()
-    escape: str = ""
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the data names its columns."""
+        return self.dialect is None or self.dialect.header.is_there
+
+    @property
+    def is_text(self) -> bool:
+        """Whether all values are texts, as in CSV."""
+        return format_named(self.format).values == "text"
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether lists have no shape, as in a tf.Example."""
+        return format_named(self.format).values == "flat"
 
     @property
     def spaced(self) -> tuple[str, ...]:
@@ -112,7 +130,7 @@ class Sample:
         return tuple(n for n, s in self.columns.items() if s.spaced and (s.kind == "string" or s.nulls))
 
 
-def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
+def look_at(patterns: Sequence[str], known: Hints = UNKNOWN) -> Sample:
     """Inspect the first rows of the files that match patterns.
 
     Args:
@@ -128,15 +146,16 @@ def look_at(patterns: Sequence[str], known: Known = UNKNOWN) -> Sample:
     return look_at_files(files, known)
 
 
-def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
+def look_at_files(files: Sequence[InputFile], known: Hints = UNKNOWN) -> Sample:
     """Inspect the first rows of listed files; see `look_at`."""
     if known.format not in (None, *FORMATS):
         raise JobError([f"--format: found {known.format!r}, expected {', '.join(FORMATS)}"])
-    format_ = known.format or tell_format(files)
-    if known.header is not None and format_ != "csv":
+    format_ = known.format or detect_format(files)
+    is_text = format_named(format_).values == "text"
+    if known.header is not None and not is_text:
         raise JobError([f"--header and --no-header are for CSV, and the format is {format_}"])
     rows: list[Any] = []
-    unreadable, dialect, problems, escape = 0, None, [], ""
+    unreadable, dialect, problems = 0, None, []
     known_names: dict[str, None] = {}
     for file in files:
         try:
@@ -147,34 +166,36 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
             problems += error.problems
             continue
         unreadable += found.unreadable
-        escape = escape or found.escape
         known_names.update(dict.fromkeys(found.names))
         if found.rows:
             rows += found.rows
-            if dialect is None:  # the same dialect for all files, as in the job
-                dialect = found.delimiter, found.header
-                known = dataclasses.replace(known, delimiter=found.delimiter, header=found.header.is_there)
+            if dialect is None and found.dialect is not None:  # the same dialect for all files, as in the job
+                dialect = found.dialect
+                known = dataclasses.replace(known, delimiter=dialect.delimiter, header=dialect.header.is_there)
+        if dialect is not None and found.dialect is not None and not dialect.escape:
+            dialect = dataclasses.replace(dialect, escape=found.dialect.escape)
         if len(rows) >= ROWS:
             break
     rows = rows[:ROWS]
-    delimiter, header = dialect or (known.delimiter or ",", Header(known.header is not False, True, ""))
-    bare = format_ == "jsonl" and bool(rows) and sum(isinstance(r, dict) for r in rows) * 2 < len(rows)
+    if dialect is None and is_text:
+        dialect = Dialect(known.delimiter or ",", Guess(known.header is not False, True, ""))
+    bare = bool(rows) and sum(isinstance(r, dict) for r in rows) * 2 < len(rows)
     if bare:
-        columns = {"": _seen("", [r for r in rows if not isinstance(r, dict)], format_)}
+        columns = {"": _seen("", [r for r in rows if not isinstance(r, dict)], is_text)}
     else:
         rows = [r for r in rows if isinstance(r, dict)]
         # A contract refuses these names; for example, pandas writes the index as a column named "".
         names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
-        names = [n for n in names if n and not n.startswith(_REFUSED)]
-        columns = {n: _seen(n, [r.get(n) for r in rows], format_) for n in names}
-    return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare, tuple(problems), escape)
+        names = [n for n in names if not is_refused(n)]
+        columns = {n: _seen(n, [r.get(n) for r in rows], is_text) for n in names}
+    return Sample(format_, len(files), len(rows), unreadable, columns, dialect, bare, tuple(problems))
 
 
-def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
+def _seen(name: str, values: Sequence[Any], is_text: bool) -> Seen:
     raw = [v for v in values if v is not None]
     texts = [x for v in raw for x in _flatten(v) if isinstance(x, str)]
     comma = _has_decimal_commas(texts)
-    filled = [_from_text(v, comma) for v in raw] if format_ == "csv" else raw
+    filled = [_from_text(v, comma) for v in raw] if is_text else raw
     flat = [list(_flatten(v)) for v in filled]
     kinds = [_kind(f) for f in flat]
     counts = collections.Counter("number" if k in ("integer", "float") else k for k in kinds)
@@ -191,7 +212,7 @@ def _seen(name: str, values: Sequence[Any], format_: str) -> Seen:
         odd = {f[0] for f, k in zip(flat, kinds, strict=True) if k == "string" and len(f) == 1}
         nulls = tuple(sorted(t for t in odd if t.strip(" \t").upper() in NULLS))
     finite = [x for x in numbers if math.isfinite(x)]
-    of_numbers = [] if format_ == "csv" else [x for t in texts if isinstance(x := _from_text(t, comma), int | float)]
+    of_numbers = [] if is_text else [x for t in texts if isinstance(x := _from_text(t, comma), int | float)]
     of_numbers = [x for x in of_numbers if not isinstance(x, bool)]
     number_kind = None
     if kind == "string" and len(of_numbers) >= _MOST * len(texts):

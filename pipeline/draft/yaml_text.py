@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from beam_score.transforms.common.names import quoted
+
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./*+=@-]*(://[A-Za-z0-9_./*+=@-]+)?")
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n", ".nan", ".inf", "nan", "inf"}
 
@@ -13,20 +15,6 @@ def scalar(text: str) -> str:
     """Return a text as a YAML scalar, quoted if necessary."""
     plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not re.match(r"\.[0-9]|\.\.\.$|---", text)
     return text if plain else quoted(text)
-
-
-def quoted(text: str) -> str:
-    """Return a text as a double-quoted YAML scalar."""
-    escaped = []
-    for c in text:
-        if c in '"\\':
-            escaped.append("\\" + c)
-        elif c.isprintable():
-            escaped.append(c)
-        else:
-            code = ord(c)
-            escaped.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
-    return '"' + "".join(escaped) + '"'
 
 
 def flow(items: Sequence[str | int | None]) -> str:

@@ -15,42 +15,17 @@ from beam_score.transforms.common.units import parse_bytes, parse_seconds, parse
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import Output
+from beam_score.transforms.formats.csv.options import CsvOptions
+from beam_score.transforms.formats.registry import FORMATS
 from beam_score.transforms.ledger.budget import Budget
-
-
-class Csv(Strict):
-    """Settings of the CSV format."""
-
-    delimiter: str = pydantic.Field(",", min_length=1, max_length=1)
-    quote: str = pydantic.Field('"', max_length=1)
-    escape: str = pydantic.Field("", max_length=1)
-    header: bool = True
-    nulls: tuple[str, ...] = ()
-
-    @pydantic.model_validator(mode="after")
-    def _characters(self) -> Csv:
-        for name, value in (("delimiter", self.delimiter), ("quote", self.quote), ("escape", self.escape)):
-            if value and (not value.isascii() or value in "\r\n"):
-                raise ValueError(f"found {name} {value!r}, expected one ASCII character that is not a line end")
-        if self.delimiter == self.quote:
-            raise ValueError("delimiter and quote are the same character")
-        if self.escape and self.escape == self.quote:
-            raise ValueError(
-                "escape and quote are the same character: remove escape, doubled quotes are read without it"
-            )
-        if self.escape and self.escape == self.delimiter:
-            raise ValueError("delimiter and escape are the same character")
-        if self.escape and not self.quote:
-            raise ValueError("escape has an effect only inside quotes, and quote is empty: remove one of them")
-        return self
 
 
 class InputFiles(Strict):
     """The input files and how to read them."""
 
     files: tuple[str, ...]
-    format: Literal["csv", "jsonl", "parquet", "tfrecord"] | None = None
-    csv: Csv = Csv()
+    format: Literal[FORMATS] | None = None
+    csv: CsvOptions = CsvOptions()
     strip: bool = False
     decimal: Literal[".", ","] = "."
     nan: Literal["number", "missing"] = "number"

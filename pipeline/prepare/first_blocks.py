@@ -12,9 +12,8 @@ from beam_score.pipeline.draft.padded import padded_columns
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.reading import read_range
-from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.base import ReadSettings, UnusableFile, format_named
+from beam_score.transforms.formats.reading.blocks import read_range
 from beam_score.transforms.rows.block import INPUT, OUTPUT, ROW, Block
 from beam_score.transforms.scoring.halving import EveryRowFails
 from beam_score.transforms.scoring.preprocess import Preparation, PreprocessError
@@ -119,10 +118,10 @@ def _first_rows(block: Block, most: int) -> Block:
 
 def _first_blocks(prepared: Prepared) -> Iterator[Block]:
     settings = prepared.steps.read
-    module = format_module(settings.format)
+    format_ = format_named(settings.format)
     for file in prepared.files:
         try:
-            for chunk in read_range(module, FileRange(file.path, file.size, version=file.version), settings):
+            for chunk in read_range(format_, FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
         except (UnusableFile, OSError, Damaged) as error:
             if is_of_the_system(error):

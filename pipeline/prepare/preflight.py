@@ -28,8 +28,8 @@ from beam_score.transforms.contract.outputs import (
     wanted_outputs,
 )
 from beam_score.transforms.contract.serialize import RECORD
-from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.registry import format_module, format_of
+from beam_score.transforms.formats.base import Format, Options, ReadSettings, UnusableFile, Wanted, format_named
+from beam_score.transforms.formats.detect import format_of
 from beam_score.transforms.listing.files import InputFile, list_files, told_folders
 from beam_score.transforms.model.copies import hashed_model, model_bytes, named
 from beam_score.transforms.model.ops import ops_of
@@ -119,32 +119,23 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     problems += model_problems
     problems += output_problems(job, files if parent is None else [*files, *parent.standing])
     problems += _function_problems(job)
-    if format_ == "csv":
-        problems += [
-            f"columns.{name}: shape {list(c.shape)}: a CSV field holds one value; declare a column a value, "
-            "and pack them in inputs"
-            for name, c in job.columns.items()
-            if c.shape
-        ]
-    if format_ not in ("csv", None):
-        problems += _text_problems(job, format_)
-    if format_ != "tfrecord":
-        problems += [
-            f"inputs.{n}.record: the format is {format_}, use serialize" for n, i in job.inputs.items() if i.record
-        ]
-    if format_ != "csv" and job.input.csv.model_fields_set:
-        problems.append(f"input.csv is for CSV, and the format is {format_}")
+    unsatisfied: list[str] = []
+    if format_ is not None:
+        options = _options(job, format_named(format_), signature)
+        unsatisfied = format_named(format_).setting_problems(job.contract, job.output.kept, options)
+        problems += [*unsatisfied, *_format_problems(job, format_named(format_))]
     keep: tuple[str, ...] = ()
     kept_types: dict[str, pa.DataType] = {}
     read = None
-    if format_ is not None and files:
-        read = _read_settings(job, format_, signature)
-        keep, kept_types, keep_problems = _resolve_keep(job, files if parent is None else parent.standing, read)
-        problems += keep_problems if parent is None else keep_problems or parent.keep_problems(job, keep, kept_types)
+    if format_ is not None and files and not unsatisfied:
+        read = _read_settings(job, format_, options)
+        keep, kept_types = _resolve_keep(job, files if parent is None else parent.standing, read)
+        problems += [] if parent is None else parent.keep_problems(job, keep, kept_types)
         read = dataclasses.replace(read, keep=keep, kept_types=kept_types)
         if parent is not None:
             headers = parent.headers(read)
-            read = dataclasses.replace(read, format="dead_letters", replay=parent.replay)
+            replay = dataclasses.replace(parent.replay, options=read.options)
+            read = dataclasses.replace(read, format="dead_letters", options=replay)
     if signature is not None:
         problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
         wanted = wanted_outputs(job.outputs, signature)
@@ -198,6 +189,18 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, parent)
 
 
+def _format_problems(job: Job, format_: Format) -> list[str]:
+    """Return the problems with settings that this format does not have."""
+    problems = [] if format_.values == "text" else _text_problems(job, format_.name)
+    if format_.payload_kind != "binary":
+        problems += [
+            f"inputs.{n}.record: the format is {format_.name}, use serialize" for n, i in job.inputs.items() if i.record
+        ]
+    if format_.name != "csv" and job.input.csv.model_fields_set:
+        problems.append(f"input.csv is for CSV, and the format is {format_.name}")
+    return problems
+
+
 def _text_problems(job: Job, format_: str) -> list[str]:
     """Return the problems with settings for numbers in text, if the format does not store numbers as text."""
     problems = []
@@ -237,27 +240,24 @@ def _model(job: Job) -> tuple[Version | None, Signature | None, str, list[str]]:
         return None, None, "", [f"model.path: {error}"]
 
 
-def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadSettings:
-    csv = job.input.csv
-    fed_by_record = any(i.record for i in job.inputs.values())
-    bare = None
+def _options(job: Job, format_: Format, signature: Signature | None) -> Options:
+    value_column = None
     if signature is not None and len(signature.inputs) == 1:
         name = next(iter(signature.inputs))
         sources = job.inputs.get(name, Input()).sources(name)
-        bare = sources[0] if len(sources) == 1 and sources[0] in job.columns else None
+        value_column = sources[0] if len(sources) == 1 and sources[0] in job.columns else None
+    record_column = RECORD if any(i.record for i in job.inputs.values()) else None
+    return format_.options(Wanted({"csv": job.input.csv}, record_column, value_column))
+
+
+def _read_settings(job: Job, format_: str, options: Options) -> ReadSettings:
     return ReadSettings(
         format=format_,
         columns=job.contract,
         payload=job.rejects.payload == "full",
         extra=job.input.extra,
-        delimiter=csv.delimiter,
-        quote=csv.quote,
-        escape=csv.escape,
         strip=job.input.strip,
-        header=csv.header,
-        nulls=csv.nulls,
-        record_column=RECORD if fed_by_record else None,
-        bare_value_column=bare if format_ == "jsonl" else None,
+        options=options,
         max_block_bytes=job.engine.block_bytes,
         max_row_bytes=job.input.max_row_bytes,
     )
@@ -265,20 +265,14 @@ def _read_settings(job: Job, format_: str, signature: Signature | None) -> ReadS
 
 def _resolve_keep(
     job: Job, files: Sequence[InputFile], read: ReadSettings
-) -> tuple[tuple[str, ...], dict[str, pa.DataType], list[str]]:
-    """Return the kept columns, the types of those that Parquet files define, and the problems."""
+) -> tuple[tuple[str, ...], dict[str, pa.DataType]]:
+    """Return the kept columns, and the types of those that the files define."""
     keep = job.output.kept
-    module = format_module(read.format)
-    if keep is None and not hasattr(module, "columns_of"):
-        return (), {}, [f"output.keep: all cannot be known of {read.format}: name the columns"]
-    if not hasattr(module, "columns_of"):
-        return keep, {}, []
+    format_ = format_named(read.format)
     types: dict[str, pa.DataType] = {}
     for file in files:
         try:
-            found = module.columns_of(
-                file.path, dataclasses.replace(read, keep=keep if read.format == "parquet" else ()), file.version
-            )
+            found = format_.columns_of(file.path, dataclasses.replace(read, keep=keep), file.version)
         except (UnusableFile, OSError):  # see `_check_files`
             continue
         if found is None:
@@ -289,7 +283,7 @@ def _resolve_keep(
             break
         for name in untyped:  # no row of the file has a value: the next file defines the type
             del types[name]
-    return keep or (), types, []
+    return keep or (), types
 
 
 def _function_problems(job: Job) -> list[str]:
@@ -308,11 +302,11 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
     Raises:
       JobError: files that may not be read, or were removed after they were listed.
     """
-    module = format_module(read.format)
+    format_ = format_named(read.format)
 
     def check(file: InputFile) -> UnusableFile | OSError | str | None:
         try:
-            return module.check(file.path, read, file.version)
+            return format_.check(file.path, read, file.version)
         except UnusableFile as error:
             return error
         except OSError as error:

@@ -17,13 +17,14 @@ from beam_score.pipeline.prepare.own_runs import is_own
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.durable import storage
-from beam_score.transforms.formats.base import BY, Replay, UnusableFile
-from beam_score.transforms.formats.registry import format_module, format_of
+from beam_score.transforms.formats.base import UnusableFile, format_named
+from beam_score.transforms.formats.detect import format_of
 from beam_score.transforms.ledger.ended import runs_on_record
 from beam_score.transforms.ledger.manifest import DONE
 from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.listing.files import InputFile, as_it_is, look_at_file
 from beam_score.transforms.replay.letter import OF_DAMAGE
+from beam_score.transforms.replay.options import REPLAY_SOURCES, Replay
 from beam_score.transforms.stores.objects import is_object
 
 _LOOKED_AT_ONCE = 16
@@ -93,9 +94,9 @@ class Parent:
             path = file["path"]
             if file["header"] is not None:
                 found[path] = self.record["headers"][file["header"]]
-            elif read.format == "csv" and self.now[path] is not None:
+            elif read.options.header and self.now[path] is not None:
                 try:
-                    text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
+                    text = format_named(read.format).header_of(path, read, InputFile(**self.now[path]).version)
                 except UnusableFile:
                     continue
                 if text is not None:
@@ -107,7 +108,7 @@ class Parent:
         left = [n for n in keep if n not in job.columns and n not in types]
         if job.output.keep == "all" and not keep:
             return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
-        if self.replay.format == "parquet" and left:
+        if self.replay.prefers_source and left:
             return [
                 f"output.keep: no input file is there any more to tell the type of column {left[0]!r}: declare it, as "
                 f"with --set columns.{left[0]}.dtype=string, or do not keep it"
@@ -133,7 +134,7 @@ def load_replay(
       output: of the run: a folder with a manifest.json or a failed.json.
       overrides: `key=value`, changes to its job.
       to: the output folder of the replay; None for the folder of the run with `-replay` appended to its name.
-      by: one of `transforms.formats.base.BY`.
+      by: one of `transforms.replay.options.REPLAY_SOURCES`.
       trust: run the model and function of a record that this user has not written.
 
     Raises:
@@ -147,8 +148,8 @@ def load_replay(
         )
     # A run that was refused before any row was read has no rows to score again.
     record = next((record for record in records if record["engine"] is not None), records[0])
-    if by not in BY:
-        raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, BY)}"])
+    if by not in REPLAY_SOURCES:
+        raise JobError([f"--from {by}: expected auto, payload or source{near_miss(by, REPLAY_SOURCES)}"])
     if record["engine"] is None:
         raise JobError(
             [f"run {record['run']} in {output} was refused before any row was read: mend it, and run its job again"]
@@ -164,7 +165,9 @@ def load_replay(
     if not trust and not is_own(record):
         raise JobError([_not_own(output, record["run"], first)])
     job = _mended(record, first, overrides, to)
-    replay = Replay(output, record["run"], job.input.format, by, _numbering(job) == _numbering(first, record))
+    replay = Replay(
+        output, record["run"], job.input.format, by=by, same_rows=_numbering(job) == _numbering(first, record)
+    )
     parent = Parent(output, record, replay, letters)
     _refuse_hopeless(parent, first)
     return job, parent

@@ -24,7 +24,7 @@ from beam_score.pipeline.run.standing import Overrun, Standing
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import Damaged, seal
-from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.formats.reading.splitting import split_files
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, write_plan
 from beam_score.transforms.ledger.manifest import read_manifest
 from beam_score.transforms.ledger.publication import drop_current

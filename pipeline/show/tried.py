@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from rich import box
 from rich.table import Table
 
-from beam_score.pipeline.draft.first_rows import Known
 from beam_score.pipeline.draft.remedies import remedies
-from beam_score.pipeline.draft.sample import Seen, look_at_files
+from beam_score.pipeline.draft.sample import look_at_files
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.prepare.trial import Trial
 from beam_score.pipeline.printing.terminal import Console, escape
+from beam_score.transforms.formats.first_rows import Hints
 from beam_score.transforms.ledger.receipt import Counts
 from beam_score.transforms.rows.faults import known_rows
 
@@ -87,25 +87,18 @@ def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
     wanted = set(pc.unique(pc.struct_field(faults, "column")).to_pylist()) & set(job.columns)
     if not wanted or prepared.parent is not None:
         return []
-    seen = _seen(prepared)
+    options = read.options
+    names = () if options.header else tuple(dict.fromkeys([*job.columns, *read.keep]))
+    try:
+        sample = look_at_files(prepared.files, Hints(read.format, names=names, options=options))
+    except JobError:  # a run reports what is wrong with the files
+        return []
     found = []
     for name in job.columns:
-        if name not in wanted or name not in seen:
+        if name not in wanted or name not in sample.columns:
             continue
         column = job.columns[name]
-        for remedy in remedies(seen[name], column.dtype, read.format):
+        for remedy in remedies(sample.columns[name], column.dtype, sample.is_text):
             if not remedy.is_in(column):
                 found.append(f"columns.{name}.{remedy.hint}  # {remedy.why}")
     return found
-
-
-def _seen(prepared: Prepared) -> Mapping[str, Seen]:
-    read = prepared.steps.read
-    names = () if read.header else tuple(dict.fromkeys([*prepared.job.columns, *read.keep]))
-    known = Known(read.format, delimiter=read.delimiter, header=read.header, names=names)
-    if read.format != "csv":
-        known = Known(read.format)
-    try:
-        return look_at_files(prepared.files, known).columns
-    except JobError:  # the readers of samples are simpler than those of a run
-        return {}

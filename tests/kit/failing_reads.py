@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
-from beam_score.transforms.formats.splitting import split_files
+from beam_score.transforms.formats.reading.blocks import read_split
+from beam_score.transforms.formats.reading.splitting import split_files
 from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.stores.local_file import ReadFails

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from beam_score.transforms.formats.reading import new_attempt
+from beam_score.transforms.formats.reading.blocks import new_attempt
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.rows.faults import NO_REJECTED, REJECTED_SCHEMA
 

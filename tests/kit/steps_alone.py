@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reading import read_settings
+
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import read_split
+from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.model.call import ModelCall
@@ -73,6 +75,6 @@ def _groups(blocks: Iterator[Block], call: ModelCall) -> Iterator[list[Block]]:
 def settings(format_: str, contract: Contract, call: ModelCall, **options: Any) -> ReadSettings:
     bounds = call.bounds
     return dataclasses.replace(
-        ReadSettings(format_, contract, bounds=bounds, max_block_rows=bounds.block_rows, **options),
+        read_settings(format_, contract, bounds=bounds, max_block_rows=bounds.block_rows, **options),
         max_block_bytes=min(1 << 20, bounds.block_bytes),
     )

@@ -18,3 +18,17 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     few = len(by_fold) <= _MOST_COMPARED
     found = difflib.get_close_matches(fold, by_fold, n=1, cutoff=0.6) if few else [fold] * (fold in by_fold)
     return f"; did you mean {by_fold[found[0]]!r}?" if found else ""
+
+
+def quoted(text: str) -> str:
+    """Return a text as a double-quoted YAML scalar."""
+    escaped = []
+    for c in text:
+        if c in '"\\':
+            escaped.append("\\" + c)
+        elif c.isprintable():
+            escaped.append(c)
+        else:
+            code = ord(c)
+            escaped.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
+    return '"' + "".join(escaped) + '"'

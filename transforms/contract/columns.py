@@ -89,10 +89,14 @@ class Column(Strict):
     def is_text(self) -> bool:
         return self.dtype in ("string", "bytes")
 
-    @functools.cached_property
+    @property
     def as_read(self) -> Column:
         """The column in files that are not text: a string, if `from: string` is set."""
-        return self if self.from_ is None else Column(dtype="string", required=self.required, nulls=self.nulls)
+        return self if self.from_ is None else self._as_string
+
+    @functools.cached_property
+    def _as_string(self) -> Column:
+        return Column(dtype="string", required=self.required, nulls=self.nulls)
 
     @property
     def trims(self) -> bool:
@@ -265,6 +269,11 @@ class Column(Strict):
         return self.allowed is not None and value not in self.allowed
 
 
+def is_refused(name: str) -> bool:
+    """Return whether a column may not have this name: it is empty, or names of our own begin like it."""
+    return not name or name.startswith(("#", "input/", "output/"))
+
+
 class Contract(Strict):
     """All columns that are validated, in the order in which the faults of a row are reported."""
 
@@ -272,7 +281,7 @@ class Contract(Strict):
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Contract:
-        bad = [n for n in self.columns if not n or n.startswith(("#", "input/", "output/"))]
+        bad = [n for n in self.columns if is_refused(n)]
         if bad:
             raise ValueError(f"column names {bad}: must not be empty, nor begin with #, input/ or output/")
         return self

@@ -1,50 +1,30 @@
-"""The registry of formats, and the detection of a file's format."""
+"""The table of formats."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import os
-import re
-from collections.abc import Sequence
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from beam_score.transforms.listing.files import InputFile
+if TYPE_CHECKING:
+    from beam_score.transforms.formats.base import Format
 
-FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
-
-
-def format_module(name: str) -> ModuleType:
-    """Return the module of a format, by the name in `FORMATS`."""
-    package = "replay" if name == "dead_letters" else f"formats.{name}"
-    return importlib.import_module(f"beam_score.transforms.{package}.reader")
-
-
-FORMAT_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".tfrecord": "tfrecord",
-    ".tfrecords": "tfrecord",
+READERS = {
+    "csv": "formats.csv.reader",
+    "jsonl": "formats.jsonl.reader",
+    "parquet": "formats.parquet.reader",
+    "tfrecord": "formats.tfrecord.reader",
+    "avro": "formats.avro.reader",
+    "orc": "formats.orc.reader",
+    "dead_letters": "replay.reader",
 }
+"""Where each format is defined, loaded on first use; `dead_letters` is the input of a replay."""
+
+FORMATS = tuple(name for name in READERS if name != "dead_letters")
+"""The formats of input files."""
 
 
-_COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
-
-
-def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
-    """Return the format that the suffixes identify, without those of compression; else None and why not."""
-    by_format: dict[str | None, str] = {}
-    for file in files:
-        suffix = os.path.splitext(_COMPRESSED.sub("", file.path))[1].lower()
-        by_format.setdefault(FORMAT_SUFFIXES.get(suffix), file.path)
-    if len(by_format) == 1 and None not in by_format:
-        return next(iter(by_format)), ""
-    shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
-    return (
-        None,
-        f"input.format cannot be told from the suffixes: {shown}; set input.format to csv, jsonl, parquet or tfrecord",
-    )
+@functools.cache
+def load(name: str) -> Format:
+    """Return a format; see `format_named` in `transforms.formats.base`."""
+    return importlib.import_module(f"beam_score.transforms.{READERS[name]}").FORMAT

@@ -20,15 +20,13 @@ import pyarrow as pa
 
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column
-from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile
-from beam_score.transforms.formats.registry import format_module
-from beam_score.transforms.framing.tfrecord import frame
+from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, format_named
 from beam_score.transforms.replay.letter import Letter, refused_again
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, known_rows
-from beam_score.transforms.rows.origin import Origin, clip, record_spans
+from beam_score.transforms.rows.origin import Origin, clip
 
-_BOM = b"\xef\xbb\xbf"
+_OF_JSON = "jsonl"  # the format that reads payloads of columns: each is a JSON object
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -40,7 +38,7 @@ def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadS
       header: of CSV: that of the file; None if it has none.
       settings: of the format that the rows were first read in.
     """
-    if settings.format == "parquet":
+    if format_named(settings.format).payload_kind == "json":
         letters, records, refused = _as_json(letters, settings)
         for why, again in refused.items():
             yield refused_again(again, f"not replayed: {why}: put the file back as it was", settings)
@@ -56,21 +54,20 @@ class _Payloads:
 
     def __init__(self, path: Path, letters, records: list[bytes], header: str | None, settings: ReadSettings):
         self._path, self._letters, self._records, self._settings = path, letters, records, settings
-        # The byte order mark is the file's, so one at the start of a record stays part of the record.
-        self._head = _BOM if header is None else _BOM + header.encode() + b"\n"
-        # The payload of a Parquet row is a JSON object, so it is read as JSON.
-        self._format = "jsonl" if settings.format == "parquet" else settings.format
+        self._header = header
+        self._is_json = format_named(settings.format).payload_kind == "json"
+        if self._is_json:  # of the used columns only
+            settings = dataclasses.replace(settings, format=_OF_JSON, options=None, extra="ignore")
+        self._format, self._as_read = format_named(settings.format), settings
         self._numbers = np.array([letter.row for letter in letters], np.int64)
 
     def chunks(self) -> Iterator[Chunk]:
         index = np.arange(len(self._records))
-        if self._format == "tfrecord":
+        if self._format.payload_kind == "binary":
             yield from self._read(index)
             return
         # Most records contain no quotes and line ends: these are combined without further checks.
-        odd = [quote for quote in (self._settings.quote.encode(), b"\r", b"\n") if quote]
-        if self._format == "jsonl":
-            odd = [b"\r", b"\n"]
+        odd = [quote for quote in (self._as_read.options.quote.encode(), b"\r", b"\n") if quote]
         plain = np.array([bool(r) and not any(o in r for o in odd) for r in self._records], bool)
         for part in (index[plain], index[~plain]):
             for group in self._apart(part):
@@ -88,21 +85,16 @@ class _Payloads:
     def _are_found(self, index: np.ndarray) -> bool:
         data = b"\n".join(self._records[i] for i in index)
         sizes = np.array([len(self._records[i]) for i in index])
-        csv = self._settings.delimiter, self._settings.quote, self._settings.escape
-        starts, ends = record_spans(data, self._format, *csv)
+        starts, ends = self._format.record_spans(data, self._as_read)
         begins = np.append(0, np.cumsum(sizes[:-1] + 1))
         return np.array_equal(starts, begins) and np.array_equal(ends, begins + sizes)
 
     def _read(self, index: np.ndarray) -> Iterator[Chunk]:
         own = [self._letters[i] for i in index]
-        if self._format == "tfrecord":
-            self._path.write_bytes(b"".join(frame(self._records[i]) for i in index))
-        else:
-            self._path.write_bytes(self._head + b"\n".join(self._records[i] for i in index))
-        settings = dataclasses.replace(self._settings, format=self._format, extra=self._extra)
+        self._path.write_bytes(self._format.file_of([self._records[i] for i in index], self._header))
         range_ = FileRange(str(self._path), self._path.stat().st_size)
         try:
-            found = list(format_module(self._format).read(range_, settings))
+            found = list(self._format.read(range_, self._as_read))
         except UnusableFile as error:  # the header, which the payload itself does not have
             again = {"reason": error.reason, "column": error.column}
             yield refused_again(own, error.message, self._settings, **again)
@@ -119,11 +111,6 @@ class _Payloads:
         for chunk in found:
             yield self._as_first_read(chunk, index)
 
-    @property
-    def _extra(self) -> str:
-        # The payload of a Parquet row contains only the used columns.
-        return "ignore" if self._settings.format == "parquet" else self._settings.extra
-
     def _as_first_read(self, chunk: Chunk, index: np.ndarray) -> Chunk:
         """Return the chunk with the original row numbers, types and payloads of its rows."""
         at = index[chunk.rows[ROW].to_numpy()]
@@ -134,7 +121,7 @@ class _Payloads:
             kind = {"binary": "records"}.get(self._letters[0].kind, self._letters[0].kind)
             numbers = tuple(self._numbers[index].tolist())
             origin = Origin(kind, 0, pa.RecordBatch.from_arrays([payloads], ["record"]), numbers=numbers)
-        if self._settings.format == "parquet":
+        if self._is_json:
             for name in self._settings.kept_undeclared:
                 values = [orjson.loads(self._records[i]).get(name) for i in at]
                 rows = _with(rows, name, _typed(values, self._settings.kept_types.get(name, pa.string())))
@@ -156,7 +143,7 @@ def _with(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
 def _as_json(
     letters: Sequence[Letter], settings: ReadSettings
 ) -> tuple[list[Letter], list[bytes], dict[str, list[Letter]]]:
-    """Return Parquet rows as JSON Lines; and the dead letters whose payload is not sufficient, by the reason."""
+    """Return rows of typed columns as JSON Lines; and the dead letters whose payload is not sufficient, by reason."""
     good, lines, refused = [], [], {}
     contract = settings.contract_columns
     for letter in letters:

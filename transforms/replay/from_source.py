@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
-from beam_score.transforms.formats.reading import read_range
-from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows, format_named
+from beam_score.transforms.formats.reading.blocks import read_range
 from beam_score.transforms.listing.files import InputFile
 from beam_score.transforms.replay.letter import Letter, missing_again
 from beam_score.transforms.rows.block import ROW
@@ -72,7 +71,7 @@ class _Search:
     def read(self, range_: FileRange) -> Iterator[Chunk]:
         row = range_.first_row
         try:
-            for chunk in read_range(format_module(self._settings.format), range_, self._settings):
+            for chunk in read_range(format_named(self._settings.format), range_, self._settings):
                 row = max(row, _last(chunk) + 1)
                 picked = self._pick(chunk)
                 if picked.rows.num_rows or picked.rejected.num_rows:
@@ -146,15 +145,14 @@ class _Cuts:
         self._lock, self._known = threading.Lock(), {}
 
     def of(self, now: Mapping[str, Any], settings: ReadSettings) -> list[FileRange]:
-        csv = (settings.delimiter, settings.quote, settings.escape, settings.header)
-        numbering = (settings.format, *csv, settings.max_row_bytes)
+        numbering = (settings.format, settings.options, settings.max_row_bytes)
         with self._lock:
             key = (*now.values(), *numbering, tuple(settings.contract_columns), settings.keep)
             if key not in self._known:
                 if len(self._known) >= _MOST_CUTS:
                     self._known.pop(next(iter(self._known)))
                 version = InputFile(**now).version
-                ranges = format_module(settings.format).cut(now["path"], now["size"], _RANGE_BYTES, settings, version)
+                ranges = format_named(settings.format).cut(now["path"], now["size"], _RANGE_BYTES, settings, version)
                 sound = damage_of(now["path"], version) if len(ranges) == 1 else None
                 self._known[key] = [dataclasses.replace(range_, version=version, sound=sound) for range_ in ranges]
             return self._known[key]

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
+from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows, format_named
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, stretch
 
 OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
@@ -54,7 +54,8 @@ def _letter(fields: dict, format: str) -> Letter:
     payload, encoding = fields["payload"], fields["payload_encoding"]
     if payload is not None:
         payload = base64.b64decode(payload) if encoding == "base64" else payload.encode()
-    kind = "json" if encoding == "json" else "binary" if format == "tfrecord" else "text"
+    binary = format_named(format).payload_kind == "binary"
+    kind = "json" if encoding == "json" else "binary" if binary else "text"
     names = ("source", "row", "rows", "stage", "reason", "column")
     return Letter(*(fields[n] for n in names), payload, fields["payload_cut"], kind)
 

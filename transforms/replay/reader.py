@@ -8,49 +8,62 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.formats.base import Chunk, ReadSettings, Replay, UnusableFile
-from beam_score.transforms.formats.csv.header import header_of
-from beam_score.transforms.formats.jsonl.reader import cut as cut_lines
+from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, format_named
+from beam_score.transforms.formats.jsonl.reader import cut_lines
 from beam_score.transforms.ledger.ended import LettersLost, files_on_record
 from beam_score.transforms.listing.files import InputFile, as_it_is
 from beam_score.transforms.replay.from_payloads import from_payloads
 from beam_score.transforms.replay.from_source import from_source
 from beam_score.transforms.replay.letter import Letter, parse_letters, refused_again
+from beam_score.transforms.replay.options import Replay
 from beam_score.transforms.stores.compression import open_file
 
 REASONS_OF_THE_FILE = "put it back as it was then"
 
 
-def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Do nothing: `pipeline.prepare.replay` checks dead letters; the files that they describe are checked when they
-    are read."""
+class DeadLetters(Format):
+    """The dead letters of an earlier run, in place of the files that they describe."""
+
+    name, title = "dead_letters", "dead letters"
+    suffixes = ()
+    options_type = Replay
+
+    def check(self, path: str, settings: ReadSettings, version: str | None = None) -> None:
+        """Do nothing: `pipeline.prepare.replay` checks dead letters; the files that they describe are checked when
+        they are read."""
+
+    def cut(
+        self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
+    ) -> list[FileRange]:
+        """Return ranges of about `split_bytes`, at line ends. One range if rows are read from their source files,
+        since each range would have to read these again."""
+        replay: Replay = settings.options
+        if replay.by == "source" or (replay.by == "auto" and replay.prefers_source):
+            return [FileRange(path, size, bytes=size)]
+        return cut_lines(path, size, split_bytes, settings, version)
+
+    def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+        """Yield the rows that the dead letters of a range stand for; a chunk contains rows of one file.
+
+        Raises:
+          LettersLost: the replay is impossible, and not because of the files that the dead letters describe.
+        """
+        replay: Replay = settings.options
+        original = dataclasses.replace(settings, format=replay.format, options=replay.options)
+        files = files_on_record(replay.output, replay.run)
+        for lines in _lines(range_, settings.max_block_bytes):
+            try:
+                letters = parse_letters(lines, replay.format)
+            except (ValueError, KeyError, TypeError):
+                raise LettersLost(
+                    f"{range_.path}: a line is not a dead letter: the file was changed; restore it"
+                ) from None
+            for source in dict.fromkeys(letter.source for letter in letters):
+                own = sorted((letter for letter in letters if letter.source == source), key=lambda letter: letter.row)
+                yield from _replayed(source, own, files.get(source), replay, original)
 
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Return ranges of about `split_bytes`, at line ends. One range if rows are read from their source files, since
-    each range would have to read these again."""
-    if settings.replay.by == "source" or (settings.replay.by == "auto" and settings.replay.format == "parquet"):
-        return [FileRange(path, size, bytes=size)]
-    return cut_lines(path, size, split_bytes, settings, version)
-
-
-def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """Yield the rows that the dead letters of a range stand for; a chunk contains rows of one file.
-
-    Raises:
-      LettersLost: the replay is impossible, and not because of the files that the dead letters describe.
-    """
-    replay = settings.replay
-    original = dataclasses.replace(settings, format=replay.format, replay=None)
-    files = files_on_record(replay.output, replay.run)
-    for lines in _lines(range_, settings.max_block_bytes):
-        try:
-            letters = parse_letters(lines, replay.format)
-        except (ValueError, KeyError, TypeError):
-            raise LettersLost(f"{range_.path}: a line is no dead letter: the file was changed; restore it") from None
-        for source in dict.fromkeys(letter.source for letter in letters):
-            own = sorted((letter for letter in letters if letter.source == source), key=lambda letter: letter.row)
-            yield from _replayed(source, own, files.get(source), replay, original)
+FORMAT = DeadLetters()
 
 
 def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
@@ -93,15 +106,14 @@ def _replayed(
 
 
 def _header(source: str, file: Mapping[str, Any], now: Mapping[str, Any] | None, settings: ReadSettings) -> str | None:
-    """Return the header for CSV payloads."""
-    if settings.format != "csv" or not settings.header:
+    """Return the header that payloads need to be understood."""
+    if not settings.options.header:
         return None
     if file["header"] is None and now is not None and _is_same(file, now):
         try:
-            found = header_of(source, settings, InputFile(**now).version)
+            return format_named(settings.format).header_of(source, settings, InputFile(**now).version)
         except UnusableFile:
             return None
-        return None if found is None else found.text
     return file["header"]
 
 
@@ -127,7 +139,7 @@ def _way(
     ways = {"payload": not_shown, "source": not_there}
     if replay.by != "auto":
         ways = {replay.by: ways[replay.by]}
-    elif replay.format == "parquet":
+    elif replay.prefers_source:
         ways = {"source": not_there, "payload": not_shown}  # source first, as it has the exact types
     for way, why in ways.items():
         if not why:
@@ -141,10 +153,10 @@ def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) 
         return "the dead letter has no payload"
     if letter.payload_cut:
         return "the payload is cut at 64 KiB"
-    if settings.format == "csv" and settings.header and header is None:
+    if settings.options.header and header is None:
         return "the header of its file is not known any more"
-    if (letter.kind == "json") != (settings.format == "parquet"):
-        return f"the payload is no record of {settings.format}"
+    if (letter.kind == "json") != (format_named(settings.format).payload_kind == "json"):
+        return f"the payload is not a record of {settings.format}"
     return ""
 
 

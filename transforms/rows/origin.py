@@ -18,29 +18,25 @@ class Origin:
     """The data that a block's rows were parsed from.
 
     Attributes:
-      format: how `data` is cut into records: `csv`, `jsonl` (a Buffer of complete records), `records`
+      framing: how `data` is cut into records: `csv`, `lines` (a Buffer of complete records), `records`
         (a RecordBatch with one binary column) or `columns` (a RecordBatch, shown as JSON). In a replay
         `text` or `json`: a RecordBatch with one binary column of such payloads.
       first_row: row number of the first record in `data`; the others follow without a gap.
       data: the bytes or the columns.
-      delimiter: of CSV.
-      quote: of CSV; empty for none.
+      dialect: of CSV: delimiter, quote and escape; the last two are empty for none.
       numbers: row number of each record, ascending, if there are gaps.
-      escape: of CSV; empty for none.
     """
 
-    format: str
+    framing: str
     first_row: int
     data: pa.Buffer | pa.RecordBatch
-    delimiter: str = ","
-    quote: str = '"'
+    dialect: tuple[str, ...] = ()
     numbers: tuple[int, ...] | None = None
-    escape: str = ""
 
     @property
     def kind(self) -> str:
         """Kind of the payloads: `text`, `binary` for binary records, or `json` for columns."""
-        return {"columns": "json", "json": "json", "records": "binary"}.get(self.format, "text")
+        return {"columns": "json", "json": "json", "records": "binary"}.get(self.framing, "text")
 
     def meta(self) -> dict[str, Any]:
         """Return the fields except the data, for JSON, and whether the data is a batch."""
@@ -54,7 +50,7 @@ class Origin:
             index = np.searchsorted(np.asarray(self.numbers, np.int64), rows)
         if isinstance(self.data, pa.RecordBatch):
             picked = self.data.take(pa.array(index))
-            if self.format != "columns":
+            if self.framing != "columns":
                 return picked.column(0).cast(pa.binary())
             from beam_score.transforms.rows.as_json import columns_json
 
@@ -73,8 +69,7 @@ class Origin:
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the records, computed once for all steps that reject rows of this block."""
-
-        return record_spans(self.data, self.format, self.delimiter, self.quote, self.escape)
+        return _FRAMINGS[self.framing](self.data, *self.dialect)
 
 
 def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
@@ -98,15 +93,11 @@ def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
     return payload, cut
 
 
-def record_spans(
-    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the records of a text in a format, as `line_spans` does."""
-    if format == "jsonl":
-        return line_spans(data)
-    if format == "csv":
-        from beam_score.transforms.framing.csv import spans
+def _csv_spans(data: pa.Buffer, *dialect: str) -> tuple[np.ndarray, np.ndarray]:
+    from beam_score.transforms.framing.csv import spans
 
-        found = spans(data, delimiter, quote, escape)
-        return found.starts, found.ends
-    raise ValueError(f"format {format!r} has no text records")
+    found = spans(data, *dialect)
+    return found.starts, found.ends
+
+
+_FRAMINGS = {"lines": line_spans, "csv": _csv_spans}

@@ -7,7 +7,7 @@ import apache_beam as beam
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.reading import new_attempt, read_split
+from beam_score.transforms.formats.reading.blocks import new_attempt, read_split
 from beam_score.transforms.rows.block import Block
 
 

@@ -65,7 +65,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
             for piece in pieces:
                 data = rest + piece
                 while True:
-                    whole = csv_records.whole_records(data, settings.delimiter, settings.quote, settings.escape)
+                    whole = csv_records.whole_records(data, *settings.options.dialect)
                     yield from _within_bounds(data[: whole.end], whole.joined, settings)
                     rest = data[whole.end :]
                     if len(rest) <= settings.max_row_bytes:
@@ -102,11 +102,11 @@ def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSetting
       joined: see `Records`; None at the end of the file, where the last record may have no end.
     """
     begin = 0
-    may_be_open = joined is None and settings.quote and settings.quote.encode() in data
+    may_be_open = joined is None and settings.options.quote and settings.options.quote.encode() in data
     if joined is None:
         joined = _NONE
     if len(data) > settings.max_row_bytes or may_be_open:
-        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        found = csv_records.spans(data, *settings.options.dialect)
         joined = found.joined
         refused = found.ends - found.starts > settings.max_row_bytes
         if found.open_quote:
@@ -133,7 +133,7 @@ def _refusal(head: bytes, size: int, is_open: bool, settings: ReadSettings) -> R
 
 def _pass_over(data: bytes, pieces: Iterator[bytes], settings: ReadSettings) -> tuple[Refused, bytes]:
     """Skip one record that is too large to hold, to its true end; return it and the bytes that follow."""
-    skipper = csv_records.RecordSkipper(settings.delimiter, settings.quote, settings.escape)
+    skipper = csv_records.RecordSkipper(*settings.options.dialect)
     head, size = b"", 0
     while True:
         end = skipper.feed(data)

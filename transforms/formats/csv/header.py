@@ -7,7 +7,7 @@ import dataclasses
 
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
-from beam_score.transforms.formats.foreign import refuse_foreign
+from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.stores.compression import Damaged, RawStream
 
@@ -44,7 +44,7 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
     head, whole, found = _head(path, settings, version)
     refuse_foreign(head)
     bom = len(BOM) if head.startswith(BOM) else 0
-    if not settings.header:
+    if not settings.options.header:
         return Header((*settings.contract_columns, *settings.kept_undeclared), bom)
     head = head[bom:]
     if not len(found.starts):
@@ -55,13 +55,13 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
     if not whole and end == len(head):
         raise UnusableFile("unreadable", "the file breaks off inside its header")
     if len(found.joined) and found.joined[0] < end:
-        why = csv_records.joined_message(head[start:end], settings.quote, settings.escape)
+        why = csv_records.joined_message(head[start:end], settings.options.quote, settings.options.escape)
         raise UnusableFile("malformed", f"the header: {why}")
     try:
         text = head[start:end].decode()
     except UnicodeDecodeError:
         raise UnusableFile("bad_encoding", "the header is not UTF-8 text: convert the file") from None
-    names = tuple(csv_records.fields(text, settings.delimiter, settings.quote, settings.escape))
+    names = tuple(csv_records.fields(text, *settings.options.dialect))
     _refuse(names, settings)
     return Header(names, bom + end, text)
 
@@ -69,7 +69,7 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
 def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes, bool, csv_records.Spans]:
     """Return the first bytes of a file, which include its first record; False if damage follows them; the records in
     them, without a byte order mark."""
-    dialect = (settings.delimiter, settings.quote, settings.escape)
+    dialect = settings.options.dialect
     head, size, found = b"", _FIRST_READ, csv_records.spans(b"", *dialect)
     with RawStream(path, version=version) as stream:
         while True:
@@ -82,7 +82,7 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
             head += piece
             found = csv_records.spans(head.removeprefix(BOM), *dialect)
             # A second record shows that the first is whole; without a header the first bytes are enough.
-            if not piece or not settings.header or len(found.starts) > 1:
+            if not piece or not settings.options.header or len(found.starts) > 1:
                 return head, True, found
             if len(head) > settings.max_row_bytes:
                 raise UnusableFile("too_large", f"the header is longer than {settings.max_row_bytes} bytes")

@@ -59,7 +59,7 @@ def _at_line_ends(
         cuts.append(border)
     ranges = list(zip(cuts, [*cuts[1:], size], strict=True))
     with ThreadPoolExecutor(file.readers) as pool:
-        counts = list(pool.map(lambda r: _count_lines(file, *r, settings.quote.encode()), ranges))
+        counts = list(pool.map(lambda r: _count_lines(file, *r, settings.options.quote.encode()), ranges))
     if None in counts:
         return None
     rows = np.cumsum([0, *counts[:-1]])
@@ -129,7 +129,7 @@ def _borders(
     borders, rows, at, rest = [(start, 0)], 0, start, b""
     while piece := stream.read(_SCAN_BYTES):
         data, begin, at = rest + piece, at - len(rest), at + len(piece)
-        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        found = csv_records.spans(data, *settings.options.dialect)
         starts, complete = found.starts, len(found.starts)
         if complete and found.ends[-1] == len(data):
             complete -= 1  # the last one may be incomplete

@@ -3,7 +3,8 @@ vectorised path for clean and dirty rows. Columns of clean numbers are parsed di
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,16 @@ import pyarrow.csv as pacsv
 
 from beam_score.transforms.arrays.plain import valid_utf8
 from beam_score.transforms.common.splits import FileRange
+from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.numbers import BLANKS
-from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows
+from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, Wanted, empty_rows
 from beam_score.transforms.formats.csv.blocks import Broken, Records, blocks
+from beam_score.transforms.formats.csv.first_rows import first_rows
 from beam_score.transforms.formats.csv.header import BOM, Header, header_of
+from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.csv.ranges import cut
 from beam_score.transforms.formats.csv.typed import TypedColumns, failed_column
+from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
@@ -35,38 +40,73 @@ from beam_score.transforms.rows.origin import Origin
 _MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
 _MOST_PADDED = 1000  # texts remembered from one block to the next
 
-__all__ = ["check", "columns_of", "cut", "read"]
+
+class Csv(Format):
+    """Comma-separated values: every value is a text; the header names the columns."""
+
+    name, title = "csv", "CSV"
+    suffixes = (".csv", ".tsv")
+    values, payload_kind = "text", "text"
+    options_type = CsvOptions
+
+    def options(self, wanted: Wanted) -> CsvOptions:
+        return wanted.sections[self.name]
+
+    def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: Options) -> list[str]:
+        return [
+            f"columns.{name}: shape {list(column.shape)}: a CSV field holds one value; declare a column a value, "
+            "and pack them in inputs"
+            for name, column in columns.columns.items()
+            if column.shape
+        ]
+
+    def check(self, path: str, settings: ReadSettings, version: str | None = None) -> str | None:
+        header = header_of(path, settings, version)
+        return None if header is None else header.text
+
+    header_of = check
+
+    def columns_of(
+        self, path: str, settings: ReadSettings, version: str | None = None
+    ) -> dict[str, pa.DataType] | None:
+        # Without the kept columns: whether they are there is the question.
+        header = header_of(path, dataclasses.replace(settings, keep=()), version)
+        return None if header is None else dict.fromkeys(header.names, pa.string())
+
+    def cut(
+        self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
+    ) -> list[FileRange]:
+        return cut(path, size, split_bytes, settings, version)
+
+    def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+        header = header_of(range_.path, settings, range_.version)
+        if header is None:
+            return
+        parser, row = _Parser(header, settings), range_.first_row
+        for block in blocks(range_, header.size, settings):
+            if isinstance(block, Records):
+                chunk = parser.parse(block, row)
+            elif isinstance(block, Broken):
+                chunk = Chunk(empty_rows(settings), stretch(row, None, "unreadable", block.message))
+            else:
+                payload = block.head if settings.payload else None
+                chunk = Chunk(empty_rows(settings), stretch(row, 1, block.reason, block.message, payload=payload))
+            row += chunk.rows.num_rows + known_rows(chunk.rejected)
+            yield from _bounded(chunk, settings.max_block_rows)
+
+    def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
+        return first_rows(self, path, count, hints)
+
+    def record_spans(self, data: bytes, settings: ReadSettings) -> tuple[np.ndarray, np.ndarray]:
+        found = csv_records.spans(data, *settings.options.dialect)
+        return found.starts, found.ends
+
+    def file_of(self, records: Sequence[bytes], header: str | None) -> bytes:
+        # The byte order mark is the file's, so one at the start of a record stays part of the record.
+        return BOM + (b"" if header is None else header.encode() + b"\n") + b"\n".join(records)
 
 
-def check(path: str, settings: ReadSettings, version: str | None = None) -> str | None:
-    """Return the text of the header, if the file has one. Raises UnusableFile if the header shows that the file
-    cannot be used."""
-    header = header_of(path, settings, version)
-    return None if header is None else header.text
-
-
-def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType] | None:
-    """Return the columns of a file, all text; None for a file without a header."""
-    header = header_of(path, settings, version)
-    return None if header is None else dict.fromkeys(header.names, pa.string())
-
-
-def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """Yield the rows of one range. Raises UnusableFile before the first chunk, OSError anywhere."""
-    header = header_of(range_.path, settings, range_.version)
-    if header is None:
-        return
-    parser, row = _Parser(header, settings), range_.first_row
-    for block in blocks(range_, header.size, settings):
-        if isinstance(block, Records):
-            chunk = parser.parse(block, row)
-        elif isinstance(block, Broken):
-            chunk = Chunk(empty_rows(settings), stretch(row, None, "unreadable", block.message))
-        else:
-            payload = block.head if settings.payload else None
-            chunk = Chunk(empty_rows(settings), stretch(row, 1, block.reason, block.message, payload=payload))
-        row += chunk.rows.num_rows + known_rows(chunk.rejected)
-        yield from _bounded(chunk, settings.max_block_rows)
+FORMAT = Csv()
 
 
 class _Parser:
@@ -85,7 +125,7 @@ class _Parser:
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
             column = self._contract.get(name)
-            nulls = ("", *settings.nulls, *(column.nulls if column else ()))
+            nulls = ("", *settings.options.nulls, *(column.nulls if column else ()))
             strip = bool(column.strip) if column else settings.strip
             if strip:  # before they are looked up
                 nulls = tuple(n for n in nulls if n == n.strip(BLANKS))
@@ -96,14 +136,14 @@ class _Parser:
     def parse(self, block: Records, row: int) -> Chunk:
         """Return the records of a block as a chunk; the first record is number `row`."""
         settings, data = self._settings, block.data
-        csv = settings.delimiter, settings.quote
+        dialect = settings.options.dialect
         origin = None
         if settings.payload:
-            origin = Origin("csv", row, pa.py_buffer(data), *csv, escape=settings.escape)
+            origin = Origin("csv", row, pa.py_buffer(data), dialect)
         text, broken, why = self._without_broken(block)
         columns, good, ragged, faults = {}, 0, [], []
         if not len(broken) or text.strip(b"\r\n"):
-            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *csv, settings.escape))
+            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *dialect))
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
         if ragged or len(broken):
@@ -130,12 +170,12 @@ class _Parser:
         data, settings = block.data, self._settings
         if not len(block.joined):
             return data, np.array([], np.int64), pa.array([], pa.string())
-        found = csv_records.spans(data, settings.delimiter, settings.quote, settings.escape)
+        found = csv_records.spans(data, *settings.options.dialect)
         broken = np.unique(np.searchsorted(found.starts, block.joined, "right") - 1)
         kept, why, begin = [], [], 0
         for start, end in zip(found.starts[broken].tolist(), found.ends[broken].tolist(), strict=True):
             kept.append(data[begin:start])
-            why.append(csv_records.joined_message(data[start:end], settings.quote, settings.escape))
+            why.append(csv_records.joined_message(data[start:end], settings.options.quote, settings.options.escape))
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
@@ -241,8 +281,8 @@ class _Parser:
             pa.BufferReader(text),
             pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
             pacsv.ParseOptions(
-                delimiter=settings.delimiter,
-                quote_char=settings.quote or False,
+                delimiter=settings.options.delimiter,
+                quote_char=settings.options.quote or False,
                 newlines_in_values=True,
                 invalid_row_handler=on_invalid,
             ),

@@ -143,7 +143,7 @@ class LineJudge:
 
     def __init__(self, settings: ReadSettings):
         self._columns = settings.contract_columns
-        self._bare = settings.bare_value_column
+        self._bare = settings.options.bare_value_column
         self._show = settings.payload
         self._reject_extra = settings.extra == "reject"
         self.names = (*settings.contract_columns, *settings.kept_undeclared)

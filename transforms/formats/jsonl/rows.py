@@ -161,7 +161,7 @@ class LineParser:
         if refused:
             told = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
             positions, errors = fault_lists(told, {})
-            framed = None if origin is None else _Framed("jsonl", row, origin.data, lines=lines)
+            framed = None if origin is None else _Framed("lines", row, origin.data, lines=lines)
             rejected = dead_letters(row + positions, errors, "read", framed)
         return Chunk(pa.RecordBatch.from_pydict(columns), rejected, origin)
 

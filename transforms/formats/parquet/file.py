@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
-from beam_score.transforms.formats.parquet import suspects
 from beam_score.transforms.formats.parquet.pages import Pages, first_page, pages_of
 from beam_score.transforms.model import in_hand
 from beam_score.transforms.stores.compression import open_file
@@ -170,7 +170,7 @@ def open_parquet(
       UnusableFile: its footer is broken.
       OSError: the file cannot be read, which is not damage.
     """
-    if (why := suspects.why_not(path, version)) is not None:
+    if (why := suspects.why_not("parquet", path, version)) is not None:
         raise UnusableFile("unreadable", why)
     with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:

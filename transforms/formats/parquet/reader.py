@@ -6,21 +6,18 @@ exactly one row group, however the rows are divided into blocks.
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.plain import plain_type
-from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.contract.columns import Column, Contract
-from beam_score.transforms.contract.values import carry, convert, fits
-from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.formats import suspects
+from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile
+from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.formats.parquet import ahead as parquet_spans
-from beam_score.transforms.formats.parquet import suspects
 from beam_score.transforms.formats.parquet.ahead import GroupsAhead
 from beam_score.transforms.formats.parquet.file import (
     DAMAGE,
@@ -34,9 +31,8 @@ from beam_score.transforms.formats.parquet.file import (
 )
 from beam_score.transforms.formats.parquet.pages import BadPage
 from beam_score.transforms.formats.parquet.sizes import TooLarge, rows_at_once
-from beam_score.transforms.rows.block import ROW
-from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, Fault, faults_column, stretch
-from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.formats.typed_columns import chunk_of, kept_types, python_rows, used_columns
+from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.stores.compression import SMALL_BYTES
 
 _WORST = 8
@@ -46,22 +42,47 @@ _BUFFERS_BYTES = 64 << 20
 """Total size of the buffers that the columns of a file are streamed through."""
 
 
-def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Raise UnusableFile if the footer shows that no row of the file can be used."""
-    with open_parquet(path, version) as opened:
-        _used_columns(opened, settings)
+class Parquet(Format):
+    """Parquet: typed columns in row groups."""
+
+    name, title = "parquet", "Parquet"
+    suffixes = (".parquet", ".pq")
+    magic = re.compile(rb"PAR1[\0-\x08\x0e-\x1f\x7f-\xff]")  # text would continue with a printable character
+
+    def check(self, path: str, settings: ReadSettings, version: str | None = None) -> None:
+        with open_parquet(path, version) as opened:
+            _used_columns(opened, settings)
+
+    def columns_of(
+        self, path: str, settings: ReadSettings, version: str | None = None
+    ) -> dict[str, pa.DataType] | None:
+        with open_parquet(path, version) as opened:
+            return kept_types(opened.schema, settings)
+
+    def cut(
+        self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
+    ) -> list[FileRange]:
+        return cut(path, size, split_bytes, settings, version)
+
+    def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+        return read(range_, settings)
+
+    def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
+        names, batches = first_batches(path, count)
+        return FirstRows(python_rows(batches, count), tuple(names))
 
 
-def columns_of(path: str, settings: ReadSettings, version: str | None = None) -> dict[str, pa.DataType]:
-    """Return the columns of a file with the types that they are kept with. Raises UnusableFile."""
-    with open_parquet(path, version) as opened:
-        for field in opened.schema:
-            if settings.keep is None or field.name in settings.keep:
-                _check_possible(field)
-        return {field.name: plain_type(field.type) for field in opened.schema}
+FORMAT = Parquet()
 
 
-def first_rows(path: str, count: int) -> tuple[list[str], list[pa.RecordBatch]]:
+def _used_columns(opened: ParquetInput, settings: ReadSettings) -> list[str]:
+    """Return names of the contract's columns that the file has, then of the kept ones. Raises UnusableFile."""
+    used = used_columns(opened.schema, settings)
+    _check_open(opened, used)
+    return used
+
+
+def first_batches(path: str, count: int) -> tuple[list[str], list[pa.RecordBatch]]:
     """Return at least the first rows of a file, if it has as many, of all readable columns; and the names of these.
 
     Raises:
@@ -152,21 +173,24 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
         ahead = None if opened.source is None else _ahead(opened, groups, names, leaves)
         row = range_.first_row
-        suspected = suspects.why_not(range_.path, range_.version, tuple(groups), tuple(names)) is not None
+        asked = (FORMAT.name, range_.path, range_.version)
+        suspected = suspects.why_not(*asked, tuple(groups), tuple(names)) is not None
         for group in groups:
             if ahead is not None:
                 ahead.turn_of(group - range_.start)
             try:
-                if suspected and (why := suspects.why_not(range_.path, range_.version, (group,), tuple(names))):
+                if suspected and (
+                    why := suspects.why_not(FORMAT.name, range_.path, range_.version, (group,), tuple(names))
+                ):
                     raise _Damage(why)
                 at_once = _rows_at_once(opened, read_at, group, names, leaves, settings)
                 for batch in _sound_batches(opened, group, at_once, schema, settings):
-                    yield _chunk(batch, row, settings)
+                    yield chunk_of(batch, row, settings)
                     row += batch.num_rows
             except _Damage as error:
                 message = f"row group {group} of {counts[group]} rows is damaged: {error}"
                 letter = stretch(row, counts[group], "unreadable", message)
-                yield Chunk(_chunk(_no_rows(schema), row, settings).rows, letter)
+                yield Chunk(chunk_of(_no_rows(schema), row, settings).rows, letter)
                 row += counts[group]
 
 
@@ -213,58 +237,6 @@ def _without_view(field: pa.Field) -> pa.Field:
     )
 
 
-def _used_columns(opened: ParquetInput, settings: ReadSettings) -> list[str]:
-    """Return names of the contract's columns that the file has, then of the kept ones.
-
-    Raises:
-      UnusableFile: see docs/contract.md.
-    """
-    schema, contract = opened.schema, settings.contract_columns
-    names = schema.names
-    kept = settings.kept_undeclared
-    if settings.keep is None:
-        kept = tuple(dict.fromkeys(n for n in names if n not in contract))
-    times, types = collections.Counter(names), dict(zip(names, schema.types, strict=True))
-    used = []
-    for name in (*contract, *kept):
-        column = contract.get(name)
-        if times[name] > 1:
-            raise UnusableFile("duplicate_key", f"column {name!r} is there {times[name]} times", name)
-        if not times[name] and (column is None or column.required):
-            message = f"column {name!r} is not there{near_miss(name, names)}"
-            raise UnusableFile("missing_column", message, name)
-        if not times[name]:
-            continue
-        _check_possible(schema.field(name))
-        if column is not None:
-            _check_type(name, column, types[name])
-        elif not pa.types.is_null(found := plain_type(types[name])) and found != settings.kept_types.get(name, found):
-            message = (
-                f"the kept column {name!r} is {found}, and {settings.kept_types[name]} in the first file: "
-                "declare it, or do not keep it"
-            )
-            raise UnusableFile("wrong_type", message, name)
-        used.append(name)
-    if settings.extra == "reject":
-        known = {*contract, *kept}
-        if extra := next((n for n in names if n not in known), None):
-            message = f"column {extra!r} is not in the contract{near_miss(extra, contract)}"
-            raise UnusableFile("not_allowed", message, extra)
-    _check_open(opened, used)
-    return used
-
-
-def _check_possible(field: pa.Field) -> None:
-    """Raise UnusableFile for a column of an impossible type."""
-    types = [field.type]
-    while types:
-        type_ = types.pop()
-        if pa.types.is_fixed_size_list(type_) and type_.list_size < 0:
-            message = f"its schema is damaged: column {field.name!r} is of lists of {type_.list_size} values"
-            raise UnusableFile("unreadable", message, field.name)
-        types += [type_.field(i).type for i in range(type_.num_fields)]
-
-
 def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
     """Raise UnusableFile if a used column is encrypted: the first row group shows that."""
     group = next((i for i, rows in enumerate(opened.rows) if rows), None)
@@ -273,12 +245,6 @@ def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
     name = next((n for n in used if (found := opened.why_not(group, [n])) and "crypt" in found), None)
     message = f"column {name!r} is encrypted, and encrypted columns are not read: write it without, or do not use it"
     raise UnusableFile("unreadable", message, name)
-
-
-def _check_type(name: str, column: Column, type_: pa.DataType) -> None:
-    if not fits(type_, column):
-        message = f"column {name!r} is {type_}, expected {column.describe()}"
-        raise UnusableFile("wrong_type", message, name)
 
 
 def _sound_batches(
@@ -338,28 +304,6 @@ def _pieces(joined: list[pa.RecordBatch], size: int, settings: ReadSettings) -> 
         step = max(1, -(-batch.num_rows // max(1, pieces)))
         for start in range(0, batch.num_rows, step):
             yield batch.slice(start, step)
-
-
-def _chunk(batch: pa.RecordBatch, row: int, settings: ReadSettings) -> Chunk:
-    arrays: dict[str, pa.Array] = {ROW: pa.array(np.arange(row, row + batch.num_rows))}
-    faults: list[Fault] = []
-    contract, names = settings.contract_columns, batch.schema.names
-    for name, column in contract.items():
-        if name in names:
-            arrays[name], found = convert(batch[name], name, column, settings.payload)
-            faults += found
-        else:
-            arrays[name] = pa.nulls(batch.num_rows, column.arrow_type)
-    for name in names:
-        if name not in contract:
-            arrays[name], found = carry(batch[name], name, settings.payload)
-            if pa.types.is_null(arrays[name].type):  # a file in which no row has a value
-                arrays[name] = pa.nulls(batch.num_rows, settings.kept_types.get(name, pa.string()))
-            faults += found
-    if faults:
-        arrays[FAULTS] = faults_column(batch.num_rows, faults, settings.columns.order)
-    origin = Origin("columns", row, batch) if settings.payload else None
-    return Chunk(pa.RecordBatch.from_pydict(arrays), NO_REJECTED, origin)
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:

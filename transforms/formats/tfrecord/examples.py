@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists, LockStep
 from beam_score.transforms.framing.tfrecord import Records
 
@@ -63,6 +65,30 @@ def parse(records: Records, names: Sequence[str], want_others: bool = False) -> 
         others = step.others(known)
         others += [(int(i), n) for i, found in zip(slow, exact, strict=True) for n in found or () if n not in names]
     return Examples(malformed, features, sorted(set(others)))
+
+
+def python_rows(records: Records) -> tuple[list[dict[str, Any]], int]:
+    """Return the features of some records as Python values, for a draft: a list if any record has several values, text
+    if the bytes of all records are UTF-8, because a tf.Example does not distinguish text from bytes; and the number of
+    records that are damaged or not a tf.Example."""
+    bad = ~records.sound()
+    names = dict.fromkeys(name for _, name in parse(records, (), want_others=True).others)
+    examples = parse(records, tuple(names))
+    bad[examples.malformed] = True
+    rows: list[dict[str, Any]] = [{} for _ in range(len(records))]
+    for name in names:
+        found = [lists for kind in KIND_NAMES if (lists := examples.features.get((name, kind))) is not None]
+        single = all((lists.counts <= 1).all() for lists in found)
+        for lists in found:
+            values = lists.values
+            if pa.types.is_binary(values.type) and not len(broken_text(values)):
+                values = values.cast(pa.string())
+            ends = np.cumsum(lists.counts)
+            for row, start, end in zip(lists.rows.tolist(), (ends - lists.counts).tolist(), ends.tolist(), strict=True):
+                if end > start:
+                    own = values[start:end].to_pylist()
+                    rows[row][name] = own[0] if single else own
+    return [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if not is_bad], int(bad.sum())
 
 
 def _has(found, name: str, kind: int) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,13 @@ import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.values import convert_flat
-from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
-from beam_score.transforms.formats.foreign import foreign
-from beam_score.transforms.formats.tfrecord.examples import Examples, parse
+from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, Wanted, empty_rows
+from beam_score.transforms.formats.detect import foreign
+from beam_score.transforms.formats.first_rows import FIRST_BYTES, FirstRows, Hints
+from beam_score.transforms.formats.tfrecord.examples import Examples, parse, python_rows
+from beam_score.transforms.formats.tfrecord.options import TfRecordOptions
 from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists
 from beam_score.transforms.framing.tfrecord import (
     HEADER_BYTES,
@@ -30,6 +33,7 @@ from beam_score.transforms.framing.tfrecord import (
     Broken,
     Records,
     TooLarge,
+    frame,
     is_header,
     read_records,
     walk,
@@ -51,77 +55,101 @@ from beam_score.transforms.stores.object_file import ObjectFile
 _WALK_BYTES = 8 << 20
 
 
-def check(path: str, settings: ReadSettings, version: str | None = None) -> None:
-    """Raise UnusableFile if the first bytes show that this is not a TFRecord file.
+class TfRecord(Format):
+    """TFRecord files of tf.Examples."""
 
-    Raises:
-      ValueError: the settings are not supported by the format.
-    """
-    _check_settings(settings)
-    try:
-        with _content(FileRange(path, 0, version=version), ahead=False) as read_bytes:
-            head = b""
-            while len(head) < HEADER_BYTES and (piece := read_bytes(HEADER_BYTES - len(head))):
-                head += piece
-    except Damaged as error:
-        raise UnusableFile("unreadable", str(error)) from error
-    if head and not is_header(head):
-        kind = foreign(head)
-        raise UnusableFile(
-            "unreadable",
-            f"not a TFRecord file: it is {kind.what}"
-            if kind
-            else "not a TFRecord file: it does not begin with a length and its CRC",
-        )
+    name, title = "tfrecord", "TFRecord"
+    suffixes = (".tfrecord", ".tfrecords")
+    magic = re.compile(rb".{4}\0\0\0\0.{4}", re.DOTALL)  # a length below 4 GiB, and its CRC
+    values, payload_kind = "flat", "binary"
+    options_type = TfRecordOptions
 
+    def options(self, wanted: Wanted) -> TfRecordOptions:
+        return TfRecordOptions(wanted.record_column)
 
-def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None) -> list[FileRange]:
-    """Return ranges of about `split_bytes`, between records; compressed files are one range."""
-    borders = [(0, 0)]
-    if size > 1.5 * split_bytes and not _compression(path, version):
-        borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
-    ends = [at for at, _ in borders[1:]]
-    return [
-        FileRange(path, size, start, end, row, index, (size if end < 0 else end) - start)
-        for index, ((start, row), end) in enumerate(zip(borders, [*ends, -1], strict=True))
-    ]
-
-
-def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-    """Yield the records of a range; see `transforms.steps.read`.
-
-    Raises:
-      OSError: the file cannot be read.
-    """
-    _check_settings(settings)
-    row = range_.first_row
-    with _content(range_) as read_bytes:
-        for found in read_records(read_bytes, settings.max_block_bytes, settings.max_row_bytes):
-            if isinstance(found, Records):
-                for start in range(0, len(found), settings.max_block_rows):
-                    records = found.slice(start, start + settings.max_block_rows)
-                    yield _chunk(records, row, settings)
-                    row += len(records)
-            elif isinstance(found, TooLarge):
-                message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
-                payload = found.head if settings.payload else None
-                yield Chunk(empty_rows(settings), stretch(row, 1, "too_large", message, payload=payload, kind="binary"))
-                row += 1
-            elif isinstance(found, Broken):
-                yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", found.message))
-
-
-def _check_settings(settings: ReadSettings) -> None:
-    if settings.keep is None:
-        raise ValueError("keep: all is not possible for tfrecord: name the features to keep")
-    for name, column in settings.contract_columns.items():
-        if column.shape.count(None) > 1:
-            raise ValueError(
-                f"column {name!r}: a tf.Example holds values flat, so at most one dimension of "
-                f"{list(column.shape)} can be open"
+    def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: TfRecordOptions) -> list[str]:
+        problems = []
+        if keep is None:
+            problems.append("output.keep: all is not possible with TFRecord: name the features")
+        for name, column in columns.columns.items():
+            if column.shape.count(None) > 1:
+                problems.append(
+                    f"columns.{name}: a tf.Example holds values flat, so at most one dimension of "
+                    f"{list(column.shape)} can be open"
+                )
+        if options.record_column in columns.columns:
+            problems.append(
+                f"columns.{options.record_column}: this is the name of the column for the whole record: rename it"
             )
-    if settings.record_column in settings.contract_columns:
-        raise ValueError(f"record column {settings.record_column!r} has the name of a column of the contract")
+        return problems
+
+    def check(self, path: str, settings: ReadSettings, version: str | None = None) -> None:
+        try:
+            with _content(FileRange(path, 0, version=version), ahead=False) as read_bytes:
+                head = b""
+                while len(head) < HEADER_BYTES and (piece := read_bytes(HEADER_BYTES - len(head))):
+                    head += piece
+        except Damaged as error:
+            raise UnusableFile("unreadable", str(error)) from error
+        if head and not is_header(head):
+            kind = foreign(head)
+            raise UnusableFile(
+                "unreadable",
+                f"not a TFRecord file: it is {kind.what}"
+                if kind
+                else "not a TFRecord file: it does not begin with a length and its CRC",
+            )
+
+    def cut(
+        self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
+    ) -> list[FileRange]:
+        """Return ranges of about `split_bytes`, between records; compressed files are one range."""
+        borders = [(0, 0)]
+        if size > 1.5 * split_bytes and not _compression(path, version):
+            borders += [(at, row) for at, row in _borders(path, version, split_bytes) if size - at > split_bytes / 2]
+        ends = [at for at, _ in borders[1:]]
+        return [
+            FileRange(path, size, start, end, row, index, (size if end < 0 else end) - start)
+            for index, ((start, row), end) in enumerate(zip(borders, [*ends, -1], strict=True))
+        ]
+
+    def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
+        row = range_.first_row
+        with _content(range_) as read_bytes:
+            for found in read_records(read_bytes, settings.max_block_bytes, settings.max_row_bytes):
+                if isinstance(found, Records):
+                    for start in range(0, len(found), settings.max_block_rows):
+                        records = found.slice(start, start + settings.max_block_rows)
+                        yield _chunk(records, row, settings)
+                        row += len(records)
+                elif isinstance(found, TooLarge):
+                    message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
+                    payload = found.head if settings.payload else None
+                    letter = stretch(row, 1, "too_large", message, payload=payload, kind="binary")
+                    yield Chunk(empty_rows(settings), letter)
+                    row += 1
+                elif isinstance(found, Broken):
+                    yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", found.message))
+
+    def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
+        self.check(path, ReadSettings(self.name, Contract(columns={})))
+        rows: list[dict] = []
+        bad = 0
+        with _content(FileRange(path, 0)) as read_bytes:
+            for found in read_records(read_bytes, FIRST_BYTES, FIRST_BYTES):
+                if isinstance(found, Records):
+                    parsed, bad = python_rows(found.slice(0, count))
+                    rows += parsed
+                break
+        if bad and not rows:
+            raise UnusableFile("malformed", "none of its records is a tf.Example")
+        return FirstRows(rows, unreadable=bad)
+
+    def file_of(self, records: Sequence[bytes], header: str | None) -> bytes:
+        return b"".join(map(frame, records))
+
+
+FORMAT = TfRecord()
 
 
 # Files.
@@ -221,8 +249,8 @@ def _rows(records: Records, numbers: np.ndarray, examples: Examples, settings: R
         faults += found
     for name in settings.kept_undeclared:
         arrays[name] = _as_text(examples, count, name)
-    if settings.record_column is not None:
-        arrays[settings.record_column] = records.array()
+    if settings.options.record_column is not None:
+        arrays[settings.options.record_column] = records.array()
     order = settings.columns.order
     for name in sorted({name for _, name in examples.others}):
         index = np.array([i for i, other in examples.others if other == name], np.int64)

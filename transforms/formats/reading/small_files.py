@@ -100,7 +100,7 @@ def _kind(origin: Origin | None) -> tuple | None:
     if origin is None:
         return None
     schema = origin.data.schema if isinstance(origin.data, pa.RecordBatch) else None
-    return origin.format, origin.delimiter, origin.quote, origin.escape, schema
+    return origin.framing, origin.dialect, schema
 
 
 def _joined(held: list[tuple[str, Chunk]]) -> tuple[Source, Chunk]:

@@ -30,26 +30,29 @@ def _parsed(value: str) -> list[str]:
     return json.loads(value)
 
 
-def why_not(path: str, version: str | None, groups: tuple[int, ...] = (), names: tuple[str, ...] = ()) -> str | None:
+def why_not(
+    format: str, path: str, version: str | None, groups: tuple[int, ...] = (), names: tuple[str, ...] = ()
+) -> str | None:
     """Return why a file, or some row groups of it, cannot be read in this process; None if they can.
 
     Args:
+      format: its name; `formats/FORMAT/tried_apart.py` reads it.
       version: of an object (`transforms.stores.versions`).
-      groups: row groups of a Parquet file; none: only its footer is tried.
+      groups: row groups of a Parquet file, stripes of an ORC file; none: only its footer is tried.
       names: the columns to be read.
     """
-    return _tried(path, version, groups, names) if path in suspects() else None
+    return _tried(format, path, version, groups, names) if path in suspects() else None
 
 
 @functools.lru_cache(4096)
-def _tried(path: str, version: str | None, groups: tuple[int, ...], names: tuple[str, ...]) -> str | None:
+def _tried(format: str, path: str, version: str | None, groups: tuple[int, ...], names: tuple[str, ...]) -> str | None:
     told = json.dumps({"path": path, "version": version, "groups": groups, "names": names})
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     command = [
         sys.executable,
         "-P",
         "-c",
-        "from beam_score.transforms.formats.parquet.tried_apart import try_out; try_out()",
+        f"from beam_score.transforms.formats.{format}.tried_apart import try_out; try_out()",
     ]
     try:
         ended = subprocess.run(

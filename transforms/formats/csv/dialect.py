@@ -8,9 +8,9 @@ import io
 import itertools
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
-from beam_score.pipeline.draft.yaml_text import quoted
+from beam_score.transforms.common.names import quoted
+from beam_score.transforms.formats.first_rows import Guess
 from beam_score.transforms.framing import csv as csv_records
 
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -22,25 +22,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _LOOKED_AT = 200  # records, for a guess
 _ENOUGH = 20  # rows, to compare their texts with the first line
 _NAME = re.compile(r"[^\W\d][\w .\-/()%]{0,63}")
-
-
-@dataclass(frozen=True)
-class Header:
-    """A guess whether the first line is a header.
-
-    Attributes:
-      is_there: whether there is a header.
-      is_sure: whether the user need not be asked.
-      why: the reason for the guess.
-    """
-
-    is_there: bool
-    is_sure: bool
-    why: str
-
-
-CERTAIN = Header(True, True, "")
-"""There is a header, or the format does not need one."""
 
 
 def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "") -> list[list[str]]:
@@ -86,7 +67,7 @@ def _evenness(found: Sequence[Sequence[str]], delimiter: str) -> tuple[float, fl
     return round(times / len(found), 1), clean / len(fields)
 
 
-def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ()) -> Header:
+def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ()) -> Guess:
     """Guess whether the first record is a header.
 
     Args:
@@ -94,12 +75,12 @@ def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ())
       expected: likely column names: the names of the model's inputs.
     """
     if not found:
-        return Header(True, True, "the file is empty")
+        return Guess(True, True, "the file is empty")
     first = [f.strip(" \t") for f in found[0]]
     body = [r for r in found[1 : _LOOKED_AT + 1] if len(r) == len(first)]
     names = {n.casefold() for n in expected}
     if shared := [f for f in first if f.casefold() in names]:
-        return Header(True, True, f"the first line has {quoted(shared[0])}, an input of the model")
+        return Guess(True, True, f"the first line has {quoted(shared[0])}, an input of the model")
     numbers = [f for f in first if _is_number(f)]
     columns = [[v for r in body if not _is_empty(v := r[i].strip(" \t"))] for i in range(len(first))]
     of_numbers = [bool(c) and sum(map(_is_number, c)) >= 0.9 * len(c) for c in columns]
@@ -108,36 +89,36 @@ def guess_header(found: Sequence[Sequence[str]], expected: Collection[str] = ())
     if _are_counted(numbers) and len(numbers) >= len(first) - 1:
         decimals = any(DECIMAL.fullmatch(v) and not v.lstrip("+-").isdigit() for c in columns for v in c)
         why = "the first line numbers the columns, as pandas does for a table without column names"
-        return Header(True, decimals and len(numbers) > 2, why)
+        return Guess(True, decimals and len(numbers) > 2, why)
     if not body and numbers:
-        return Header(False, False, "the file has one line, and it contains numbers")
+        return Guess(False, False, "the file has one line, and it contains numbers")
     if for_it and not against:
-        return Header(True, True, f"{quoted(for_it[0])} is above a column of numbers")
+        return Guess(True, True, f"{quoted(for_it[0])} is above a column of numbers")
     if against and for_it:
         why = f"{quoted(for_it[0])} is above a column of numbers, and so is {quoted(against[0])}"
-        return Header(len(for_it) >= len(against), False, why)
+        return Guess(len(for_it) >= len(against), False, why)
     if against and len(numbers) < len(first) and _are_evenly_spaced(numbers):
-        return Header(True, False, f"{', '.join(numbers[:3])} may be column names, for example years")
+        return Guess(True, False, f"{', '.join(numbers[:3])} may be column names, for example years")
     if against:
-        return Header(False, True, "the first line contains numbers, as the others do")
+        return Guess(False, True, "the first line contains numbers, as the others do")
     return _header_of_texts(first, columns, body)
 
 
-def _header_of_texts(first: Sequence[str], columns: Sequence[Sequence[str]], body: Sequence[Sequence[str]]) -> Header:
+def _header_of_texts(first: Sequence[str], columns: Sequence[Sequence[str]], body: Sequence[Sequence[str]]) -> Guess:
     """Guess whether the first record is a header if no column has numbers."""
     if any([f.strip(" \t") for f in r] == list(first) for r in body):
-        return Header(len(first) > 1, False, "the first line is repeated further down")
+        return Guess(len(first) > 1, False, "the first line is repeated further down")
     for name, column in zip(first, columns, strict=True):
         if name and name in column:
-            return Header(False, len(body) >= _ENOUGH, f"{quoted(name[:40])} is a value of the column further down")
+            return Guess(False, len(body) >= _ENOUGH, f"{quoted(name[:40])} is a value of the column further down")
     if not all(_NAME.fullmatch(f) for f in first if f) or len(set(first)) < len(first):
-        return Header(False, False, "the first line does not look like column names")
+        return Guess(False, False, "the first line does not look like column names")
     for name, column in zip(first, columns, strict=True):
         if len(column) >= _ENOUGH and _is_apart(name, column):
-            return Header(True, True, f"{quoted(name)} differs from all values of its column")
+            return Guess(True, True, f"{quoted(name)} differs from all values of its column")
     if not body:
-        return Header(True, len(first) > 1, "the file has one line, and it looks like column names")
-    return Header(True, False, "all columns contain text, and the first line may be column names or a row")
+        return Guess(True, len(first) > 1, "the file has one line, and it looks like column names")
+    return Guess(True, False, "all columns contain text, and the first line may be column names or a row")
 
 
 def _is_apart(name: str, column: Sequence[str]) -> bool:

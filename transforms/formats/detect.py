@@ -1,11 +1,41 @@
-"""Detection of files of an unexpected kind, by their first bytes: archives, other formats, other encodings."""
+"""Detection of the format of files, by their suffixes or by their first bytes; also of archives, and of text in another
+encoding, which no format reads."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+from collections.abc import Sequence
 
-from beam_score.transforms.formats.base import UnusableFile
+from beam_score.transforms.formats.base import UnusableFile, formats
+from beam_score.transforms.formats.registry import FORMATS
+from beam_score.transforms.listing.files import InputFile
+
+_COMPRESSED = re.compile(r"\.(?:gz|gzip|bz2|zst|zstd)$", re.IGNORECASE)
+
+
+def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
+    """Return the format that the suffixes identify, without those of compression; else None and why not."""
+    by_suffix = {suffix: format_.name for format_ in formats() for suffix in format_.suffixes}
+    by_format: dict[str | None, str] = {}
+    for file in files:
+        suffix = os.path.splitext(_COMPRESSED.sub("", file.path))[1].lower()
+        by_format.setdefault(by_suffix.get(suffix), file.path)
+    if len(by_format) == 1 and None not in by_format:
+        return next(iter(by_format)), ""
+    shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
+    known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+    return None, f"input.format cannot be told from the suffixes: {shown}; set input.format to {known}"
+
+
+def format_by_content(head: bytes) -> str | None:
+    """Return the format that the first bytes of a file identify; None if they do not."""
+    for format_ in formats():
+        if format_.magic is not None and format_.magic.match(head):
+            return format_.name
+    return None
+
 
 _MAGIC = (
     (rb"PK\x03\x04", "a ZIP archive or a workbook: unpack it, or save it as CSV"),
@@ -14,10 +44,6 @@ _MAGIC = (
     (rb"Rar!\x1a\x07", "a RAR archive: unpack it"),
     (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not read: write it anew with zstd or gzip"),
     (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not read: write it anew with zstd or gzip"),
-    # In a text these letters are not followed by a control character.
-    (rb"PAR1[\0-\x08\x0e-\x1f\x7f-\xff]", "a Parquet file: set input.format: parquet"),
-    (rb"Obj\x01", "an Avro file"),
-    (rb"ORC[\0-\x08\x0e-\x1f\x7f-\xff]", "an ORC file"),
     (rb"SQLite format 3\0", "a SQLite database: export the table"),
 )
 _FIRST = 8  # bytes that identify an encoding
@@ -42,6 +68,10 @@ def foreign(head: bytes) -> Foreign | None:
     for magic, what in _MAGIC:
         if re.match(magic, head):
             return Foreign("unreadable", what)
+    for format_ in formats():
+        if format_.payload_kind == "json" and format_.magic.match(head):
+            article = "an" if format_.title[0] in "AEIOU" else "a"
+            return Foreign("unreadable", f"{article} {format_.title} file: set input.format: {format_.name}")
     if encoding := _wide_encoding(head):
         what = f"{encoding}, expected UTF-8: convert it, as with iconv -f {encoding} -t UTF-8"
         return Foreign("bad_encoding", what)

@@ -7,13 +7,11 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from types import ModuleType
 
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.common.stopping import Stopping
-from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows
-from beam_score.transforms.formats.registry import format_module
-from beam_score.transforms.formats.small_files import Together
+from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, empty_rows, format_named
+from beam_score.transforms.formats.reading.small_files import Together
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.faults import known_rows, stretch
 from beam_score.transforms.rows.sources import Source
@@ -77,24 +75,24 @@ def _pieces(
     split: Split, settings: ReadSettings, begun: dict[str, str | None], stopping: Stopping | None
 ) -> Iterator[tuple[Source, Chunk]]:
     """Yield the chunks of all ranges, in order, those of small files joined, with the source of their rows."""
-    module, together = format_module(settings.format), Together(settings)
+    format_, together = format_named(settings.format), Together(settings)
     with Ahead(split.ranges) as ahead:
         for range_ in split.ranges:
             ahead.turn_of(range_)
-            yield from together.of(range_.path, _chunks(module, range_, settings, begun))
+            yield from together.of(range_.path, _chunks(format_, range_, settings, begun))
             if stopping is not None:
                 stopping.check()
         yield from together.rest()
 
 
 def _chunks(
-    module: ModuleType, range_: FileRange, settings: ReadSettings, begun: dict[str, str | None]
+    format_: Format, range_: FileRange, settings: ReadSettings, begun: dict[str, str | None]
 ) -> Iterator[Chunk]:
     first_row = range_.first_row
     try:
         check_unless_asked_for(range_.path, range_.version)
         begun[range_.path] = range_.version
-        for chunk in read_range(module, range_, settings):
+        for chunk in read_range(format_, range_, settings):
             yield chunk
             first_row += _count(chunk)
     except (InputChanged, StoreFails, ReadFails):
@@ -117,7 +115,7 @@ def _chunks(
 
 
 def read_range(
-    module: ModuleType, range_: FileRange, settings: ReadSettings, waits_s: Sequence[float] = WAITS_S
+    format_: Format, range_: FileRange, settings: ReadSettings, waits_s: Sequence[float] = WAITS_S
 ) -> Iterator[Chunk]:
     """Yield the chunks of a range, from the format's reader. After a transient error the range is read again, and the
     chunks that were already yielded are skipped.
@@ -133,7 +131,7 @@ def read_range(
     tries = 0
     while True:
         try:
-            for number, chunk in enumerate(module.read(range_, settings)):
+            for number, chunk in enumerate(format_.read(range_, settings)):
                 if number >= len(given):
                     given.append(_count(chunk))
                     yield chunk

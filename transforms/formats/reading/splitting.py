@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.splits import FileRange, Split
-from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.formats.registry import format_module
+from beam_score.transforms.formats.base import ReadSettings, format_named
 from beam_score.transforms.stores.fetch import StoreFails
 from beam_score.transforms.stores.objects import is_object
 from beam_score.transforms.stores.versions import check_unchanged, check_unless_asked_for
@@ -55,7 +54,7 @@ def cut_files(
     """Cut all files into ranges, in order; several files at once.
 
     Args:
-      cut: (path, size, split_bytes, version) of one file; see `transforms.steps.read`.
+      cut: (path, size, split_bytes, version) of one file; see `Format.cut`.
 
     Raises:
       InputChanged: a file is not the version that was listed.
@@ -90,9 +89,9 @@ def split_files(
       split_bytes: approximate bytes of a split.
       workers: splits are smaller if there would be too few for each worker.
     """
-    module = format_module(settings.format)
+    format_ = format_named(settings.format)
     size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)
     ranges = cut_files(
-        files, size, lambda path, bytes_, most, version: module.cut(path, bytes_, most, settings, version)
+        files, size, lambda path, bytes_, most, version: format_.cut(path, bytes_, most, settings, version)
     )
     return group(ranges, size)

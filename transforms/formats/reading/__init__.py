@@ -1,0 +1,1 @@
+"""Files to splits, and splits to blocks of rows, for all formats."""
