@@ -100,7 +100,7 @@ lint: $(VENV)/installed-test
 # Folders whose messages and docstrings are in plain English; see tests/kit/plain_english.py.
 PLAIN := beam_score runners pipeline/commands.py pipeline/flex.py \
   $(addprefix pipeline/,draft job printing process show) \
-  $(addprefix transforms/,arrays common contract durable framing listing model rows stores)
+  $(addprefix transforms/,arrays common contract durable framing ledger listing model output rows scoring steps stores)
 
 lock: | $(BIN)/python
 	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet $(UV)

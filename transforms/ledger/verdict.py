@@ -149,7 +149,7 @@ def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], lis
     if missing:
         raise CommitError(
             f"{len(missing)} of {len(missing) + len(spans)} splits have no receipt (first: {missing[:5]}): their rows "
-            "are not accounted for, so nothing is published; the same command again reads just these"
+            "are not accounted for, so nothing is published; run the same command again to read only these"
         )
     return counts, parts, spans
 
