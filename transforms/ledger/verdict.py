@@ -57,7 +57,7 @@ def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
             raise Misfit("it is not a verdict on this run")
         final = [file["path"] for file in verdict["manifest"]["files"]]
         if not all(_is_part(*part) for part in verdict["parts"]) or [path for _, path in verdict["parts"]] != final:
-            raise Misfit("its parts are not those of its manifest")
+            raise Misfit("its parts differ from those of its manifest")
     except (Misfit, TypeError) as error:
         raise Damaged(f"{folder.verdict(number)}: damaged: {error}") from None
     return verdict
