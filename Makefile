@@ -1,20 +1,20 @@
-# make demo     install, make sample data and a model, score them, show what came out
-# make test     install what tests need, run them all (make test ARGS="-k csv" for some)
-# make kills    kill runs by the hundred, and see that nothing is lost (make kills KILLS=1000 SEED=2)
+# make demo     install, make sample data and a model, score the data, show the result
+# make test     install the test packages, run all tests (make test ARGS="-k csv" for some)
+# make kills    kill runs by the hundred, and verify that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
-# make golden   write the golden Dataflow job anew; read the diff
+# make golden   write the golden Dataflow job again; read the diff
 # make lint     ruff, as linter and as formatter, and a check for plain English
-# make lock     resolve the dependencies anew, for Python 3.11 to 3.13 at once
-# make clean    remove what all of these made
+# make lock     resolve the dependencies again, for Python 3.11 to 3.13 at once
+# make clean    remove everything that these commands made
 #
-# Another Python than the one found: make PYTHON=/path/to/python3.12 demo
+# To use another Python: make PYTHON=/path/to/python3.12 demo
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A lock is installed as it stands. To resolve it again (without --no-deps) fails as soon as an index has newer versions:
-# pip 23.2 resolves the extras that a package asks for anew. `pip check` then proves that the lock is complete.
-# What is not compiled here is compiled at its first import, which is far less.
+# A lock file is installed without being resolved again. To resolve it (without --no-deps) fails as soon as an index has
+# newer versions: pip 23.2 resolves the extras of a package again. `pip check` then proves that the lock is complete.
+# Modules that are not compiled here are compiled at their first import; these are far fewer.
 INSTALL_LOCK := $(PIP) install --no-deps --no-compile --require-hashes -r
 UV := uv==0.13.9
 PYTHON ?=
@@ -24,7 +24,7 @@ KILLS ?= 200
 SEED ?= 1
 ARGS ?= -n 2 -q
 
-# Which Python to build the environment with: the first of these that runs, fits, and has venv.
+# The Python of the environment: the first of these that runs, has a supported version, and has venv.
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
@@ -34,7 +34,7 @@ FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# --- the environment: each step leaves a stamp, so that nothing is installed twice ---
+# --- the environment: each step writes a stamp, so that nothing is installed twice ---
 
 $(BIN)/python:
 	@for python in $(CANDIDATES); do \
@@ -44,7 +44,7 @@ $(BIN)/python:
 	    exit 1; \
 	  fi; \
 	done; \
-	echo "beam-score needs Python 3.11, 3.12 or 3.13 with venv, and none of these is one: $(CANDIDATES)" \
+	echo "beam-score needs Python 3.11, 3.12 or 3.13 with venv, and found none of these with it: $(CANDIDATES)" \
 	  "(python3 is $$(python3 --version 2>/dev/null || echo not there)). Try: make PYTHON=/path/to/python3.12 demo" >&2; \
 	exit 1
 
@@ -67,7 +67,7 @@ $(VENV)/locked-test: requirements-test.lock $(VENV)/locked
 $(VENV)/installed-test: $(VENV)/locked-test $(VENV)/installed
 	@touch $@
 
-# --- what a person runs ---
+# --- the commands ---
 
 demo/data/people-0.csv: examples/demo/make_data.py | $(VENV)/installed
 	@$(BIN)/python $< demo/data
@@ -75,7 +75,7 @@ demo/data/people-0.csv: examples/demo/make_data.py | $(VENV)/installed
 demo/models/people/1/saved_model.pb: examples/demo/make_model.py | $(VENV)/installed
 	@$(BIN)/python $< demo/models/people/1
 
-# The output goes first: a finished job that is run again only says that it is finished.
+# The output is removed first: a finished job that is run again only reports that it is finished.
 demo: demo/data/people-0.csv demo/models/people/1/saved_model.pb
 	@rm -rf demo/out
 	$(BIN)/beam-score run examples/demo/job.yaml
@@ -97,10 +97,11 @@ lint: $(VENV)/installed-test
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python tests/kit/plain_english.py $(PLAIN)
 
-# Folders whose messages and docstrings are in plain English; see tests/kit/plain_english.py.
+# Folders and pages that are in plain English; see tests/kit/plain_english.py.
 PLAIN := beam_score runners pipeline/commands.py pipeline/flex.py \
   $(addprefix pipeline/,draft job printing process show) \
-  $(addprefix transforms/,arrays common contract durable framing listing model rows stores)
+  $(addprefix transforms/,arrays common contract durable framing ledger listing model output rows scoring steps stores) \
+  README.md CHANGELOG.md docs
 
 lock: | $(BIN)/python
 	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet $(UV)
@@ -108,7 +109,7 @@ lock: | $(BIN)/python
 	@build/lock/bin/uv pip compile pyproject.toml $(LOCK) --extra test --extra lint \
 	  --constraint requirements.lock --output-file requirements-test.lock
 
-# One file for all the Pythons, with hashes, and without a word on where the packages come from.
+# One file for all versions of Python, with hashes, and without the addresses of the package index.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 

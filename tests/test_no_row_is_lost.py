@@ -204,7 +204,7 @@ def double_a_block(block):
 def test_a_step_that_loses_or_doubles_rows_is_caught(people, model, spoil):
     tmp_path, _, _ = people
     planned = jobs.plan(jobs.job(tmp_path, model("multiply"), rejects={"budget": "5%"}))
-    with pytest.raises(Exception, match=r"LostBlocks|came to the writer|was due|not complete"):
+    with pytest.raises(Exception, match=r"LostBlocks|reached the writer|arrived instead of|not complete"):
         launch(planned, workers=1, before_write=[spoil])
     assert published(tmp_path / "out") == []
 
@@ -268,13 +268,13 @@ def write(folder, blocks):
 @pytest.mark.parametrize(
     ("blocks", "said"),
     [
-        ([block(1), block(2, 4)], "block 1 came where block 0 was due"),
-        ([block(0), block(2, 4)], "block 2 came where block 1 was due"),
-        ([block(0), block(0), block(1, 4)], "block 0 came where block 1 was due"),
+        ([block(1), block(2, 4)], "block 1 arrived instead of block 0"),
+        ([block(0), block(2, 4)], "block 2 arrived instead of block 1"),
+        ([block(0), block(0), block(1, 4)], "block 0 arrived instead of block 1"),
         ([block(0), block(1)], "not complete at the end of the bundle"),
-        ([block(0), block(1, 5)], "5 rows were read and 4 came"),
-        ([block(0), block(1, 3)], "3 rows were read and 4 came"),
-        ([block(0, attempt="a"), block(1, 4, attempt="b")], "block 1 came where block 0 was due"),
+        ([block(0), block(1, 5)], "5 rows were read and 4 reached the writer"),
+        ([block(0), block(1, 3)], "3 rows were read and 4 reached the writer"),
+        ([block(0, attempt="a"), block(1, 4, attempt="b")], "block 1 arrived instead of block 0"),
     ],
 )
 def test_the_writer_wants_every_block_of_an_attempt_in_order(tmp_path, blocks, said):

@@ -100,7 +100,7 @@ def test_rows_that_the_model_does_not_answer(tmp_path, model):
     scored = score(tmp_path, model("short"), [{"x": v} for v in values], columns=NUMBER, model={"batch_rows": 64})
     assert scored.reasons == {i: "model_error" for i, v in enumerate(values) if v < 0}
     assert scored.column("y") == [2 * v for v in values if v >= 0]
-    assert "output 'y' has 0 rows for 1 rows given" in scored.rejected[0]["message"]
+    assert "output 'y' has 0 rows, but the batch has 1" in scored.rejected[0]["message"]
 
 
 def test_a_model_that_no_row_gets_through_is_found_at_launch(tmp_path, model):
@@ -350,7 +350,7 @@ def test_a_function_that_raises_on_every_row_is_found_at_launch(tmp_path, model,
 
 
 BROKEN = {
-    "fewer rows": ("return rows.slice(1)", "was given 20 rows and returned 19: it must return a row for a row"),
+    "fewer rows": ("return rows.slice(1)", "was given 20 rows and returned 19: it must return one row for each row"),
     "more rows": ("return pa.concat_batches([rows, rows])", "was given 20 rows and returned 40"),
     "a dict": ("return rows.to_pydict()", "returned dict, expected a pyarrow.RecordBatch"),
     "a table": ("return pa.table(rows)", "returned Table, expected a pyarrow.RecordBatch"),
@@ -389,10 +389,10 @@ def test_a_function_that_breaks_its_promise_later_fails_the_job(tmp_path, model,
             return pa.record_batch({"x": pa.array(np.ones(len(rows), "float32"))})
     """)
     rows = [{"x": "1", "id": i} for i in range(4000)]
-    with pytest.raises(Exception, match="it must return a row for a row") as found:
+    with pytest.raises(Exception, match="it must return one row for each row") as found:
         score(tmp_path, model("nan_out"), rows, columns=TEXT, preprocess=name, engine={"block_bytes": 4096})
     code, sentences = explain(found.value)
-    assert code == 1 and "it must return a row for a row" in sentences[0]
+    assert code == 1 and "it must return one row for each row" in sentences[0]
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -448,7 +448,7 @@ def test_steps_that_leave_the_floats_cost_the_row(tmp_path, model):
         tmp_path, model("poison"), rows, columns=VECTOR, inputs={"x": {"standardize": {"mean": 0, "std": [1e-3, 1, 1]}}}
     )
     assert scored.reasons == {0: "not_finite"}
-    assert "look at its steps" in scored.rejected[0]["message"]
+    assert "check its steps" in scored.rejected[0]["message"]
 
 
 def test_lists_of_different_lengths_inside_a_row(tmp_path, model):

@@ -1,8 +1,8 @@
 """The records of a run, and how its output becomes visible: plan, receipts, verdict, manifest.
 
-These are the files of a run in the order in which they are written: by whom, and what follows if the process dies right
-after. Each file is written whole, and created only if it does not exist or in place of known content; `durable`
-implements that on disks and in object stores. After a crash the same command continues from these records.
+These are the files of a run in the order in which they are written, with the process that writes them and the effect
+of a crash right after. Each file is written whole, and created only if it does not exist or in place of known content;
+`durable` implements that on disks and in object stores. After a crash the same command continues from these records.
 
 1. `_staging/current.json`, by the launch: the run that the output folder is working on.
    The next launch of the same job takes the run up, and writes its plan.

@@ -79,7 +79,7 @@ class Attempt:
         """Add the next block, with its dead letters counted by reason."""
         if (block.seq, block.piece) != self._next:
             raise LostBlocks(
-                f"split {self.split}: {_name(block.seq, block.piece)} came where {_name(*self._next)} was due: the "
+                f"split {self.split}: {_name(block.seq, block.piece)} arrived instead of {_name(*self._next)}: the "
                 "chain between Read and WriteParts was cut; those steps must be fused"
             )
         began = time.perf_counter()
@@ -127,7 +127,7 @@ class Attempt:
             parts.
         """
         if self._rows != total:
-            raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} came to the writer")
+            raise LostBlocks(f"split {self.split}: {total} rows were read and {self._rows} reached the writer")
         began = time.perf_counter()
         try:
             parts = self._predictions.close() + self._rejected.close()

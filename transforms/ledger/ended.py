@@ -21,7 +21,7 @@ def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
     """
     record = next((record for record in runs_on_record(output) if record["run"] == run), None)
     if record is None:
-        raise LettersLost(f"{output} does not hold run {run} any more, whose dead letters are replayed")
+        raise LettersLost(f"{output} no longer contains run {run}, whose dead letters are being replayed")
     texts = record["headers"]
     return {i["path"]: {**i, "header": None if i["header"] is None else texts[i["header"]]} for i in record["inputs"]}
 

@@ -25,7 +25,7 @@ CURRENT = "current.json"
 """Under staging: names the current run and its job. A run's folder is created only after this file names the run."""
 
 LAUNCHES = "launches"
-"""Under staging: the folder of files that launches hold while they prepare."""
+"""Under staging: the folder of files that launches keep locked while they prepare."""
 
 JOB = "job-"
 """Prefix of the names of files that describe a job on a remote engine."""
@@ -153,13 +153,14 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.shard(name)))
     if checksum(content) not in name:
         raise Damaged(
-            f"{folder.shard(name)}: damaged: its content does not fit the checksum in its name; --restart begins anew"
+            f"{folder.shard(name)}: damaged: its content does not match the checksum in its name; "
+            "--restart begins again"
         )
     for line in content.splitlines():
         try:
             yield _split(*orjson.loads(line))
         except (TypeError, ValueError):
-            raise Damaged(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins anew") from None
+            raise Damaged(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins again") from None
 
 
 def _split(id_: Any, ranges: Any) -> Split:

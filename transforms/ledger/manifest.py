@@ -50,8 +50,8 @@ def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
     except ValueError as error:
         why = str(error) if isinstance(error, Misfit) else "it is not JSON"
         raise Unreadable(
-            f"{path} is not a manifest of beam-score, or is damaged: {why}; put it back as it was, or move it away "
-            "(the files that it listed stay where they are)"
+            f"{path} is not a manifest of beam-score, or is damaged: {why}; put it back as it was, or move it to "
+            "another folder (the files that it listed are not changed)"
         ) from None
     return found
 

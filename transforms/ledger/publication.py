@@ -105,7 +105,7 @@ def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
     return [f / n for f in folders for n in storage.names(f) if (named := PUBLISHED.fullmatch(n)) and named[1] in runs]
 
 
-_DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
+_DISCARDED = "run {} was discarded in the meantime: none of its rows is published"
 
 
 class Overtaken(RuntimeError):
@@ -154,7 +154,9 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
     try:
         clean_up(folder.output, standing, before if keep_replaced else (), just_now=True)
     except OSError as error:
-        log.warning("run %s is published, and leaves files over (%s): beam-score clean removes them", folder.run, error)
+        log.warning(
+            "run %s is published, but its leftovers could not be removed (%s): run beam-score clean", folder.run, error
+        )
     return standing
 
 
@@ -176,7 +178,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
             return manifest["replaces"]
         if standing is not None and standing["run"] not in manifest["replaces"]:
             raise Overtaken(
-                f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
+                f"run {standing['run']} was published in {folder.output} in the meantime: its output is kept, "
                 f"and run {folder.run} is not published"
             )
         if claimed and storage.swap(path, known, content, folder.path):

@@ -79,7 +79,7 @@ def put(folder: RunFolder, receipt: Receipt) -> bool:
 def collect(folder: RunFolder, splits: int) -> Iterator[Receipt | None]:
     """Yield the valid receipts, in the order of the splits; None for splits still to be done.
 
-    They are read some thousands at a time: one takes 2 kB, and callers that sum them need not hold all.
+    They are read some thousands at a time: one takes 2 kB, and callers that sum them need not keep all.
     """
     names = set(storage.names(folder.receipts))
     # After the names: the parts of an existing receipt were written before it.

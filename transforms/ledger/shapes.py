@@ -174,7 +174,7 @@ def fit(found: Any, shape: Any, key: str = "") -> None:
             fit(found, shape.shape, key)
     elif isinstance(shape, re.Pattern):
         if not isinstance(found, str) or shape.fullmatch(found) is None:
-            raise _misfit(found, "a name as runs give it", key)
+            raise _misfit(found, "a name in the form that runs use", key)
     elif shape is NATURAL:
         if not isinstance(found, int) or isinstance(found, bool) or found < 0:
             raise _misfit(found, "a whole number, 0 or more", key)

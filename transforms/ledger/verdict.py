@@ -57,7 +57,7 @@ def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
             raise Misfit("it is not a verdict on this run")
         final = [file["path"] for file in verdict["manifest"]["files"]]
         if not all(_is_part(*part) for part in verdict["parts"]) or [path for _, path in verdict["parts"]] != final:
-            raise Misfit("its parts are not those of its manifest")
+            raise Misfit("its parts differ from those of its manifest")
     except (Misfit, TypeError) as error:
         raise Damaged(f"{folder.verdict(number)}: damaged: {error}") from None
     return verdict
@@ -149,7 +149,7 @@ def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], lis
     if missing:
         raise CommitError(
             f"{len(missing)} of {len(missing) + len(spans)} splits have no receipt (first: {missing[:5]}): their rows "
-            "are not accounted for, so nothing is published; the same command again reads just these"
+            "are not accounted for, so nothing is published; run the same command again to read only these"
         )
     return counts, parts, spans
 

@@ -18,7 +18,7 @@ class EveryRowFails(Exception):
 
 @dataclasses.dataclass
 class Attempts:
-    """The record of a callable in this process.
+    """The history of a callable in this process.
 
     Attributes:
       succeeded: whether a call has ever returned.
@@ -35,7 +35,7 @@ def halve(
     size: int,
     call: Callable[[int, int], Result],
     attempts: Attempts,
-    tell: Callable[[int, Exception], str],
+    describe: Callable[[int, Exception], str],
     fatal: tuple[type[Exception], ...] = (),
 ) -> tuple[list[tuple[int, int, Result]], list[tuple[int, str]]]:
     """Call `call(start, stop)` on rows 0 to `size`, and on the halves of each range that it raises on: one bad row of n
@@ -43,7 +43,7 @@ def halve(
 
     Args:
       attempts: kept by the caller from one batch to the next.
-      tell: (row, exception) to a text without values of the row.
+      describe: (row, exception) to a text without values of the row.
       fatal: exceptions that are not the fault of a row.
 
     Returns:
@@ -68,13 +68,13 @@ def halve(
                 middle = (start + stop) // 2
                 todo += [(middle, stop), (start, middle)]
                 continue
-            text = tell(start, error)
+            text = describe(start, error)
             bad.append((start, text))
             if not attempts.succeeded:
                 attempts.first = attempts.first or text
                 attempts.failures += 1
                 if attempts.failures >= MAX_FIRST_FAILURES:
-                    message = f"{attempts.failures} single rows failed and none got through; first: {attempts.first}"
+                    message = f"{attempts.failures} single rows failed and none succeeded; first: {attempts.first}"
                     raise EveryRowFails(message) from None
             continue
         attempts.succeeded = True

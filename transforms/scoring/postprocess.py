@@ -116,7 +116,7 @@ def _faults(name: str, column: pa.Array, how: Output) -> Iterator[Fault]:
             values.cast(pa.string())
         except pa.ArrowInvalid:
             at = np.unique(owners(column)[broken_text(values)])
-            message = f"output {name!r} is not valid UTF-8, and the contract says dtype: string; bytes takes anything"
+            message = f"output {name!r} is not valid UTF-8, and the contract says dtype: string; bytes allows any value"
             yield Fault(at, name, "model_error", message)
 
 

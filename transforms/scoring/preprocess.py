@@ -116,17 +116,17 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
         if out.num_rows != stop - start:
             raise PreprocessError(
                 f"preprocess {name!r} was given {stop - start} rows and returned {out.num_rows}: "
-                "it must return a row for a row"
+                "it must return one row for each row"
             )
         return out
 
-    def tell(row: int, error: Exception) -> str:
+    def describe(row: int, error: Exception) -> str:
         # Report the location, not the message: its messages quote values, or values derived from them.
         at = raised_at(error, name.partition(":")[0])
         where = "" if at is None else f" at {at}"
         return f"preprocess {name!r} raised {type(error).__name__} on this row{where}"
 
-    good, bad = halve(data.num_rows, call, attempts, tell, fatal=(PreprocessError,))
+    good, bad = halve(data.num_rows, call, attempts, describe, fatal=(PreprocessError,))
     faults = [Fault(np.array([row]), None, "preprocess_error", text) for row, text in bad]
     block = reject_rows(block, faults, "preprocess")
     if not good:
@@ -135,8 +135,8 @@ def apply_function(block: Block, name: str, function: Function, attempts: Attemp
         return block, pa.concat_batches([made for *_, made in good])
     except pa.ArrowInvalid:
         raise PreprocessError(
-            f"preprocess {name!r} returned columns of other names or types for other rows: "
-            "give them types that do not depend on the values"
+            f"preprocess {name!r} returned columns whose names or types differ between rows: "
+            "return names and types that do not depend on the values"
         ) from None
 
 
@@ -173,12 +173,12 @@ def preprocess(
         rows = rows.append_column(INPUT + name, result.values)
         for step, wrong in result.misfits:
             reason = STEPS[step].reason if step in STEPS else "out_of_range"
-            message = f"input {name!r}: {step} cannot take this row's value"
+            message = f"input {name!r}: {step} cannot be applied to the value of this row"
             faults.append(Fault(np.flatnonzero(wrong), name, reason, message))
         if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
             wrong = not_finite(result.values)
             if wrong is not None:
-                message = f"input {name!r} is not finite after preprocessing: look at its steps"
+                message = f"input {name!r} is not finite after preprocessing: check its steps"
                 faults.append(Fault(np.flatnonzero(wrong), name, "not_finite", message))
     return reject_rows(dataclasses.replace(block, rows=rows), faults, "preprocess")
 
@@ -203,13 +203,13 @@ def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
     for source in how.sources(name):
         column = rows[source]
         if (wrong := nulls(column)).any():
-            message = f"column {source!r} is missing after preprocessing, and input {name!r} is made of it"
+            message = f"column {source!r} is null after preprocessing, and input {name!r} needs its value"
             faults.append(Fault(np.flatnonzero(wrong), source, "missing_value", message))
         elif None in dimensions(column.type)[0][1:] and how.pad is None and not how.serialize:
             wrong = row_shapes(column)[1]
             message = (
-                f"column {source!r} has inner lists of different lengths, and input {name!r} takes a tensor: "
-                f"give inputs.{name} a pad"
+                f"column {source!r} has inner lists of different lengths, and input {name!r} is a tensor: "
+                f"set inputs.{name}.pad"
             )
             faults.append(Fault(np.flatnonzero(wrong), source, "wrong_shape", message))
     return faults

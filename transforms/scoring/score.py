@@ -236,11 +236,11 @@ class Scorer:
                 exhausted = exhausted or is_exhausted(error)
                 raise
 
-        def tell(index: int, error: Exception) -> str:
+        def describe(index: int, error: Exception) -> str:
             nodes = self.model.nodes() if hasattr(error, "error_code") else {}
             return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
 
-        good, bad = halve(size, call, self._attempts, tell, fatal=(ModelHangs,))
+        good, bad = halve(size, call, self._attempts, describe, fatal=(ModelHangs,))
         too_large = exhausted or (len(good) > 1 and not bad)  # the whole was refused, but no row is at fault
         if too_large and good and not self.call.fixed_rows:
             self._limit = min(self._limit, max(stop - start for start, stop, _ in good))
@@ -319,7 +319,9 @@ def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
     if output.ndim > rank and all(size == 1 for size in output.shape[rank:]):
         output = output.reshape(output.shape[:rank])  # see `transforms.contract.outputs.as_written`
     if not output.ndim or len(output) != rows:
-        raise WrongRows(f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows for {rows} rows given")
+        raise WrongRows(
+            f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows, but the batch has {rows}"
+        )
     if output.ndim != rank or any(d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)):
         raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
     if output.dtype != numpy_dtype(tensor):
