@@ -20,12 +20,13 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.pipeline.run.status import Watcher
 from beam_score.runners.elsewhere import Elsewhere
 from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, parse_current, read_plan, read_shard
 from beam_score.transforms.ledger.manifest import Unreadable, read_manifest
 from beam_score.transforms.ledger.publication import clean_up
 from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.shapes import MANIFEST, Misfit, fit
-from beam_score.transforms.ledger.verdict import Budget, verdicts
+from beam_score.transforms.ledger.verdict import verdicts
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 BAD_RUNS = ["../../victim", "..", "/etc", "a/b", "", f"{A}/..", f"{A}\n", "20260101T000000-AAAAAA", "٢٠٢٦T٠٠-aaaaaa"]

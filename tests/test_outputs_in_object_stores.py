@@ -28,10 +28,10 @@ from beam_score.pipeline.run.standing import Changed
 from beam_score.pipeline.run.status import RunState, Watcher
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
 from beam_score.transforms.ledger.publication import Overtaken
-from beam_score.transforms.ledger.verdict import Budget
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)

@@ -28,10 +28,11 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
 from beam_score.transforms.ledger.publication import Overtaken
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget, CommitError
+from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.steps.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])

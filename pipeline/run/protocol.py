@@ -17,10 +17,11 @@ from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.begin import is_read
 from beam_score.pipeline.run.standing import Overrun, Standing
 from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import DONE, published, read_manifest
 from beam_score.transforms.ledger.publication import Overtaken, clean_up, roll_forward
-from beam_score.transforms.ledger.verdict import PUBLISH, Budget, decide, verdicts
+from beam_score.transforms.ledger.verdict import PUBLISH, decide, verdicts
 from beam_score.transforms.listing.files import InputFile
 
 log = logging.getLogger(__name__)

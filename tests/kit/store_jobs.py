@@ -17,10 +17,10 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
 from beam_score.transforms.ledger.manifest import read_manifest
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget
 from beam_score.transforms.steps.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])

@@ -14,8 +14,7 @@ from beam_score.transforms.arrays.nested import dimensions
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract, Dtype
 from beam_score.transforms.contract.inputs import Form, Input, common_dtype, dims
-from beam_score.transforms.model.servable import Signature, Tensor
-from beam_score.transforms.model.signature import SUPPORTED
+from beam_score.transforms.model.signature import SUPPORTED, Signature, Tensor
 
 
 def bind_inputs(

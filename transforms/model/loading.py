@@ -8,7 +8,8 @@ import weakref
 
 from beam_score.transforms.model import in_hand
 from beam_score.transforms.model.copies import discard_damaged, local_model, named
-from beam_score.transforms.model.servable import ModelError, Servable
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.model.versions import hash_model, model_files
 
 _loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()

@@ -10,7 +10,7 @@ import apache_beam as beam
 
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
-from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.reject_count import BEFORE_THE_MODEL, RejectCount
 from beam_score.transforms.scoring.halving import Attempts
