@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import Damaged, checksum, read_sealed, seal, unseal
@@ -51,6 +52,7 @@ class RunFolder:
     run: str
 
     def __post_init__(self) -> None:
+        check_type("RunFolder: output", self.output, str, "pass the path of the output folder as text")
         if self.run and not is_run(self.run):
             raise Damaged(f"{self.output}: {self.run!r} is not the id of a run")
 
