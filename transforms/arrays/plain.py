@@ -32,7 +32,7 @@ def plain_type(type_: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_binary_view(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
         return pa.binary()
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+    if is_list(type_):
         field = type_.value_field
         if pa.types.is_fixed_size_list(type_):
             if type_.list_size < 1:  # pyarrow reads such a type, but cannot make one
@@ -72,6 +72,11 @@ def is_text(type_: pa.DataType) -> bool:
         or pa.types.is_binary(type_)
         or pa.types.is_large_binary(type_)
     )
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Return whether a type is a list, of any layout but a view."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def valid_utf8(data: bytes) -> bool:
