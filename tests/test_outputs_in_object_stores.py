@@ -31,7 +31,7 @@ from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S
 from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
-from beam_score.transforms.ledger.publication import Overtaken
+from beam_score.transforms.ledger.publication import Superseded
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)
@@ -255,7 +255,7 @@ def test_what_a_zombie_writes_after_its_run_was_discarded_goes_again(job):
     def meanwhile() -> None:
         job.launch(B, name="b", restart=True)
 
-    with pytest.raises((Overtaken, Changed)):
+    with pytest.raises((Superseded, Changed)):
         job.launch(A, between=once(meanwhile))
     assert_result(StoreJob(job.output, "b"), B)
 
@@ -359,7 +359,7 @@ def _interrupted_by_another(store, number: int, nth: int, when: str, other: Call
     def come() -> None:
         store.proxy.ahead_s = SILENT_S + 10  # the first is taken for dead
         try:
-            with contextlib.suppress(JobError, Overtaken):
+            with contextlib.suppress(JobError, Superseded):
                 other(job)
         finally:
             store.proxy.ahead_s = 0
@@ -368,7 +368,7 @@ def _interrupted_by_another(store, number: int, nth: int, when: str, other: Call
     with store.proxy.failing(fault := Fault(when, target=f"case-{number}\\b", nth=nth, call=come)):
         try:
             job.launch(A)
-        except (JobError, Overtaken):
+        except (JobError, Superseded):
             overtaken = True
     assert fault.done == 1, case
     manifest = read_manifest(job.output)

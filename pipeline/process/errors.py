@@ -31,7 +31,7 @@ _CODES = {
     "beam_score.transforms.ledger.ended.LettersLost": ExitCode.FAILED,
     "beam_score.transforms.durable.sealed.Damaged": ExitCode.FAILED,
     "beam_score.transforms.ledger.verdict.CommitError": ExitCode.FAILED,
-    "beam_score.transforms.ledger.publication.Overtaken": ExitCode.FAILED,
+    "beam_score.transforms.ledger.publication.Superseded": ExitCode.FAILED,
     "beam_score.transforms.ledger.attempt.LostBlocks": ExitCode.FAILED,
     "beam_score.transforms.rows.reject_count.TooManyRejects": ExitCode.OVER_BUDGET,
     "builtins.OSError": ExitCode.FAILED,

@@ -33,7 +33,7 @@ class Changed(Occupied):
     """The run belongs to another job, or to an earlier version of this one."""
 
 
-class Overrun(Exception):
+class LostRace(Exception):
     """Another launch was faster: the state must be read again."""
 
 
@@ -130,7 +130,7 @@ class Standing:
         Raises:
           Changed: the run is another job's.
           Occupied: the run is damaged.
-          Overrun: the run has been published or discarded since it was found.
+          LostRace: the run has been published or discarded since it was found.
         """
         if self.current is None or self.current["run"] in self.discards:
             return None
@@ -153,7 +153,7 @@ class Standing:
             state = "over its error budget and not published" if over else "not finished"
             kind, found = Changed, f"of another job, {state} ({changed} changed){self._which(plan)}"
         except FileNotFoundError:
-            raise Overrun from None
+            raise LostRace from None
         except Damaged as error:
             kind, found = Occupied, f"that cannot be gone on with ({error})"
         raise kind(

@@ -108,7 +108,7 @@ def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
 _DISCARDED = "run {} was discarded meanwhile: nothing of it is published"
 
 
-class Overtaken(RuntimeError):
+class Superseded(RuntimeError):
     """Another run is published in place of this one, or has discarded it: nothing of this run is published."""
 
 
@@ -123,7 +123,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
       the manifest, or the record that replaces it if the run is over budget.
 
     Raises:
-      Overtaken: another run is published here, or this one was discarded.
+      Superseded: another run is published here, or this one was discarded.
     """
     output, manifest = storage.at(folder.output), verdict["manifest"]
     before, content = manifest["replaces"], to_json(manifest, indent=True)
@@ -143,7 +143,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
         if storage.exists(folder.plan):
             raise
         if not published(folder.output, folder.run):
-            raise Overtaken(_DISCARDED.format(folder.run)) from None
+            raise Superseded(_DISCARDED.format(folder.run)) from None
     # Over budget, staging stays: with a higher budget the same job publishes without scoring again.
     # The manifest is read, not assumed to exist; but one of very many files is not parsed twice.
     there = storage.read(output / MANIFEST)
@@ -175,7 +175,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
         if standing is not None and standing["run"] == folder.run:
             return manifest["replaces"]
         if standing is not None and standing["run"] not in manifest["replaces"]:
-            raise Overtaken(
+            raise Superseded(
                 f"run {standing['run']} was published in {folder.output} meanwhile: its result stands, "
                 f"and run {folder.run} is not published"
             )
@@ -185,7 +185,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
             # A process that has carried it out says so only after the manifest is published.
             if published(folder.output, folder.run):
                 return manifest["replaces"]
-            raise Overtaken(_DISCARDED.format(folder.run))
+            raise Superseded(_DISCARDED.format(folder.run))
 
 
 def _is_begun(folder: RunFolder) -> bool:
