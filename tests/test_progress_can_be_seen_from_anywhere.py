@@ -100,7 +100,7 @@ def test_a_plan_is_running_while_a_launch_is_at_work_on_it(tmp_path):
         write(folder, 2)
         assert look(tmp_path).state == "running"
     assert (look(tmp_path).state, exit_code(look(tmp_path))) == ("interrupted", 1)
-    with storage.hold(folder.plan):
+    with storage.lease(folder.plan):
         assert lives(folder) and look(tmp_path).state == "running"
         for split in range(4):
             write(folder, split)
@@ -512,8 +512,8 @@ def test_an_error_of_the_moment_does_not_make_a_launch_look_dead(tmp_path, numbe
     try:
         if held is None:
             with pytest.raises(OSError, match=r"Input/output error: .*plan\.json"):
-                storage.is_held(tmp_path / "plan.json")
+                storage.is_leased(tmp_path / "plan.json")
         else:
-            assert storage.is_held(tmp_path / "plan.json") is held
+            assert storage.is_leased(tmp_path / "plan.json") is held
     finally:
         disk.use(disk.Disk())

@@ -156,7 +156,7 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
             folder = RunFolder(output, name)
             refuse_links(output, folder)
             planned = storage.exists(folder.plan)
-            if planned and not held.enter_context(storage.alone(folder.plan)):
+            if planned and not held.enter_context(storage.exclusive(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
             elif name in over or (name != current and current != ""):
@@ -221,7 +221,7 @@ def _attempts(folder: RunFolder, found: Found) -> None:
         return
     needed = {part.name for receipt in receipts if receipt is not None for part in receipt.parts}
     needed |= {name for verdict in verdicts(folder) for name, _ in verdict["parts"]}
-    if not storage.still_alone(folder.plan):
+    if not storage.still_exclusive(folder.plan):
         found.kept.append(f"run {folder.run} is at work")
         return
     over = [name for name in parts if name not in needed and is_in_run(f"parts/{name}")]

@@ -125,7 +125,7 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
     if folder is None or not storage.exists(folder.plan):
         folder = work.plan(standing)
     try:
-        with storage.hold(folder.plan):
+        with storage.lease(folder.plan):
             if not is_read(folder):
                 work.score(folder)
             return _verdict(work, folder)

@@ -82,7 +82,7 @@ class Status:
 
 def lives(folder: RunFolder) -> bool:
     """Return whether a launch is working on a run; False also where locks are not supported. Raises OSError."""
-    return storage.is_held(folder.plan)
+    return storage.is_leased(folder.plan)
 
 
 class Watcher:

@@ -291,7 +291,7 @@ def each(function: Callable, items: Iterable) -> list:
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def lease(path: Path) -> Iterator[None]:
     descriptor = disk().open(path, os.O_RDONLY)
     try:
         with _named(path):
@@ -302,7 +302,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def exclusive(path: Path) -> Iterator[bool]:
     try:
         descriptor = disk().open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -320,7 +320,7 @@ def alone(path: Path) -> Iterator[bool]:
         _close(descriptor, path)
 
 
-def is_held(path: Path) -> bool:
+def is_leased(path: Path) -> bool:
     for _ in range(_LOOKS):
         try:
             with _opened(path, os.O_RDONLY) as descriptor:
@@ -335,7 +335,7 @@ def is_held(path: Path) -> bool:
     return True
 
 
-def still_alone(path: Path) -> bool:
+def still_exclusive(path: Path) -> bool:
     return True
 
 

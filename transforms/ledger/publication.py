@@ -44,7 +44,7 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     launches = staging / LAUNCHES
     every = just_now and storage.has_folders(launches)
     notes = [launches / n for n in storage.names(launches) if is_launch(n)]
-    storage.remove_all([note for note in notes if every or not storage.is_held(note)])
+    storage.remove_all([note for note in notes if every or not storage.is_leased(note)])
     storage.remove_if_empty(launches)
     storage.remove_if_empty(staging)
 
