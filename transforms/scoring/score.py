@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.deadline import ModelHangs
-from beam_score.transforms.model.in_hand import Rows
+from beam_score.transforms.model.in_flight import Rows
 from beam_score.transforms.model.loading import load_once
 from beam_score.transforms.model.model import Feeds, Model, is_exhausted
 from beam_score.transforms.model.signature import Tensor, numpy_dtype, output_type
@@ -274,11 +274,11 @@ class Scorer:
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
         log_batch(feeds)
         began = time.perf_counter()
-        noted = in_hand.note(given)
+        noted = in_flight.note(given)
         try:
             outputs = self._answer(feeds, given, compiled)
         finally:
-            in_hand.clear(noted)
+            in_flight.clear(noted)
             self.calls.append(Call(given.count, time.perf_counter() - began))
         if not self._call_sizes.are_fixed:
             self._call_sizes.learn(rows, _nbytes(feeds), _nbytes(outputs))
