@@ -26,7 +26,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.transforms.formats.foreign import foreign
 from beam_score.transforms.formats.registry import format_of
 from beam_score.transforms.listing.files import InputFile
-from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
 ROWS = 1000
 """Number of rows to inspect, from the first files."""
@@ -84,7 +84,7 @@ def first_rows(path: str, format: str, known: Known = UNKNOWN) -> FirstRows:
         return _csv(path, known) if format == "csv" else _OTHERS[format](path)
     except JobError:
         raise
-    except (OSError, Damaged, ValueError, csv.Error) as error:
+    except (OSError, CorruptStream, ValueError, csv.Error) as error:
         raise JobError([f"{path} cannot be read as {format}: {error}"]) from error
 
 
@@ -114,7 +114,7 @@ def _head(path: str, size: int) -> tuple[bytes, bool]:
         while left > 0:
             try:
                 part = stream.read(left)
-            except Damaged:  # the data before the damage is enough for a sample
+            except CorruptStream:  # the data before the damage is enough for a sample
                 return b"".join(parts), False
             if not part:
                 return b"".join(parts), True

@@ -57,7 +57,7 @@ _LOST = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingE
 _CLOCK = StoreClock()
 
 
-class _Damaged(Exception):
+class _CorruptObject(Exception):
     """The content that was read does not match the store's checksum."""
 
 
@@ -230,7 +230,7 @@ def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None
 def _may_help(error: Exception) -> bool:
     if isinstance(error, boto.ClientError):
         return _status(error) in _TRY_AGAIN or (_status(error) >= 500 and _status(error) != 501)
-    return isinstance(error, (*_LOST, _Damaged, _SomeFailed))
+    return isinstance(error, (*_LOST, _CorruptObject, _SomeFailed))
 
 
 def _content(answer: dict) -> bytes:
@@ -241,7 +241,7 @@ def _content(answer: dict) -> bytes:
 def _whole(answer: dict) -> bytes:
     content, expected = _content(answer), _crc(answer)
     if expected is not None and google_crc32c.value(content) != int(expected, 16):
-        raise _Damaged("the content does not match its checksum")
+        raise _CorruptObject("the content does not match its checksum")
     return content
 
 
@@ -282,7 +282,7 @@ def _told(path: ObjectPath) -> Iterator[None]:
         raise gave_up(path, error.cause or error) from error
     except boto.ClientError as error:
         raise _of(path, error) from error
-    except (boto.BotoCoreError, _Damaged) as error:
+    except (boto.BotoCoreError, _CorruptObject) as error:
         raise failed(path, f"S3 cannot be used: {first_line(error)}") from error
 
 

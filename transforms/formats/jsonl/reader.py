@@ -17,7 +17,7 @@ from beam_score.transforms.formats.jsonl.rows import FAST_WAYS, LineParser, too_
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_end_positions, line_spans
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.rows.origin import Origin
-from beam_score.transforms.stores.compression import Damaged, RawStream, Refuted, is_compressed, open_file
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted, is_compressed, open_file
 
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096
@@ -41,7 +41,7 @@ def _check_encoding(path: str, version: str | None) -> None:
     with RawStream(path, version=version) as stream:
         try:
             head = stream.read(_HEAD_BYTES)
-        except Damaged as damage:
+        except CorruptStream as damage:
             raise UnusableFile("unreadable", str(damage)) from None
     refuse_foreign(head)
 
@@ -149,7 +149,7 @@ def _blocks(range_: FileRange, settings: ReadSettings) -> Iterator[_Block]:
                 piece = stream.read(max(settings.max_block_bytes, _HEAD_BYTES))
             except Refuted:
                 raise
-            except Damaged as damage:
+            except CorruptStream as damage:
                 yield _Block(damage=str(damage))  # an incomplete line is never treated as a whole one
                 return
             ended = not piece
