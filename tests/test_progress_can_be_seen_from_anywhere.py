@@ -37,7 +37,7 @@ from beam_score.pipeline.show.status_view import (
 from beam_score.transforms.common.busy import busy_seconds
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk, storage
-from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.durable.sealed import CorruptFile, seal
 from beam_score.transforms.ledger.folder import RunFolder, write_plan
 from beam_score.transforms.ledger.manifest import Unreadable
 from beam_score.transforms.ledger.receipt import Receipt
@@ -270,7 +270,7 @@ def test_a_record_that_is_damaged_is_told_in_a_sentence(tmp_path, name, content)
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    with pytest.raises((Damaged, Unreadable)) as error:
+    with pytest.raises((CorruptFile, Unreadable)) as error:
         look(tmp_path)
     code, (said,) = explain(error.value)
     assert code == 1 and said.startswith(str(path)) and "is damaged: " in said

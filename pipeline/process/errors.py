@@ -29,7 +29,7 @@ _CODES = {
     "beam_score.transforms.stores.objects.NoSuchPlace": ExitCode.WRONG,
     "beam_score.transforms.scoring.preprocess.PreprocessError": ExitCode.FAILED,
     "beam_score.transforms.ledger.ended.LettersLost": ExitCode.FAILED,
-    "beam_score.transforms.durable.sealed.Damaged": ExitCode.FAILED,
+    "beam_score.transforms.durable.sealed.CorruptFile": ExitCode.FAILED,
     "beam_score.transforms.ledger.verdict.CommitError": ExitCode.FAILED,
     "beam_score.transforms.ledger.publication.Superseded": ExitCode.FAILED,
     "beam_score.transforms.ledger.attempt.LostBlocks": ExitCode.FAILED,

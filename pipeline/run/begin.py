@@ -23,7 +23,7 @@ from beam_score.pipeline.prepare.trial import try_rows
 from beam_score.pipeline.run.standing import LostRace, Standing
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.durable.sealed import CorruptFile, seal
 from beam_score.transforms.formats.splitting import split_files
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, write_plan
 from beam_score.transforms.ledger.manifest import read_manifest
@@ -195,7 +195,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     """Return the steps with the choices of the launch that made the plan."""
     engine = plan["engine"]
     if engine is None:
-        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
+        raise CorruptFile(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
     call = dataclasses.replace(
         prepared.steps.call,
         batch_rows=engine["batch_rows"],

@@ -14,7 +14,7 @@ from beam_score.pipeline.run.standing import Standing, refuse_links
 from beam_score.runners.elsewhere import Found as JobFound
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_disk import temporary_of
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.durable.storage import Place
 from beam_score.transforms.ledger.folder import CURRENT, LAUNCHES, STAGING, RunFolder, read_plan
 from beam_score.transforms.ledger.manifest import FAILED, KINDS, MANIFEST
@@ -216,7 +216,7 @@ def _attempts(folder: RunFolder, found: Found) -> None:
         receipts = collect(folder, read_plan(folder)["splits"])
     except FileNotFoundError:
         return  # a launch has just discarded the run
-    except Damaged as error:
+    except CorruptFile as error:
         found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
         return
     needed = {part.name for receipt in receipts if receipt is not None for part in receipt.parts}

@@ -9,7 +9,7 @@ from typing import Any
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.differences import differing_settings
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.ledger.folder import STAGING, RunFolder, parse_current, read_plan
 from beam_score.transforms.ledger.manifest import KINDS, read_failed, read_manifest
 from beam_score.transforms.ledger.names import FOLDERS
@@ -75,7 +75,7 @@ class Standing:
         if known is not None:
             try:
                 current = parse_current(known)
-            except Damaged:
+            except CorruptFile:
                 current = {"run": "", "fingerprint": {}}
         if current is not None and current["run"]:
             refuse_links(output, RunFolder(output, current["run"]))
@@ -154,7 +154,7 @@ class Standing:
             kind, found = Changed, f"of another job, {state} ({changed} changed){self._which(plan)}"
         except FileNotFoundError:
             raise LostRace from None
-        except Damaged as error:
+        except CorruptFile as error:
             kind, found = Occupied, f"that cannot be gone on with ({error})"
         raise kind(
             [

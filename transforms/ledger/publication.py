@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.disk_probe import PROBE
-from beam_score.transforms.durable.sealed import Damaged, seal, to_json
+from beam_score.transforms.durable.sealed import CorruptFile, seal, to_json
 from beam_score.transforms.ledger.folder import LAUNCHES, STAGING, RunFolder, parse_current
 from beam_score.transforms.ledger.manifest import FAILED, KINDS, MANIFEST, parse, published, read_failed
 from beam_score.transforms.ledger.names import PUBLISHED, is_in_run, is_in_staging, is_launch
@@ -71,7 +71,7 @@ def is_publishing(content: bytes) -> bool:
     only on stores without folders; a removed folder would stop the publisher."""
     try:
         return PUBLISHING in parse_current(content)
-    except Damaged:
+    except CorruptFile:
         return False
 
 
@@ -93,7 +93,7 @@ def current_run(content: bytes) -> str | None:
     """Return the run that `current.json` names; None if it is damaged."""
     try:
         return parse_current(content)["run"]
-    except Damaged:
+    except CorruptFile:
         return None
 
 
