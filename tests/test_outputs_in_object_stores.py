@@ -32,6 +32,7 @@ from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
 from beam_score.transforms.ledger.publication import Superseded
+from beam_score.transforms.stores.registry import store_of
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)
@@ -41,7 +42,7 @@ def download(store, key: str, to: Path) -> Path:
     """All objects of a folder as files, folders among them."""
     shutil.rmtree(to, ignore_errors=True)
     folder = storage.at(store.url(key))
-    client = storage.object_storage.store_of(folder)
+    client = store_of(folder)
     for found in client.list(folder):
         path = to / str(found.path).removeprefix(f"{folder}/")
         path.parent.mkdir(parents=True, exist_ok=True)

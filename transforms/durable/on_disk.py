@@ -18,6 +18,7 @@ from pathlib import Path
 from beam_score.transforms.durable.disk import disk
 
 TEMPORARY = ".tmp"
+"""The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 _NOT_HELD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """Lock errors of a file that does not exist, may not be opened, or is on a file system without locks."""

@@ -12,12 +12,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from beam_score.transforms.durable import on_disk as local_storage
-from beam_score.transforms.durable import on_objects as object_storage
+from beam_score.transforms.durable import on_disk, on_objects
 from beam_score.transforms.stores.objects import ObjectPath, is_object
-
-TEMPORARY = local_storage.TEMPORARY
-"""The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 Place = Path | ObjectPath
 """Path of a protocol file."""
@@ -30,7 +26,7 @@ def at(text: str) -> Place:
 
 
 def _where(path: Place) -> ModuleType:
-    return object_storage if isinstance(path, ObjectPath) else local_storage
+    return on_objects if isinstance(path, ObjectPath) else on_disk
 
 
 def make_folder(path: Place) -> None:
