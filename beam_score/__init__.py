@@ -6,8 +6,9 @@ the steps of the chain for any Beam pipeline (see `beam_score.transforms`). docs
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from beam_score.transforms.common.lazy import on_first_use
 
 if TYPE_CHECKING:  # type checkers do not see what `__getattr__` returns
     from beam_score.pipeline.commands import check as check
@@ -36,13 +37,5 @@ _WHERE = {
 
 __all__ = sorted(_WHERE)
 
-
-def __getattr__(name: str) -> Any:
-    # On first use: a program that only asks for a status does not have to wait for Beam.
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+# On first use: a program that only asks for a status does not have to wait for Beam.
+__getattr__, __dir__ = on_first_use(__name__, _WHERE)

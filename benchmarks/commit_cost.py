@@ -29,11 +29,12 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable.sealed import checksum
 from beam_score.transforms.durable.storage import sync_folder, write_new
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.publication import roll_forward
 from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.receipts import put
-from beam_score.transforms.ledger.verdict import Budget, decide
+from beam_score.transforms.ledger.verdict import decide
 from beam_score.transforms.output.parts import Part
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}

@@ -12,8 +12,8 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_score.runners import beam_options
 from beam_score.runners.engine import Engine
-from beam_score.runners.settings.engine import EngineSettings, available_cores
-from beam_score.runners.settings.layout import Layout
+from beam_score.runners.settings.engine import EngineSettings
+from beam_score.runners.settings.layout import Layout, available_cores
 from beam_score.runners.worker import processes
 
 # Beam (2.77) flushes the output of a step at 10 MB, and also every second from a separate thread that does not

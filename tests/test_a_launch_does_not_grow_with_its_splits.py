@@ -15,8 +15,8 @@ from beam_score.transforms.common.many import each
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import format_named
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import read_plan
-from beam_score.transforms.ledger.verdict import Budget
 
 LARGEST = 1_000_000
 """Bytes; Dataflow refuses requests of some 10 MB."""

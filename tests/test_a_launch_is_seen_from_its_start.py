@@ -18,7 +18,7 @@ from beam_score.pipeline.run.launching import Launching, launches
 from beam_score.pipeline.run.standing import Changed
 from beam_score.pipeline.run.status import Watcher
 from beam_score.pipeline.show.status_view import as_dict, as_line, as_table, exit_code
-from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.ledger.budget import Budget
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 

@@ -23,7 +23,7 @@ from beam_score.pipeline.prepare.trial import load
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.begin import plan_run
 from beam_score.pipeline.run.launch import run
-from beam_score.pipeline.run.standing import Changed, Overrun, Standing
+from beam_score.pipeline.run.standing import Changed, LostRace, Standing
 from beam_score.transforms.ledger.publication import clean_up
 
 ROWS, FILES = 600, 4
@@ -433,7 +433,7 @@ def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, peo
     finished = run(job).manifest
     prepared = prepare(job)
     print_ = prepared.fingerprint()
-    with pytest.raises(Overrun):
+    with pytest.raises(LostRace):
         plan_run(prepared, print_, load(prepared), before)
     assert is_whole(tmp_path / "out") == finished
 

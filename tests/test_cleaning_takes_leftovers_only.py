@@ -80,7 +80,7 @@ def test_a_run_that_lives_keeps_all_it_has(over_budget, output):
     folder = staging(output)
     (folder.parts / "predictions-000001-aaaaaaaaaaaa-0.parquet").write_bytes(b"being written")
     before = everything(output)
-    with storage.hold(folder.plan):
+    with storage.lease(folder.plan):
         for unfinished in (False, True):
             found = clean(str(output), unfinished=unfinished)
             assert found.leftovers == [] and found.kept == [f"run {folder.run} is at work"]

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 import zstandard
 
-from beam_score.transforms.stores.compression import Damaged, RawStream, Refuted, compression_of, damage_of
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted, compression_of, damage_of
 
 TEXT = b"".join(b'{"id": %d, "x": %r}\n' % (i, random.Random(i).random()) for i in range(20_000))
 PACK = {
@@ -26,8 +26,8 @@ def read_all(path, n=50_000):
         try:
             while part := stream.read(n):
                 parts.append(part)
-        except Damaged as error:
-            with pytest.raises(Damaged):
+        except CorruptStream as error:
+            with pytest.raises(CorruptStream):
                 stream.read(n)
             data, damage = b"".join(parts), error
         else:
@@ -78,9 +78,9 @@ class TestEachCompression:
             while len(found) < len(data):
                 found += stream.read(n)
             assert found == data
-            with pytest.raises(Damaged, match="checksum") as error:
+            with pytest.raises(CorruptStream, match="checksum") as error:
                 stream.read(n)
-        assert (type(error.value), str(error.value)) == (Damaged, damage)
+        assert (type(error.value), str(error.value)) == (CorruptStream, damage)
 
     def test_garbage_behind_gives_all_the_content_first(self, kind, tmp_path):
         path = tmp_path / "a"

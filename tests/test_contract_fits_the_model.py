@@ -21,7 +21,7 @@ from beam_score.transforms.contract.outputs import (
     signature_as_written,
     wanted_outputs,
 )
-from beam_score.transforms.model.servable import Signature, Tensor
+from beam_score.transforms.model.signature import Signature, Tensor
 
 F32 = {"dtype": "float32"}
 
@@ -457,7 +457,7 @@ def test_a_function_gives_what_fits_in_any_plain_form(tmp_path, model, monkeypat
 
 @pytest.mark.parametrize(("workers", "threads", "expected"), [(1, "auto", None), (4096, "auto", 1), (2, 3, 3)])
 def test_threads_of_an_op_are_the_cores_that_no_worker_has(tmp_path, model, workers, threads, expected):
-    from beam_score.runners.settings.engine import available_cores
+    from beam_score.runners.settings.layout import available_cores
 
     path = write(tmp_path, [{"x": 1.0}], "jsonl")
     job = parse_job(
@@ -478,7 +478,7 @@ def test_parts_of_a_job_travel_to_workers(model):
 
     from beam_score.transforms.contract.outputs import OutputPlan
     from beam_score.transforms.model.call import ModelCall
-    from beam_score.transforms.model.servable import read_signatures
+    from beam_score.transforms.model.signature import read_signatures
     from beam_score.transforms.steps.infer import BeamScorer
 
     found = read_signatures(model("several_outputs"))["serving_default"]

@@ -12,7 +12,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.launch import run
-from beam_score.transforms.durable.sealed import Damaged, seal, unseal
+from beam_score.transforms.durable.sealed import CorruptFile, seal, unseal
 from beam_score.transforms.ledger.manifest import Unreadable
 
 
@@ -42,10 +42,10 @@ def test_what_is_sealed_is_opened_as_it_was_or_not_at_all():
     for at in range(len(sealed)):
         spoilt = bytearray(sealed)
         spoilt[at] ^= 1
-        with pytest.raises(Damaged, match="damaged"):
+        with pytest.raises(CorruptFile, match="damaged"):
             unseal(bytes(spoilt))
     for content in (b"", b"{}", b"[]", b"null", b"\xff", sealed[:-1], b'{"a": 1}'):
-        with pytest.raises(Damaged, match="damaged"):
+        with pytest.raises(CorruptFile, match="damaged"):
             unseal(content)
 
 

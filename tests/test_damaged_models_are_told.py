@@ -17,8 +17,8 @@ from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.show.inspect import inspect_model
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import ModelError, Servable
-from beam_score.transforms.model.signature import choose_signature, read_signatures
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
 
 SEED = int(os.environ.get("FUZZ_SEED", "20261127"))
 FAULTS = int(os.environ.get("FUZZ_FAULTS", "400"))

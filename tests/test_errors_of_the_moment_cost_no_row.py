@@ -26,7 +26,7 @@ from beam_score.transforms.listing.files import list_files
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import NO_REJECTED
 from beam_score.transforms.stores import local_file as local_files
-from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.compression import CorruptStream, RawStream
 from beam_score.transforms.stores.local_file import Calls, LocalFile, ReadFails, is_of_the_system, retried
 
 HERE = Path(__file__).parent / "kit"
@@ -189,7 +189,7 @@ def test_a_decompressor_without_memory_is_no_damage(tmp_path):
         with pytest.raises(MemoryError, match="not enough memory"):
             stream.read(10)
     path.write_bytes(path.read_bytes()[:-1])
-    with RawStream(str(path)) as stream, pytest.raises(Damaged):
+    with RawStream(str(path)) as stream, pytest.raises(CorruptStream):
         list(iter(lambda: stream.read(10), b""))
 
 

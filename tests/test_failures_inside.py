@@ -26,7 +26,7 @@ from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
 from beam_score.runners.ended import told
 from beam_score.transforms.ledger.folder import read_plan
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.deadline import THREAD, ModelHangs, within
 from beam_score.transforms.model.loading import ModelChanged, load_once
 from beam_score.transforms.model.versions import hash_model
@@ -199,35 +199,35 @@ def test_the_process_that_watches_is_light():
 
 
 def test_a_register_tells_what_every_thread_has_in_hand():
-    descriptor = in_hand.make_register()
-    assert in_hand.read_register(descriptor) == []
-    in_hand.open_register(descriptor)
-    given = [in_hand.Rows(n + 1, "a.csv", n, "b-\u00e9.csv", 2 * n) for n in range(in_hand.SLOTS + 3)]
-    notes = [in_hand.note(rows) for rows in given]
-    assert sorted(in_hand.read_register(descriptor)) == sorted(given[: in_hand.SLOTS])
-    assert notes[in_hand.SLOTS :] == [None, None, None]  # no room: it goes on without
+    descriptor = in_flight.make_register()
+    assert in_flight.read_register(descriptor) == []
+    in_flight.open_register(descriptor)
+    given = [in_flight.Rows(n + 1, "a.csv", n, "b-\u00e9.csv", 2 * n) for n in range(in_flight.SLOTS + 3)]
+    notes = [in_flight.note(rows) for rows in given]
+    assert sorted(in_flight.read_register(descriptor)) == sorted(given[: in_flight.SLOTS])
+    assert notes[in_flight.SLOTS :] == [None, None, None]  # no room: it goes on without
     for note in notes:
-        in_hand.clear(note)
-    assert in_hand.read_register(descriptor) == []
+        in_flight.clear(note)
+    assert in_flight.read_register(descriptor) == []
     long = "/" + "x" * 5000 + "/people.csv"
-    note = in_hand.note(in_hand.Rows(1, long, 7, long, 7))
-    (shown,) = in_hand.read_register(descriptor)
+    note = in_flight.note(in_flight.Rows(1, long, 7, long, 7))
+    (shown,) = in_flight.read_register(descriptor)
     assert str(shown).startswith("...x") and str(shown).endswith("/people.csv rows 7-7")
-    in_hand.clear(note)
+    in_flight.clear(note)
 
 
 def test_a_process_that_dies_is_told_with_the_model_that_it_loaded():
-    descriptor = in_hand.make_register()
-    in_hand.open_register(descriptor)
-    in_hand.note_model("models/people/7")
-    in_hand.note_model("models/people/7")
-    assert len(in_hand.read_register(descriptor)) == 1
-    loading = told("the scoring process", signal.SIGSEGV, in_hand.read_register(descriptor))
+    descriptor = in_flight.make_register()
+    in_flight.open_register(descriptor)
+    in_flight.note_model("models/people/7")
+    in_flight.note_model("models/people/7")
+    assert len(in_flight.read_register(descriptor)) == 1
+    loading = told("the scoring process", signal.SIGSEGV, in_flight.read_register(descriptor))
     assert "most likely in the model models/people/7 or in a library, with no rows in a model call" in loading
-    note = in_hand.note(in_hand.Rows(2, "a.csv", 3, "a.csv", 4))
-    scoring = told("the scoring process", signal.SIGSEGV, in_hand.read_register(descriptor))
+    note = in_flight.note(in_flight.Rows(2, "a.csv", 3, "a.csv", 4))
+    scoring = told("the scoring process", signal.SIGSEGV, in_flight.read_register(descriptor))
     assert "in the model models/people/7 or in a library, with these rows in a model call: a.csv rows 3-4:" in scoring
-    in_hand.clear(note)
+    in_flight.clear(note)
 
 
 # The model hangs.

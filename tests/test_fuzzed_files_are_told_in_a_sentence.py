@@ -23,7 +23,7 @@ from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import Output
 from beam_score.transforms.durable.sealed import seal
-from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.ledger.budget import Budget
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 SEEDS = range(4)

@@ -223,17 +223,17 @@ def test_the_first_rows_are_of_the_columns_that_can_be_read(tmp_path):
 
 def test_the_file_that_is_read_is_noted_while_pyarrow_has_it(tmp_path):
     from beam_score.runners.ended import told
-    from beam_score.transforms.model import in_hand
+    from beam_score.transforms.model import in_flight
 
-    register = in_hand.make_register()
-    before = in_hand._register
+    register = in_flight.make_register()
+    before = in_flight._register
     try:
-        in_hand.open_register(register)
-        with in_hand.reading(str(tmp_path / "a.parquet")):
-            noted = in_hand.read_register(register)
-        assert in_hand.read_register(register) == []
+        in_flight.open_register(register)
+        with in_flight.reading(str(tmp_path / "a.parquet")):
+            noted = in_flight.read_register(register)
+        assert in_flight.read_register(register) == []
     finally:
-        in_hand._register = before
+        in_flight._register = before
     said = told("the scoring process", 6, noted)
     assert "ended by SIGABRT" in said and f"while it read {tmp_path / 'a.parquet'}:" in said and "model" not in said
 

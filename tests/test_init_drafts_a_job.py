@@ -28,7 +28,8 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.formats.csv.dialect import guess_header
 from beam_score.transforms.formats.first_rows import Hints
-from beam_score.transforms.model.servable import ModelError, import_tensorflow
+from beam_score.transforms.model.servable import import_tensorflow
+from beam_score.transforms.model.signature import ModelError
 
 PEOPLE = [{"id": f"p{i}", "age": 18 + i % 70, "income": 250.5 * (i % 90), "score": (i % 11) / 10} for i in range(200)]
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from beam_score.pipeline.job.job import Model
 from beam_score.pipeline.show.check import check_job
 from beam_score.pipeline.show.inspect import inspect_model, print_inspection
-from beam_score.transforms.model.servable import ModelError, hash_model
+from beam_score.transforms.model.signature import ModelError
+from beam_score.transforms.model.versions import hash_model
 
 
 def printed(info):

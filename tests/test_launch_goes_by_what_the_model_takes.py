@@ -8,7 +8,7 @@ import models
 import numpy as np
 import pyarrow as pa
 import pytest
-from scoring import score, write
+from scoring import Counting, score, write
 
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
@@ -19,22 +19,12 @@ from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.transforms.common.bounds import Bounds
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import Servable, read_signatures
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.signature import read_signatures
 from beam_score.transforms.rows.block import INPUT, ROW, Block
 from beam_score.transforms.steps.infer import BeamScorer
 
 NUMBER = {"x": {"dtype": "float32"}}
-
-
-class Counting:
-    """A servable that writes down how many rows it is given."""
-
-    def __init__(self, servable):
-        self.servable, self.rows = servable, []
-
-    def call(self, feeds, deadline_s=None):
-        self.rows.append(len(next(iter(feeds.values()))))
-        return self.servable.call(feeds)
 
 
 def handler(path, batch_rows):

@@ -17,17 +17,9 @@ import numpy as np
 import pytest
 
 from beam_score.transforms.model import signature as saved_model
-from beam_score.transforms.model.servable import (
-    ModelError,
-    Servable,
-    Signature,
-    Tensor,
-    choose_signature,
-    find_version,
-    hash_model,
-    import_tensorflow,
-    read_signatures,
-)
+from beam_score.transforms.model.servable import Servable, import_tensorflow
+from beam_score.transforms.model.signature import ModelError, Signature, Tensor, choose_signature, read_signatures
+from beam_score.transforms.model.versions import find_version, hash_model
 
 
 def folder_of(tmp_path, *names):

@@ -15,9 +15,10 @@ from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.plain import concat
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import LostBlocks, WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget, CommitError, decide
+from beam_score.transforms.ledger.verdict import CommitError, decide
 from beam_score.transforms.rows.block import ROW, Block, reject_rows
 from beam_score.transforms.rows.faults import NO_REJECTED, Fault, stretch
 from beam_score.transforms.rows.origin import Origin

@@ -19,13 +19,14 @@ from beam_score.pipeline.run.jobs_elsewhere import note, noted
 from beam_score.pipeline.run.standing import Standing
 from beam_score.pipeline.run.status import Watcher
 from beam_score.runners.elsewhere import Elsewhere
-from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.durable.sealed import CorruptFile, seal
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, parse_current, read_plan, read_shard
 from beam_score.transforms.ledger.manifest import Unreadable, read_manifest
 from beam_score.transforms.ledger.publication import clean_up
 from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.shapes import MANIFEST, Misfit, fit
-from beam_score.transforms.ledger.verdict import Budget, verdicts
+from beam_score.transforms.ledger.verdict import verdicts
 
 A, B = "20260101T000000-aaaaaa", "20260101T000001-bbbbbb"
 BAD_RUNS = ["../../victim", "..", "/etc", "a/b", "", f"{A}/..", f"{A}\n", "20260101T000000-AAAAAA", "٢٠٢٦T٠٠-aaaaaa"]
@@ -79,7 +80,7 @@ def rewrite(path: Path, change, sealed: bool) -> None:
 
 def refused(call) -> str:
     """What a call is refused with: a sentence, no traceback."""
-    with pytest.raises((JobError, Damaged, Unreadable)) as raised:
+    with pytest.raises((JobError, CorruptFile, Unreadable)) as raised:
         call()
     code, said = explain(raised.value)
     assert code in (1, 2) and "please report it" not in " ".join(said)
@@ -91,7 +92,7 @@ def refused(call) -> str:
 
 @pytest.mark.parametrize("run", [r for r in BAD_RUNS if r])
 def test_what_is_not_the_id_of_a_run_becomes_no_path(run):
-    with pytest.raises(Damaged, match="is not the id of a run"):
+    with pytest.raises(CorruptFile, match="is not the id of a run"):
         RunFolder("out", run)
 
 
@@ -126,7 +127,7 @@ def test_the_run_of_a_planted_record_removes_nothing(over, victim, run, record):
 def test_the_run_of_a_planted_current_removes_nothing(over, victim, run):
     current = over / "_staging" / "current.json"
     rewrite(current, lambda c: c.update(run=run), sealed=True)
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptFile):
         parse_current(current.read_bytes())
     refused(lambda: Watcher(str(over)).look())
     refused(lambda: StoreJob(str(over), "a").launch(B))

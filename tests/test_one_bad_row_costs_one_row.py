@@ -12,12 +12,13 @@ import models
 import numpy as np
 import pyarrow as pa
 import pytest
-from scoring import score
+from scoring import Counting, score
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import Servable, import_tensorflow, read_signatures
+from beam_score.transforms.model.servable import Servable, import_tensorflow
+from beam_score.transforms.model.signature import read_signatures
 from beam_score.transforms.rows.block import INPUT, ROW, Block
 from beam_score.transforms.rows.redact import model_error, raised_at, without_values
 from beam_score.transforms.scoring.halving import MAX_FIRST_FAILURES, Attempts, EveryRowFails, halve
@@ -228,20 +229,6 @@ def handled(path, x, batch_rows, blocks=1, compiled=False):
     rows = pa.RecordBatch.from_pydict({ROW: pa.array(np.arange(len(x))), INPUT + "x": column})
     size = -(-len(x) // blocks)
     return handler, [Block(0, "a", i, "f", rows.slice(i * size, size)) for i in range(blocks)]
-
-
-class Counting:
-    """A servable that writes down how many rows it is given."""
-
-    def __init__(self, servable):
-        self.servable, self.rows = servable, []
-
-    def call(self, feeds, deadline_s=None):
-        self.rows.append(len(next(iter(feeds.values()))))
-        return self.servable.call(feeds)
-
-    def nodes(self):
-        return self.servable.nodes()
 
 
 def test_blocks_of_one_group_get_their_own_rows_back(model):

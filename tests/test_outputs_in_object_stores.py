@@ -28,10 +28,11 @@ from beam_score.pipeline.run.standing import Changed
 from beam_score.pipeline.run.status import RunState, Watcher
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
-from beam_score.transforms.ledger.publication import Overtaken
-from beam_score.transforms.ledger.verdict import Budget
+from beam_score.transforms.ledger.publication import Superseded
+from beam_score.transforms.stores.registry import store_of
 
 A, B, C = (f"20260101T000000-{name * 6}" for name in "abc")
 NO_REJECTS = Budget(rows=0, share=None)
@@ -41,7 +42,7 @@ def download(store, key: str, to: Path) -> Path:
     """All objects of a folder as files, folders among them."""
     shutil.rmtree(to, ignore_errors=True)
     folder = storage.at(store.url(key))
-    client = storage.object_storage.store_of(folder)
+    client = store_of(folder)
     for found in client.list(folder):
         path = to / str(found.path).removeprefix(f"{folder}/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +256,7 @@ def test_what_a_zombie_writes_after_its_run_was_discarded_goes_again(job):
     def meanwhile() -> None:
         job.launch(B, name="b", restart=True)
 
-    with pytest.raises((Overtaken, Changed)):
+    with pytest.raises((Superseded, Changed)):
         job.launch(A, between=once(meanwhile))
     assert_result(StoreJob(job.output, "b"), B)
 
@@ -359,7 +360,7 @@ def _interrupted_by_another(store, number: int, nth: int, when: str, other: Call
     def come() -> None:
         store.proxy.ahead_s = SILENT_S + 10  # the first is taken for dead
         try:
-            with contextlib.suppress(JobError, Overtaken):
+            with contextlib.suppress(JobError, Superseded):
                 other(job)
         finally:
             store.proxy.ahead_s = 0
@@ -368,7 +369,7 @@ def _interrupted_by_another(store, number: int, nth: int, when: str, other: Call
     with store.proxy.failing(fault := Fault(when, target=f"case-{number}\\b", nth=nth, call=come)):
         try:
             job.launch(A)
-        except (JobError, Overtaken):
+        except (JobError, Superseded):
             overtaken = True
     assert fault.done == 1, case
     manifest = read_manifest(job.output)

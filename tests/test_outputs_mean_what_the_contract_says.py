@@ -23,8 +23,7 @@ from beam_score.transforms.arrays.nested import (
     with_leaves,
 )
 from beam_score.transforms.contract.outputs import Output, OutputPlan
-from beam_score.transforms.model.servable import Tensor
-from beam_score.transforms.model.signature import output_type
+from beam_score.transforms.model.signature import Tensor, output_type
 from beam_score.transforms.rows.block import OUTPUT, ROW, Block
 from beam_score.transforms.scoring.postprocess import choose, postprocess, scores
 

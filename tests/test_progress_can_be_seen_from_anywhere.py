@@ -37,7 +37,7 @@ from beam_score.pipeline.show.status_view import (
 from beam_score.transforms.common.busy import busy_seconds
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk, storage
-from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.durable.sealed import CorruptFile, seal
 from beam_score.transforms.ledger.folder import RunFolder, write_plan
 from beam_score.transforms.ledger.manifest import Unreadable
 from beam_score.transforms.ledger.receipt import Receipt
@@ -100,7 +100,7 @@ def test_a_plan_is_running_while_a_launch_is_at_work_on_it(tmp_path):
         write(folder, 2)
         assert look(tmp_path).state == "running"
     assert (look(tmp_path).state, exit_code(look(tmp_path))) == ("interrupted", 1)
-    with storage.hold(folder.plan):
+    with storage.lease(folder.plan):
         assert lives(folder) and look(tmp_path).state == "running"
         for split in range(4):
             write(folder, split)
@@ -270,7 +270,7 @@ def test_a_record_that_is_damaged_is_told_in_a_sentence(tmp_path, name, content)
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    with pytest.raises((Damaged, Unreadable)) as error:
+    with pytest.raises((CorruptFile, Unreadable)) as error:
         look(tmp_path)
     code, (said,) = explain(error.value)
     assert code == 1 and said.startswith(str(path)) and "is damaged: " in said
@@ -512,8 +512,8 @@ def test_an_error_of_the_moment_does_not_make_a_launch_look_dead(tmp_path, numbe
     try:
         if held is None:
             with pytest.raises(OSError, match=r"Input/output error: .*plan\.json"):
-                storage.is_held(tmp_path / "plan.json")
+                storage.is_leased(tmp_path / "plan.json")
         else:
-            assert storage.is_held(tmp_path / "plan.json") is held
+            assert storage.is_leased(tmp_path / "plan.json") is held
     finally:
         disk.use(disk.Disk())

@@ -28,10 +28,11 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
-from beam_score.transforms.ledger.publication import Overtaken
+from beam_score.transforms.ledger.publication import Superseded
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget, CommitError
+from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.steps.write import WriteParts
 
 SCHEMA = pa.schema([("id", pa.string())])
@@ -214,7 +215,7 @@ class Protocol(RuleBasedStateMachine):
     def everyone_who_is_done_knows_why(self):
         for actor in self.actors:
             if actor.over and actor.error is not None:
-                known = Killed | JobError | Overtaken
+                known = Killed | JobError | Superseded
                 if self.damaged:  # between its receipt and its commit: the same command reads the split again
                     known |= CommitError
                 assert isinstance(actor.error, known), (actor.name, repr(actor.error))

@@ -11,7 +11,7 @@ import numpy as np
 from beam_score.pipeline.draft.remedies import remedies
 from beam_score.pipeline.draft.sample import Seen
 from beam_score.pipeline.draft.yaml_text import flow
-from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import Tensor
 
 TEXT = ("string", "bytes")
 

@@ -9,7 +9,7 @@ from beam_score.transforms.formats.base import UnusableFile, format_named
 from beam_score.transforms.formats.detect import format_by_content, format_of
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.listing.files import InputFile
-from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.compression import RawStream
 
 ROWS = 1000
 """Number of rows to inspect, from the first files."""
@@ -42,7 +42,7 @@ def detect_format(files: Sequence[InputFile]) -> str:
         with RawStream(files[0].path) as stream:
             try:
                 head = stream.read(_HEAD_BYTES)
-            except Damaged:
+            except CorruptStream:
                 head = b""
         found = format_by_content(head)
     if not found:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from beam_score.pipeline.draft.column_drafts import ColumnDraft, candidate, fed, kept, number_seen, unused
 from beam_score.pipeline.draft.sample import Sample, Seen
 from beam_score.pipeline.draft.yaml_text import flow, scalar
-from beam_score.transforms.model.servable import Signature, Tensor
+from beam_score.transforms.model.signature import Signature, Tensor
 
 TODO = "TODO: choose"
 

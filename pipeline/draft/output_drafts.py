@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from beam_score.pipeline.draft.yaml_text import scalar
 from beam_score.pipeline.printing.terminal import printable
 from beam_score.transforms.contract.outputs import Output, as_written, unusable_output
-from beam_score.transforms.model.servable import Signature, Tensor
+from beam_score.transforms.model.signature import Signature, Tensor
 
 _MEANINGS = {
     "prob": "probabilities",

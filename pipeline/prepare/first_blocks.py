@@ -18,7 +18,7 @@ from beam_score.transforms.rows.block import INPUT, OUTPUT, ROW, Block
 from beam_score.transforms.scoring.halving import EveryRowFails
 from beam_score.transforms.scoring.preprocess import Preparation, PreprocessError
 from beam_score.transforms.scoring.validate import validate
-from beam_score.transforms.stores.compression import Damaged
+from beam_score.transforms.stores.compression import CorruptStream
 from beam_score.transforms.stores.local_file import is_of_the_system
 
 _LEAST_ROWS = 2
@@ -123,6 +123,6 @@ def _first_blocks(prepared: Prepared) -> Iterator[Block]:
         try:
             for chunk in read_range(format_, FileRange(file.path, file.size, version=file.version), settings):
                 yield Block(0, "trial", 0, file.path, chunk.rows, chunk.rejected, chunk.origin)
-        except (UnusableFile, OSError, Damaged) as error:
+        except (UnusableFile, OSError, CorruptStream) as error:
             if is_of_the_system(error):
                 raise

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import leaves, row_shapes
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import Servable, Tensor
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import OUTPUT, Block
 from beam_score.transforms.scoring.score import Scorer
 

@@ -20,6 +20,7 @@ from beam_score.runners.settings.engine import EngineSettings
 from beam_score.transforms.common.many import each
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import (
     OutputPlan,
     bind_outputs,
@@ -31,20 +32,14 @@ from beam_score.transforms.contract.serialize import RECORD
 from beam_score.transforms.formats.base import Format, Options, ReadSettings, UnusableFile, Wanted, format_named
 from beam_score.transforms.formats.detect import format_of
 from beam_score.transforms.listing.files import InputFile, list_files, told_folders
+from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.copies import hashed_model, model_bytes, named
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import (
-    ModelError,
-    Signature,
-    Version,
-    choose_signature,
-    find_version,
-    read_signatures,
-    unsupported,
-)
+from beam_score.transforms.model.servable import unsupported
+from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures
+from beam_score.transforms.model.versions import Version, find_version
 from beam_score.transforms.output.json_lines import MARKER
-from beam_score.transforms.scoring.preprocess import Input, PreprocessError, hash_code, load_function
-from beam_score.transforms.steps.infer import ModelCall
+from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code, load_function
 from beam_score.transforms.stores.local_file import is_of_the_system
 from beam_score.transforms.stores.objects import AT_ONCE, is_object
 

@@ -19,7 +19,7 @@ from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.process.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from beam_score.runners.ended import CRASHES, GOES_ON, models_and_rows, told
 from beam_score.transforms.formats.suspects import ENVIRONMENT, suspects
-from beam_score.transforms.model.in_hand import Rows, make_register, open_register, read_register
+from beam_score.transforms.model.in_flight import Rows, make_register, open_register, read_register
 
 _MOST_SUSPECTS = 100
 
@@ -73,13 +73,13 @@ def supervised(work: Callable[[], int], say: Callable[[str], None], printed: Pri
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     for number in _PASSED_ON:  # the child is gone, and its process id may be reused
         signal.signal(number, signal.SIG_IGN)
-    in_hand = read_register(register)
+    in_flight = read_register(register)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # worker processes, if any; the child's id is not free yet
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     printed.close()
-    _start_anew_without_suspects(-status, in_hand, nohup, say)
-    return _code(status, os.read(done, 1) == b"1", in_hand, say)
+    _start_anew_without_suspects(-status, in_flight, nohup, say)
+    return _code(status, os.read(done, 1) == b"1", in_flight, say)
 
 
 _PASSED_ON = {*SIGNALS, signal.SIGTSTP, signal.SIGCONT}
@@ -114,7 +114,7 @@ def _end_with(held: int) -> None:
     os._exit(ExitCode.FAILED)
 
 
-def _start_anew_without_suspects(number: int, in_hand: list[Rows], nohup: bool, say: Callable[[str], None]) -> None:
+def _start_anew_without_suspects(number: int, in_flight: list[Rows], nohup: bool, say: Callable[[str], None]) -> None:
     """Restart the command if a crash has new suspects: files that were being decoded while no row was in a model call.
     Return if there are no new suspects.
 
@@ -123,7 +123,7 @@ def _start_anew_without_suspects(number: int, in_hand: list[Rows], nohup: bool, 
       nohup: whether SIGHUP was ignored when the command started.
     """
     files, rows = [], False
-    for note in models_and_rows(in_hand)[1]:
+    for note in models_and_rows(in_flight)[1]:
         if note.is_file:
             files.append(note.first_source)
         else:
@@ -140,12 +140,12 @@ def _start_anew_without_suspects(number: int, in_hand: list[Rows], nohup: bool, 
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str], None]) -> int:
+def _code(status: int, finished: bool, in_flight: list[Rows], say: Callable[[str], None]) -> int:
     if finished and status >= 0:
         return status
     if status >= 0:
         # A library, or an op of the model (Abort has an option for it), may call exit(0).
-        models, rows = models_and_rows([note for note in in_hand if not note.is_file])
+        models, rows = models_and_rows([note for note in in_flight if not note.is_file])
         model = f"the model {', '.join(models)}" if models else "the model"
         at = f" while {model} had {', '.join(map(str, rows))}" if rows else f", with {model} loaded" if models else ""
         say(f"the process ended itself with exit code {status} before the command had finished{at}: {GOES_ON}")
@@ -154,5 +154,5 @@ def _code(status: int, finished: bool, in_hand: list[Rows], say: Callable[[str],
         say(f"interrupted; {GOES_ON}")
         return 128 - status
     sys.stderr.flush()
-    say(told("the scoring process", -status, in_hand))
+    say(told("the scoring process", -status, in_flight))
     return ExitCode.FAILED

@@ -20,10 +20,10 @@ from beam_score.pipeline.prepare.memory import check_call_fits
 from beam_score.pipeline.prepare.own_runs import mark
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.prepare.trial import try_rows
-from beam_score.pipeline.run.standing import Overrun, Standing
+from beam_score.pipeline.run.standing import LostRace, Standing
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged, seal
+from beam_score.transforms.durable.sealed import CorruptFile, seal
 from beam_score.transforms.formats.reading.splitting import split_files
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, write_plan
 from beam_score.transforms.ledger.manifest import read_manifest
@@ -68,7 +68,7 @@ def plan_run(
       run: id for the new run.
 
     Raises:
-      Overrun: another launch has begun or finished a run meanwhile.
+      LostRace: another launch has begun or finished a run meanwhile.
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
     layout = job.engine.layout
@@ -111,7 +111,7 @@ def freeze(
       new: id for a new run.
 
     Raises:
-      Overrun: another launch has begun or finished a run meanwhile.
+      LostRace: another launch has begun or finished a run meanwhile.
     """
     folder = standing.begun(print_)
     if folder is None:
@@ -123,7 +123,7 @@ def freeze(
         write_plan(folder, splits, header)
     if _current(folder) != folder.run:
         folder.remove()
-        raise Overrun
+        raise LostRace
     return folder
 
 
@@ -131,7 +131,7 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
     """Make a new run the current run, before its folder is created, and discard the previous current run.
 
     Raises:
-      Overrun: the output folder has changed since `standing` was read.
+      LostRace: the output folder has changed since `standing` was read.
     """
     staging = folder.current.parent
     try:
@@ -145,7 +145,7 @@ def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> N
         # Another launch has begun or published a run while this one was preparing.
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
-        raise Overrun
+        raise LostRace
     if standing.current is not None and standing.current["run"]:
         RunFolder(folder.output, standing.current["run"]).remove()
 
@@ -195,7 +195,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     """Return the steps with the choices of the launch that made the plan."""
     engine = plan["engine"]
     if engine is None:
-        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
+        raise CorruptFile(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
     call = dataclasses.replace(
         prepared.steps.call,
         batch_rows=engine["batch_rows"],

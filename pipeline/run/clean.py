@@ -14,7 +14,7 @@ from beam_score.pipeline.run.standing import Standing, refuse_links
 from beam_score.runners.elsewhere import Found as JobFound
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_disk import temporary_of
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.durable.storage import Place
 from beam_score.transforms.ledger.folder import CURRENT, LAUNCHES, STAGING, RunFolder, read_plan
 from beam_score.transforms.ledger.manifest import FAILED, KINDS, MANIFEST
@@ -156,7 +156,7 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
             folder = RunFolder(output, name)
             refuse_links(output, folder)
             planned = storage.exists(folder.plan)
-            if planned and not held.enter_context(storage.alone(folder.plan)):
+            if planned and not held.enter_context(storage.exclusive(folder.plan)):
                 live = True
                 found.kept.append(f"run {name} is at work")
             elif name in over or (name != current and current != ""):
@@ -216,12 +216,12 @@ def _attempts(folder: RunFolder, found: Found) -> None:
         receipts = collect(folder, read_plan(folder)["splits"])
     except FileNotFoundError:
         return  # a launch has just discarded the run
-    except Damaged as error:
+    except CorruptFile as error:
         found.kept.append(f"{error}; run --restart, or clean --unfinished, discards the run")
         return
     needed = {part.name for receipt in receipts if receipt is not None for part in receipt.parts}
     needed |= {name for verdict in verdicts(folder) for name, _ in verdict["parts"]}
-    if not storage.still_alone(folder.plan):
+    if not storage.still_exclusive(folder.plan):
         found.kept.append(f"run {folder.run} is at work")
         return
     over = [name for name in parts if name not in needed and is_in_run(f"parts/{name}")]

@@ -13,7 +13,7 @@ from typing import Any
 from beam_score.runners.choose import find, place_problem
 from beam_score.runners.elsewhere import Elsewhere, Found
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged, checksum, read_sealed, seal
+from beam_score.transforms.durable.sealed import CorruptFile, checksum, read_sealed, seal
 from beam_score.transforms.ledger.folder import JOB, RunFolder
 from beam_score.transforms.ledger.shapes import NOTE, Misfit, fit
 
@@ -52,21 +52,21 @@ def noted(folder: RunFolder) -> list[Elsewhere]:
     jobs = []
     for name in storage.names(folder.path):
         if name.startswith(JOB):
-            with contextlib.suppress(Damaged, FileNotFoundError):
+            with contextlib.suppress(CorruptFile, FileNotFoundError):
                 if (fields := read_sealed(folder.path / name)) is not None:
                     jobs.append(_job(fields))
     return jobs
 
 
 def _job(fields: dict[str, Any]) -> Elsewhere:
-    """Return the job of a note, checked to be safe to query and to show. Raises Damaged."""
+    """Return the job of a note, checked to be safe to query and to show. Raises CorruptFile."""
     try:
         fit(fields, NOTE)
         job = Elsewhere(fields["runner"], fields["name"], fields["place"])
     except Misfit as error:
-        raise Damaged(str(error)) from None
+        raise CorruptFile(str(error)) from None
     if problem := place_problem(job):
-        raise Damaged(problem)
+        raise CorruptFile(problem)
     return job
 
 

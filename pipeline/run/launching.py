@@ -43,7 +43,7 @@ class Launching:
             storage.make_folder(folder)
             stack.callback(storage.remove, path)
             storage.create_if_absent(path, b"{}")
-            stack.enter_context(storage.hold(path))
+            stack.enter_context(storage.lease(path))
             self._held = stack.pop_all()
 
     def end(self) -> None:
@@ -66,4 +66,4 @@ def launches(output: str) -> list[tuple[Place, bool]]:
     """Return the files of launches in an output folder, and whether each launch is alive."""
     folder = storage.at(output) / STAGING / LAUNCHES
     names = [name for name in storage.names(folder) if name.endswith(".json")]
-    return [(folder / name, storage.is_held(folder / name)) for name in names]
+    return [(folder / name, storage.is_leased(folder / name)) for name in names]

@@ -15,12 +15,13 @@ import pyarrow as pa
 
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.begin import is_read
-from beam_score.pipeline.run.standing import Overrun, Standing
+from beam_score.pipeline.run.standing import LostRace, Standing
 from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import DONE, published, read_manifest
-from beam_score.transforms.ledger.publication import Overtaken, clean_up, roll_forward
-from beam_score.transforms.ledger.verdict import PUBLISH, Budget, decide, verdicts
+from beam_score.transforms.ledger.publication import Superseded, clean_up, roll_forward
+from beam_score.transforms.ledger.verdict import PUBLISH, decide, verdicts
 from beam_score.transforms.listing.files import InputFile
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Work:
       fingerprint: identifies the job; see `pipeline.prepare.preflight.fingerprint`.
       refuse: takes the state of the output folder; returns the failure record if the job is over budget before anything
         is read, else None.
-      plan: takes the state of the output folder; begins a run and plans it. Raises Overrun.
+      plan: takes the state of the output folder; begins a run and plans it. Raises LostRace.
       score: writes the receipts that a run still lacks; may also publish.
       budget: of rejections.
       schema: of the predictions.
@@ -85,15 +86,15 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
 
     Raises:
       JobError: the output folder holds another job.
-      Overtaken: another launch has discarded this run, or published another job here.
+      Superseded: another launch has discarded this run, or published another job here.
       Exception: raised by `score`; the next launch continues from there.
     """
     at_first = read_manifest(work.output)
     for _ in range(_LOOKS):
-        with contextlib.suppress(Overrun):
+        with contextlib.suppress(LostRace):
             try:
                 return _go(work, discards)
-            except Overrun:
+            except LostRace:
                 raise
             except Exception as error:
                 # Of two concurrent launches, the other may have published and removed the files in use here.
@@ -102,7 +103,7 @@ def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
                     raise
                 log.debug("another launch was faster", exc_info=error)
                 return Outcome(ExitCode.DONE, manifest, already=True, by_another=True)
-    raise Overtaken(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
+    raise Superseded(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
 
 
 def _go(work: Work, discards: Collection[str]) -> Outcome:
@@ -124,7 +125,7 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
     if folder is None or not storage.exists(folder.plan):
         folder = work.plan(standing)
     try:
-        with storage.hold(folder.plan):
+        with storage.lease(folder.plan):
             if not is_read(folder):
                 work.score(folder)
             return _verdict(work, folder)
@@ -133,14 +134,14 @@ def _go(work: Work, discards: Collection[str]) -> Outcome:
             raise
         now = Standing.of(work.output)
         if now.current is None and now.manifest == standing.manifest:
-            raise Overrun from error  # removed before the lock on the plan was visible
-        raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
+            raise LostRace from error  # removed before the lock on the plan was visible
+        raise Superseded(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
 
 
 def _finish_publication(folder: RunFolder) -> None:
     """Carry out the verdict of a run that can no longer be discarded, whichever job it belongs to. Publication may turn
     out to be impossible."""
-    with contextlib.suppress(Overtaken, FileNotFoundError):
+    with contextlib.suppress(Superseded, FileNotFoundError):
         for verdict in verdicts(folder):
             if verdict["decision"] == PUBLISH:
                 roll_forward(folder, verdict)

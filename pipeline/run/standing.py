@@ -9,7 +9,7 @@ from typing import Any
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.differences import differing_settings
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.ledger.folder import STAGING, RunFolder, parse_current, read_plan
 from beam_score.transforms.ledger.manifest import KINDS, read_failed, read_manifest
 from beam_score.transforms.ledger.names import FOLDERS
@@ -33,7 +33,7 @@ class Changed(Occupied):
     """The run belongs to another job, or to an earlier version of this one."""
 
 
-class Overrun(Exception):
+class LostRace(Exception):
     """Another launch was faster: the state must be read again."""
 
 
@@ -75,7 +75,7 @@ class Standing:
         if known is not None:
             try:
                 current = parse_current(known)
-            except Damaged:
+            except CorruptFile:
                 current = {"run": "", "fingerprint": {}}
         if current is not None and current["run"]:
             refuse_links(output, RunFolder(output, current["run"]))
@@ -130,7 +130,7 @@ class Standing:
         Raises:
           Changed: the run is another job's.
           Occupied: the run is damaged.
-          Overrun: the run has been published or discarded since it was found.
+          LostRace: the run has been published or discarded since it was found.
         """
         if self.current is None or self.current["run"] in self.discards:
             return None
@@ -153,8 +153,8 @@ class Standing:
             state = "over its error budget and not published" if over else "not finished"
             kind, found = Changed, f"of another job, {state} ({changed} changed){self._which(plan)}"
         except FileNotFoundError:
-            raise Overrun from None
-        except Damaged as error:
+            raise LostRace from None
+        except CorruptFile as error:
             kind, found = Occupied, f"that cannot be gone on with ({error})"
         raise kind(
             [

@@ -18,7 +18,7 @@ from beam_score.transforms.common.busy import busy_seconds
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.ledger.folder import CURRENT, STAGING, RunFolder, parse_current, read_plan, read_shard
 from beam_score.transforms.ledger.manifest import FAILED, MANIFEST, OVER_BUDGET, parse
 from beam_score.transforms.ledger.receipt import Counts, Receipt
@@ -82,7 +82,7 @@ class Status:
 
 def lives(folder: RunFolder) -> bool:
     """Return whether a launch is working on a run; False also where locks are not supported. Raises OSError."""
-    return storage.is_held(folder.plan)
+    return storage.is_leased(folder.plan)
 
 
 class Watcher:
@@ -95,7 +95,7 @@ class Watcher:
         self._asked: tuple[str, float, tuple[Found, ...]] | None = None
 
     def look(self) -> Status:
-        """Return the current state. Raises Damaged, Unreadable, OSError."""
+        """Return the current state. Raises CorruptFile, Unreadable, OSError."""
         found = self._look()
         if found.state in (RunState.RUNNING, RunState.PUBLISHING) or not any(
             held for _, held in launches(self._output)
@@ -187,7 +187,7 @@ class Watcher:
         """Return the parsed content of a file of the protocol, read again only if the file has changed; None if it does
         not exist.
 
-        Raises Damaged, Unreadable.
+        Raises CorruptFile, Unreadable.
         """
         if (version := storage.version(path)) is None:
             return None
@@ -196,8 +196,8 @@ class Watcher:
                 if (content := storage.read(path)) is None:
                     return None
                 self._read[path] = version, parsed(content)
-        except Damaged:
-            raise Damaged(f"{path} is damaged: restore it, or run the job again with --restart") from None
+        except CorruptFile:
+            raise CorruptFile(f"{path} is damaged: restore it, or run the job again with --restart") from None
         return self._read[path][1]
 
 
@@ -272,6 +272,6 @@ def read_receipt(path: storage.Place, split: int) -> KnownReceipt | None:
     try:
         receipt = Receipt.from_json(content)
         known = KnownReceipt(split, Counts.of([receipt]), float(receipt.began), float(receipt.ended), written)
-    except (Damaged, TypeError, KeyError, AttributeError):
+    except (CorruptFile, TypeError, KeyError, AttributeError):
         return None
     return known if receipt.split == split and math.isfinite(known.began + known.ended) else None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 
 from beam_score.transforms.common.stopping import Stopping
-from beam_score.transforms.durable import on_objects as object_storage
+from beam_score.transforms.durable import on_objects
 from beam_score.transforms.model import deadline
 from beam_score.transforms.stores import fetch as object_fetch
 
@@ -58,7 +58,7 @@ def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:
 def _others() -> set[int]:
     """Return all threads except this one, the threads that only make calls for others, which may return late or never,
     and the thread that keeps the lock of this launch."""
-    names = (deadline.THREAD, object_fetch.THREAD, object_storage.THREAD)
+    names = (deadline.THREAD, object_fetch.THREAD, on_objects.THREAD)
     callers = {thread.ident for thread in threading.enumerate() if thread.name.startswith(names)}
     return sys._current_frames().keys() - callers - {threading.get_ident()}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from beam_score.pipeline.run.status import Status, Watcher
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.ledger.folder import RunFolder
 
 _EVERY_S = 0.25
@@ -30,7 +30,7 @@ def watch(folder: RunFolder, show: Show | None) -> Iterator[None]:
 
     def look() -> None:
         # A run must not fail because its status cannot be read; the steps that need the files report the error.
-        with contextlib.suppress(OSError, Damaged):
+        with contextlib.suppress(OSError, CorruptFile):
             status = watcher.look()
             if status.run == folder.run:
                 show(status)

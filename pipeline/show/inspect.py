@@ -11,8 +11,15 @@ from beam_score.pipeline.printing.terminal import Console, escape, printable
 from beam_score.transforms.contract.outputs import Output, unusable_output
 from beam_score.transforms.model.copies import hashed_model, named
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import find_version, read_signatures, unsupported
-from beam_score.transforms.model.signature import DEFAULT_SIGNATURE, Signature, Tensor, tensorflow_version
+from beam_score.transforms.model.servable import unsupported
+from beam_score.transforms.model.signature import (
+    DEFAULT_SIGNATURE,
+    Signature,
+    Tensor,
+    read_signatures,
+    tensorflow_version,
+)
+from beam_score.transforms.model.versions import find_version
 
 
 def inspect_model(path: str, version: str | int = "latest") -> dict[str, Any]:

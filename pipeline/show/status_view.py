@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +169,7 @@ def as_table(status: Status, now: float) -> Table:
     Args:
       now: seconds since the epoch.
     """
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    counts = status.counts
+    table, counts = fact_table(), status.counts
     style = _STYLES.get(status.state, "bold")
     table.add_row("state", f"[{style}]{status.state}[/]", _MEANS.get(status.state, ""))
     if status.run is None:
@@ -187,13 +183,7 @@ def as_table(status: Status, now: float) -> Table:
         table.add_row("splits done", f"{status.splits_done:,}", f"of {status.splits:,}")
         share = f", {status.bytes_done / status.bytes:.0%}" if status.bytes else ""
         table.add_row("MB done", f"{status.bytes_done / 1e6:,.1f}", f"of {status.bytes / 1e6:,.1f}{share}")
-    table.add_row("rows read", f"{counts['read']:,}", "")
-    table.add_row("predicted", f"{counts['predicted']:,}", "")
-    table.add_row(
-        "rejected",
-        f"{counts['rejected']:,}",
-        f"{counts['rejected'] / counts['read']:.2%}" if counts["read"] else "",
-    )
+    add_counts(table, counts)
     for reason, rows in sorted(counts["rejected_by_reason"].items(), key=lambda r: -r[1]):
         table.add_row(f"  {escape(reason)}", f"{rows:,}", "")
     if counts["stretches"]:
@@ -209,6 +199,23 @@ def as_table(status: Status, now: float) -> Table:
         shown = escape(", ".join(status.damaged[:_NAMED]))
         table.add_row("damaged", f"{len(status.damaged):,}", f"receipts, counted as not done: {shown}{more}")
     return table
+
+
+def fact_table() -> Table:
+    """Return an empty table of facts: name, number, text."""
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    return table
+
+
+def add_counts(table: Table, counts: Mapping[str, Any]) -> None:
+    """Add the rows read, predicted and rejected to a table of facts."""
+    rejected, share = counts["rejected"], f"{counts['rejected'] / counts['read']:.2%}" if counts["read"] else ""
+    table.add_row("rows read", f"{counts['read']:,}", "")
+    table.add_row("predicted", f"{counts['predicted']:,}", "")
+    table.add_row("rejected", f"{rejected:,}", share)
 
 
 def _of_job(found: Found) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 from beam_score.pipeline.printing.terminal import Console, escape
 from beam_score.pipeline.run.clean import Found
 from beam_score.pipeline.run.protocol import Outcome
+from beam_score.pipeline.show.status_view import add_counts, fact_table
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.manifest import FAILED, MANIFEST
@@ -42,17 +43,8 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         console.print(f"[bold red]Over the error budget[/]: run {manifest['run']}")
         for problem in manifest["over_budget"]:
             console.print(f"  {escape(problem)}", soft_wrap=True)
-    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    table.add_row("rows read", f"{counts['read']:,}", "")
-    table.add_row("predicted", f"{counts['predicted']:,}", "")
-    table.add_row(
-        "rejected",
-        f"{counts['rejected']:,}",
-        "" if not counts["read"] else f"{counts['rejected'] / counts['read']:.2%}",
-    )
+    table = fact_table()
+    add_counts(table, counts)
     by_column = counts.get("rejected_by_column", ())[:_MOST_SHOWN]
     examples = _examples(output, manifest, {_pair(one) for one in by_column})
     for one in by_column:

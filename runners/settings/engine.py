@@ -12,7 +12,7 @@ import pydantic
 
 from beam_score.runners.settings.dataflow import DataflowSettings
 from beam_score.runners.settings.flink import FlinkSettings
-from beam_score.runners.settings.layout import PROCESS_BYTES, Layout, available_cores, one_process
+from beam_score.runners.settings.layout import PROCESS_BYTES, Layout, one_process
 from beam_score.runners.settings.machine_memory import machine_bytes
 from beam_score.transforms.common.bounds import Bounds, bounds_of
 from beam_score.transforms.common.settings import Strict
@@ -110,6 +110,3 @@ class EngineSettings(Strict):
           model_bytes: size of the SavedModel on disk, most of which is variables.
         """
         return bounds_of(self.memory_bytes - PROCESS_BYTES - model_bytes, self.layout.threads)
-
-
-__all__ = ["EngineSettings", "PrismSettings", "available_cores"]

@@ -8,9 +8,9 @@ import sys
 from apache_beam.runners.worker import sdk_worker_main
 
 from beam_score.runners.worker.quiet import keep_quiet
-from beam_score.transforms.model.in_hand import open_register
+from beam_score.transforms.model.in_flight import open_register
 
-REGISTER = "BEAM_SCORE_IN_HAND"
+REGISTER = "BEAM_SCORE_IN_FLIGHT"
 """The environment variable with `DESCRIPTOR:REGION` of the register of rows in flight."""
 
 

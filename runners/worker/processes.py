@@ -22,7 +22,7 @@ from google.protobuf import json_format, text_format
 from beam_score.runners.ended import GOES_ON, WorkerDied, told
 from beam_score.runners.worker.harness import REGISTER
 from beam_score.runners.worker.quiet import keep_quiet
-from beam_score.transforms.model.in_hand import opened, read_register
+from beam_score.transforms.model.in_flight import opened, read_register
 
 _EVERY_S = 0.1
 _regions = itertools.count(1)

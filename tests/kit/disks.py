@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_score.transforms.durable.disk import Disk
-from beam_score.transforms.durable.storage import TEMPORARY
+from beam_score.transforms.durable.on_disk import TEMPORARY
 
 _CHANGING = ("write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir")
 

@@ -11,7 +11,7 @@ from reading import read_settings
 
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Contract
-from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.contract.outputs import Output, OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -20,7 +20,7 @@ from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.grouping import Weight, pieces
 from beam_score.transforms.scoring.output_sizes import OutputSizes
-from beam_score.transforms.scoring.postprocess import Output, postprocess
+from beam_score.transforms.scoring.postprocess import postprocess
 from beam_score.transforms.scoring.preprocess import Preparation
 from beam_score.transforms.scoring.validate import validate
 from beam_score.transforms.steps.infer import BeamScorer

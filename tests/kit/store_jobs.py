@@ -17,11 +17,12 @@ from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan, read_shard
 from beam_score.transforms.ledger.manifest import read_manifest
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget
 from beam_score.transforms.steps.write import WriteParts
+from beam_score.transforms.stores.registry import store_of
 
 SCHEMA = pa.schema([("id", pa.string())])
 ROWS = 4
@@ -119,9 +120,7 @@ def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:
 def names(output: str) -> list[str]:
     """Return the names of all files in an output folder."""
     folder = storage.at(output)
-    return [
-        str(found.path).removeprefix(f"{folder}/") for found in storage.object_storage.store_of(folder).list(folder)
-    ]
+    return [str(found.path).removeprefix(f"{folder}/") for found in store_of(folder).list(folder)]
 
 
 def assert_result(job: StoreJob, run: str | None = None) -> None:

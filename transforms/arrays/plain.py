@@ -32,7 +32,7 @@ def plain_type(type_: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_binary_view(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
         return pa.binary()
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+    if is_list(type_):
         field = type_.value_field
         if pa.types.is_fixed_size_list(type_):
             if type_.list_size < 1:  # pyarrow reads such a type, but cannot make one
@@ -54,14 +54,7 @@ def broken_text(raw: pa.Array) -> np.ndarray:
     data = np.frombuffer(raw.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
     high = np.flatnonzero(data >= 0x80) + offsets[0]  # plain ASCII is always valid
     suspects = np.unique(np.searchsorted(offsets, high, side="right") - 1)
-    return np.array([i for i in suspects.tolist() if not _is_utf8(raw[i].as_py())], np.int64)
-
-
-def _is_utf8(value: bytes | None) -> bool:
-    try:
-        return value is None or value.decode() is not None
-    except UnicodeDecodeError:
-        return False
+    return np.array([i for i in suspects.tolist() if raw[i].is_valid and not valid_utf8(raw[i].as_py())], np.int64)
 
 
 def spread(values: pa.Array, at: np.ndarray) -> pa.Array:
@@ -79,6 +72,11 @@ def is_text(type_: pa.DataType) -> bool:
         or pa.types.is_binary(type_)
         or pa.types.is_large_binary(type_)
     )
+
+
+def is_list(type_: pa.DataType) -> bool:
+    """Return whether a type is a list, of any layout but a view."""
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def valid_utf8(data: bytes) -> bool:
@@ -116,23 +114,5 @@ def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def plain_types(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Convert dictionary, large and view types to plain ones, at any depth of lists."""
-    columns = {}
-    for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        type_ = _plain_type(column.type)
-        columns[name] = column if type_ == column.type else column.cast(type_)
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _plain_type(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(type_):
-        return _plain_type(type_.value_type)
-    if pa.types.is_fixed_size_list(type_):
-        return pa.list_(_plain_type(type_.value_type), type_.list_size)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return pa.list_(_plain_type(type_.value_type))
-    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
-        return pa.binary()
-    return type_
+    """Return the same rows with each column as an array of its `plain_type`."""
+    return pa.RecordBatch.from_pydict({n: plain(c) for n, c in zip(rows.schema.names, rows.columns, strict=True)})

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from beam_score.transforms.stores.compression import Damaged
+    from beam_score.transforms.stores.compression import CorruptStream
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class FileRange:
     index: int = 0
     bytes: int = 0
     version: str | None = None
-    sound: Damaged | None = None
+    sound: CorruptStream | None = None
 
 
 @dataclasses.dataclass(frozen=True)

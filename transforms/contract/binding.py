@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import dimensions
+from beam_score.transforms.common.arguments import check_mapping, check_type
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract, Dtype
 from beam_score.transforms.contract.inputs import Form, Input, common_dtype, dims
-from beam_score.transforms.model.servable import Signature, Tensor
-from beam_score.transforms.model.signature import SUPPORTED
+from beam_score.transforms.model.signature import SUPPORTED, Signature, Tensor
 
 
 def bind_inputs(
@@ -28,6 +28,9 @@ def bind_inputs(
       free_columns: whether a user function makes the columns: then they are unknown before it runs, and
         `bind_made` checks them afterwards.
     """
+    check_type("bind_inputs: contract", contract, Contract, "pass Contract(columns={name: Column(dtype=...)})")
+    check_mapping("bind_inputs: inputs", inputs, Input, "pass {name of the input: Input(...)}, or {}")
+    check_type("bind_inputs: signature", signature, Signature, "pass one of read_signatures(path).values()")
     problems = []
     for name in inputs:
         if name not in signature.inputs:

@@ -20,8 +20,7 @@ from beam_score.transforms.arrays.nested import dimensions, leaves, not_finite, 
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.contract.columns import Dtype
 from beam_score.transforms.contract.serialize import RECORD, serialize
-from beam_score.transforms.model.servable import Tensor
-from beam_score.transforms.model.signature import numpy_dtype
+from beam_score.transforms.model.signature import Tensor, numpy_dtype
 
 TEXT = ("string", "bytes")
 

@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pydantic
 
+from beam_score.transforms.common.arguments import check_mapping, check_type
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.model.signature import MOST_VALUES, SUPPORTED, Signature, Tensor, output_type
@@ -77,6 +78,8 @@ def signature_as_written(outputs: Mapping[str, Output], signature: Signature) ->
     Args:
       outputs: see `wanted_outputs`.
     """
+    check_mapping("signature_as_written: outputs", outputs, Output, "pass {name of the output: Output(...)}, or {}")
+    check_type("signature_as_written: signature", signature, Signature, "pass one of read_signatures(path).values()")
     tensors = {name: as_written(tensor, outputs.get(name, Output())) for name, tensor in signature.outputs.items()}
     return dataclasses.replace(signature, outputs=tensors)
 
@@ -249,6 +252,16 @@ class OutputPlan:
     position: bool
     outputs: Mapping[str, Output]
     tensors: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        for field in self.keep:
+            check_type("OutputPlan: an item of keep", field, pa.Field, "pass (pa.field('id', pa.string()),)")
+        check_mapping("OutputPlan: outputs", self.outputs, Output, "pass {name of the output: Output(...)}")
+        check_mapping("OutputPlan: tensors", self.tensors, Tensor, "pass signature.outputs")
+        for name in self.outputs:
+            if name not in self.tensors:
+                near, listed = near_miss(name, self.tensors), ", ".join(self.tensors)
+                raise ValueError(f"OutputPlan: the signature has no output {name!r}{near}; it has {listed}")
 
     @property
     def schema(self) -> pa.Schema:

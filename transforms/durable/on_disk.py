@@ -18,6 +18,7 @@ from pathlib import Path
 from beam_score.transforms.durable.disk import disk
 
 TEMPORARY = ".tmp"
+"""The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 _NOT_HELD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """Lock errors of a file that does not exist, may not be opened, or is on a file system without locks."""
@@ -291,7 +292,7 @@ def each(function: Callable, items: Iterable) -> list:
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
+def lease(path: Path) -> Iterator[None]:
     descriptor = disk().open(path, os.O_RDONLY)
     try:
         with _named(path):
@@ -302,7 +303,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def exclusive(path: Path) -> Iterator[bool]:
     try:
         descriptor = disk().open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -320,7 +321,7 @@ def alone(path: Path) -> Iterator[bool]:
         _close(descriptor, path)
 
 
-def is_held(path: Path) -> bool:
+def is_leased(path: Path) -> bool:
     for _ in range(_LOOKS):
         try:
             with _opened(path, os.O_RDONLY) as descriptor:
@@ -335,7 +336,7 @@ def is_held(path: Path) -> bool:
     return True
 
 
-def still_alone(path: Path) -> bool:
+def still_exclusive(path: Path) -> bool:
     return True
 
 

@@ -207,7 +207,7 @@ def each(function: Callable, items: Iterable) -> list:
 
 
 @contextlib.contextmanager
-def hold(path: ObjectPath) -> Iterator[None]:
+def lease(path: ObjectPath) -> Iterator[None]:
     """Renew an object beside `path` while the body runs. Only `status`, and `clean`, which spares live runs, depend on
     it."""
     if not exists(path):
@@ -242,15 +242,15 @@ def _beat(path: ObjectPath, own: ObjectPath) -> bool:
 
 
 @contextlib.contextmanager
-def alone(path: ObjectPath) -> Iterator[bool]:
-    yield not is_held(path)
+def exclusive(path: ObjectPath) -> Iterator[bool]:
+    yield not is_leased(path)
 
 
-def still_alone(path: ObjectPath) -> bool:
-    return not is_held(path)
+def still_exclusive(path: ObjectPath) -> bool:
+    return not is_leased(path)
 
 
-def is_held(path: ObjectPath) -> bool:
+def is_leased(path: ObjectPath) -> bool:
     """Return whether an object was renewed recently, by the store's clock."""
     store = store_of(path)
     beats = [found.updated for found in store.list(path.parent / ALIVE)]

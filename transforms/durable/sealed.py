@@ -16,7 +16,7 @@ _SEAL = b'{"crc32c":"%s",'
 _SEAL_BYTES = len(_SEAL % bytes(8))
 
 
-class Damaged(ValueError):
+class CorruptFile(ValueError):
     """The content of a protocol file does not match its checksum."""
 
 
@@ -47,7 +47,7 @@ def unseal(content: bytes, name: str = "") -> dict[str, Any]:
       name: of the file, for the error.
 
     Raises:
-      Damaged: the checksum does not match.
+      CorruptFile: the checksum does not match.
     """
     rest = content[_SEAL_BYTES:]
     if content[:_SEAL_BYTES] == _SEAL % checksum(rest).encode():
@@ -55,10 +55,10 @@ def unseal(content: bytes, name: str = "") -> dict[str, Any]:
             fields = orjson.loads(content)
             del fields["crc32c"]
             return fields
-    raise Damaged(f"{name}: damaged: the content does not match its checksum")
+    raise CorruptFile(f"{name}: damaged: the content does not match its checksum")
 
 
 def read_sealed(path: storage.Place) -> dict[str, Any] | None:
-    """Return the fields of a sealed file; None if it does not exist. Raises Damaged."""
+    """Return the fields of a sealed file; None if it does not exist. Raises CorruptFile."""
     content = storage.read(path)
     return None if content is None else unseal(content, str(path))

@@ -12,12 +12,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from beam_score.transforms.durable import on_disk as local_storage
-from beam_score.transforms.durable import on_objects as object_storage
+from beam_score.transforms.durable import on_disk, on_objects
 from beam_score.transforms.stores.objects import ObjectPath, is_object
-
-TEMPORARY = local_storage.TEMPORARY
-"""The suffix of files that are being written, and of folders that are being removed; their names begin with a dot."""
 
 Place = Path | ObjectPath
 """Path of a protocol file."""
@@ -30,7 +26,7 @@ def at(text: str) -> Place:
 
 
 def _where(path: Place) -> ModuleType:
-    return object_storage if isinstance(path, ObjectPath) else local_storage
+    return on_objects if isinstance(path, ObjectPath) else on_disk
 
 
 def make_folder(path: Place) -> None:
@@ -196,29 +192,29 @@ def remove_if_empty(path: Place) -> None:
     _where(path).remove_if_empty(path)
 
 
-def hold(path: Place) -> contextlib.AbstractContextManager[None]:
-    """Hold a shared lock on a file while the body runs, to show `alone` that this process is at work on its run. The
-    lock is released however the process ends. Waits while another process is `alone`."""
-    return _where(path).hold(path)
+def lease(path: Place) -> contextlib.AbstractContextManager[None]:
+    """Hold a lease on a file, a shared lock, while the body runs: it shows `exclusive` that this process is at work on
+    its run. The lease ends however the process ends. Waits while another process is `exclusive`."""
+    return _where(path).lease(path)
 
 
-def alone(path: Place) -> contextlib.AbstractContextManager[bool]:
-    """Yield whether no process holds the file; if so, no process can while the body runs."""
-    return _where(path).alone(path)
+def exclusive(path: Place) -> contextlib.AbstractContextManager[bool]:
+    """Yield whether no process has a lease on the file; if so, no process can take one while the body runs."""
+    return _where(path).exclusive(path)
 
 
-def is_held(path: Place) -> bool:
-    """Return whether a process holds the file; changes nothing. False if the file does not exist, or locks do not.
+def is_leased(path: Place) -> bool:
+    """Return whether a process has a lease on the file; changes nothing. False without the file, or without locks.
 
     Raises:
       OSError: it cannot be determined.
     """
-    return _where(path).is_held(path)
+    return _where(path).is_leased(path)
 
 
-def still_alone(path: Place) -> bool:
-    """Return, inside `alone`, whether still no other process holds the file."""
-    return _where(path).still_alone(path)
+def still_exclusive(path: Place) -> bool:
+    """Return, inside `exclusive`, whether still no other process has a lease on the file."""
+    return _where(path).still_exclusive(path)
 
 
 def each(folder: Place, function: Callable, items: Iterable) -> list:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
-from beam_score.transforms.stores.compression import Damaged, Refuted
+from beam_score.transforms.stores.compression import CorruptStream, Refuted
 
 HEADER_BYTES = 12
 _FRAME_BYTES = 16  # bytes of a record besides its data
@@ -77,7 +77,7 @@ def read_records(
     """Cut a stream into records, about `block_bytes` at a time.
 
     Args:
-      read: returns up to the given number of bytes, `b""` at the end; may raise Damaged.
+      read: returns up to the given number of bytes, `b""` at the end; may raise CorruptStream.
     """
     source = _Source(read, block_bytes)
     need = 1
@@ -262,7 +262,7 @@ class _Source:
             piece = self._read(count)
         except Refuted:
             raise
-        except Damaged as error:
+        except CorruptStream as error:
             self.damage, piece = str(error), b""
         self.ended = not piece
         return piece

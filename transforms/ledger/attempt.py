@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.durable import storage
@@ -50,6 +51,13 @@ class WriteSettings:
     not_finite: str = "null"
     rejects: RejectCount = dataclasses.field(default_factory=RejectCount)
     bounds: Bounds = DEFAULT_BOUNDS
+
+    def __post_init__(self) -> None:
+        check_type("WriteSettings: folder", self.folder, RunFolder, "pass RunFolder(output, run)")
+        check_type("WriteSettings: schema", self.schema, pa.Schema, "pass the schema of the OutputPlan")
+        for name, known in (("format", ("parquet", "jsonl")), ("not_finite", ("null", "string"))):
+            if (found := getattr(self, name)) not in known:
+                raise ValueError(f"WriteSettings: {name} is {found!r}, expected {' or '.join(known)}")
 
 
 def _name(seq: int, piece: int) -> str:

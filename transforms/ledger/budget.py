@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral, Real
 
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.ledger.receipt import Counts
@@ -21,6 +22,13 @@ class Budget:
     rows: int | None = None
     share: float | None = 0.01
     files: int = 0
+
+    def __post_init__(self) -> None:
+        for name, limit in (("rows", self.rows), ("files", self.files)):
+            if limit is not None and (not isinstance(limit, Integral) or limit < 0):
+                raise ValueError(f"Budget: {name} is {limit!r}, expected a whole number of at least 0")
+        if self.rows is None and (not isinstance(self.share, Real) or not 0 <= self.share <= 1):
+            raise ValueError(f"Budget: share is {self.share!r}, expected a number from 0 to 1, for example 0.01 for 1%")
 
     def broken(self, counts: Counts) -> list[str]:
         """Return a sentence for each limit that is exceeded."""

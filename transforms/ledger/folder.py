@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import orjson
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged, checksum, read_sealed, seal, unseal
+from beam_score.transforms.durable.sealed import CorruptFile, checksum, read_sealed, seal, unseal
 from beam_score.transforms.durable.storage import Place
 from beam_score.transforms.ledger.names import is_in_run, is_run
 from beam_score.transforms.ledger.shapes import CURRENT as CURRENT_SHAPE
@@ -44,15 +45,16 @@ class RunFolder:
       run: id of the run; empty if only the path of `current.json` is needed.
 
     Raises:
-      Damaged: `run` is not the id of a run, so it must not become a path.
+      CorruptFile: `run` is not the id of a run, so it must not become a path.
     """
 
     output: str
     run: str
 
     def __post_init__(self) -> None:
+        check_type("RunFolder: output", self.output, str, "pass the path of the output folder as text")
         if self.run and not is_run(self.run):
-            raise Damaged(f"{self.output}: {self.run!r} is not the id of a run")
+            raise CorruptFile(f"{self.output}: {self.run!r} is not the id of a run")
 
     @property
     def path(self) -> Place:
@@ -95,12 +97,12 @@ class RunFolder:
 
 
 def parse_current(content: bytes) -> dict[str, Any]:
-    """Return the content of `current.json`: `run`, `fingerprint`, and whether it is being published. Raises Damaged."""
+    """Return the content of `current.json`: `run`, `fingerprint`, and if it is being published. Raises CorruptFile."""
     found = unseal(content, CURRENT)
     try:
         fit(found, CURRENT_SHAPE)
     except Misfit as error:
-        raise Damaged(f"{CURRENT}: damaged: {error}") from None
+        raise CorruptFile(f"{CURRENT}: damaged: {error}") from None
     return found
 
 
@@ -132,7 +134,7 @@ def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is no plan.
-      Damaged: the plan is not valid.
+      CorruptFile: the plan is not valid.
     """
     header = read_sealed(folder.plan)
     if header is None:
@@ -140,19 +142,19 @@ def read_plan(folder: RunFolder, whole: bool = False) -> dict[str, Any]:
     try:
         fit(header, WHOLE_PLAN if whole else PLAN)
     except Misfit as error:
-        raise Damaged(f"{folder.plan}: damaged: {error}") from None
+        raise CorruptFile(f"{folder.plan}: damaged: {error}") from None
     if header["run"] != folder.run:
-        raise Damaged(f"{folder.plan}: damaged: it is the plan of run {header['run']}")
+        raise CorruptFile(f"{folder.plan}: damaged: it is the plan of run {header['run']}")
     return header
 
 
 def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
-    """Yield the splits of one shard of the plan. Raises Damaged."""
+    """Yield the splits of one shard of the plan. Raises CorruptFile."""
     content = storage.read(folder.shard(name))
     if content is None:
         raise FileNotFoundError(errno.ENOENT, "there is no such file", str(folder.shard(name)))
     if checksum(content) not in name:
-        raise Damaged(
+        raise CorruptFile(
             f"{folder.shard(name)}: damaged: its content does not match the checksum in its name; "
             "--restart begins again"
         )
@@ -160,7 +162,7 @@ def read_shard(folder: RunFolder, name: str) -> Iterator[Split]:
         try:
             yield _split(*orjson.loads(line))
         except (TypeError, ValueError):
-            raise Damaged(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins again") from None
+            raise CorruptFile(f"{folder.shard(name)}: damaged: a line is not a split; --restart begins again") from None
 
 
 def _split(id_: Any, ranges: Any) -> Split:

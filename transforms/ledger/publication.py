@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.disk_probe import PROBE
-from beam_score.transforms.durable.sealed import Damaged, seal, to_json
+from beam_score.transforms.durable.sealed import CorruptFile, seal, to_json
 from beam_score.transforms.ledger.folder import LAUNCHES, STAGING, RunFolder, parse_current
 from beam_score.transforms.ledger.manifest import FAILED, KINDS, MANIFEST, parse, published, read_failed
 from beam_score.transforms.ledger.names import PUBLISHED, is_in_run, is_in_staging, is_launch
@@ -44,7 +44,7 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     launches = staging / LAUNCHES
     every = just_now and storage.has_folders(launches)
     notes = [launches / n for n in storage.names(launches) if is_launch(n)]
-    storage.remove_all([note for note in notes if every or not storage.is_held(note)])
+    storage.remove_all([note for note in notes if every or not storage.is_leased(note)])
     storage.remove_if_empty(launches)
     storage.remove_if_empty(staging)
 
@@ -71,7 +71,7 @@ def is_publishing(content: bytes) -> bool:
     only on stores without folders; a removed folder would stop the publisher."""
     try:
         return PUBLISHING in parse_current(content)
-    except Damaged:
+    except CorruptFile:
         return False
 
 
@@ -93,7 +93,7 @@ def current_run(content: bytes) -> str | None:
     """Return the run that `current.json` names; None if it is damaged."""
     try:
         return parse_current(content)["run"]
-    except Damaged:
+    except CorruptFile:
         return None
 
 
@@ -108,7 +108,7 @@ def files_of_runs(output: str, runs: Collection[str]) -> list[storage.Place]:
 _DISCARDED = "run {} was discarded in the meantime: none of its rows is published"
 
 
-class Overtaken(RuntimeError):
+class Superseded(RuntimeError):
     """Another run is published in place of this one, or has discarded it: nothing of this run is published."""
 
 
@@ -123,7 +123,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
       the manifest, or the record that replaces it if the run is over budget.
 
     Raises:
-      Overtaken: another run is published here, or this one was discarded.
+      Superseded: another run is published here, or this one was discarded.
     """
     output, manifest = storage.at(folder.output), verdict["manifest"]
     before, content = manifest["replaces"], to_json(manifest, indent=True)
@@ -143,7 +143,7 @@ def roll_forward(folder: RunFolder, verdict: Mapping[str, Any], keep_replaced: b
         if storage.exists(folder.plan):
             raise
         if not published(folder.output, folder.run):
-            raise Overtaken(_DISCARDED.format(folder.run)) from None
+            raise Superseded(_DISCARDED.format(folder.run)) from None
     # Over budget, staging stays: with a higher budget the same job publishes without scoring again.
     # The manifest is read, not assumed to exist; but one of very many files is not parsed twice.
     there = storage.read(output / MANIFEST)
@@ -177,7 +177,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
         if standing is not None and standing["run"] == folder.run:
             return manifest["replaces"]
         if standing is not None and standing["run"] not in manifest["replaces"]:
-            raise Overtaken(
+            raise Superseded(
                 f"run {standing['run']} was published in {folder.output} in the meantime: its output is kept, "
                 f"and run {folder.run} is not published"
             )
@@ -187,7 +187,7 @@ def _settle(folder: RunFolder, manifest: Mapping[str, Any], content: bytes) -> S
             # A process that has carried it out says so only after the manifest is published.
             if published(folder.output, folder.run):
                 return manifest["replaces"]
-            raise Overtaken(_DISCARDED.format(folder.run))
+            raise Superseded(_DISCARDED.format(folder.run))
 
 
 def _is_begun(folder: RunFolder) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beam_score.transforms.common.sums import add_tally
-from beam_score.transforms.durable.sealed import Damaged, seal, unseal
+from beam_score.transforms.durable.sealed import CorruptFile, seal, unseal
 from beam_score.transforms.ledger.shapes import RECEIPT, Misfit, fit
 from beam_score.transforms.output.parts import Part
 from beam_score.transforms.rows.rejections import Rejection, Rejections
@@ -47,12 +47,12 @@ class Receipt:
 
     @classmethod
     def from_json(cls, content: bytes) -> Receipt:
-        """Return a parsed receipt. Raises transforms.durable.sealed.Damaged."""
+        """Return a parsed receipt. Raises transforms.durable.sealed.CorruptFile."""
         fields = unseal(content, "receipt")
         try:
             fit(fields, RECEIPT)
         except Misfit as error:
-            raise Damaged(f"receipt: damaged: {error}") from None
+            raise CorruptFile(f"receipt: damaged: {error}") from None
         own = {
             "parts": tuple(Part(**p) for p in fields["parts"]),
             "rejections": tuple(Rejection(**r) for r in fields.get("rejections") or ()),

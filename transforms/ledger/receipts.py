@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterator
 
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged
+from beam_score.transforms.durable.sealed import CorruptFile
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipt import Receipt
 
@@ -36,7 +36,7 @@ def _whole(split: int, content: bytes) -> Receipt | None:
     """Return a receipt as it was written; None if it is damaged."""
     try:
         receipt = Receipt.from_json(content)
-    except (Damaged, TypeError):
+    except (CorruptFile, TypeError):
         return None
     return receipt if receipt.split == split else None
 

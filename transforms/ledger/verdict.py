@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_score.transforms.durable import storage
-from beam_score.transforms.durable.sealed import Damaged, read_sealed, seal
+from beam_score.transforms.durable.sealed import CorruptFile, read_sealed, seal
 from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.manifest import DONE, OVER_BUDGET, check_own_files, record, timings
@@ -38,7 +38,7 @@ def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
     for number in range(1, 1 + _next_number(folder)):
         try:
             verdict = _read(folder, number)
-        except Damaged:
+        except CorruptFile:
             continue
         if verdict is not None:
             found.append(verdict)
@@ -46,7 +46,7 @@ def verdicts(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
-    """Return a verdict; None if there is none. Raises Damaged."""
+    """Return a verdict; None if there is none. Raises CorruptFile."""
     verdict = read_sealed(folder.verdict(number))
     if verdict is None:
         return None
@@ -59,7 +59,7 @@ def _read(folder: RunFolder, number: int) -> dict[str, Any] | None:
         if not all(_is_part(*part) for part in verdict["parts"]) or [path for _, path in verdict["parts"]] != final:
             raise Misfit("its parts differ from those of its manifest")
     except (Misfit, TypeError) as error:
-        raise Damaged(f"{folder.verdict(number)}: damaged: {error}") from None
+        raise CorruptFile(f"{folder.verdict(number)}: damaged: {error}") from None
     return verdict
 
 

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
+from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.model.signature import Signature, fixed_bytes
 
 DEFAULT_BATCH_ROWS = 8192
@@ -42,6 +44,20 @@ class ModelCall:
     deadline_s: float | None = None
     full_messages: bool = False
     bounds: Bounds = DEFAULT_BOUNDS
+
+    def __post_init__(self) -> None:
+        check_type("ModelCall: path", self.path, str, "pass the path of the SavedModel folder as text")
+        check_type("ModelCall: signature", self.signature, Signature, "pass one of read_signatures(path).values()")
+        if isinstance(self.outputs, str):
+            raise TypeError(
+                f"ModelCall: outputs is the text {self.outputs!r}, expected names: pass ({self.outputs!r},)"
+            )
+        for name in self.outputs:
+            if name not in self.signature.outputs:
+                near, listed = near_miss(str(name), self.signature.outputs), ", ".join(self.signature.outputs)
+                raise ValueError(f"ModelCall: the signature has no output {name!r}{near}; it has {listed}")
+        if self.batch_rows < 1:
+            raise ValueError(f"ModelCall: batch_rows is {self.batch_rows}, expected at least 1")
 
     @property
     def fixed_rows(self) -> int | None:

@@ -6,9 +6,10 @@ import os
 import threading
 import weakref
 
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.copies import discard_damaged, local_model, named
-from beam_score.transforms.model.servable import ModelError, Servable
+from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.model.versions import hash_model, model_files
 
 _loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
@@ -59,7 +60,7 @@ def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha2
 
 
 def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -> Servable:
-    in_hand.note_model(path)  # a damaged model may end the process
+    in_flight.note_model(path)  # a damaged model may end the process
     with named(path, local):
         return Servable.load(local, signature, intra_op_threads=intra_op_threads)
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 Fields = Mapping[str, Sequence[tuple[str, int, str]]]
-"""Message -> (field, number, type). `*` before the type means repeated, `%` a map from string, `|` one of `encoding`.
+"""Message -> (field, number, type). `*` before the type means repeated, `%` a map from string, `|` one of `kind`.
 An enum is read as the int32 of its wire format."""
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
     "string": _FIELD.TYPE_STRING,
     "bytes": _FIELD.TYPE_BYTES,
+    "float": _FIELD.TYPE_FLOAT,
     "int32": _FIELD.TYPE_INT32,
     "int64": _FIELD.TYPE_INT64,
     "bool": _FIELD.TYPE_BOOL,
@@ -33,7 +34,7 @@ def message_class(name: str, fields: Fields, package: str) -> type[message.Messa
     for message_name, its_fields in fields.items():
         to = file.message_type.add(name=message_name)
         if any(kind.startswith("|") for _, _, kind in its_fields):
-            to.oneof_decl.add(name="encoding")
+            to.oneof_decl.add(name="kind")
         for field, number, kind in its_fields:
             _add(to, field, number, kind, f".{package}.", message_name)
     pool = descriptor_pool.DescriptorPool()

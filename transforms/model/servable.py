@@ -27,24 +27,9 @@ from beam_score.transforms.model.signature import (
     SUPPORTED,
     ModelError,
     Signature,
-    Tensor,
     choose_signature,
     read_signatures,
 )
-from beam_score.transforms.model.versions import Version, find_version, hash_model
-
-__all__ = [
-    "ModelError",
-    "Servable",
-    "Signature",
-    "Tensor",
-    "Version",
-    "choose_signature",
-    "find_version",
-    "hash_model",
-    "import_tensorflow",
-    "read_signatures",
-]
 
 _LOCK = threading.Lock()
 

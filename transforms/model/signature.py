@@ -163,7 +163,7 @@ def _tensors(infos: Mapping[str, message.Message]) -> dict[str, Tensor]:
 
 
 def _tensor(name: str, info: message.Message) -> Tensor:
-    encoding, declared = info.WhichOneof("encoding"), info
+    encoding, declared = info.WhichOneof("kind"), info
     kind = "dense"
     if encoding == "coo_sparse":
         kind = "sparse"

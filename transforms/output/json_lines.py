@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 from typing import Any
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
-from beam_score.transforms.arrays.plain import broken_text
+from beam_score.transforms.arrays.plain import broken_text, is_list
+from beam_score.transforms.rows.as_json import spelling, text_or_base64
 
 MARKER = "_not_finite"
 """Suffix of the name of the column that says which values were not finite."""
@@ -65,13 +65,9 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
 
 def _is_floating(type_: pa.DataType) -> bool:
     """Return whether the type is a float, or a list of floats."""
-    while _is_list(type_):
+    while is_list(type_):
         type_ = type_.value_type
     return pa.types.is_floating(type_)
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def _is_bytes(type_: pa.DataType) -> bool:
@@ -92,7 +88,7 @@ def _with_text(column: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
         odd = np.zeros(len(column), bool)
         odd[broken_text(values)] = True
         return pc.if_else(pa.array(odd), pa.scalar(None, pa.binary()), values).cast(pa.string()), odd
-    if _is_list(column.type) and _is_bytes(leaves(column).type) and not nulls(column).any():
+    if is_list(column.type) and _is_bytes(leaves(column).type) and not nulls(column).any():
         values, found = _with_text(leaves(column))
         if found is None:
             return with_leaves(column, values), None
@@ -109,7 +105,7 @@ def _text_type(type_: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_fixed_size_list(type_):
         return pa.list_(_text_type(type_.value_type), type_.list_size)
-    if _is_list(type_):
+    if is_list(type_):
         return pa.list_(_text_type(type_.value_type))
     if pa.types.is_map(type_):
         return pa.map_(_text_type(type_.key_type), _text_type(type_.item_type))
@@ -157,15 +153,11 @@ def _marks(column: pa.Array) -> np.ndarray | None:
 
 def _spelled(value: Any, not_finite: str) -> Any:
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return {"b64": base64.b64encode(value).decode()}
+        return text_or_base64(value)
     if isinstance(value, dict):
         return {k: _spelled(v, not_finite) for k, v in value.items()}
     if isinstance(value, list | tuple | pl.Series):
         return [_spelled(v, not_finite) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
-        spelling = "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        return spelling if not_finite == "string" else None
+        return spelling(value) if not_finite == "string" else None
     return value

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.transforms.arrays.plain import broken_text, plain
+from beam_score.transforms.arrays.plain import broken_text, is_list, is_text, plain
 
 
 def columns_json(batch: pa.RecordBatch) -> pa.Array:
@@ -55,12 +55,7 @@ def _writable(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Return the column in a form that polars can write, and which rows polars cannot write exactly."""
     count, type_ = len(array), array.type
     odd = np.zeros(count, bool)
-    if (
-        pa.types.is_string(type_)
-        or pa.types.is_large_string(type_)
-        or pa.types.is_binary(type_)
-        or pa.types.is_large_binary(type_)
-    ):
+    if is_text(type_):
         raw = array.cast(pa.large_binary())
         odd[broken_text(raw)] = True
         if odd.any():
@@ -71,15 +66,11 @@ def _writable(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
         return array, odd
     if pa.types.is_integer(type_) or pa.types.is_boolean(type_):
         return array, odd
-    if _is_list(type_) and (pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)):
+    if is_list(type_) and (pa.types.is_integer(type_.value_type) or pa.types.is_floating(type_.value_type)):
         flat = array.flatten()
         if pa.types.is_integer(flat.type) or pc.all(pc.is_finite(flat.cast(pa.float64()))).as_py() is not False:
             return array, odd
     return pa.nulls(count), ~odd
-
-
-def _is_list(type_: pa.DataType) -> bool:
-    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
 def _bytes_for_text(array: pa.Array) -> pa.Array:
@@ -87,7 +78,7 @@ def _bytes_for_text(array: pa.Array) -> pa.Array:
     type_ = array.type
     if pa.types.is_string(type_) or pa.types.is_large_string(type_):
         return array.cast(pa.large_binary())
-    if _is_list(type_) and (pa.types.is_string(type_.value_type) or pa.types.is_large_string(type_.value_type)):
+    if is_list(type_) and (pa.types.is_string(type_.value_type) or pa.types.is_large_string(type_.value_type)):
         return array.cast(pa.large_list(pa.large_binary()))
     return array
 
@@ -98,16 +89,24 @@ def _json_object(row: dict[str, Any]) -> str:
 
 def _json(value: Any) -> Any:
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return {"b64": base64.b64encode(value).decode()}
+        return text_or_base64(value)
     if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return value if math.isfinite(value) else spelling(value)
     if isinstance(value, list | tuple):
         return [_json(v) for v in value]
     if isinstance(value, dict):
         return {str(k): _json(v) for k, v in value.items()}
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def text_or_base64(value: bytes) -> str | dict[str, str]:
+    """Return bytes as text if they are UTF-8; else as `{"b64": "..."}`, so that no two values look alike."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(value).decode()}
+
+
+def spelling(value: float) -> str:
+    """Return the text for a number that is not finite, which JSON cannot express."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

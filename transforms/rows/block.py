@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.plain import concat, filter_rows
 from beam_score.transforms.arrays.sizes import batch_bytes
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.rows.faults import NO_REJECTED, Fault, dead_letters, fault_lists, known_rows
 from beam_score.transforms.rows.origin import Origin
@@ -67,6 +68,10 @@ class Block:
     void: bool = False
     tally: Mapping[str, float] = dataclasses.field(default_factory=dict)
     began: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, batch in (("rows", self.rows), ("rejected", self.rejected)):
+            check_type(f"Block: {name}", batch, pa.RecordBatch, "pass a record batch, not a table or a mapping")
 
     @property
     def count(self) -> int:
@@ -135,10 +140,17 @@ def reject_rows(block: Block, faults: Sequence[Fault], stage: str, order: Mappin
       stage: the step that rejects them.
       order: contract rank of the columns; see `fault_lists`.
     """
+    check_type("reject_rows: faults", faults, Sequence, "pass a list of Fault")
+    check_type("reject_rows: stage", stage, str, "pass the name of the step that rejects the rows")
     faults = [f for f in faults if len(f.index)]
     if not faults:
         return block
     positions, errors = fault_lists(faults, order or {})
+    if positions[0] < 0 or positions[-1] >= block.rows.num_rows:
+        raise ValueError(
+            f"reject_rows: positions {positions[0]}..{positions[-1]} are outside a block of {block.rows.num_rows} "
+            "good rows: pass positions in block.rows, not the numbers of rows in the file"
+        )
     numbers = block.rows[ROW].to_numpy()[positions]
     keep = np.ones(block.rows.num_rows, bool)
     keep[positions] = False

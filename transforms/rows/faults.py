@@ -87,6 +87,18 @@ class Fault:
     reason: str
     message: pa.Array | str
 
+    def __post_init__(self) -> None:
+        index = np.asarray(self.index)
+        if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+            raise TypeError(
+                f"Fault: index has dtype {index.dtype} and shape {list(index.shape)}, expected the positions of "
+                "rows as integers: of a mask, pass np.flatnonzero(mask)"
+            )
+        if not isinstance(self.message, str) and len(self.message) != len(index):
+            raise ValueError(
+                f"Fault: {len(self.message)} messages for {len(index)} rows: pass one text, or one per row as an array"
+            )
+
     def messages(self) -> pa.Array:
         if isinstance(self.message, str):
             return pa.repeat(pa.scalar(self.message, pa.string()), len(self.index))

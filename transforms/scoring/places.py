@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_score.transforms.model.in_hand import Rows
+from beam_score.transforms.model.in_flight import Rows
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.rows.sources import place
 

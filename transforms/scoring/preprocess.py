@@ -20,7 +20,7 @@ from beam_score.transforms.arrays.nested import dimensions, not_finite, nulls, r
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import STEPS, Input, make
-from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import INPUT, Block, reject_rows
 from beam_score.transforms.rows.faults import Fault
 from beam_score.transforms.rows.redact import raised_at

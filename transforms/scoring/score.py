@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.deadline import ModelHangs
-from beam_score.transforms.model.in_hand import Rows
+from beam_score.transforms.model.in_flight import Rows
 from beam_score.transforms.model.loading import load_once
 from beam_score.transforms.model.model import Feeds, Model, is_exhausted
 from beam_score.transforms.model.signature import Tensor, numpy_dtype, output_type
@@ -69,6 +70,7 @@ class Scorer:
     """
 
     def __init__(self, call: ModelCall, model: Model | None = None, stopping: Stopping | None = None):
+        check_type("Scorer: call", call, ModelCall, "pass ModelCall(path, signature, outputs)")
         self.call, self.model, self.calls = call, model, list[Call]()
         self._stopping = stopping or Stopping()
         self._attempts = Attempts(succeeded=call.proven)
@@ -131,9 +133,12 @@ class Scorer:
           ModelHangs: a call took longer than its deadline.
           Stopped: the run is stopping.
         """
+        check_type("Scorer.score: blocks", blocks, Sequence, "pass a list of blocks")
         self.calls = []
         if not blocks:
             return []
+        if self.model is None:
+            raise RuntimeError("Scorer: the model is not loaded: call load() before score()")
         scored = self._score(blocks)
         seconds = sum(call.seconds for call in self.calls)
         scored[0] = scored[0].with_tally(model_calls=len(self.calls), model_s=seconds)
@@ -269,11 +274,11 @@ class Scorer:
             feeds = {n: np.concatenate([f, np.repeat(f[-1:], rows - given.count, axis=0)]) for n, f in feeds.items()}
         log_batch(feeds)
         began = time.perf_counter()
-        noted = in_hand.note(given)
+        noted = in_flight.note(given)
         try:
             outputs = self._answer(feeds, given, compiled)
         finally:
-            in_hand.clear(noted)
+            in_flight.clear(noted)
             self.calls.append(Call(given.count, time.perf_counter() - began))
         if not self._call_sizes.are_fixed:
             self._call_sizes.learn(rows, _nbytes(feeds), _nbytes(outputs))

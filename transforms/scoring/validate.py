@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.transforms.arrays.plain import whole
+from beam_score.transforms.arrays.nested import leaves, owners
+from beam_score.transforms.arrays.plain import values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
@@ -210,7 +211,7 @@ def _nan_as_null(column: Column, values: pa.Array, refuse: Callable) -> pa.Array
     if not column.shape:
         return without_nan(values)
     flat, spread = _flatten(column, values)
-    nan = np.isnan(_numbers(flat)) if len(flat) else np.zeros(0, bool)
+    nan = np.isnan(values_of(flat))
     if nan.any():
         refuse(spread(nan), "missing_value")
     return values
@@ -225,7 +226,7 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
     """Apply the rules on values: finiteness, range, allowed values, lengths."""
     flat, spread = _flatten(column, values)
     if column.is_numeric and len(flat):
-        numbers = _numbers(flat)
+        numbers = values_of(flat)
         # One pass identifies a clean column: NaN makes min and max NaN, and infinities are extremes.
         if not _all_inside(column, numbers):
             present = (
@@ -254,12 +255,6 @@ def _true(mask: pa.Array) -> np.ndarray:
     return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
 
 
-def _numbers(flat: pa.Array) -> np.ndarray:
-    """Return numbers as numpy; values under a null are kept unchanged (a mask identifies them)."""
-    dtype = flat.type.to_pandas_dtype()
-    return np.frombuffer(flat.buffers()[1], dtype, count=flat.offset + len(flat))[flat.offset :]
-
-
 def _all_inside(column: Column, numbers: np.ndarray) -> bool:
     least, most = numbers.min(), numbers.max()
     if column.is_float and column.finite and not (np.isfinite(least) and np.isfinite(most)):
@@ -274,18 +269,14 @@ def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.n
     """Return the single values of a column, and a function that maps a mask over them to a mask over rows."""
     if not column.shape:
         return values, lambda mask: mask
-    parents = np.arange(len(values))
-    flat = values
-    for _ in column.shape:
-        parents = parents[pc.list_parent_indices(flat).to_numpy()]
-        flat = pc.list_flatten(flat)
+    parents = owners(values)
 
     def spread(mask: np.ndarray) -> np.ndarray:
         rows = np.zeros(len(values), bool)
         rows[parents[mask]] = True
         return rows
 
-    return flat, spread
+    return leaves(values), spread
 
 
 def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show_values: bool) -> pa.Array | str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import apache_beam as beam
 import pyarrow as pa
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.publication import roll_forward
 from beam_score.transforms.ledger.receipts import collect
-from beam_score.transforms.ledger.verdict import Budget, decide
+from beam_score.transforms.ledger.verdict import decide
 
 
 class Commit(beam.PTransform):
@@ -34,6 +36,9 @@ class Commit(beam.PTransform):
         stopping: Stopping | None = None,
     ):
         super().__init__()
+        check_type("Commit: folder", folder, RunFolder, "pass RunFolder(output, run)")
+        check_type("Commit: budget", budget, Budget, "pass for example Budget(share=0.01)")
+        check_type("Commit: schema", schema, pa.Schema, "pass the schema of the OutputPlan")
         self._commit = _CommitFn(folder, budget, schema, keep_replaced, Stopping() if stopping is None else stopping)
 
     def expand(self, done):

@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.model import Model
@@ -76,6 +77,7 @@ class Infer(beam.PTransform):
 
     def __init__(self, call: ModelCall, stopping: Stopping | None = None):
         super().__init__()
+        check_type("Infer: call", call, ModelCall, "pass ModelCall(path, signature, outputs)")
         self.call, self.stopping = call, stopping
 
     def expand(self, blocks):

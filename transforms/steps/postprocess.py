@@ -6,6 +6,7 @@ import time
 
 import apache_beam as beam
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.postprocess import postprocess
@@ -16,6 +17,7 @@ class Postprocess(beam.PTransform):
 
     def __init__(self, plan: OutputPlan):
         super().__init__()
+        check_type("Postprocess: plan", plan, OutputPlan, "pass OutputPlan(keep, position, outputs, tensors)")
         self.plan = plan
 
     def expand(self, blocks):

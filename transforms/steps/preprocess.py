@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 import apache_beam as beam
 
+from beam_score.transforms.common.arguments import check_mapping, check_type
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
-from beam_score.transforms.model.servable import Tensor
+from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.reject_count import BEFORE_THE_MODEL, RejectCount
 from beam_score.transforms.scoring.halving import Attempts
@@ -37,6 +38,11 @@ class Preprocess(beam.PTransform):
         rejects: RejectCount | None = None,
     ):
         super().__init__()
+        check_mapping("Preprocess: inputs", inputs, Input, "pass {name of the input: Input(...)}, or {}")
+        check_mapping("Preprocess: tensors", tensors, Tensor, "pass signature.inputs")
+        check_type("Preprocess: contract", contract, Contract, "pass Contract(columns={name: Column(dtype=...)})")
+        if function is not None:
+            check_type("Preprocess: function", function, str, "pass its name, for example 'features:add_logs'")
         self._preparation = Preparation(dict(inputs), dict(tensors), contract, function)
         self._rejects = RejectCount() if rejects is None else rejects
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import apache_beam as beam
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.formats.base import ReadSettings
@@ -23,6 +26,9 @@ class Read(beam.PTransform):
 
     def __init__(self, settings: ReadSettings, done=None, stopping: Stopping | None = None):
         super().__init__()
+        check_type("Read: settings", settings, ReadSettings, "pass ReadSettings(format, columns)")
+        if done is not None:
+            check_type("Read: done", done, Callable, "pass a function from a split's id to bool, or None")
         self.settings, self.done = settings, done
         self.stopping = Stopping() if stopping is None else stopping
 

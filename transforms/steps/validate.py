@@ -6,6 +6,7 @@ import time
 
 import apache_beam as beam
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.validate import validate
@@ -21,6 +22,7 @@ class Validate(beam.PTransform):
 
     def __init__(self, contract: Contract, show_values: bool = True):
         super().__init__()
+        check_type("Validate: contract", contract, Contract, "pass Contract(columns={name: Column(dtype=...)})")
         self.contract, self.show_values = contract, show_values
 
     def expand(self, blocks):

@@ -8,6 +8,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
+from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import AtOnce, Behind
 from beam_score.transforms.ledger.attempt import Attempt, LostBlocks, WriteSettings
@@ -24,6 +25,7 @@ class WriteParts(beam.PTransform):
 
     def __init__(self, settings: WriteSettings):
         super().__init__()
+        check_type("WriteParts: settings", settings, WriteSettings, "pass WriteSettings(RunFolder(...), schema)")
         self.settings = settings
 
     def writer(self) -> beam.DoFn:

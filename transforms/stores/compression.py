@@ -31,7 +31,7 @@ _CHECKSUM_FAILS = ("incorrect data check", "incorrect length check", "Restored d
 _ZSTD_WINDOW = 128 << 20  # the limit of the zstd command without --long
 
 
-class Damaged(Exception):
+class CorruptStream(Exception):
     """A compressed stream that is cut off, fails its checksum, or is followed by other data.
 
     Raised only after all bytes before the damage were returned: those that could be decompressed or, if a checksum
@@ -46,7 +46,7 @@ class Damaged(Exception):
         self.loses_output, self.sound_bytes = loses_output, sound_bytes
 
 
-class Refuted(Damaged):
+class Refuted(CorruptStream):
     """A checksum does not match bytes that were returned before it was reached. The caller discards them and reads
     again, with the damage that `damage_of` finds as `sound`."""
 
@@ -122,7 +122,7 @@ class RawStream:
         end: int = -1,
         version: str | None = None,
         ahead: bool = False,
-        sound: Damaged | None = None,
+        sound: CorruptStream | None = None,
         kind: str | None = None,
     ):
         self._path, self._version, self._sound = path, version, sound
@@ -144,7 +144,7 @@ class RawStream:
         """Return about `n` bytes, at least one; `b""` at the end.
 
         Raises:
-          Damaged: see the class. Refuted if bytes that were already returned belong to the damage.
+          CorruptStream: see the class. Refuted if bytes that were already returned belong to the damage.
           ReadFails, StoreFails, MemoryError: a failure that is not the file's fault.
         """
         if self._members is not None:
@@ -161,12 +161,12 @@ class RawStream:
         if self._sound is not None:
             n = min(n, self._sound.sound_bytes - before)
             if n <= 0:
-                raise Damaged(str(self._sound), sound_bytes=self._sound.sound_bytes)
+                raise CorruptStream(str(self._sound), sound_bytes=self._sound.sound_bytes)
         parts, size = [], 0
         while size < n and self._damage is None:
             try:
                 part = self._members.next(min(n - size, 1 if self._members.in_small_steps else _PIECE))
-            except Damaged as error:
+            except CorruptStream as error:
                 if self._stepped_back or not error.loses_output:
                     self._damage = error
                 else:
@@ -215,7 +215,7 @@ def is_zlib(head: bytes) -> bool:
     return len(head) > 1 and head[0] == _ZLIB[0] and int.from_bytes(head[:2]) % 31 == 0
 
 
-def damage_of(path: str, version: str | None = None) -> Damaged | None:
+def damage_of(path: str, version: str | None = None) -> CorruptStream | None:
     """Read a compressed file to its end; return the damage that a checksum shows, or None. Raises OSError."""
     with open_file(path, version) as file:
         kind = "zlib" if is_zlib(file.read(2)) else None
@@ -223,7 +223,7 @@ def damage_of(path: str, version: str | None = None) -> Damaged | None:
         try:
             while stream.compression and stream.read(_PIECE):
                 pass
-        except Damaged as damage:
+        except CorruptStream as damage:
             return damage if damage.sound_bytes is not None else None
     return None
 
@@ -264,14 +264,14 @@ class _Members:
         return self.fine and self._kind != "bzip2"
 
     def next(self, n: int) -> bytes:
-        """Return at most `n` decompressed bytes (zstd: some more); `b""` at the end; raise Damaged."""
+        """Return at most `n` decompressed bytes (zstd: some more); `b""` at the end; raise CorruptStream."""
         while True:
             if self._member is None and not self._begin():
                 return b""
             if not self._pending and not self._draining:
                 self._pending = self._file.read(_PIECE)
                 if not self._pending and not self._is_zlib:
-                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
+                    raise CorruptStream(f"the {self._kind} stream is cut off at byte {self.taken}")
             data = self._step(n)
             if data:
                 self.given += len(data)
@@ -280,7 +280,7 @@ class _Members:
                 # zlib may keep output back while it has no input: the end is reached only when it returns none.
                 self._pending = self._file.read(_PIECE)
                 if not self._pending:
-                    raise Damaged(f"the {self._kind} stream is cut off at byte {self.taken}")
+                    raise CorruptStream(f"the {self._kind} stream is cut off at byte {self.taken}")
 
     def _begin(self) -> bool:
         """Open the next member; return False at a proper end of the file."""
@@ -288,7 +288,7 @@ class _Members:
             self._pending += more
         if not self._pending:
             if not self._count:
-                raise Damaged(f"the {self._kind} file is empty: zero bytes")
+                raise CorruptStream(f"the {self._kind} file is empty: zero bytes")
             return False
         if not self._pending.startswith(self._magic):
             if self._kind == "gzip" and not self._pending.strip(b"\0"):
@@ -298,7 +298,7 @@ class _Members:
             if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
                 self._pass_over()
                 return self._begin()
-            raise Damaged(f"the data after the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
+            raise CorruptStream(f"the data after the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
         self._count += 1
         self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
         if self._is_zlib:
@@ -315,7 +315,7 @@ class _Members:
         while left:
             self._pending = self._pending or self._file.read(_PIECE)
             if not self._pending:
-                raise Damaged(f"the zstd stream is cut off at byte {self.taken}")
+                raise CorruptStream(f"the zstd stream is cut off at byte {self.taken}")
             step = min(left, len(self._pending))
             self._take(step)
             left -= step
@@ -350,28 +350,28 @@ class _Members:
             self._member = None
         return data
 
-    def _damage(self, error: Exception) -> Damaged:
+    def _damage(self, error: Exception) -> CorruptStream:
         """Return the damage to the stream that an error of the decompressor shows."""
         near = f"near byte {self.taken}"
         if self._kind == "bzip2":
             # The library does not say which checksum failed: usually that of a block, and all blocks before it are
             # sound; or that of the stream, at its end.
             if not self.fine:
-                return Damaged(f"the bzip2 stream is damaged {near}: {error}", True)
+                return CorruptStream(f"the bzip2 stream is damaged {near}: {error}", True)
             ended = _is_bzip2_end(self._last)
             what = f"stream that begins at byte {self._member_at}" if ended else f"block that ends {near}"
-            return Damaged(
+            return CorruptStream(
                 f"the bzip2 {what} is damaged, or its checksum does not match ({error}): it and everything after it "
                 "are ignored",
                 sound_bytes=self._member_from if ended else self._block_from,
             )
         if any(text in str(error) for text in _CHECKSUM_FAILS):
             what = f"{_MEMBERS[self._kind]} that begins at byte {self._member_at}"
-            return Damaged(
+            return CorruptStream(
                 f"the checksum of the {what} does not match ({error}): it and everything after it are ignored",
                 sound_bytes=self._member_from,
             )
-        return Damaged(f"the {self._kind} stream is damaged {near}: {error}", True)
+        return CorruptStream(f"the {self._kind} stream is damaged {near}: {error}", True)
 
 
 def _is_bzip2_end(last: bytes) -> bool:

@@ -32,9 +32,9 @@ from beam_score.transforms.stores.objects import (
     StoreClock,
     anonymous,
     denied,
-    failed,
-    mismatch,
-    missing,
+    first_line,
+    gave_up,
+    refused,
     retry_s,
 )
 
@@ -273,28 +273,9 @@ def _told(path: ObjectPath) -> Iterator[None]:
             "GOOGLE_APPLICATION_CREDENTIALS (or BEAM_SCORE_STORE_ANONYMOUS=1 for public buckets)",
         ) from None
     except (auth.RefreshError, auth.TransportError) as error:
-        raise denied(path, f"the Google Cloud credentials do not work: {_first_line(error)}") from error
+        raise denied(path, f"the Google Cloud credentials do not work: {first_line(error)}") from error
+    except api.RetryError as error:
+        raise gave_up(path, error.cause or error) from error
     except (api.GoogleAPIError, InvalidResponse, DataCorruption, requests.RequestException, LOST) as error:
-        raise _of(path, error) from error
-
-
-def _of(path: ObjectPath, error: Exception) -> OSError:
-    cause = error.cause if isinstance(error, api.RetryError) and error.cause is not None else error
-    status = cause.response.status_code if isinstance(cause, InvalidResponse) else getattr(cause, "code", None)
-    if status == 404:
-        return missing(
-            path,
-            f"no bucket named {path.bucket}" if _NO_BUCKET in str(cause) else "no such object or bucket",
-        )
-    if status == 412:
-        return mismatch(path)
-    if status in (401, 403):
-        return denied(path, f"access is denied by Google Cloud Storage: {_first_line(cause)}")
-    if cause is not error:
-        return failed(path, f"gave up after {retry_s():g} s of retries: {_first_line(cause)}")
-    return failed(path, f"error from Google Cloud Storage: {_first_line(cause)}")
-
-
-def _first_line(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error) or type(error).__name__
-    return text.splitlines()[0][:300]
+        status = error.response.status_code if isinstance(error, InvalidResponse) else getattr(error, "code", None)
+        raise refused(path, "Google Cloud Storage", error, status, _NO_BUCKET in str(error)) from error

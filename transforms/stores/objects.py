@@ -220,3 +220,27 @@ def mismatch(path: ObjectPath | str) -> VersionMismatch:
 def failed(path: ObjectPath | str, why: str) -> OSError:
     """Return the error for any other failure."""
     return OSError(errno.EIO, why, str(path))
+
+
+def refused(path: ObjectPath, store: str, error: Exception, status: int | None, no_bucket: bool) -> OSError:
+    """Return the error for an error response of a store, by its HTTP status."""
+    if no_bucket:
+        return missing(path, f"no bucket named {path.bucket}")
+    if status == 404:
+        return missing(path, "no such object or bucket")
+    if status == 412:
+        return mismatch(path)
+    if status in (401, 403):
+        return denied(path, f"access is denied by {store}: {first_line(error)}")
+    return failed(path, f"error from {store}: {first_line(error)}")
+
+
+def gave_up(path: ObjectPath, error: Exception) -> OSError:
+    """Return the error for a call that failed at each try, last with this error."""
+    return failed(path, f"gave up after {retry_s():g} s of retries: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, cut to 300 characters; its type if it has none."""
+    text = getattr(error, "message", None) or str(error) or type(error).__name__
+    return text.splitlines()[0][:300]

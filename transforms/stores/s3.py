@@ -27,8 +27,10 @@ from beam_score.transforms.stores.objects import (
     anonymous,
     denied,
     failed,
+    first_line,
+    gave_up,
     mismatch,
-    missing,
+    refused,
     retry_s,
 )
 
@@ -55,7 +57,7 @@ _LOST = (boto.HTTPClientError, boto.IncompleteReadError, boto.ResponseStreamingE
 _CLOCK = StoreClock()
 
 
-class _Damaged(Exception):
+class _CorruptObject(Exception):
     """The content that was read does not match the store's checksum."""
 
 
@@ -228,7 +230,7 @@ def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None
 def _may_help(error: Exception) -> bool:
     if isinstance(error, boto.ClientError):
         return _status(error) in _TRY_AGAIN or (_status(error) >= 500 and _status(error) != 501)
-    return isinstance(error, (*_LOST, _Damaged, _SomeFailed))
+    return isinstance(error, (*_LOST, _CorruptObject, _SomeFailed))
 
 
 def _content(answer: dict) -> bytes:
@@ -239,7 +241,7 @@ def _content(answer: dict) -> bytes:
 def _whole(answer: dict) -> bytes:
     content, expected = _content(answer), _crc(answer)
     if expected is not None and google_crc32c.value(content) != int(expected, 16):
-        raise _Damaged("the content does not match its checksum")
+        raise _CorruptObject("the content does not match its checksum")
     return content
 
 
@@ -277,25 +279,12 @@ def _told(path: ObjectPath) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY (or BEAM_SCORE_STORE_ANONYMOUS=1 for public buckets)",
         ) from None
     except RetryError as error:
-        raise failed(path, f"gave up after {retry_s():g} s of retries: {_first_line(error.cause or error)}") from error
+        raise gave_up(path, error.cause or error) from error
     except boto.ClientError as error:
         raise _of(path, error) from error
-    except (boto.BotoCoreError, _Damaged) as error:
-        raise failed(path, f"S3 cannot be used: {_first_line(error)}") from error
+    except (boto.BotoCoreError, _CorruptObject) as error:
+        raise failed(path, f"S3 cannot be used: {first_line(error)}") from error
 
 
 def _of(path: ObjectPath, error: boto.ClientError) -> OSError:
-    status = _status(error)
-    if _code(error) == "NoSuchBucket":
-        return missing(path, f"no bucket named {path.bucket}")
-    if status == 404:
-        return missing(path, "no such object or bucket")
-    if status == 412:
-        return mismatch(path)
-    if status in (401, 403):
-        return denied(path, f"access is denied by S3: {_first_line(error)}")
-    return failed(path, f"error from S3: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300]
+    return refused(path, "S3", error, _status(error), _code(error) == "NoSuchBucket")

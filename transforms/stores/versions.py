@@ -24,6 +24,8 @@ class InputChanged(RuntimeError):
 
 def version_of(size: int, mtime_ns: int | None, inode: int | None, object_version: str | None = None) -> str:
     """Return the version of a file, as a plan contains it; see `transforms.listing.files.InputFile` for the fields."""
+    if isinstance(mtime_ns, float):
+        raise TypeError("version_of: mtime_ns is a float, expected nanoseconds as int: pass st_mtime_ns, not st_mtime")
     return f"{size}:{mtime_ns}:{inode}" if object_version is None else f"{size}@{object_version}"
 
 

@@ -12,7 +12,7 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
-from beam_score.transforms.stores.compression import Damaged, RawStream, Refuted
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted
 
 _NONE = np.array([], np.int64)
 _IN_RECORD = re.compile(rb"[^\r\n]")
@@ -74,7 +74,7 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
                     yield refused
         except Refuted:
             raise
-        except Damaged as damage:
+        except CorruptStream as damage:
             # All records that a line end closed have been yielded.
             yield Broken(str(damage))
             return

@@ -21,7 +21,7 @@ from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.formats.first_rows import FIRST_BYTES, Dialect, FirstRows, Guess, Hints
 from beam_score.transforms.rows.faults import known_rows
-from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
 
 def first_rows(format_: Format, path: str, count: int, hints: Hints) -> FirstRows:
@@ -87,7 +87,7 @@ def _head(path: str) -> tuple[str, bool]:
         while left > 0:
             try:
                 part = stream.read(left)
-            except Damaged:
+            except CorruptStream:
                 break
             if not part:
                 break

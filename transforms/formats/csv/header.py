@@ -9,7 +9,7 @@ from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.framing import csv as csv_records
-from beam_score.transforms.stores.compression import Damaged, RawStream
+from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
 BOM = b"\xef\xbb\xbf"
 _FIRST_READ = 1 << 16
@@ -75,7 +75,7 @@ def _head(path: str, settings: ReadSettings, version: str | None) -> tuple[bytes
         while True:
             try:
                 piece = stream.read(size)
-            except Damaged as damage:
+            except CorruptStream as damage:
                 if head.strip(b"\r\n"):
                     return head, False, found
                 raise UnusableFile("unreadable", str(damage)) from None

@@ -9,7 +9,7 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
-from beam_score.transforms.stores.compression import Damaged, RawStream, Refuted
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted
 
 BOM = b"\xef\xbb\xbf"
 HEAD_BYTES = 4096
@@ -42,7 +42,7 @@ def blocks(range_: FileRange, settings: ReadSettings) -> Iterator[LineBlock]:
                 piece = stream.read(max(settings.max_block_bytes, HEAD_BYTES))
             except Refuted:
                 raise
-            except Damaged as damage:
+            except CorruptStream as damage:
                 yield LineBlock(damage=str(damage))  # an incomplete line is never treated as a whole one
                 return
             ended = not piece

@@ -23,7 +23,7 @@ from beam_score.transforms.formats.jsonl.rows import FAST_WAYS, LineParser, too_
 from beam_score.transforms.framing.lines import line_end_positions, line_spans
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.rows.origin import Origin
-from beam_score.transforms.stores.compression import Damaged, RawStream, is_compressed, open_file
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, is_compressed, open_file
 
 _FEW_BYTES = 4096
 """In a smaller file every line goes to the exact judge, at some 20 microseconds each: the fast ways take 3 ms to
@@ -90,7 +90,7 @@ def _check_encoding(path: str, version: str | None) -> None:
     with RawStream(path, version=version) as stream:
         try:
             head = stream.read(HEAD_BYTES)
-        except Damaged as damage:
+        except CorruptStream as damage:
             raise UnusableFile("unreadable", str(damage)) from None
     refuse_foreign(head)
 

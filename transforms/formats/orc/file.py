@@ -10,7 +10,7 @@ from pyarrow import orc
 
 from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.stores.compression import open_file
 from beam_score.transforms.stores.local_file import is_of_the_system
 
@@ -46,7 +46,7 @@ class OrcInput:
           OSError: the file cannot be read, which is not damage.
         """
         try:
-            with in_hand.reading(self.path):
+            with in_flight.reading(self.path):
                 if names:
                     return self._file.read_stripe(index, columns=list(names)).select(list(names))
                 rows = self._file.read_stripe(index, columns=[self._narrowest]).num_rows if self._narrowest else 0
@@ -76,7 +76,7 @@ def open_orc(path: str, version: str | None) -> Iterator[OrcInput]:
         raise UnusableFile("unreadable", why)
     with open_file(path, version) as source:
         try:
-            with in_hand.reading(path):
+            with in_flight.reading(path):
                 opened = OrcInput(path, orc.ORCFile(source))
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             if is_of_the_system(error):

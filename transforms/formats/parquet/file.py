@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.formats.parquet.pages import Pages, first_page, pages_of
-from beam_score.transforms.model import in_hand
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.stores.compression import open_file
 from beam_score.transforms.stores.local_file import calls, is_of_the_system, retried
 from beam_score.transforms.stores.object_file import ObjectFile
@@ -108,7 +108,7 @@ class ParquetInput:
         """Yield a row group in batches of `rows` rows."""
         found = self.file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
         while True:
-            with in_hand.reading(self.path):
+            with in_flight.reading(self.path):
                 batch = next(found, None)
             if batch is None:
                 return
@@ -119,7 +119,7 @@ class ParquetInput:
         if not names or not self.rows[group]:
             return None
         try:
-            with in_hand.reading(self.path):
+            with in_flight.reading(self.path):
                 next(self._empty.iter_batches(1, row_groups=[group], columns=names, use_threads=False), None)
         except _Asked:
             return None  # the readers were created, and requested the first page
@@ -174,7 +174,7 @@ def open_parquet(
         raise UnusableFile("unreadable", why)
     with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
-            with in_hand.reading(path):
+            with in_flight.reading(path):
                 file = retried(
                     path,
                     lambda: pq.ParquetFile(
@@ -189,7 +189,7 @@ def open_parquet(
             raise_unless_damage(error)
             raise UnusableFile("unreadable", f"not a whole Parquet file: {first_line(error)}") from error
         with file:
-            with in_hand.reading(path):
+            with in_flight.reading(path):
                 opened = ParquetInput(path, file, source)
             yield opened
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.splits import FileRange, Split
@@ -48,6 +49,15 @@ ListedFile = tuple[str, int] | tuple[str, int, str | None]
 version it is not checked."""
 
 
+def _check_listed(files: Sequence[ListedFile]) -> None:
+    for file in files:
+        if isinstance(file, str | bytes | os.PathLike) or len(file) not in (2, 3) or not isinstance(file[1], Integral):
+            raise TypeError(
+                f"split_files: {file!r} is not (path, size) or (path, size, version): pass for example "
+                "[(path, os.path.getsize(path))]"
+            )
+
+
 def cut_files(
     files: Sequence[ListedFile], split_bytes: int, cut: Callable[[str, int, int, str | None], list[FileRange]]
 ) -> list[FileRange]:
@@ -89,6 +99,7 @@ def split_files(
       split_bytes: approximate bytes of a split.
       workers: splits are smaller if there would be too few for each worker.
     """
+    _check_listed(files)
     format_ = format_named(settings.format)
     size = effective_split_bytes(sum(file[1] for file in files), split_bytes, workers)
     ranges = cut_files(

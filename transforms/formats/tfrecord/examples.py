@@ -18,6 +18,7 @@ import pyarrow as pa
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64, KIND_NAMES, Lists, LockStep
 from beam_score.transforms.framing.tfrecord import Records
+from beam_score.transforms.model.proto_fields import message_class
 
 _ARROW = {BYTES: pa.binary(), FLOAT: pa.float32(), INT64: pa.int64()}
 
@@ -132,37 +133,17 @@ def _parse_one(record: bytes) -> dict[str, tuple[int, list]] | None:
         return None
 
 
+_FIELDS = {
+    "Example": [("features", 1, "Features")],
+    "Features": [("feature", 1, "%Feature")],
+    "Feature": [("bytes_list", 1, "|BytesList"), ("float_list", 2, "|FloatList"), ("int64_list", 3, "|Int64List")],
+    "BytesList": [("value", 1, "*bytes")],
+    "FloatList": [("value", 1, "*float")],
+    "Int64List": [("value", 1, "*int64")],
+}
+
+
 @functools.cache
 def _example_class():
     """Return tf.Example's message class, declared here: importing TensorFlow for it takes seconds."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
-    field = descriptor_pb2.FieldDescriptorProto
-
-    def message(parent, name, *fields):
-        made = parent.add(name=name)
-        for number, (label, type_, field_name) in enumerate(fields, 1):
-            one = made.field.add(name=field_name, number=number, label=label)
-            if isinstance(type_, str):
-                one.type, one.type_name = field.TYPE_MESSAGE, f".tensorflow.{type_}"
-            else:
-                one.type = type_
-        return made
-
-    top, one, many = file.message_type, field.LABEL_OPTIONAL, field.LABEL_REPEATED
-    message(top, "BytesList", (many, field.TYPE_BYTES, "value"))
-    message(top, "FloatList", (many, field.TYPE_FLOAT, "value"))
-    message(top, "Int64List", (many, field.TYPE_INT64, "value"))
-    kinds = [(one, "BytesList", "bytes_list"), (one, "FloatList", "float_list"), (one, "Int64List", "int64_list")]
-    feature = message(top, "Feature", *kinds)
-    feature.oneof_decl.add(name="kind")
-    for member in feature.field:
-        member.oneof_index = 0
-    features = message(top, "Features", (many, "Features.FeatureEntry", "feature"))
-    entry = message(features.nested_type, "FeatureEntry", (one, field.TYPE_STRING, "key"), (one, "Feature", "value"))
-    entry.options.map_entry = True
-    message(top, "Example", (one, "Features", "features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+    return message_class("Example", _FIELDS, "beam_score.example")

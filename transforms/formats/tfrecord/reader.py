@@ -49,7 +49,7 @@ from beam_score.transforms.rows.faults import (
     stretch,
 )
 from beam_score.transforms.rows.origin import Origin
-from beam_score.transforms.stores.compression import Damaged, RawStream, compression_of, is_zlib, open_file
+from beam_score.transforms.stores.compression import RawStream, compression_of, is_zlib, open_file
 from beam_score.transforms.stores.object_file import ObjectFile
 
 _WALK_BYTES = 8 << 20
@@ -89,7 +89,7 @@ class TfRecord(Format):
                 head = b""
                 while len(head) < HEADER_BYTES and (piece := read_bytes(HEADER_BYTES - len(head))):
                     head += piece
-        except Damaged as error:
+        except CorruptStream as error:
             raise UnusableFile("unreadable", str(error)) from error
         if head and not is_header(head):
             kind = foreign(head)

@@ -78,7 +78,7 @@ def make_register() -> int | None:
     """Create the memory of an empty register, as a descriptor that child processes inherit. Returns None if the system
     refuses it, as under a tight limit on file sizes: no run must fail for it."""
     try:
-        descriptor = os.memfd_create("in_hand")
+        descriptor = os.memfd_create("in_flight")
         os.truncate(descriptor, _SIZE)
     except (OSError, AttributeError):  # memfd_create only exists on Linux
         return None
