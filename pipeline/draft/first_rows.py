@@ -9,7 +9,7 @@ from beam_score.transforms.formats.base import UnusableFile, format_named
 from beam_score.transforms.formats.detect import format_by_content, format_of
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.listing.files import InputFile
-from beam_score.transforms.stores.compression import RawStream
+from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
 ROWS = 1000
 """Number of rows to inspect, from the first files."""

@@ -111,17 +111,17 @@ class Sample:
 
     @property
     def has_names(self) -> bool:
-        """Whether the data names its columns."""
+        """True if the data names its columns."""
         return self.dialect is None or self.dialect.header.is_there
 
     @property
     def is_text(self) -> bool:
-        """Whether all values are texts, as in CSV."""
+        """True if all values are texts, as in CSV."""
         return format_named(self.format).values == "text"
 
     @property
     def is_flat(self) -> bool:
-        """Whether lists have no shape, as in a tf.Example."""
+        """True if lists have no shape, as in a tf.Example."""
         return format_named(self.format).values == "flat"
 
     @property

@@ -49,7 +49,7 @@ from beam_score.transforms.rows.faults import (
     stretch,
 )
 from beam_score.transforms.rows.origin import Origin
-from beam_score.transforms.stores.compression import RawStream, compression_of, is_zlib, open_file
+from beam_score.transforms.stores.compression import CorruptStream, RawStream, compression_of, is_zlib, open_file
 from beam_score.transforms.stores.object_file import ObjectFile
 
 _WALK_BYTES = 8 << 20
