@@ -24,6 +24,26 @@ from flink import cluster, jars  # noqa: E402
 from forks import serving  # noqa: E402
 from outcomes import make_scene  # noqa: E402
 
+_LONGEST = (
+    "test_engines_agree",
+    "test_a_real_cluster_survives",
+    "test_whatever_dies_nothing_is_lost",
+    "test_failures_inside",
+    "test_dead_letters_are_replayed",
+    "test_every_call_may_fail",
+    "test_all_or_nothing",
+    "test_many_at_once",
+    "test_flink_starts_and_ends",
+    "test_the_command_line",
+    "test_progress_can_be_seen_from_anywhere",
+)
+"""The files that take minutes. They come first, so that no worker of pytest is alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Order the files; `make test` gives each file to one worker, so that its fixtures are made once."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
