@@ -21,7 +21,7 @@ import kills  # noqa: E402
 import models  # noqa: E402
 from emulators import gcs, gcs_server, s3, s3_server, store  # noqa: E402, F401
 from flink import cluster, jars  # noqa: E402
-from forks import serving  # noqa: E402
+from forks import shared  # noqa: E402
 from outcomes import make_scene  # noqa: E402
 
 _LONGEST = (
@@ -59,10 +59,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory):
+def forks():
     """A server of processes that run the command line; see `forks.Forks`."""
-    with serving(tmp_path_factory.mktemp("forks")) as server:
-        yield server
+    return shared()
 
 
 @pytest.fixture(scope="session")
