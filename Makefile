@@ -22,7 +22,11 @@ ROWS ?= 20000000
 PAIRS ?= 7
 KILLS ?= 200
 SEED ?= 1
-ARGS ?= -n 2 -q
+ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder -q
+
+# Modules are compiled at their first import, unless this variable is set: then at every import of every process, which
+# takes TensorFlow 18 s instead of 5.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The Python of the environment: the first of these that runs, has a supported version, and has venv.
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)

@@ -47,7 +47,7 @@ def test_its_row_group_is_a_dead_letter_and_all_else_is_predicted(tmp_path, libr
         input={"files": [str(tmp_path / "data" / "*.parquet")]},
         rejects={"budget": ROWS // 3},
     )
-    done = jobs.cli("run", job, LD_PRELOAD=str(library))
+    done = jobs.anew("run", job, LD_PRELOAD=str(library))
     assert done.returncode == 0, done.stderr
     assert "ended by SIGABRT while it read" in done.stderr and "it restarts" in done.stderr
     counts = jobs.manifest(tmp_path / "out")["counts"]

@@ -33,6 +33,7 @@ STRICT = {
 }
 LOOSE = ("columns.a.range=null", "columns.b={dtype: float32, default: 7, finite: false}", "columns.id.range=null")
 FORMATS = ("csv", "jsonl", "parquet", "tfrecord")
+ROWS = 120  # of a table: some 10 of each kind
 
 
 # Jobs over the model that gives back what it is given, so that predictions are exact.
@@ -91,7 +92,7 @@ def assert_every_row_once(counts: dict[str, int], *outputs: Path) -> None:
 # Tables with rows that are bad in different ways, in any format.
 
 
-def table(seed: int, rows: int = 300) -> list[dict]:
+def table(seed: int, rows: int = ROWS) -> list[dict]:
     rng = random.Random(seed)
     odd = ["plain", 'a "quoted" name', "two\nlines", "comma, and\r\nmore", '"', "", "ünï", " spaced "]
     made = []
@@ -139,7 +140,7 @@ def same_kind(rows: list[dict]) -> list[tuple]:
 def test_mended_rows_get_the_predictions_of_one_run_with_the_looser_contract(tmp_path, model, format, by):
     for file in range(2):
         write(tmp_path / f"data/{file}.{format}", table(file + len(by)), format)
-    counts = {f"{file}.{format}": 300 for file in range(2)}
+    counts = {f"{file}.{format}": ROWS for file in range(2)}
     payload = "none" if "none" in by else "full"
     parent = score(tmp_path, model("echo"), rejects={"budget": "100%", "payload": payload})
     again = replay(tmp_path / "out", *LOOSE, by=by.partition(",")[0])
@@ -304,8 +305,8 @@ def test_a_kept_column_has_its_type_also_from_a_payload(tmp_path, model):
     for name in ("0", "1"):
         write(tmp_path / f"data/{name}.parquet", table(3), "parquet")
         frame_ = pq.read_table(tmp_path / f"data/{name}.parquet")
-        frame_ = frame_.append_column("when", pa.array(range(300), pa.timestamp("us")))
-        frame_ = frame_.append_column("count", pa.array([None, *range(2**40, 2**40 + 299)], pa.int64()))
+        frame_ = frame_.append_column("when", pa.array(range(ROWS), pa.timestamp("us")))
+        frame_ = frame_.append_column("count", pa.array([None, *range(2**40, 2**40 + ROWS - 1)], pa.int64()))
         pq.write_table(frame_, tmp_path / f"data/{name}.parquet")
     score(tmp_path, model("echo"), output={"keep": ["name", "when", "count"]})
     (tmp_path / "data/1.parquet").unlink()
@@ -316,7 +317,7 @@ def test_a_kept_column_has_its_type_also_from_a_payload(tmp_path, model):
         for name in ("0.parquet", "1.parquet")
     }
     assert of["0.parquet"] and of["0.parquet"] == of["1.parquet"]
-    assert_every_row_once({"0.parquet": 300, "1.parquet": 300}, tmp_path / "out", tmp_path / "out-replay")
+    assert_every_row_once({"0.parquet": ROWS, "1.parquet": ROWS}, tmp_path / "out", tmp_path / "out-replay")
 
 
 def test_a_column_that_the_parent_did_not_use_is_only_in_the_file(tmp_path, model):
@@ -438,7 +439,7 @@ def test_a_stretch_with_rows_read_behind_it_stays_one(tmp_path, model):
     assert again.manifest["counts"]["stretches_by_reason"] == {"unreadable": 1}
     (left,) = [letter for letter in jobs.dead_letters(tmp_path / "out-replay") if letter["rows"] is None]
     assert left["row"] == 17 and "rows behind this stretch were read" in left["message"]
-    assert_every_row_once({"rows.csv": 300}, tmp_path / "out", tmp_path / "out-replay")
+    assert_every_row_once({"rows.csv": ROWS}, tmp_path / "out", tmp_path / "out-replay")
 
 
 @pytest.mark.parametrize("format", ["csv", "parquet"])
@@ -454,8 +455,8 @@ def test_a_file_that_could_not_be_used_is_read_whole(tmp_path, model, format):
     score(tmp_path, model("echo"), rejects={"files": 1, "budget": "100%"})
     again = replay(tmp_path / "out", *LOOSE, "columns.c={dtype: float32, required: false, default: 0}")
     assert again.manifest["counts"]["stretches"] == 0
-    assert again.manifest["counts"]["read"] > 300
-    assert_every_row_once({f"0.{format}": 300, f"1.{format}": 300}, tmp_path / "out", tmp_path / "out-replay")
+    assert again.manifest["counts"]["read"] > ROWS
+    assert_every_row_once({f"0.{format}": ROWS, f"1.{format}": ROWS}, tmp_path / "out", tmp_path / "out-replay")
 
 
 def test_a_damaged_row_group_is_read_from_a_sound_file(tmp_path, model):
@@ -537,7 +538,7 @@ def test_a_replay_that_was_stopped_goes_on(tmp_path, model):
     begun = json.loads((tmp_path / "out-replay/_staging/current.json").read_bytes())["run"]
     again = replay(tmp_path / "out", *LOOSE)
     assert again.manifest["run"] == begun and not again.already
-    assert_every_row_once({f"{n}.jsonl": 300 for n in range(6)}, tmp_path / "out", tmp_path / "out-replay")
+    assert_every_row_once({f"{n}.jsonl": ROWS for n in range(6)}, tmp_path / "out", tmp_path / "out-replay")
 
 
 def test_a_replay_can_be_replayed(tmp_path, model):
@@ -547,7 +548,7 @@ def test_a_replay_can_be_replayed(tmp_path, model):
     last = replay(tmp_path / "out-replay", *LOOSE)
     outputs = tmp_path / "out", tmp_path / "out-replay", tmp_path / "out-replay-replay"
     assert all(predicted(o) for o in outputs)
-    assert_every_row_once({"rows.csv": 300}, *outputs)
+    assert_every_row_once({"rows.csv": ROWS}, *outputs)
     assert last.manifest["parent"]["run"] == jobs.manifest(tmp_path / "out-replay")["run"]
     assert [i["path"] for i in last.manifest["inputs"]] == [str(tmp_path / "data/rows.csv")]
     (tmp_path / "data/rows.csv").unlink()
@@ -567,7 +568,7 @@ def test_a_parent_over_its_budget_is_replayed_and_published_later(tmp_path, mode
     assert "this replay is over its budget" in accounting(parent, run(strict, parent=parent).manifest)
     assert again.code == 0 and again.manifest["counts"]["rejected"] == 0
     assert score(tmp_path, model("echo"), rejects={"budget": "100%"}).code == 0
-    assert_every_row_once({"rows.csv": 300}, tmp_path / "out", tmp_path / "out-replay")
+    assert_every_row_once({"rows.csv": ROWS}, tmp_path / "out", tmp_path / "out-replay")
     assert replay(tmp_path / "out", *LOOSE, "columns.c.default=0").already  # of the same run, published meanwhile
 
 
@@ -591,7 +592,7 @@ def test_the_budget_of_a_replay_is_that_of_all_rows_of_the_parent(tmp_path, mode
     bad = score(tmp_path, model("echo"), rejects={"budget": "50%"}).manifest["counts"]["rejected"]
     assert replay(tmp_path / "out").code == 0  # nothing is mended, all is refused again
     assert jobs.manifest(tmp_path / "out-replay")["counts"]["rejected"] == bad
-    assert jobs.manifest(tmp_path / "out-replay")["job"]["rejects"]["budget"] == 150
+    assert jobs.manifest(tmp_path / "out-replay")["job"]["rejects"]["budget"] == ROWS // 2
     assert replay(tmp_path / "out", "rejects.budget=1%", to=tmp_path / "strict").code == 3
 
 

@@ -34,7 +34,7 @@ from beam_score.transforms.rows.redact import without_values
 from beam_score.transforms.scoring.halving import Attempts, halve
 
 LONGEST_S = 300  # of anything, on a machine that others use too
-GROUPS = 300_000  # rows are scored in groups of a hundred thousand or so, and a group's splits end together
+GROUPS = 150_000  # rows are scored in groups of a hundred thousand or so, and a group's splits end together
 PROCESSES = ("--", "--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
@@ -91,7 +91,7 @@ def job_of_groups(tmp_path, saved_model):
     return slow_job(tmp_path, saved_model, batch_rows=128, rows=GROUPS, block_bytes="16KiB")
 
 
-def start_marked(tmp_path, saved_model, **sections):
+def start_marked(tmp_path, saved_model, rows=5000):
     """Starts a slow job of one split, and waits until its rows are in hand."""
     (tmp_path / "marks.py").write_text(
         "import os, pathlib\n"
@@ -100,7 +100,7 @@ def start_marked(tmp_path, saved_model, **sections):
         "        pathlib.Path(os.environ['MARK']).touch()\n"
         "    return batch\n"
     )
-    job = slow_job(tmp_path, saved_model, rows=5000, split_bytes="1GB", workers=1)
+    job = slow_job(tmp_path, saved_model, rows=rows, split_bytes="1GB", workers=1)
     path = f"{tmp_path}:{jobs.environment()['PYTHONPATH']}"
     where = {"PYTHONPATH": path, "OUT": str(tmp_path / "out"), "MARK": str(tmp_path / "mark")}
     process = jobs.start("run", job, "--set", "preprocess=marks:mark", **where)
@@ -324,11 +324,11 @@ def test_the_first_interrupt_finishes_what_is_in_hand(tmp_path, model):
 
 
 def test_an_interrupt_with_every_split_in_hand_changes_nothing(tmp_path, model):
-    process = start_marked(tmp_path, model("multiply"))
+    process = start_marked(tmp_path, model("multiply"), rows=1500)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=LONGEST_S)[1]
     assert process.returncode == 0 and "finishing the splits in hand" in said, said
-    assert jobs.manifest(tmp_path / "out")["counts"]["predicted"] == 20_000
+    assert jobs.manifest(tmp_path / "out")["counts"]["predicted"] == 6000
 
 
 def test_the_second_interrupt_stops_now(tmp_path, model):

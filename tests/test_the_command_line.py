@@ -107,21 +107,21 @@ def test_inspect_imports_no_tensorflow(model):
 
 def test_from_a_model_and_data_to_predictions(people, model):
     job = str(people / "job.yaml")
-    done = jobs.cli("init", model("multiply"), "--data", str(people / "data" / "*.csv"), "-o", job)
+    done = jobs.anew("init", model("multiply"), "--data", str(people / "data" / "*.csv"), "-o", job)
     assert done.returncode == 0, done.stderr
-    done = jobs.cli("check", job, "--set", "rejects.budget=5%", cwd=people)
+    done = jobs.anew("check", job, "--set", "rejects.budget=5%", cwd=people)
     assert done.returncode == 0, done.stderr
     assert "ready" in done.stdout and "wrong_type" in done.stdout and "probabilities" in done.stdout
-    done = jobs.cli("run", job, "--json", "--set", "rejects.budget=5%", cwd=people)
+    done = jobs.anew("run", job, "--json", "--set", "rejects.budget=5%", cwd=people)
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest["counts"]["rejected_by_reason"] == {"wrong_type": 20}
     written = next(people.rglob("manifest.json"))
     assert manifest.pop("launch_s")["run"] > 0
     assert manifest == json.loads(written.read_bytes())
-    done = jobs.cli("run", job, "--set", "rejects.budget=5%", cwd=people)
+    done = jobs.anew("run", job, "--set", "rejects.budget=5%", cwd=people)
     assert done.returncode == 0 and "Finished already" in done.stdout
-    done = jobs.cli("bench", job, cwd=people)
+    done = jobs.anew("bench", job, cwd=people)
     assert done.returncode == 0 and "batch rows" in done.stdout and "auto: " in done.stdout
 
 
@@ -294,7 +294,7 @@ def test_logs_are_structured_and_hold_no_value_at_any_level(tmp_path, model):
             rejects={"budget": "10%"},
             output={"path": str(tmp_path / form)},
         )
-        done = jobs.cli("run", job, "--log-level", "debug", "--log-format", form)
+        done = jobs.anew("run", job, "--log-level", "debug", "--log-format", form)
         assert done.returncode == 0, done.stderr
         letters = jobs.dead_letters(tmp_path / form)
         assert {x["reason"] for x in letters} == {"wrong_type", "model_error", "unterminated_quote"}
@@ -328,12 +328,12 @@ def test_a_model_that_fails_on_every_row_is_told_without_its_values(tmp_path, mo
 
 def test_beam_and_tensorflow_are_silent_unless_asked(people, model):
     job = jobs.write_job(people, model("multiply"), rejects={"budget": "5%"})
-    done = jobs.cli("run", job)
+    done = jobs.anew("run", job)
     assert done.returncode == 0
     lines = done.stderr.splitlines()
     assert all(re.search(r"\[beam_score\.[\w.]+\]", line) for line in lines), done.stderr
     assert len(lines) <= 5
-    done = jobs.cli("run", job, "--replace", "--log-level", "warning")
+    done = jobs.anew("run", job, "--replace", "--log-level", "warning")
     assert (done.returncode, done.stderr) == (0, "")
 
 

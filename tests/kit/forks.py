@@ -6,8 +6,10 @@ JSON on standard input. Each child has its own session, and can be killed or sto
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib
 import itertools
@@ -17,6 +19,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,13 +39,17 @@ _IMPORTED_LATE = (
     "apache_beam.ml.inference.base",
     "outcomes",
     "beam_score.pipeline.cli",
+    "beam_score.pipeline.commands",
     "beam_score.pipeline.process.errors",
     "beam_score.pipeline.run.launch",
     "beam_score.pipeline.show.progress",
     "beam_score.pipeline.show.summary",
     "apache_beam.typehints.opcodes",
+    "grpc._server",
     "polars",
     "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.json",
     "pyarrow.parquet",
     "rich._emoji_codes",
     "rich.progress",
@@ -58,11 +65,16 @@ class Ended:
 
     Attributes:
       code: its exit code; the negative signal number if a signal killed it.
-      said: what it wrote to standard error, then to standard output.
+      err, out: what it wrote to standard error and to standard output.
     """
 
     code: int
-    said: str
+    err: str
+    out: str
+
+    @property
+    def said(self) -> str:
+        return self.err + self.out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +125,13 @@ class Running:
         while left := _session(self.pid):
             assert time.monotonic() < until, f"something outlives it: {left}"
             time.sleep(0.002)
-        return Ended(code, self.said())
+        return Ended(code, *self._written())
 
     def said(self) -> str:
-        return "".join(self.log.with_suffix(suffix).read_text() for suffix in _STREAMS)
+        return "".join(self._written())
+
+    def _written(self) -> list[str]:
+        return [self.log.with_suffix(suffix).read_text() for suffix in _STREAMS]
 
 
 def _session(leader: int) -> dict[int, str]:
@@ -147,15 +162,13 @@ class Forks:
     def __init__(self, folder: Path):
         self._folder, self._numbers, self._lock = folder, itertools.count(), threading.Lock()
         self._started: list[int] = []
-        path = f"{ROOT}/tests:{ROOT}/tests/kit"
-        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "kit" / "forks.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=open(folder / "server.err", "w"),  # noqa: SIM115
             text=True,
-            env=environment,
+            env=environment(TF_CPP_MIN_LOG_LEVEL="3"),
             cwd=ROOT,
             start_new_session=True,
         )
@@ -168,23 +181,27 @@ class Forks:
         assert line, (self._folder / "server.err").read_text()
         return json.loads(line)
 
-    def start(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Running:
+    def start(
+        self, *arguments: str, disk: Mapping[str, Any] | None = None, cwd: Path = ROOT, **variables: str
+    ) -> Running:
         """Start `beam-score ARGUMENTS`.
 
         Args:
           disk: replaces the disk in the process; see `disks.make`.
-          environment: additional variables.
+          cwd: its working folder.
+          variables: of its environment, beside those of this process.
         """
         log = self._folder / f"run-{next(self._numbers)}"
         for suffix in _STREAMS:
             log.with_suffix(suffix).touch()
-        pid = self.ask(arguments=arguments, log=str(log), disk=disk, environment=environment)["pid"]
+        where = {"log": str(log), "cwd": str(cwd), "environment": environment(**variables)}
+        pid = self.ask(arguments=arguments, disk=disk, **where)["pid"]
         self._started.append(pid)
         return Running(pid, log, self)
 
-    def run(self, *arguments: str, disk: Mapping[str, Any] | None = None, **environment: str) -> Ended:
-        """Run `beam-score ARGUMENTS` to its end; arguments as for `start`."""
-        return self.start(*arguments, disk=disk, **environment).wait()
+    def run(self, *arguments: str, timeout_s: float = _TIMEOUT_S, **how: Any) -> Ended:
+        """Run `beam-score ARGUMENTS` to its end; other arguments as for `start`."""
+        return self.start(*arguments, **how).wait(timeout_s)
 
     def close(self) -> None:
         """End the server, and the remaining processes that it started."""
@@ -203,12 +220,32 @@ def serving(folder: Path) -> Iterator[Forks]:
         forks.close()
 
 
+@functools.cache
+def shared() -> Forks:
+    """Return the server of this process, which is started by the first call."""
+    forks = Forks(Path(tempfile.mkdtemp(prefix="beam-score-forks-")))
+    atexit.register(forks.close)
+    return forks
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the variables of this process, and those that every process of the tests needs."""
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}/tests:{ROOT}/tests/kit",
+        "COLUMNS": "120",
+        "NO_COLOR": "1",
+        **variables,
+    }
+
+
 # Server side.
 
 
 def _serve() -> None:
     from beam_score.transforms.model.servable import import_tensorflow
 
+    began = set(os.environ)
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     import_tensorflow()
     for module in _IMPORTED_LATE:
@@ -229,6 +266,8 @@ def _serve() -> None:
         if pid == 0:
             os.setsid()
             os.close(tell)
+            for name in began - set(request["environment"]):
+                del os.environ[name]
             _be_the_command(**request)
         os.close(tell)
         os.read(ready, 1)
@@ -237,7 +276,7 @@ def _serve() -> None:
 
 
 def _be_the_command(
-    arguments: list[str], log: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
+    arguments: list[str], log: str, cwd: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
 ) -> None:
     from beam_score.pipeline.cli import main
     from beam_score.transforms.durable import disk as real
@@ -253,7 +292,11 @@ def _be_the_command(
     if disk is not None:
         real.use(disks.make(**disk))
     os.environ.update(environment)
+    os.chdir(cwd)
+    tempfile.tempdir = None  # TMPDIR may be another
+    sys.path[1:1] = [path for path in environment["PYTHONPATH"].split(":") if path not in sys.path]
     sys.argv = ["beam-score", *arguments]
+    sys.orig_argv = [sys.executable, "-m", "beam_score.pipeline.cli", *arguments]  # to start anew after a crash
     main()
 
 

@@ -15,6 +15,7 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.runners.runner import PipelineResult
+from forks import ROOT, environment, shared
 
 from beam_score.pipeline.job.job import Job, parse_job
 from beam_score.pipeline.prepare.chain import Steps
@@ -27,7 +28,7 @@ from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.receipt import Receipt
 
-ROOT = Path(__file__).parents[2]
+_TIMEOUT_S = 300
 
 COLUMNS = {
     "age": {"dtype": "float32", "range": [0, 150]},
@@ -148,18 +149,20 @@ def small_disk(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}/tests:{ROOT}/tests/kit", "COLUMNS": "120", "NO_COLOR": "1", **more}
-
-
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "beam_score.pipeline.cli", *arguments]
 
 
-def cli(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `beam-score ARGUMENTS` in a separate process."""
+def cli(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `beam-score ARGUMENTS` in a process forked from one that has imported everything; see `forks`."""
+    ended = shared().run(*arguments, cwd=cwd, timeout_s=_TIMEOUT_S, **env)
+    return subprocess.CompletedProcess(arguments, ended.code, ended.out, ended.err)
+
+
+def anew(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `beam-score ARGUMENTS` in a new Python, as users do; it takes seconds to import everything."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd or ROOT, env=environment(**env), timeout=300
+        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(**env), timeout=_TIMEOUT_S
     )
 
 
