@@ -58,7 +58,7 @@ def run(
 
         return launch(
             settings,
-            beam_options,
+            beam_options=beam_options,
             replace=replace,
             show_progress=show_progress,
             restart=restart,

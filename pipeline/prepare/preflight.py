@@ -88,9 +88,10 @@ class Prepared:
         return sum(f.size for f in self.files)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `fingerprint`."""
+        """Return hashes that identify the job, and for a replay also its parent; see `fingerprint`."""
         other = reshaped(self.steps.outputs.outputs, self.signature)
-        return fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
+        found = fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
+        return found if self.parent is None else found | {"parent": self.parent.fingerprint()}
 
 
 def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
