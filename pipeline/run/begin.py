@@ -16,7 +16,7 @@ from typing import Any
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.batch_choice import choose_batch
 from beam_score.pipeline.prepare.chain import Steps
-from beam_score.pipeline.prepare.memory import check_call_fits
+from beam_score.pipeline.prepare.cost import check_call_fits
 from beam_score.pipeline.prepare.own_runs import mark
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.prepare.trial import try_rows
@@ -171,7 +171,7 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
         },
         "versions": versions(),
         **inputs_on_record(prepared),
-        "parent": prepared.parent and prepared.parent.on_record(),
+        "parent": prepared.source.parent_on_record(),
     }
     return found | {"mark": mark(found)}
 
@@ -185,9 +185,7 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
     """Return the input files as they were at launch, and their headers, each distinct header once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
-    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # a generator: the list of files can be long
-    if prepared.parent is not None:
-        files = prepared.parent.files_on_record()
+    files = prepared.source.files_on_record()
     return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
 
 

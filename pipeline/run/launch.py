@@ -15,10 +15,10 @@ import apache_beam as beam
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.chain import build
-from beam_score.pipeline.prepare.memory import check_fits
+from beam_score.pipeline.prepare.cost import check_fits
 from beam_score.pipeline.prepare.output_place import check_room
 from beam_score.pipeline.prepare.preflight import Prepared, prepare
-from beam_score.pipeline.prepare.replay import Parent
+from beam_score.pipeline.prepare.row_sources import FromDeadLetters
 from beam_score.pipeline.prepare.trial import load
 from beam_score.pipeline.process import interrupts, logs
 from beam_score.pipeline.run.begin import clock, is_read, new_run, pinned, plan_run, settings_on_record
@@ -55,7 +55,7 @@ _LONGEST_WAIT_TO_STOP_S = 10
 def run(
     job: Job,
     *,
-    parent: Parent | None = None,
+    parent: FromDeadLetters | None = None,
     on_planned: Callable[[], None] = lambda: None,
     **options: Unpack[LaunchOptions],
 ) -> Outcome:
@@ -102,7 +102,9 @@ class Launch:
     seconds: dict[str, float]
 
     @classmethod
-    def prepare(cls, job: Job, parent: Parent | None, on_planned: Callable[[], None], options: LaunchOptions) -> Launch:
+    def prepare(
+        cls, job: Job, parent: FromDeadLetters | None, on_planned: Callable[[], None], options: LaunchOptions
+    ) -> Launch:
         """Check everything that can be known before the launch. Raises JobError, with all problems."""
         restart = options.get("restart", False)
         engine = engine_of(job.engine, options.get("beam_options", ()))
@@ -126,8 +128,8 @@ class Launch:
 
     def state(self) -> Standing:
         """Return the present state of the output folder."""
-        files = self.prepared.files if self.prepared.parent is None else ()
-        return Standing.of(self.output, self.discards, files, settings_on_record(self.prepared.job))
+        job, files = self.prepared.job, self.prepared.source.matched
+        return Standing.of(self.output, self.discards, files, settings_on_record(job))
 
     def refuse(self, standing: Standing) -> Mapping[str, Any] | None:
         """Return the failure record if too many files are unusable, else None; see `refuse_unusable`."""

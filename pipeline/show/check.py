@@ -13,10 +13,9 @@ from rich.table import Table
 from beam_score.pipeline.draft.padded import padded_hint
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.batch_choice import Choice, choose_batch, default_choice
-from beam_score.pipeline.prepare.memory import call_bytes, check_call_fits, check_fits, process_bytes
+from beam_score.pipeline.prepare.cost import call_bytes, check_call_fits, check_fits, measure, process_bytes
 from beam_score.pipeline.prepare.output_place import check_room
 from beam_score.pipeline.prepare.preflight import Prepared, prepare
-from beam_score.pipeline.prepare.rate import measure
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.pipeline.printing.terminal import Console, escape
 from beam_score.pipeline.process.exit_codes import ExitCode
