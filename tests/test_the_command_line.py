@@ -48,6 +48,7 @@ def called(*arguments):
 def test_the_help_of_every_command_shows_an_example(command):
     done = jobs.cli(command, "--help")
     assert done.returncode == 0 and f"Example:  beam-score {command} " in done.stdout
+    assert "--help" in done.stdout and "<bool>" not in done.stdout
 
 
 def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():

@@ -10,16 +10,7 @@ if TYPE_CHECKING:
 
 
 class LaunchOptions(TypedDict, total=False):
-    """The options of a launch. An option that is missing is off.
-
-    Keys:
-      beam_options: Beam's own options.
-      restart: discard a run that has begun and is not finished.
-      replace: publish over a finished run.
-      keep_replaced: keep the files of a replaced run until the next launch.
-      replace_if_changed: replace a run of another version of this job, finished or not.
-      show_progress: called with the status of the run several times a second, in a thread of its own.
-    """
+    """The options of a launch; `pipeline.commands.run` describes them. An option that is missing is off."""
 
     beam_options: Sequence[str]
     restart: bool
