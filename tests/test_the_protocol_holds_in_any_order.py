@@ -24,8 +24,8 @@ from turns import Actor, Killed, Turns
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.clean import clean
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.pipeline.run.protocol import Outcome, bring_to_verdict, publish
-from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -80,13 +80,13 @@ class SmallLaunch:
     def fingerprint(self) -> dict[str, str]:
         return self.job.fingerprint
 
-    def state(self) -> Standing:
-        return Standing.of(self.output, self.discards)
+    def state(self) -> OutputState:
+        return OutputState.of(self.output, self.discards)
 
-    def refuse(self, standing: Standing) -> None:
+    def refuse(self, state: OutputState) -> None:
         pass
 
-    def plan(self, standing: Standing) -> RunFolder:
+    def plan(self, state: OutputState) -> RunFolder:
         splits = [Split(n, (FileRange(f"{self.job.name}{n}", 10),)) for n in range(self.job.splits)]
         header = {
             "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
@@ -94,7 +94,7 @@ class SmallLaunch:
             "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
             "headers": [], "parent": None,
         }  # fmt: skip
-        return freeze(standing, self.fingerprint, splits, header, self.run)
+        return freeze(state, self.fingerprint, splits, header, self.run)
 
     def score(self, folder: RunFolder) -> None:
         writer = WriteParts(WriteSettings(folder, SCHEMA, "jsonl")).writer()
@@ -159,7 +159,7 @@ class Protocol(RuleBasedStateMachine):
         output = str(self.output)
 
         def go() -> Outcome:
-            discards = Standing.of(output).allowing(replace, restart)
+            discards = OutputState.of(output).allowing(replace, restart)
             self.may_replace |= set(discards)
             return bring_to_verdict(SmallLaunch(job, output, run, budget, discards))
 
@@ -249,7 +249,7 @@ class Protocol(RuleBasedStateMachine):
             # The same command, and nothing else at work: it ends right, and leaves nothing over.
             job = next((j for j in JOBS if self.published and j.fingerprint == self.published["fingerprint"]), JOBS[0])
             output = str(self.output)
-            discards = Standing.of(output).allowing(replace=False, restart=True)
+            discards = OutputState.of(output).allowing(replace=False, restart=True)
             self.may_replace |= set(discards)
             outcome = bring_to_verdict(SmallLaunch(job, output, "99999999T000000-ffffff", ENOUGH, discards))
             assert outcome.code == 0

@@ -22,17 +22,17 @@ from beam_score.pipeline.prepare.row_sources import FromDeadLetters
 from beam_score.pipeline.prepare.trial import load
 from beam_score.pipeline.process import interrupts, logs
 from beam_score.pipeline.run.begin import clock, is_read, new_run, pinned, plan_run, settings_on_record
-from beam_score.pipeline.run.jobs_elsewhere import (
+from beam_score.pipeline.run.options import LaunchOptions, refuse_unknown
+from beam_score.pipeline.run.output_state import OutputState
+from beam_score.pipeline.run.protocol import Outcome, bring_to_verdict, publish
+from beam_score.pipeline.run.refuse import refuse_unusable
+from beam_score.pipeline.run.remote_jobs import (
     forget_if_over,
     note,
     others_at_work,
     problems_of_discarding,
     wait_for,
 )
-from beam_score.pipeline.run.options import LaunchOptions, refuse_unknown
-from beam_score.pipeline.run.protocol import Outcome, bring_to_verdict, publish
-from beam_score.pipeline.run.refuse import refuse_unusable
-from beam_score.pipeline.run.standing import Standing
 from beam_score.pipeline.run.waiting import in_thread, wait_for_end, wait_for_workers
 from beam_score.pipeline.run.watch import watch
 from beam_score.runners.choose import engine_of
@@ -111,37 +111,37 @@ class Launch:
         seconds: dict[str, float] = {}
         logs.name_run(new := new_run())
         # Before the checks: the command may only replace runs that exist when it is given.
-        standing = Standing.of(job.output.path)
-        discards = standing.allowing(options.get("replace", False), restart)
+        state = OutputState.of(job.output.path)
+        discards = state.allowing(options.get("replace", False), restart)
         with clock(seconds, "check"):
             problems = [*engine.problems(), *engine.place_problems(job.places)]
             if restart:
-                problems += _problems_of_discarding(standing, discards)
+                problems += _problems_of_discarding(state, discards)
             prepared = prepare(job, parent, problems)
             check_fits(prepared, engine)
             fingerprint = prepared.fingerprint()
             if options.get("replace_if_changed"):
-                discards = discards | standing.others(fingerprint)
-                if not restart and (problems := _problems_of_discarding(standing, discards)):
+                discards = discards | state.others(fingerprint)
+                if not restart and (problems := _problems_of_discarding(state, discards)):
                     raise JobError(problems)
         return cls(prepared, fingerprint, engine, options, discards, new, on_planned, seconds)
 
-    def state(self) -> Standing:
+    def state(self) -> OutputState:
         """Return the present state of the output folder."""
         job, files = self.prepared.job, self.prepared.source.matched
-        return Standing.of(self.output, self.discards, files, settings_on_record(job))
+        return OutputState.of(self.output, self.discards, files, settings_on_record(job))
 
-    def refuse(self, standing: Standing) -> Mapping[str, Any] | None:
+    def refuse(self, state: OutputState) -> Mapping[str, Any] | None:
         """Return the failure record if too many files are unusable, else None; see `refuse_unusable`."""
-        return refuse_unusable(self.prepared, self.fingerprint, standing)
+        return refuse_unusable(self.prepared, self.fingerprint, state)
 
-    def plan(self, standing: Standing) -> RunFolder:
+    def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises Overrun."""
         check_room(self.prepared)
         self._import_tensorflow()
         with clock(self.seconds, "load"):
             servable = load(self.prepared)
-        return plan_run(self.prepared, self.fingerprint, servable, standing, self.seconds, self.new)
+        return plan_run(self.prepared, self.fingerprint, servable, state, self.seconds, self.new)
 
     def score(self, folder: RunFolder) -> None:
         """Write the receipts that a run lacks: wait for the remote jobs of other launches, then run the pipeline, which
@@ -242,12 +242,12 @@ class Launch:
         self.seconds["run_cpu"] = round(time.process_time() - cpu, 2)
 
 
-def _problems_of_discarding(standing: Standing, discards: Collection[str]) -> list[str]:
+def _problems_of_discarding(state: OutputState, discards: Collection[str]) -> list[str]:
     """Return the reasons not to discard the current run; none if it is not to be discarded."""
-    current = standing.current
+    current = state.current
     if current is None or current["run"] not in discards:
         return []
-    return list(problems_of_discarding(RunFolder(standing.output, current["run"])))
+    return list(problems_of_discarding(RunFolder(state.output, current["run"])))
 
 
 def _rejected_before(folder: RunFolder, plan: Mapping[str, Any]) -> Mapping[str, int]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.begin import is_read
-from beam_score.pipeline.run.standing import Overrun, Standing
+from beam_score.pipeline.run.output_state import OutputState, Overrun
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import DONE, published, read_manifest
@@ -61,13 +61,13 @@ class LaunchSteps(Protocol):
     discards: Collection[str]
     keep_replaced: bool
 
-    def state(self) -> Standing:
+    def state(self) -> OutputState:
         """Return the present state of the output folder."""
 
-    def refuse(self, standing: Standing) -> Mapping[str, Any] | None:
+    def refuse(self, state: OutputState) -> Mapping[str, Any] | None:
         """Return the failure record if the job is over budget before anything is read, else None."""
 
-    def plan(self, standing: Standing) -> RunFolder:
+    def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises Overrun."""
 
     def score(self, folder: RunFolder) -> None:
@@ -103,23 +103,23 @@ def bring_to_verdict(launch: LaunchSteps) -> Outcome:
 
 
 def _go(launch: LaunchSteps) -> Outcome:
-    standing = launch.state()
-    if standing.manifest is not None:
+    state = launch.state()
+    if state.manifest is not None:
         # Do the clean-up that the publishing launch left undone if it died: a run that replaces this one does not know
         # of the runs before it. The files of a replaced run stay until another replacement begins.
-        stays = launch.keep_replaced and standing.manifest["run"] not in launch.discards
-        clean_up(launch.output, standing.manifest, standing.manifest["replaces"] if stays else ())
-        standing = launch.state()
-    if standing.publishing is not None:
-        _finish_publication(standing.publishing)
-        standing = launch.state()
-    if (manifest := standing.finished(launch.fingerprint)) is not None:
+        stays = launch.keep_replaced and state.manifest["run"] not in launch.discards
+        clean_up(launch.output, state.manifest, state.manifest["replaces"] if stays else ())
+        state = launch.state()
+    if state.publishing is not None:
+        _finish_publication(state.publishing)
+        state = launch.state()
+    if (manifest := state.finished(launch.fingerprint)) is not None:
         return Outcome(ExitCode.DONE, manifest, already=True)
-    folder = standing.begun(launch.fingerprint)
-    if folder is None and (refused := launch.refuse(standing)):
+    folder = state.begun(launch.fingerprint)
+    if folder is None and (refused := launch.refuse(state)):
         return Outcome(ExitCode.OVER_BUDGET, refused)
     if folder is None or not storage.exists(folder.plan):
-        folder = launch.plan(standing)
+        folder = launch.plan(state)
     try:
         with storage.hold(folder.plan):
             if not is_read(folder):
@@ -129,7 +129,7 @@ def _go(launch: LaunchSteps) -> Outcome:
         if storage.exists(folder.plan) or published(folder.output, folder.run):
             raise
         now = launch.state()
-        if now.current is None and now.manifest == standing.manifest:
+        if now.current is None and now.manifest == state.manifest:
             raise Overrun from error  # removed before the lock on the plan was visible
         raise Overtaken(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
     return Outcome(ExitCode.DONE if record["verdict"] == DONE else ExitCode.OVER_BUDGET, record)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from small_blocks import blocks_of
 
 from beam_score.pipeline.run.begin import freeze
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.pipeline.run.protocol import bring_to_verdict, publish
-from beam_score.pipeline.run.standing import Standing
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -67,7 +67,7 @@ class StoreJob:
           between: called after each split.
         """
         job = dataclasses.replace(self, **settings)
-        discards = Standing.of(job.output).allowing(replace, restart)
+        discards = OutputState.of(job.output).allowing(replace, restart)
         return bring_to_verdict(StoreLaunch(job, run, discards, between))
 
     def write(self, folder: RunFolder, split: int) -> None:
@@ -103,13 +103,13 @@ class StoreLaunch:
     def keep_replaced(self) -> bool:
         return self.job.keep_replaced
 
-    def state(self) -> Standing:
-        return Standing.of(self.output, self.discards)
+    def state(self) -> OutputState:
+        return OutputState.of(self.output, self.discards)
 
-    def refuse(self, standing: Standing) -> None:
+    def refuse(self, state: OutputState) -> None:
         pass
 
-    def plan(self, standing: Standing) -> RunFolder:
+    def plan(self, state: OutputState) -> RunFolder:
         splits = [Split(n, (FileRange(f"{self.job.name}{n}", 10),)) for n in range(self.job.splits)]
         header = {
             "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
@@ -117,7 +117,7 @@ class StoreLaunch:
             "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
             "headers": [], "parent": None,
         }  # fmt: skip
-        return freeze(standing, self.fingerprint, splits, header, self.run)
+        return freeze(state, self.fingerprint, splits, header, self.run)
 
     def score(self, folder: RunFolder) -> None:
         for shard in read_plan(folder)["shards"]:
