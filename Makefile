@@ -98,8 +98,7 @@ lint: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/plain_english.py $(PLAIN)
 
 # Folders whose messages and docstrings are in plain English; see tests/kit/plain_english.py.
-PLAIN := beam_score runners pipeline/commands.py pipeline/flex.py \
-  $(addprefix pipeline/,draft job printing process show) \
+PLAIN := beam_score pipeline runners \
   $(addprefix transforms/,arrays common contract durable framing listing model rows stores)
 
 lock: | $(BIN)/python

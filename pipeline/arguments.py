@@ -31,7 +31,7 @@ class LaunchArguments:
     beam_options: BeamOptions = None
     overrides: Overrides = None
     restart: Annotated[
-        bool, typer.Option("--restart", help="Discard a run that has begun and is not finished, and start from zero.")
+        bool, typer.Option("--restart", help="Discard a run that has begun and is not finished, and start over.")
     ] = False
     replace: Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")] = False
     keep_replaced: Annotated[

@@ -105,8 +105,8 @@ def init(
     if problems:
         raise JobError([p.replace("input.files", "--data") for p in problems])
     if folders:
-        told = escape(told_folders(folders).replace("input.files", "--data"))
-        Console(stderr=True, soft_wrap=True).print(told)
+        message = escape(told_folders(folders).replace("input.files", "--data"))
+        Console(stderr=True, soft_wrap=True).print(message)
     text = draft_job(model, data, version, signature, Known(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))
@@ -181,7 +181,7 @@ def clean(
         bool, typer.Option("--lost-jobs", help="Take a job for ended whose engine (Flink, Dataflow) does not answer.")
     ] = False,
 ) -> None:
-    """Takes away what dead attempts have left: nothing that is published, nothing of a run that lives."""
+    """Removes leftovers of failed attempts: nothing that is published, and nothing of a run that is at work."""
     from beam_score.pipeline.run.clean import clean as clean_output
     from beam_score.pipeline.show.summary import print_cleaned
 
@@ -195,8 +195,8 @@ def clean(
 )
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a job.", show_default=False)],
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the run ends.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch an object a line.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch one object per line.")] = False,
 ) -> None:
     """Shows how far a run is, from any machine that sees its output folder; changes nothing there."""
     from beam_score.pipeline.show.status_view import show_status
@@ -229,7 +229,7 @@ def replay(
         ),
     ] = False,
 ) -> None:
-    """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
+    """Scores the dead letters of a run again, with the corrections of --set, into an output folder of its own."""
     from beam_score.pipeline.prepare.replay import accounting, load_replay
     from beam_score.pipeline.process import logs
 
@@ -272,32 +272,32 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
 
 
 _SCORE = ("run", "replay", "check", "bench")
-"""Commands that call the model, which may take the process down with it."""
+"""Commands that call the model, which may crash the process."""
 
 
 def main() -> None:
-    """The console script. A user's mistake is told in a sentence, never as a traceback."""
-    # What a preprocess function imports may lie in the folder of the command. Last, so that no file there stands for a
-    # module of ours, or of a library; see `transforms.scoring.preprocess.load_function`.
+    """The console script. A user's mistake is reported in a sentence, never as a traceback."""
+    # Preprocess functions may import modules from the current folder. It comes last, so that no file there replaces a
+    # module of this package or of a library; see `transforms.scoring.preprocess.load_function`.
     sys.path.append("")
     interrupts.catch()
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
         code = supervised(_command, lambda problem: say([problem]), Printed()) if scores else _command()
-    except interrupts.Interrupted as interrupted:  # before the command began, or another while it was told of
-        code = _told(interrupted)
-    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
+    except interrupts.Interrupted as interrupted:  # before the command began, or while another is reported
+        code = _report(interrupted)
+    # Ending the interpreter with the threads of Arrow and TensorFlow takes a while, and can abort.
     os._exit(code)
 
 
-def _told(interrupted: interrupts.Interrupted) -> int:
-    interrupts.ignore()  # a second one, meanwhile, would end the process without a word
+def _report(interrupted: interrupts.Interrupted) -> int:
+    interrupts.ignore()  # a second one now would end the process without a message
     say([interrupts.TEXT if sys.argv[1:2] and sys.argv[1] in _SCORE else "interrupted"])
     return interrupted.code
 
 
 def _command() -> int:
-    # TensorFlow's import, in a worker's thread, holds back what is written to descriptor 2.
+    # While TensorFlow is imported, in a worker's thread, writes to descriptor 2 are delayed.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     try:
@@ -306,22 +306,22 @@ def _command() -> int:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except interrupts.Interrupted as interrupted:
-        code = _told(interrupted)
+        code = _report(interrupted)
     except GoesOnElsewhere as elsewhere:
         Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
         code = 0
-    except Exception as error:  # told by kind; what no one expected keeps its traceback
+    except Exception as error:  # reported by kind; an unexpected error keeps its traceback
         from beam_score.pipeline.process.errors import explain
 
         code, problems = explain(error)
         say(problems)
-        _say_what_goes_on(error)
+        _say_how_to_continue(error)
     flush()
     return code
 
 
-def _say_what_goes_on(error: Exception) -> None:
-    """The very command that goes on from an error, where there is one."""
+def _say_how_to_continue(error: Exception) -> None:
+    """Print the command that continues after an error, if there is one."""
     flag = getattr(error, "flag", None)
     if flag is None or flag in sys.argv:
         return
@@ -330,7 +330,7 @@ def _say_what_goes_on(error: Exception) -> None:
         at = own.index("--")
         own, dashes, beam = own[:at], ["--"], own[at + 1 :]
     command = shlex.join(["beam-score", *own, flag, *dashes, *beam])
-    Console(stderr=True, soft_wrap=True).print(f"to go on: [bold]{escape(command)}[/]")
+    Console(stderr=True, soft_wrap=True).print(f"to continue: [bold]{escape(command)}[/]")
 
 
 if __name__ == "__main__":

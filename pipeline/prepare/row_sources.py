@@ -177,11 +177,13 @@ class FromDeadLetters:
     def keep_problems(self, job: Job, keep: Sequence[str], types: Mapping[str, Any]) -> list[str]:
         left = [n for n in keep if n not in job.columns and n not in types]
         if job.output.keep == "all" and not keep:
-            return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
+            return [
+                "output.keep: no input file exists any more that defines all columns: name them (--set output.keep)"
+            ]
         if self.replay.format == "parquet" and left:
             return [
-                f"output.keep: no input file is there any more to tell the type of column {left[0]!r}: declare it, as "
-                f"with --set columns.{left[0]}.dtype=string, or do not keep it"
+                f"output.keep: no input file exists any more that defines the type of column {left[0]!r}: declare it, "
+                f"as with --set columns.{left[0]}.dtype=string, or do not keep it"
             ]
         return []
 

@@ -193,7 +193,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     """Return the steps with the choices of the launch that made the plan."""
     engine = plan["engine"]
     if engine is None:
-        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
+        raise Damaged(f"the plan of run {plan['run']} does not say how the model is called: --restart starts over")
     call = dataclasses.replace(
         prepared.steps.call,
         batch_rows=engine["batch_rows"],

@@ -169,14 +169,12 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
                 found.add(folder.path, "staging of a run that is not finished")
             elif name != current:
                 found.kept.append(
-                    f"run {name} may not be finished: {folder.current}, which would tell, is damaged (--unfinished "
-                    "discards it)"
+                    f"run {name} may not be finished: {folder.current}, which names the run in progress, is damaged "
+                    "(--unfinished discards it)"
                 )
             elif planned:
                 _attempts(folder, found)
-                found.kept.append(
-                    f"run {name} is not finished: the same job goes on with it (--unfinished discards it)"
-                )
+                found.kept.append(f"run {name} is not finished: the same job continues it (--unfinished discards it)")
         if not live:
             _published(state, final, found)
         yield found

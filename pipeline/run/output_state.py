@@ -138,7 +138,7 @@ class OutputState:
         changed = _differences(self.current["fingerprint"], fingerprint)
         if not folder.run:
             raise Occupied(
-                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"],
+                [f"{folder.current} is damaged: add --restart to start over; beam-score clean removes the rest"],
                 "--restart",
             )
         try:
@@ -155,11 +155,11 @@ class OutputState:
         except FileNotFoundError:
             raise Overrun from None
         except Damaged as error:
-            kind, found = Occupied, f"that cannot be gone on with ({error})"
+            kind, found = Occupied, f"that cannot be continued ({error})"
         raise kind(
             [
                 f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
-                "and begin anew"
+                "and start over"
             ],
             "--restart",
         )
