@@ -7,7 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
 import apache_beam as beam
@@ -199,7 +199,7 @@ class Launch:
         """See `transforms.ledger.publication.roll_forward`."""
         return self.options.get("keep_replaced", False)
 
-    def _watch(self, folder: RunFolder):
+    def _watch(self, folder: RunFolder) -> AbstractContextManager[None]:
         return watch(folder, self.options.get("show_progress"))
 
     def _import_tensorflow(self) -> None:
