@@ -102,8 +102,7 @@ lint: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/plain_english.py $(PLAIN)
 
 # Folders and pages that are in plain English; see tests/kit/plain_english.py.
-PLAIN := beam_score runners pipeline/commands.py pipeline/flex.py \
-  $(addprefix pipeline/,draft job printing process show) \
+PLAIN := beam_score pipeline runners \
   $(addprefix transforms/,arrays common contract durable framing ledger listing model output rows scoring steps stores) \
   README.md CHANGELOG.md docs
 

@@ -25,7 +25,7 @@ import pyarrow as pa
 from far_store import BUCKET, emulator, requests_so_far
 
 from beam_score.pipeline.run.begin import freeze, is_read
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable.sealed import checksum
 from beam_score.transforms.durable.storage import sync_folder, write_new
@@ -81,7 +81,7 @@ def measure(output: str, splits: int, threads: int = 2, asked: Callable[[], int]
         "inputs": [{"path": f"data/{n:06d}.csv", "size": 4096} for n in range(splits)],
         "job": {"output": {"format": "parquet", "not_finite": "null"}},
     }  # fmt: skip
-    folder = timed("plan_s", freeze, Standing.of(output), {}, planned, header, "20260101T000000-abcdef")
+    folder = timed("plan_s", freeze, OutputState.of(output), {}, planned, header, "20260101T000000-abcdef")
     with ThreadPoolExecutor(threads) as pool:
         timed("parts_and_receipts_s", lambda: list(pool.map(lambda n: _finish(folder, n), range(splits))))
     timed("resume_finds_all_done_s", is_read, folder)

@@ -93,7 +93,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from beam_score.pipeline.prepare import preflight, trial
     from beam_score.pipeline.prepare.chain import build
     from beam_score.pipeline.run import begin
-    from beam_score.pipeline.run.standing import Standing
+    from beam_score.pipeline.run.output_state import OutputState
     from beam_score.runners.choose import engine_of
     from beam_score.transforms.durable import disk
     from beam_score.transforms.ledger.attempt import WriteSettings
@@ -128,11 +128,11 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     files, _ = timed("(list files)", list_files, job.input.files)
     prepared = timed("check", preflight.prepare, job)
     signature = prepared.steps.call.signature.name
-    print_ = timed("fingerprint", preflight.fingerprint, job, prepared.files, prepared.model_hash, signature)
+    fingerprint = timed("fingerprint", preflight.fingerprint, job, prepared.files, prepared.model_hash, signature)
     timed("import tensorflow", import_tensorflow)
     servable = timed("load the model", trial.load, prepared)
     inside: dict[str, float] = {}
-    folder = timed("plan", begin.plan_run, prepared, print_, servable, Standing.of(job.output.path), inside)
+    folder = timed("plan", begin.plan_run, prepared, fingerprint, servable, OutputState.of(job.output.path), inside)
     seconds |= {"(try rows)": inside["try rows"], "(cut files)": inside["plan"]}
     timed("is it read", begin.is_read, folder)
     plan = timed("read the plan", read_plan, folder)

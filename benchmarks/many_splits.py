@@ -21,7 +21,7 @@ from typing import Any
 import apache_beam as beam
 
 from beam_score.pipeline.run.begin import freeze
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.pipeline.run.status import Watcher
 from beam_score.runners.local import Local
 from beam_score.runners.settings.engine import EngineSettings
@@ -57,7 +57,7 @@ def measure(output: str, splits: int, workers: int) -> dict[str, Any]:
         for n in range(splits)
     ]
     header = {"fingerprint": {}, "inputs": [], "job": {}}
-    folder: RunFolder = timed("plan_s", freeze, Standing.of(output), {}, planned, header, "20260101T000000-abcdef")
+    folder: RunFolder = timed("plan_s", freeze, OutputState.of(output), {}, planned, header, "20260101T000000-abcdef")
     shards = read_plan(folder)["shards"]
     found["plan_bytes"] = sum(folder.shard(name).stat().st_size for name in shards)
     coder = beam.coders.registry.get_coder(Split)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from beam_score.pipeline.arguments import (
+    BeamOptions,
+    Command,
+    Group,
+    JobFile,
+    LaunchArguments,
+    LogFormat,
+    LogLevel,
+    Overrides,
+    with_launch_arguments,
+)
 from beam_score.pipeline.printing.printed import Printed, keep_apart
 from beam_score.pipeline.printing.terminal import Console, escape, flush, put, say
 from beam_score.pipeline.process import interrupts
@@ -21,10 +32,11 @@ from beam_score.runners.ended import GoesOnElsewhere
 
 if TYPE_CHECKING:
     from beam_score.pipeline.job.job import Job
-    from beam_score.pipeline.prepare.replay import Parent
+    from beam_score.pipeline.prepare.row_sources import FromDeadLetters
     from beam_score.pipeline.run.protocol import Outcome
 
 app = typer.Typer(
+    cls=Group,
     name="beam-score",
     help="Scores very many rows with a TensorFlow SavedModel: every row is predicted, or accounted for.",
     no_args_is_help=True,
@@ -34,37 +46,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-JobFile = Annotated[str, typer.Argument(metavar="JOB", help="The job file, YAML.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Overrides a key of the job file; may be repeated."),
-]
+command = functools.partial(app.command, cls=Command)
+
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A SavedModel, or a folder of numbered versions.", show_default=False)
 ]
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Discard a run that is begun and not finished, and begin anew.")
-]
-Replace = Annotated[bool, typer.Option("--replace", help="Publish over a finished run.")]
-KeepReplaced = Annotated[
-    bool,
-    typer.Option(
-        "--keep-replaced",
-        help="With --replace: leave the old files beside the new ones, for readers that go by the old manifest, until "
-        "the next launch without this option, or clean. Whoever reads the whole folder then counts rows twice.",
-    ),
-]
-ReplaceIfChanged = Annotated[
-    bool,
-    typer.Option(
-        "--replace-if-changed",
-        help="If the input, the model or the job file has changed since the run that stands here, replace it (or "
-        "discard it, if it is not finished); if not, do what the same command always does.",
-    ),
-]
 Version = Annotated[str, typer.Option("--version", help="A number, or latest.")]
-LogLevel = Annotated[str, typer.Option("--log-level", metavar="debug|info|warning|error", help="How much is logged.")]
-LogFormat = Annotated[str, typer.Option("--log-format", metavar="text|json", help="How logs are written.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -84,7 +71,7 @@ def beam_score(
     pass
 
 
-@app.command(epilog="Example:  beam-score init models/people --data 'data/people-*.csv' -o job.yaml")
+@command(epilog="Example:  beam-score init models/people --data 'data/people-*.csv' -o job.yaml")
 def init(
     model: ModelPath,
     data: Annotated[list[str], typer.Option("--data", help="Input files: a pattern, in quotes; may be repeated.")],
@@ -118,8 +105,8 @@ def init(
     if problems:
         raise JobError([p.replace("input.files", "--data") for p in problems])
     if folders:
-        told = escape(told_folders(folders).replace("input.files", "--data"))
-        Console(stderr=True, soft_wrap=True).print(told)
+        message = escape(told_folders(folders).replace("input.files", "--data"))
+        Console(stderr=True, soft_wrap=True).print(message)
     text = draft_job(model, data, version, signature, Hints(format_, header=header))
     if output == "-":
         put(text.removesuffix("\n"))
@@ -131,7 +118,7 @@ def init(
     out.print(f"Wrote [bold]{escape(output)}[/]. {answer}, then:  beam-score check {escape(output)}", soft_wrap=True)
 
 
-@app.command(epilog="Example:  beam-score inspect models/people --json")
+@command(epilog="Example:  beam-score inspect models/people --json")
 def inspect(
     model: ModelPath,
     version: Version = "latest",
@@ -147,12 +134,10 @@ def inspect(
         print_inspection(found, Console())
 
 
-@app.command(epilog="Example:  beam-score check job.yaml --set model.version=3")
+@command(epilog="Example:  beam-score check job.yaml --set model.version=3")
 def check(
     job: JobFile,
-    beam_options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
-    ] = None,
+    beam_options: BeamOptions = None,
     overrides: Overrides = None,
     log_level: LogLevel = "warning",
     log_format: LogFormat = "text",
@@ -167,38 +152,23 @@ def check(
     raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()).code)
 
 
-@app.command(
+@command(
     epilog="Example:  beam-score run job.yaml --set rejects.budget=5% -- --direct_num_workers=4\n\n"
     "Exit codes: 0 done, 1 the job failed, 2 the job file or command line is wrong, 3 over the error budget, 5 the "
     "input is not there (yet), 6 the input, the model or the job has changed since the run in the output folder."
 )
-def run(
-    job: JobFile,
-    beam_options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
-    ] = None,
-    overrides: Overrides = None,
-    restart: Restart = False,
-    replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
-    replace_if_changed: ReplaceIfChanged = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
-    log_level: LogLevel = "info",
-    log_format: LogFormat = "text",
-) -> None:
+@with_launch_arguments
+def run(job: JobFile, launch: LaunchArguments) -> None:
     """Runs a job: predictions and dead letters are published together, or nothing is."""
     from beam_score.pipeline.job.job import load_job
     from beam_score.pipeline.process import logs
 
-    logs.set_up(log_level, log_format)
-    keep_apart(log_level)
-    settings = load_job(job, overrides or ())
-    flags = {"replace_if_changed": replace_if_changed, "keep_replaced": keep_replaced}
-    outcome = _launch(settings, beam_options or (), as_json, restart=restart, replace=replace, **flags)
-    raise typer.Exit(outcome.code)
+    logs.set_up(launch.log_level, launch.log_format)
+    keep_apart(launch.log_level)
+    raise typer.Exit(_launch(load_job(job, launch.overrides or ()), None, launch).code)
 
 
-@app.command(epilog="Example:  beam-score clean out/2026-11-20 --dry-run")
+@command(epilog="Example:  beam-score clean out/2026-11-20 --dry-run")
 def clean(
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="The output folder of a job (its output.path).", show_default=False)
@@ -211,22 +181,22 @@ def clean(
         bool, typer.Option("--lost-jobs", help="Take a job for ended whose engine (Flink, Dataflow) does not answer.")
     ] = False,
 ) -> None:
-    """Takes away what dead attempts have left: nothing that is published, nothing of a run that lives."""
+    """Removes leftovers of failed attempts: nothing that is published, and nothing of a run that is at work."""
     from beam_score.pipeline.run.clean import clean as clean_output
     from beam_score.pipeline.show.summary import print_cleaned
 
     print_cleaned(Console(), clean_output(output, dry_run, unfinished, lost_jobs), dry_run)
 
 
-@app.command(
+@command(
     epilog="Example:  beam-score status out/2026-11-20 --watch\n\n"
     "Exit codes: 0 done, 1 nothing is begun or it was interrupted, 2 there is no such folder, 3 over the error budget, "
     "4 still running."
 )
 def status(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The output folder of a job.", show_default=False)],
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until the run ends.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch an object a line.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until the run ends.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON; with --watch one object per line.")] = False,
 ) -> None:
     """Shows how far a run is, from any machine that sees its output folder; changes nothing there."""
     from beam_score.pipeline.show.status_view import show_status
@@ -234,18 +204,16 @@ def status(
     raise typer.Exit(show_status(output, Console(), watch, as_json))
 
 
-@app.command(
+@command(
     epilog="Example:  beam-score replay out/2026-11-20 --set columns.age.range='[0, 200]'\n\n"
     "Exit codes are those of run."
 )
+@with_launch_arguments
 def replay(
     output: Annotated[
         str, typer.Argument(metavar="OUTPUT", help="The output folder of a run that has ended.", show_default=False)
     ],
-    beam_options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- BEAM OPTIONS]", help="Beam's own options.")
-    ] = None,
-    overrides: Overrides = None,
+    launch: LaunchArguments,
     to: Annotated[
         str | None, typer.Option("--output", help="The replay's own folder; by default OUTPUT-replay.")
     ] = None,
@@ -260,48 +228,38 @@ def replay(
             "machine, has launched that run.",
         ),
     ] = False,
-    restart: Restart = False,
-    replace: Replace = False,
-    keep_replaced: KeepReplaced = False,
-    replace_if_changed: ReplaceIfChanged = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
-    log_level: LogLevel = "info",
-    log_format: LogFormat = "text",
 ) -> None:
-    """Scores the dead letters of a run again, with what --set mends, into an output of its own."""
+    """Scores the dead letters of a run again, with the corrections of --set, into an output folder of its own."""
     from beam_score.pipeline.prepare.replay import accounting, load_replay
     from beam_score.pipeline.process import logs
 
-    logs.set_up(log_level, log_format)
-    keep_apart(log_level)
-    settings, parent = load_replay(output, overrides or (), to, by, trust)
-    flags = {"replace_if_changed": replace_if_changed, "keep_replaced": keep_replaced}
-    outcome = _launch(settings, beam_options or (), as_json, parent, restart=restart, replace=replace, **flags)
+    logs.set_up(launch.log_level, launch.log_format)
+    keep_apart(launch.log_level)
+    settings, parent = load_replay(output, launch.overrides or (), to, by, trust)
+    outcome = _launch(settings, parent, launch)
     # After what was published: that is valid whatever this finds.
     accounted = accounting(parent, outcome.manifest)
-    if not as_json:
+    if not launch.as_json:
         Console().print(f"accounted    {escape(accounted)}", soft_wrap=True)
     raise typer.Exit(outcome.code)
 
 
-def _launch(
-    settings: Job, beam_options: Sequence[str], as_json: bool, parent: Parent | None = None, **flags: bool
-) -> Outcome:
-    """Run a job and print its outcome. `flags` are those of `commands.run`."""
+def _launch(settings: Job, parent: FromDeadLetters | None, launch: LaunchArguments) -> Outcome:
+    """Launch a job, and print its outcome."""
     from beam_score.pipeline import commands
     from beam_score.pipeline.show.progress import shown
     from beam_score.pipeline.show.summary import print_summary
 
     with shown() as show:
-        outcome = commands.run(settings, beam_options=beam_options, show_progress=show, parent=parent, **flags)
-    if as_json:
+        outcome = commands.launch(settings, parent, launch.options() | {"show_progress": show})
+    if launch.as_json:
         put(json.dumps({**outcome.manifest, "launch_s": outcome.seconds}, indent=1))
     else:
         print_summary(Console(), settings.output.path, outcome)
     return outcome
 
 
-@app.command(epilog="Example:  beam-score bench job.yaml")
+@command(epilog="Example:  beam-score bench job.yaml")
 def bench(job: JobFile, overrides: Overrides = None) -> None:
     """Shows the sweep over batch sizes that `batch_rows: auto` makes, plain and through XLA."""
     from beam_score.pipeline.job.job import load_job
@@ -314,32 +272,32 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
 
 
 _SCORE = ("run", "replay", "check", "bench")
-"""Commands that call the model, which may take the process down with it."""
+"""Commands that call the model, which may crash the process."""
 
 
 def main() -> None:
-    """The console script. A user's mistake is told in a sentence, never as a traceback."""
-    # What a preprocess function imports may lie in the folder of the command. Last, so that no file there stands for a
-    # module of ours, or of a library; see `transforms.scoring.preprocess.load_function`.
+    """The console script. A user's mistake is reported in a sentence, never as a traceback."""
+    # Preprocess functions may import modules from the current folder. It comes last, so that no file there replaces a
+    # module of this package or of a library; see `transforms.scoring.preprocess.load_function`.
     sys.path.append("")
     interrupts.catch()
     try:
         scores = len(sys.argv) > 1 and sys.argv[1] in _SCORE
         code = supervised(_command, lambda problem: say([problem]), Printed()) if scores else _command()
-    except interrupts.Interrupted as interrupted:  # before the command began, or another while it was told of
-        code = _told(interrupted)
-    # To take the interpreter down with the threads of Arrow and TensorFlow in it takes a while, and can abort.
+    except interrupts.Interrupted as interrupted:  # before the command began, or while another is reported
+        code = _report(interrupted)
+    # Ending the interpreter with the threads of Arrow and TensorFlow takes a while, and can abort.
     os._exit(code)
 
 
-def _told(interrupted: interrupts.Interrupted) -> int:
-    interrupts.ignore()  # a second one, meanwhile, would end the process without a word
+def _report(interrupted: interrupts.Interrupted) -> int:
+    interrupts.ignore()  # a second one now would end the process without a message
     say([interrupts.TEXT if sys.argv[1:2] and sys.argv[1] in _SCORE else "interrupted"])
     return interrupted.code
 
 
 def _command() -> int:
-    # TensorFlow's import, in a worker's thread, holds back what is written to descriptor 2.
+    # While TensorFlow is imported, in a worker's thread, writes to descriptor 2 are delayed.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     try:
@@ -348,22 +306,22 @@ def _command() -> int:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except interrupts.Interrupted as interrupted:
-        code = _told(interrupted)
+        code = _report(interrupted)
     except GoesOnElsewhere as elsewhere:
         Console(soft_wrap=True).print(escape(str(elsewhere)), highlight=False)
         code = 0
-    except Exception as error:  # told by kind; what no one expected keeps its traceback
+    except Exception as error:  # reported by kind; an unexpected error keeps its traceback
         from beam_score.pipeline.process.errors import explain
 
         code, problems = explain(error)
         say(problems)
-        _say_what_goes_on(error)
+        _say_how_to_continue(error)
     flush()
     return code
 
 
-def _say_what_goes_on(error: Exception) -> None:
-    """The very command that goes on from an error, where there is one."""
+def _say_how_to_continue(error: Exception) -> None:
+    """Print the command that continues after an error, if there is one."""
     flag = getattr(error, "flag", None)
     if flag is None or flag in sys.argv:
         return
@@ -372,7 +330,7 @@ def _say_what_goes_on(error: Exception) -> None:
         at = own.index("--")
         own, dashes, beam = own[:at], ["--"], own[at + 1 :]
     command = shlex.join(["beam-score", *own, flag, *dashes, *beam])
-    Console(stderr=True, soft_wrap=True).print(f"to go on: [bold]{escape(command)}[/]")
+    Console(stderr=True, soft_wrap=True).print(f"to continue: [bold]{escape(command)}[/]")
 
 
 if __name__ == "__main__":

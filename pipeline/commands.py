@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from beam_score.pipeline.job.job import Job, load_job, parse_job, set_key
 from beam_score.pipeline.run.launching import Launching
+from beam_score.pipeline.run.options import LaunchOptions, refuse_unknown
 
 if TYPE_CHECKING:  # what a command needs is imported when it is called
-    from beam_score.pipeline.prepare.replay import Parent
+    from beam_score.pipeline.prepare.row_sources import FromDeadLetters
     from beam_score.pipeline.run.protocol import Outcome
     from beam_score.pipeline.run.status import Status
     from beam_score.pipeline.show.check import Checked
@@ -19,18 +20,7 @@ JobSource = str | os.PathLike[str] | Mapping[str, Any] | Job
 """The path of a job file, its content as plain data, or the parsed job."""
 
 
-def run(
-    job: JobSource,
-    *,
-    overrides: Sequence[str] = (),
-    beam_options: Sequence[str] = (),
-    restart: bool = False,
-    replace: bool = False,
-    keep_replaced: bool = False,
-    replace_if_changed: bool = False,
-    show_progress: Callable[[Status], None] | None = None,
-    parent: Parent | None = None,
-) -> Outcome:
+def run(job: JobSource, *, overrides: Sequence[str] = (), **options: Unpack[LaunchOptions]) -> Outcome:
     """Run a job to its verdict, as `beam-score run` does.
 
     Args:
@@ -42,7 +32,6 @@ def run(
       keep_replaced: whether to keep the files of a replaced run until the next launch.
       replace_if_changed: whether to replace a run of another version of this job, finished or not.
       show_progress: called with the status of the run several times a second, in a thread of its own.
-      parent: of a replay, the run whose dead letters are the input; see `replay`.
 
     Returns:
       what was published; `code` is 3 if the run is over its error budget and nothing was published.
@@ -52,21 +41,7 @@ def run(
       GoesOnElsewhere: the job was submitted to an engine that was not to be waited for.
       Exception: the run did not come to a verdict. Finished splits are kept: the same call continues it.
     """
-    settings = job_of(job, overrides)
-    with Launching(settings.output.path) as launching:
-        from beam_score.pipeline.run.launch import run as launch
-
-        return launch(
-            settings,
-            beam_options,
-            replace=replace,
-            show_progress=show_progress,
-            restart=restart,
-            keep_replaced=keep_replaced,
-            replace_if_changed=replace_if_changed,
-            parent=parent,
-            on_planned=launching.end,
-        )
+    return launch(job_of(job, overrides), None, options)
 
 
 def check(job: JobSource, *, overrides: Sequence[str] = (), beam_options: Sequence[str] = ()) -> Checked:
@@ -104,12 +79,7 @@ def replay(
     to: str | None = None,
     rows_from: str = "auto",
     trust: bool = False,
-    beam_options: Sequence[str] = (),
-    restart: bool = False,
-    replace: bool = False,
-    keep_replaced: bool = False,
-    replace_if_changed: bool = False,
-    show_progress: Callable[[Status], None] | None = None,
+    **options: Unpack[LaunchOptions],
 ) -> Outcome:
     """Score the dead letters of a finished run again, as `beam-score replay` does.
 
@@ -128,18 +98,22 @@ def replay(
     from beam_score.pipeline.prepare.replay import accounting, load_replay
 
     job, parent = load_replay(os.fspath(output), overrides, to, rows_from, trust)
-    outcome = run(
-        job,
-        beam_options=beam_options,
-        restart=restart,
-        replace=replace,
-        keep_replaced=keep_replaced,
-        replace_if_changed=replace_if_changed,
-        show_progress=show_progress,
-        parent=parent,
-    )
+    outcome = launch(job, parent, options)
     accounting(parent, outcome.manifest)
     return outcome
+
+
+def launch(job: Job, parent: FromDeadLetters | None, options: LaunchOptions) -> Outcome:
+    """Launch a job, visible to `beam-score status` from its first moment; see `run`.
+
+    Args:
+      parent: for a replay, the run whose dead letters are the input.
+    """
+    refuse_unknown(options)
+    with Launching(job.output.path) as launching:
+        from beam_score.pipeline.run.launch import run as run_to_verdict
+
+        return run_to_verdict(job, parent=parent, on_planned=launching.end, **options)
 
 
 def job_of(job: JobSource, overrides: Sequence[str] = ()) -> Job:

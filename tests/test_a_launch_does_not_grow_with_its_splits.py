@@ -10,7 +10,7 @@ import pytest
 
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.begin import freeze
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.transforms.common.many import each
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import format_named
@@ -38,7 +38,7 @@ def some_splits(count: int) -> list[Split]:
 def graph_of(planned, output, splits: int) -> tuple[bytes, list[str]]:
     """The graph of a plan of so many splits, as it is submitted; the names of the plan's shards."""
     header = read_plan(planned.folder)
-    folder = freeze(Standing.of(str(output)), {}, some_splits(splits), header, planned.folder.run)
+    folder = freeze(OutputState.of(str(output)), {}, some_splits(splits), header, planned.folder.run)
     names = read_plan(folder)["shards"]
     write = WriteSettings(folder, planned.write.schema)
     build(pipeline := beam.Pipeline(), planned.steps, write, names, Budget())

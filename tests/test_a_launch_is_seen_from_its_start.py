@@ -15,7 +15,7 @@ from store_jobs import StoreJob
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.differences import differing_settings
 from beam_score.pipeline.run.launching import Launching, launches
-from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.output_state import Changed
 from beam_score.pipeline.run.status import Watcher
 from beam_score.pipeline.show.status_view import as_dict, as_line, as_table, exit_code
 from beam_score.transforms.ledger.budget import Budget

@@ -23,7 +23,7 @@ from beam_score.pipeline.prepare.trial import load
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.begin import plan_run
 from beam_score.pipeline.run.launch import run
-from beam_score.pipeline.run.standing import Changed, LostRace, Standing
+from beam_score.pipeline.run.output_state import Changed, LostRace, OutputState
 from beam_score.transforms.ledger.publication import clean_up
 
 ROWS, FILES = 600, 4
@@ -429,12 +429,12 @@ def test_two_launches_at_once_make_one_output(tmp_path, model):
 
 def test_a_launch_that_plans_while_another_finishes_leaves_nothing(tmp_path, people, model):
     job = jobs.job(tmp_path, model("multiply"), rejects={"budget": "10%"})
-    before = Standing.of(str(tmp_path / "out"))  # what the slow one has seen
+    before = OutputState.of(str(tmp_path / "out"))  # what the slow one has seen
     finished = run(job).manifest
     prepared = prepare(job)
-    print_ = prepared.fingerprint()
+    fingerprint = prepared.fingerprint()
     with pytest.raises(LostRace):
-        plan_run(prepared, print_, load(prepared), before)
+        plan_run(prepared, fingerprint, load(prepared), before)
     assert is_whole(tmp_path / "out") == finished
 
 

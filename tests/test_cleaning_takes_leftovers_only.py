@@ -73,7 +73,7 @@ def test_a_dry_run_changes_nothing(over_budget, output):
     assert everything(output) == before
     said = jobs.cli("clean", str(output), "--dry-run").stdout
     assert "5 leftovers would be removed" in said and "2 x part of an attempt that died" in said
-    assert f"kept: run {folder.run} is not finished: the same job goes on with it" in said
+    assert f"kept: run {folder.run} is not finished: the same job continues it" in said
 
 
 def test_a_run_that_lives_keeps_all_it_has(over_budget, output):

@@ -285,7 +285,7 @@ def test_rows_of_parquet_are_read_from_the_file_else_from_their_payload(tmp_path
     if state == "gone":
         types = "columns.name={dtype: string, required: false}"
         path.unlink()
-        with pytest.raises(JobError, match="no input file is there any more to tell the type of column 'name'"):
+        with pytest.raises(JobError, match="no input file exists any more that defines the type of column 'name'"):
             replay(tmp_path / "out", *LOOSE)
         replay(tmp_path / "out", *LOOSE, types, "output.keep=[name]")
     else:

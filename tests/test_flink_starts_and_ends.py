@@ -113,7 +113,7 @@ def test_more_workers_than_slots_are_refused(model, data, flink_jars, flink_clus
 
 def test_beams_own_options_win_and_a_conflict_is_said(caplog, model, data, flink_jars, tmp_path):
     flink = {"job_server_jar": str(flink_jars / "job-server.jar")}
-    run(parse_job(settings(data, model, tmp_path / "out", flink)), ["--parallelism=1"])
+    run(parse_job(settings(data, model, tmp_path / "out", flink)), beam_options=["--parallelism=1"])
     assert "--parallelism after -- overrides engine.workers of the job file, which is 2" in caplog.text
 
 

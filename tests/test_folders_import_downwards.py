@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LEVELS = {
-    "pipeline": ("flex", "cli", "commands", "show", "run", "prepare", "draft", "process", "job", "printing"),
+    "pipeline": (
+        *("flex", "cli", "arguments", "commands", "show", "run", "prepare", "draft", "process", "job", "printing"),
+    ),
     "runners": (
         *("choose", "local", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
         *("beam_options", "settings"),

@@ -24,7 +24,7 @@ from beam_score.pipeline.prepare.replay import load_replay
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.launch import run
-from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.output_state import Changed
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, format_named
 from beam_score.transforms.formats.reading.blocks import read_split

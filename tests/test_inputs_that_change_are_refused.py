@@ -17,7 +17,7 @@ from reading import read_settings
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.launch import run
-from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.output_state import Changed
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings

@@ -17,8 +17,8 @@ from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.clean import clean
-from beam_score.pipeline.run.jobs_elsewhere import note, noted
 from beam_score.pipeline.run.launch import run
+from beam_score.pipeline.run.remote_jobs import note, noted
 from beam_score.pipeline.run.status import Watcher
 from beam_score.pipeline.show.status_view import as_dict, as_line, exit_code
 from beam_score.runners.choose import engine_of, find

@@ -13,7 +13,7 @@ from scoring import Counting, score, write
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.batch_choice import choose_batch, default_choice
-from beam_score.pipeline.prepare.memory import call_bytes, check_call_fits
+from beam_score.pipeline.prepare.cost import call_bytes, check_call_fits
 from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows

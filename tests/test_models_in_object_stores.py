@@ -13,7 +13,7 @@ import pytest
 from faulty_proxy import Fault
 
 from beam_score.pipeline.draft.draft import draft_job
-from beam_score.pipeline.prepare.memory import process_bytes
+from beam_score.pipeline.prepare.cost import process_bytes
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.process.exit_codes import ExitCode

@@ -15,8 +15,8 @@ from store_jobs import StoreJob
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.run.clean import clean
-from beam_score.pipeline.run.jobs_elsewhere import note, noted
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
+from beam_score.pipeline.run.remote_jobs import note, noted
 from beam_score.pipeline.run.status import Watcher
 from beam_score.runners.elsewhere import Elsewhere
 from beam_score.transforms.durable.sealed import CorruptFile, seal
@@ -366,4 +366,4 @@ def test_what_is_written_has_its_shape_and_every_change_of_kind_is_seen(done):
 
 
 def test_standing_of_an_empty_folder(tmp_path):
-    assert Standing.of(str(tmp_path)).runs == []
+    assert OutputState.of(str(tmp_path)).runs == []

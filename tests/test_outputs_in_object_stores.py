@@ -24,7 +24,7 @@ from store_jobs import ENOUGH, StoreJob, assert_result
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.clean import clean
 from beam_score.pipeline.run.launch import _LONGEST_WAIT_S
-from beam_score.pipeline.run.standing import Changed
+from beam_score.pipeline.run.output_state import Changed
 from beam_score.pipeline.run.status import RunState, Watcher
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_objects import ALIVE, SILENT_S

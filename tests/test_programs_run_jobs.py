@@ -53,5 +53,12 @@ def test_errors_are_exceptions_with_all_problems(job, tmp_path):
         beam_score.status(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("option", ["restrat", "parent", "on_planned"])
+def test_an_unknown_option_is_an_error(job, tmp_path, option):
+    with pytest.raises(TypeError, match=option):
+        beam_score.run(job, **{option: True})
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_public_name_is_there():
     assert [getattr(beam_score, name) for name in beam_score.__all__]

@@ -13,7 +13,7 @@ from beam_score.pipeline.job.job import load_job, parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.run.launch import run
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.transforms.ledger.folder import read_plan
 
 MARKER = "sesame"  # stands in every row of some data, and must stand in no log
@@ -48,6 +48,7 @@ def called(*arguments):
 def test_the_help_of_every_command_shows_an_example(command):
     done = jobs.cli(command, "--help")
     assert done.returncode == 0 and f"Example:  beam-score {command} " in done.stdout
+    assert "--help" in done.stdout and "<bool>" not in done.stdout
 
 
 def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
@@ -429,7 +430,7 @@ def test_the_manifest_has_every_documented_field_and_no_other(people, model):
     found |= {f"counts.rejected_by_column.{key}" for key in manifest["counts"]["rejected_by_column"][0]}
     assert {name for name in documented if "." in name} == found
     assert manifest["timings"]["rows_per_s"] > 0 and manifest["timings"]["start_up_s"]["check"] >= 0
-    assert Standing.of(str(people / "out")).runs == [manifest["run"]]
+    assert OutputState.of(str(people / "out")).runs == [manifest["run"]]
     assert prepare(jobs.job(people, model("multiply"))).model_hash == manifest["model"]["sha256"]
 
 

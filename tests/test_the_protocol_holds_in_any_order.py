@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import google_crc32c
@@ -23,8 +24,8 @@ from turns import Actor, Killed, Turns
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.clean import clean
-from beam_score.pipeline.run.protocol import Outcome, Work, bring_to_verdict
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
+from beam_score.pipeline.run.protocol import Outcome, bring_to_verdict, publish
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import disk
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -64,30 +65,50 @@ class SmallJob:
     def blocks(self, split: int):
         return blocks_of(split, f"{self.name}{split}", self.ids(split))
 
-    def work(self, output: str, run: str, budget: Budget) -> Work:
-        """A launch of it; `run` is the id that it gives to a run it begins."""
 
-        def plan(standing: Standing) -> RunFolder:
-            splits = [Split(n, (FileRange(f"{self.name}{n}", 10),)) for n in range(self.splits)]
-            header = {
-                "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
-                "job": {"output": {"format": "jsonl", "not_finite": "null"}},
-                "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
-                "headers": [], "parent": None,
-            }  # fmt: skip
-            return freeze(standing, self.fingerprint, splits, header, run)
+@dataclasses.dataclass(frozen=True)
+class SmallLaunch:
+    """A launch of a job; `run` is the id that it gives to a run it begins."""
 
-        def score(folder: RunFolder) -> None:
-            writer = WriteParts(WriteSettings(folder, SCHEMA, "jsonl")).writer()
-            for shard in read_plan(folder)["shards"]:
-                for split in read_shard(folder, shard):
-                    if not is_done(folder, split.id):
-                        writer.start_bundle()
-                        for block in self.blocks(split.id):
-                            list(writer.process(block))
-                        writer.finish_bundle()
+    job: SmallJob
+    output: str
+    run: str
+    budget: Budget
+    discards: Collection[str] = ()
+    keep_replaced: bool = False
 
-        return Work(output, self.fingerprint, lambda _: None, plan, score, budget, SCHEMA)
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        return self.job.fingerprint
+
+    def state(self) -> OutputState:
+        return OutputState.of(self.output, self.discards)
+
+    def refuse(self, state: OutputState) -> None:
+        pass
+
+    def plan(self, state: OutputState) -> RunFolder:
+        splits = [Split(n, (FileRange(f"{self.job.name}{n}", 10),)) for n in range(self.job.splits)]
+        header = {
+            "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
+            "job": {"output": {"format": "jsonl", "not_finite": "null"}},
+            "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
+            "headers": [], "parent": None,
+        }  # fmt: skip
+        return freeze(state, self.fingerprint, splits, header, self.run)
+
+    def score(self, folder: RunFolder) -> None:
+        writer = WriteParts(WriteSettings(folder, SCHEMA, "jsonl")).writer()
+        for shard in read_plan(folder)["shards"]:
+            for split in read_shard(folder, shard):
+                if not is_done(folder, split.id):
+                    writer.start_bundle()
+                    for block in self.job.blocks(split.id):
+                        list(writer.process(block))
+                    writer.finish_bundle()
+
+    def publish(self, folder: RunFolder):
+        return publish(folder, self.budget, SCHEMA)
 
 
 JOBS = (SmallJob("a", 3), SmallJob("b", 2))
@@ -136,12 +157,12 @@ class Protocol(RuleBasedStateMachine):
     def launch(self, job, replace, restart, budget, number):
         self.started += 1
         run = self.run_id(number)
-        work = job.work(str(self.output), run, budget)
+        output = str(self.output)
 
         def go() -> Outcome:
-            discards = Standing.of(str(self.output)).allowing(replace, restart)
+            discards = OutputState.of(output).allowing(replace, restart)
             self.may_replace |= set(discards)
-            return bring_to_verdict(work, discards)
+            return bring_to_verdict(SmallLaunch(job, output, run, budget, discards))
 
         self.actors.append(Actor(f"{job.name} {replace=} {restart=} {run}", go))
 
@@ -229,9 +250,9 @@ class Protocol(RuleBasedStateMachine):
             # The same command, and nothing else at work: it ends right, and leaves nothing over.
             job = next((j for j in JOBS if self.published and j.fingerprint == self.published["fingerprint"]), JOBS[0])
             output = str(self.output)
-            discards = Standing.of(output).allowing(replace=False, restart=True)
+            discards = OutputState.of(output).allowing(replace=False, restart=True)
             self.may_replace |= set(discards)
-            outcome = bring_to_verdict(job.work(output, "99999999T000000-ffffff", ENOUGH), discards)
+            outcome = bring_to_verdict(SmallLaunch(job, output, "99999999T000000-ffffff", ENOUGH, discards))
             assert outcome.code == 0
             self.what_is_published_is_whole()
             assert self.published == outcome.manifest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ import pyarrow as pa
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.chain import Steps
-from beam_score.pipeline.prepare.output_place import output_problems, own_files
-from beam_score.pipeline.prepare.replay import Parent
+from beam_score.pipeline.prepare.output_place import output_problems
+from beam_score.pipeline.prepare.row_sources import FromFiles, RowSource
 from beam_score.runners.settings.engine import EngineSettings
 from beam_score.transforms.common.many import each
 from beam_score.transforms.contract.binding import bind_inputs
@@ -31,7 +30,7 @@ from beam_score.transforms.contract.outputs import (
 from beam_score.transforms.contract.serialize import RECORD
 from beam_score.transforms.formats.base import Format, Options, ReadSettings, UnusableFile, Wanted, format_named
 from beam_score.transforms.formats.detect import format_of
-from beam_score.transforms.listing.files import InputFile, list_files, told_folders
+from beam_score.transforms.listing.files import InputFile
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.copies import hashed_model, model_bytes, named
 from beam_score.transforms.model.ops import ops_of
@@ -42,8 +41,6 @@ from beam_score.transforms.output.json_lines import MARKER
 from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code, load_function
 from beam_score.transforms.stores.local_file import is_of_the_system
 from beam_score.transforms.stores.objects import AT_ONCE, is_object
-
-log = logging.getLogger(__name__)
 
 _LEAST_ROWS, _MOST_ROWS = 8192, 65536
 """Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
@@ -65,7 +62,7 @@ class Prepared:
       steps: the chain, with the model's batch not yet chosen.
       unusable: (path, reason) of the files whose header or footer shows that they are unusable.
       headers: headers by path, for the files that have one.
-      parent: for a replay, the run whose dead letters it reads.
+      source: where the rows come from.
     """
 
     job: Job
@@ -75,44 +72,40 @@ class Prepared:
     signature: Signature
     steps: Steps
     unusable: Sequence[tuple[str, UnusableFile]]
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    parent: Parent | None = None
+    headers: Mapping[str, str]
+    source: RowSource
 
     @property
     def bytes(self) -> int:
         return sum(f.size for f in self.files)
 
     def fingerprint(self) -> dict[str, str]:
-        """See `fingerprint`."""
+        """Return hashes that identify the job and the source of its rows; see `fingerprint`."""
         other = reshaped(self.steps.outputs.outputs, self.signature)
-        return fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
+        found = fingerprint(self.job, self.files, self.model_hash, self.signature.name, other)
+        return found | self.source.fingerprint()
 
 
-def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -> Prepared:
+def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()) -> Prepared:
     """List the files, read the headers and the model's signature, and bind the contract to them.
 
     Args:
-      parent: for a replay, the run whose dead letters are its input.
+      source: where the rows come from; None for the files of the job.
       known: problems found elsewhere, to report with those found here.
 
     Raises:
       JobError: with every problem found.
     """
-    folders: list[str] = []
-    if parent is None:
-        files, problems = list_files(job.input.files, own_files(job), folders)
-    else:
-        files, problems = parent.letters, []
-    if folders:
-        log.warning("%s", told_folders(folders))
-    problems = [*known, *problems]
+    source = source or FromFiles.of(job)
+    files = source.files
+    problems = [*known, *source.problems]
     format_ = job.input.format
     if format_ is None and files:
         format_, why = format_of(files)
         problems += [why] if format_ is None else []
     version, signature, model_hash, model_problems = _model(job)
     problems += model_problems
-    problems += output_problems(job, files if parent is None else [*files, *parent.standing])
+    problems += output_problems(job, source.inputs)
     problems += _function_problems(job)
     unsatisfied: list[str] = []
     if format_ is not None:
@@ -124,13 +117,9 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     read = None
     if format_ is not None and files and not unsatisfied:
         read = _read_settings(job, format_, options)
-        keep, kept_types = _resolve_keep(job, files if parent is None else parent.standing, read)
-        problems += [] if parent is None else parent.keep_problems(job, keep, kept_types)
+        keep, kept_types = _resolve_keep(job, source.originals, read)
+        problems += source.keep_problems(job, keep, kept_types)
         read = dataclasses.replace(read, keep=keep, kept_types=kept_types)
-        if parent is not None:
-            headers = parent.headers(read)
-            replay = dataclasses.replace(parent.replay, options=read.options)
-            read = dataclasses.replace(read, format="dead_letters", options=replay)
     if signature is not None:
         problems += bind_inputs(job.contract, job.inputs, signature, free_columns=job.preprocess is not None)
         wanted = wanted_outputs(job.outputs, signature)
@@ -145,10 +134,9 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         problems += bind_outputs(wanted, signature, taken)
     if problems or read is None or signature is None:
         raise JobError(problems)
-    checked = _check_files(files, read)
-    if parent is None:
-        texts: dict[str, str] = {}  # one copy of a header shared by thousands of files
-        headers = {path: texts.setdefault(found, found) for path, found in checked if isinstance(found, str)}
+    checked = _check_files(files, source.reading(read))
+    headers = source.headers(read, checked)
+    read = source.reading(read)
     fields = tuple(
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
@@ -162,7 +150,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
         sha256=model_hash,
         deadline_s=job.model.deadline,
         full_messages=job.rejects.model_messages == "full",
-        proven=parent is not None and parent.has_proven(model_hash),
+        proven=source.has_proven(model_hash),
     )
     outputs = OutputPlan(fields, job.output.position, wanted, dict(written.outputs))
     if job.output.format == "jsonl" and job.output.not_finite == "null":
@@ -181,7 +169,7 @@ def prepare(job: Job, parent: Parent | None = None, known: Sequence[str] = ()) -
     call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
     unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
-    return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, parent)
+    return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, source)
 
 
 def _format_problems(job: Job, format_: Format) -> list[str]:

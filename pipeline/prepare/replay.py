@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
 import json
 import math
 import os
@@ -14,120 +11,22 @@ from typing import Any
 from beam_score.pipeline.job.job import Job, parse_job, set_key
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.own_runs import is_own
-from beam_score.transforms.common.many import each
+from beam_score.pipeline.prepare.row_sources import FromDeadLetters
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.durable import storage
-from beam_score.transforms.formats.base import UnusableFile, format_named
 from beam_score.transforms.formats.detect import format_of
 from beam_score.transforms.ledger.ended import runs_on_record
 from beam_score.transforms.ledger.manifest import DONE
 from beam_score.transforms.ledger.verdict import CommitError
-from beam_score.transforms.listing.files import InputFile, as_it_is, look_at_file
+from beam_score.transforms.listing.files import InputFile, look_at_file
 from beam_score.transforms.replay.letter import OF_DAMAGE
 from beam_score.transforms.replay.options import REPLAY_SOURCES, Replay
 from beam_score.transforms.stores.objects import is_object
 
-_LOOKED_AT_ONCE = 16
-_OF_IDENTITY = [f.name for f in dataclasses.fields(InputFile)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Parent:
-    """The run whose dead letters are replayed.
-
-    Attributes:
-      output: its folder.
-      record: its manifest, or its failure record if it is over budget.
-      replay: how the dead letters are read.
-      letters: the files of dead letters.
-    """
-
-    output: str
-    record: Mapping[str, Any]
-    replay: Replay
-    letters: Sequence[InputFile]
-
-    def on_record(self) -> dict[str, str]:
-        """Return the entry that names the parent in the manifest of the replay."""
-        return {"run": self.record["run"], "output": self.output, "from": self.replay.by}
-
-    @functools.cached_property
-    def files(self) -> list[Mapping[str, Any]]:
-        """The record's entry of each file that has dead letters."""
-        return [i for i in self.record["inputs"] if i["rejected"] or i["stretches"]]
-
-    @functools.cached_property
-    def now(self) -> dict[str, dict[str, Any] | None]:
-        """The current state of each file that has dead letters; None for files that no longer exist."""
-        paths = [f["path"] for f in self.files]
-        return dict(zip(paths, each(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
-
-    @property
-    def standing(self) -> list[InputFile]:
-        """The files with dead letters that exist."""
-        return [InputFile(**now) for now in self.now.values() if now is not None]
-
-    def is_unchanged(self, file: Mapping[str, Any]) -> bool:
-        """Return whether a file is as the parent read it."""
-        now = self.now[file["path"]]
-        return now is not None and all(file.get(name) == value for name, value in now.items())
-
-    def files_on_record(self) -> list[dict[str, Any]]:
-        """Return the files for the replay's own record, as they were when their rows were first read, so that a replay
-        of the replay can report later changes."""
-        found = []
-        for file in self.files:
-            # For a file from which nothing could be read, the identity is that of the file as it is now.
-            unread = not file["read"] and not file["predicted_before"]
-            stands = (self.now[file["path"]] if unread else None) or {n: file.get(n) for n in _OF_IDENTITY}
-            found.append(stands | {"predicted_before": file["predicted_before"] + file["predicted"]})
-        return found
-
-    def headers(self, read: Any) -> dict[str, str]:
-        """Return the known headers of CSV files, by path.
-
-        Args:
-          read: the `ReadSettings` of the replay.
-        """
-        found = {}
-        for file in self.files:
-            path = file["path"]
-            if file["header"] is not None:
-                found[path] = self.record["headers"][file["header"]]
-            elif read.options.header and self.now[path] is not None:
-                try:
-                    text = format_named(read.format).header_of(path, read, InputFile(**self.now[path]).version)
-                except UnusableFile:
-                    continue
-                if text is not None:
-                    found[path] = text
-        return found
-
-    def keep_problems(self, job: Job, keep: Sequence[str], types: Mapping[str, Any]) -> list[str]:
-        """Return the problems with kept columns that cannot be resolved because no input file exists."""
-        left = [n for n in keep if n not in job.columns and n not in types]
-        if job.output.keep == "all" and not keep:
-            return ["output.keep: no input file is there any more to tell all columns: name them (--set output.keep)"]
-        if self.replay.prefers_source and left:
-            return [
-                f"output.keep: no input file is there any more to tell the type of column {left[0]!r}: declare it, as "
-                f"with --set columns.{left[0]}.dtype=string, or do not keep it"
-            ]
-        return []
-
-    def fingerprint(self) -> str:
-        """Return a hash of all sources of the replay's rows."""
-        files = [] if self.replay.by == "payload" else list(self.now.values())
-        return hashlib.sha256(json.dumps([self.on_record(), files]).encode()).hexdigest()[:16]
-
-    def has_proven(self, model_hash: str) -> bool:
-        """Return whether the parent has predicted rows with this model."""
-        return self.record["model"]["sha256"] == model_hash and self.record["counts"]["predicted"] > 0
-
 
 def load_replay(
     output: str, overrides: Sequence[str] = (), to: str | None = None, by: str = "auto", trust: bool = False
-) -> tuple[Job, Parent]:
+) -> tuple[Job, FromDeadLetters]:
     """Return the job that replays the dead letters of the last ended run in a folder, and that run.
 
     Args:
@@ -157,7 +56,7 @@ def load_replay(
     parts = [f for f in record["files"] if f["kind"] == "rejected"]
     if not parts:
         raise JobError([f"run {record['run']} in {output} has no dead letters: there is nothing to replay"])
-    letters = _letter_files(output, record["run"], parts)
+    files = _dead_letter_files(output, record["run"], parts)
     to = to or f"{output}-replay"
     if to.rstrip("/") == output or (not is_object(to) and os.path.realpath(to) == os.path.realpath(output)):
         raise JobError([f"--output {to} is the folder of the run that is replayed: name another"])
@@ -168,7 +67,7 @@ def load_replay(
     replay = Replay(
         output, record["run"], job.input.format, by=by, same_rows=_numbering(job) == _numbering(first, record)
     )
-    parent = Parent(output, record, replay, letters)
+    parent = FromDeadLetters(output, record, replay, files)
     _refuse_hopeless(parent, first)
     return job, parent
 
@@ -190,7 +89,7 @@ def _not_own(output: str, run: str, job: Job) -> str:
     )
 
 
-def _letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> list[InputFile]:
+def _dead_letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]) -> list[InputFile]:
     found, problems = [], []
     for part in parts:
         path = str(storage.at(output) / part["path"])
@@ -238,9 +137,9 @@ def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
     return format_, csv.delimiter, csv.quote, csv.escape, csv.header
 
 
-def _refuse_hopeless(parent: Parent, first: Job) -> None:
+def _refuse_hopeless(parent: FromDeadLetters, first: Job) -> None:
     """Raise JobError if no row can be obtained."""
-    replay, files = parent.replay, parent.files
+    replay, files = parent.replay, parent.entries
     if replay.by == "payload" and first.rejects.payload == "none":
         raise JobError([f"--from payload: run {replay.run} kept none (rejects.payload: none): use --from source"])
     if replay.by == "source" and not replay.same_rows:
@@ -265,7 +164,7 @@ def _was_damaged(file: Mapping[str, Any]) -> bool:
     return bool(file["stretches"]) or not OF_DAMAGE.isdisjoint(file["rejected"])
 
 
-def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
+def accounting(parent: FromDeadLetters, manifest: Mapping[str, Any]) -> str:
     """Return a sentence that accounts for every row that the parent read, after its replay.
 
     Raises:
@@ -273,7 +172,7 @@ def accounting(parent: Parent, manifest: Mapping[str, Any]) -> str:
     """
     before, after = parent.record["counts"], manifest["counts"]
     by_path = {i["path"]: i for i in manifest["inputs"]}
-    for file in parent.files:
+    for file in parent.entries:
         refused, read = sum(file["rejected"].values()), by_path.get(file["path"], {"read": 0})["read"]
         if read < refused or (read > refused and not file["stretches"]):
             raise CommitError(

@@ -14,7 +14,7 @@ from beam_score.runners.ended import JobFailed
 # By name: importing all the classes takes seconds, and a mistake in a job file would be reported that much later.
 _CODES = {
     "beam_score.pipeline.job.mistakes.JobError": ExitCode.WRONG,
-    "beam_score.pipeline.run.standing.Changed": ExitCode.CHANGED,
+    "beam_score.pipeline.run.output_state.Changed": ExitCode.CHANGED,
     "beam_score.pipeline.process.interrupts.Drained": ExitCode.INTERRUPTED,
     "beam_score.runners.ended.EngineFailed": ExitCode.FAILED,
     "beam_score.runners.ended.WorkerDied": ExitCode.FAILED,

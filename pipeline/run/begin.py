@@ -16,11 +16,11 @@ from typing import Any
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.batch_choice import choose_batch
 from beam_score.pipeline.prepare.chain import Steps
-from beam_score.pipeline.prepare.memory import check_call_fits
+from beam_score.pipeline.prepare.cost import check_call_fits
 from beam_score.pipeline.prepare.own_runs import mark
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.prepare.trial import try_rows
-from beam_score.pipeline.run.standing import LostRace, Standing
+from beam_score.pipeline.run.output_state import LostRace, OutputState
 from beam_score.transforms.common.splits import Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import CorruptFile, seal
@@ -53,17 +53,17 @@ def new_run() -> str:
 
 def plan_run(
     prepared: Prepared,
-    print_: Mapping[str, str],
+    fingerprint: Mapping[str, str],
     servable: Servable,
-    standing: Standing | None = None,
+    state: OutputState | None = None,
     seconds: dict[str, float] | None = None,
     run: str | None = None,
 ) -> RunFolder:
     """Try the job on its first rows, choose the batch size, and write the plan.
 
     Args:
-      print_: see `pipeline.prepare.preflight.fingerprint`.
-      standing: see `freeze`.
+      fingerprint: see `pipeline.prepare.preflight.fingerprint`.
+      state: see `freeze`.
       seconds: receives the duration of each step.
       run: id for the new run.
 
@@ -72,7 +72,7 @@ def plan_run(
     """
     job, seconds = prepared.job, {} if seconds is None else seconds
     layout = job.engine.layout
-    standing = standing or Standing.of(job.output.path)
+    state = state or OutputState.of(job.output.path)
     with clock(seconds, "try rows"):
         trial = try_rows(prepared, servable)
         choice = choose_batch(prepared, servable, trial)
@@ -93,19 +93,19 @@ def plan_run(
         "why": choice.why,
         "intra_op_threads": call.intra_op_threads,
     }
-    header = describe(prepared, print_, standing) | {"engine": engine, "start_up_s": seconds}
-    return freeze(standing, print_, splits, header, run or new_run())
+    header = describe(prepared, fingerprint, state) | {"engine": engine, "start_up_s": seconds}
+    return freeze(state, fingerprint, splits, header, run or new_run())
 
 
 def freeze(
-    standing: Standing, print_: Mapping[str, str], splits: Sequence[Split], header: dict[str, Any], new: str
+    state: OutputState, fingerprint: Mapping[str, str], splits: Sequence[Split], header: dict[str, Any], new: str
 ) -> RunFolder:
     """Begin a run and write its plan, which all launches of the run follow.
 
     If another launch of this job wrote its plan first, that plan is used.
 
     Args:
-      standing: the state of the output folder. The new run replaces everything in it, except a run of this job that has
+      state: the state of the output folder. The new run replaces everything in it, except a run of this job that has
         begun without a plan: that run gets the plan.
       header: see `transforms.steps.plan.write_plan`.
       new: id for a new run.
@@ -113,11 +113,11 @@ def freeze(
     Raises:
       LostRace: another launch has begun or finished a run meanwhile.
     """
-    folder = standing.begun(print_)
+    folder = state.begun(fingerprint)
     if folder is None:
-        folder = RunFolder(standing.output, new)
-        claim(folder, print_, standing)
-    header = header | {"replaces": [r for r in standing.runs if r != folder.run]}
+        folder = RunFolder(state.output, new)
+        claim(folder, fingerprint, state)
+    header = header | {"replaces": [r for r in state.runs if r != folder.run]}
     # Another launch may have discarded the run, and its folder, since it was begun.
     with contextlib.suppress(FileNotFoundError):
         write_plan(folder, splits, header)
@@ -127,40 +127,40 @@ def freeze(
     return folder
 
 
-def claim(folder: RunFolder, print_: Mapping[str, str], standing: Standing) -> None:
+def claim(folder: RunFolder, fingerprint: Mapping[str, str], state: OutputState) -> None:
     """Make a new run the current run, before its folder is created, and discard the previous current run.
 
     Raises:
-      LostRace: the output folder has changed since `standing` was read.
+      LostRace: the output folder has changed since `state` was read.
     """
     staging = folder.current.parent
     try:
         for path in (staging.parent, staging):
             storage.make_folder(path)
-        claimed = storage.swap(folder.current, standing.known, seal({"run": folder.run, "fingerprint": print_}))
+        claimed = storage.swap(folder.current, state.known, seal({"run": folder.run, "fingerprint": fingerprint}))
     except FileNotFoundError:  # a launch that has just finished removes the empty folder
         claimed = False
     manifest = read_manifest(folder.output)
-    if not claimed or (manifest is not None and manifest["run"] not in standing.runs):
+    if not claimed or (manifest is not None and manifest["run"] not in state.runs):
         # Another launch has begun or published a run while this one was preparing.
         drop_current(folder.output, [folder.run])
         storage.remove_if_empty(staging)
         raise LostRace
-    if standing.current is not None and standing.current["run"]:
-        RunFolder(folder.output, standing.current["run"]).remove()
+    if state.current is not None and state.current["run"]:
+        RunFolder(folder.output, state.current["run"]).remove()
 
 
 def _current(folder: RunFolder) -> str | None:
-    current = Standing.of(folder.output).current
+    current = OutputState.of(folder.output).current
     return None if current is None else current["run"]
 
 
-def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> dict[str, Any]:
+def describe(prepared: Prepared, fingerprint: Mapping[str, str], state: OutputState) -> dict[str, Any]:
     """Return the record of a job that plans and manifests share."""
     job = prepared.job
     found = {
-        "fingerprint": print_,
-        "replaces": standing.runs,
+        "fingerprint": fingerprint,
+        "replaces": state.runs,
         "job": settings_on_record(job),
         "model": {
             "path": prepared.model.path,
@@ -171,7 +171,7 @@ def describe(prepared: Prepared, print_: Mapping[str, str], standing: Standing) 
         },
         "versions": versions(),
         **inputs_on_record(prepared),
-        "parent": prepared.parent and prepared.parent.on_record(),
+        "parent": prepared.source.parent_on_record(),
     }
     return found | {"mark": mark(found)}
 
@@ -185,9 +185,7 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
     """Return the input files as they were at launch, and their headers, each distinct header once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
-    files = (vars(f) | {"predicted_before": 0} for f in prepared.files)  # a generator: the list of files can be long
-    if prepared.parent is not None:
-        files = prepared.parent.files_on_record()
+    files = prepared.source.files_on_record()
     return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
 
 
@@ -195,7 +193,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     """Return the steps with the choices of the launch that made the plan."""
     engine = plan["engine"]
     if engine is None:
-        raise CorruptFile(f"the plan of run {plan['run']} does not say how the model is called: --restart begins anew")
+        raise CorruptFile(f"the plan of run {plan['run']} does not say how the model is called: --restart starts over")
     call = dataclasses.replace(
         prepared.steps.call,
         batch_rows=engine["batch_rows"],

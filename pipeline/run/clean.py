@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.run.jobs_elsewhere import at_work
 from beam_score.pipeline.run.launching import launches
-from beam_score.pipeline.run.standing import Standing, refuse_links
+from beam_score.pipeline.run.output_state import OutputState, refuse_links
+from beam_score.pipeline.run.remote_jobs import at_work
 from beam_score.runners.elsewhere import Found as JobFound
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.on_disk import temporary_of
@@ -130,13 +130,13 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
     staged = storage.names(staging)
     final = [root / kind / name for kind in KINDS for name in storage.names(root / kind)]
     final += [root / name for name in storage.names(root)]
-    standing = Standing.of(output)
-    if not _is_output(standing, staged):
+    state = OutputState.of(output)
+    if not _is_output(state, staged):
         raise JobError(
             [f"{output} holds no {MANIFEST}, {FAILED} or {STAGING} of a run: expected the output.path of a job"]
         )
-    over = set() if standing.manifest is None else {standing.manifest["run"], *standing.manifest["replaces"]}
-    current = None if standing.current is None else standing.current["run"]
+    over = set() if state.manifest is None else {state.manifest["run"], *state.manifest["replaces"]}
+    current = None if state.current is None else state.current["run"]
     found = Found(over=current if current in over or (unfinished and current not in staged) else None)
     found.is_over = current in over
     live = False
@@ -169,16 +169,14 @@ def _looked(output: str, unfinished: bool, lost_jobs: bool) -> Iterator[Found]:
                 found.add(folder.path, "staging of a run that is not finished")
             elif name != current:
                 found.kept.append(
-                    f"run {name} may not be finished: {folder.current}, which would tell, is damaged (--unfinished "
-                    "discards it)"
+                    f"run {name} may not be finished: {folder.current}, which names the run in progress, is damaged "
+                    "(--unfinished discards it)"
                 )
             elif planned:
                 _attempts(folder, found)
-                found.kept.append(
-                    f"run {name} is not finished: the same job goes on with it (--unfinished discards it)"
-                )
+                found.kept.append(f"run {name} is not finished: the same job continues it (--unfinished discards it)")
         if not live:
-            _published(standing, final, found)
+            _published(state, final, found)
         yield found
 
 
@@ -193,10 +191,10 @@ def _launches(output: str, found: Found) -> bool:
     return any(is_held for _, is_held in held)
 
 
-def _is_output(standing: Standing, staged: Sequence[str]) -> bool:
+def _is_output(state: OutputState, staged: Sequence[str]) -> bool:
     """Return whether a folder is the output of a job: it has a readable record, or a staging folder that contains only
     files of runs."""
-    if standing.manifest is not None or standing.failed is not None or (standing.current or {}).get("run"):
+    if state.manifest is not None or state.failed is not None or (state.current or {}).get("run"):
         return True
     return bool(staged) and all(is_in_staging(name) for name in staged)
 
@@ -233,12 +231,12 @@ def _attempts(folder: RunFolder, found: Found) -> None:
             found.add_files(place, names, "half written")
 
 
-def _published(standing: Standing, final: Sequence[Place], found: Found) -> None:
+def _published(state: OutputState, final: Sequence[Place], found: Found) -> None:
     """Add the files under final names that are not on record."""
-    records = [r for r in (standing.manifest, standing.failed) if r is not None]
+    records = [r for r in (state.manifest, state.failed) if r is not None]
     runs = {record["run"] for record in records}
-    if standing.current is not None:  # the run may be published meanwhile
-        runs.add(standing.current["run"])
+    if state.current is not None:  # the run may be published meanwhile
+        runs.add(state.current["run"])
     over: dict[Place, list[str]] = {}
     over_written: dict[Place, list[str]] = {}
     for path in final:

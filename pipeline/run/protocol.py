@@ -8,21 +8,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.begin import is_read
-from beam_score.pipeline.run.standing import LostRace, Standing
+from beam_score.pipeline.run.output_state import LostRace, OutputState
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.manifest import DONE, published, read_manifest
 from beam_score.transforms.ledger.publication import Superseded, clean_up, roll_forward
 from beam_score.transforms.ledger.verdict import PUBLISH, decide, verdicts
-from beam_score.transforms.listing.files import InputFile
 
 log = logging.getLogger(__name__)
 
@@ -48,94 +47,93 @@ class Outcome:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """The parts of a job that the protocol needs.
+class LaunchSteps(Protocol):
+    """The steps of a launch that the protocol puts in order; `pipeline.run.launch.Launch` is what a command runs.
 
     Attributes:
       output: the output folder.
       fingerprint: identifies the job; see `pipeline.prepare.preflight.fingerprint`.
-      refuse: takes the state of the output folder; returns the failure record if the job is over budget before anything
-        is read, else None.
-      plan: takes the state of the output folder; begins a run and plans it. Raises LostRace.
-      score: writes the receipts that a run still lacks; may also publish.
-      budget: of rejections.
-      schema: of the predictions.
+      discards: runs that may be replaced.
       keep_replaced: see `transforms.ledger.publication.roll_forward`.
-      files: the input files, to report which have changed.
-      settings: the settings of the job file, to report which have changed.
     """
 
     output: str
     fingerprint: Mapping[str, str]
-    refuse: Callable[[Standing], Mapping[str, Any] | None]
-    plan: Callable[[Standing], RunFolder]
-    score: Callable[[RunFolder], None]
-    budget: Budget
-    schema: pa.Schema
-    keep_replaced: bool = False
-    files: Sequence[InputFile] = ()
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    discards: Collection[str]
+    keep_replaced: bool
+
+    def state(self) -> OutputState:
+        """Return the present state of the output folder."""
+
+    def refuse(self, state: OutputState) -> Mapping[str, Any] | None:
+        """Return the failure record if the job is over budget before anything is read, else None."""
+
+    def plan(self, state: OutputState) -> RunFolder:
+        """Begin a run, or continue one that has no plan, and write its plan. Raises LostRace."""
+
+    def score(self, folder: RunFolder) -> None:
+        """Write the receipts that a run lacks; may also publish."""
+
+    def publish(self, folder: RunFolder) -> Mapping[str, Any]:
+        """Decide on a run that has all its receipts. Returns the manifest, or the failure record."""
 
 
-def bring_to_verdict(work: Work, discards: Collection[str] = ()) -> Outcome:
+def bring_to_verdict(launch: LaunchSteps) -> Outcome:
     """Return the outcome of a finished run of the job, or continue or begin a run; other launches may run concurrently.
-
-    Args:
-      discards: runs that may be replaced.
 
     Raises:
       JobError: the output folder holds another job.
       Superseded: another launch has discarded this run, or published another job here.
       Exception: raised by `score`; the next launch continues from there.
     """
-    at_first = read_manifest(work.output)
+    at_first = read_manifest(launch.output)
     for _ in range(_LOOKS):
         with contextlib.suppress(LostRace):
             try:
-                return _go(work, discards)
+                return _go(launch)
             except LostRace:
                 raise
             except Exception as error:
                 # Of two concurrent launches, the other may have published and removed the files in use here.
-                manifest = Standing.of(work.output, discards, work.files, work.settings).finished(work.fingerprint)
+                manifest = launch.state().finished(launch.fingerprint)
                 if manifest is None or (at_first is not None and manifest["run"] == at_first["run"]):
                     raise
                 log.debug("another launch was faster", exc_info=error)
                 return Outcome(ExitCode.DONE, manifest, already=True, by_another=True)
-    raise Superseded(f"{work.output}: other launches keep changing what is begun here; run one job at a time")
+    raise Superseded(f"{launch.output}: other launches keep changing what is begun here; run one job at a time")
 
 
-def _go(work: Work, discards: Collection[str]) -> Outcome:
-    standing = Standing.of(work.output, discards, work.files, work.settings)
-    if standing.manifest is not None:
+def _go(launch: LaunchSteps) -> Outcome:
+    state = launch.state()
+    if state.manifest is not None:
         # Do the clean-up that the publishing launch left undone if it died: a run that replaces this one does not know
         # of the runs before it. The files of a replaced run stay until another replacement begins.
-        stays = work.keep_replaced and standing.manifest["run"] not in discards
-        clean_up(work.output, standing.manifest, standing.manifest["replaces"] if stays else ())
-        standing = Standing.of(work.output, discards, work.files, work.settings)
-    if standing.publishing is not None:
-        _finish_publication(standing.publishing)
-        standing = Standing.of(work.output, discards, work.files, work.settings)
-    if (manifest := standing.finished(work.fingerprint)) is not None:
+        stays = launch.keep_replaced and state.manifest["run"] not in launch.discards
+        clean_up(launch.output, state.manifest, state.manifest["replaces"] if stays else ())
+        state = launch.state()
+    if state.publishing is not None:
+        _finish_publication(state.publishing)
+        state = launch.state()
+    if (manifest := state.finished(launch.fingerprint)) is not None:
         return Outcome(ExitCode.DONE, manifest, already=True)
-    folder = standing.begun(work.fingerprint)
-    if folder is None and (refused := work.refuse(standing)):
+    folder = state.begun(launch.fingerprint)
+    if folder is None and (refused := launch.refuse(state)):
         return Outcome(ExitCode.OVER_BUDGET, refused)
     if folder is None or not storage.exists(folder.plan):
-        folder = work.plan(standing)
+        folder = launch.plan(state)
     try:
         with storage.lease(folder.plan):
             if not is_read(folder):
-                work.score(folder)
-            return _verdict(work, folder)
+                launch.score(folder)
+            record = launch.publish(folder)
     except Exception as error:
         if storage.exists(folder.plan) or published(folder.output, folder.run):
             raise
-        now = Standing.of(work.output)
-        if now.current is None and now.manifest == standing.manifest:
+        now = launch.state()
+        if now.current is None and now.manifest == state.manifest:
             raise LostRace from error  # removed before the lock on the plan was visible
         raise Superseded(f"run {folder.run} was discarded by another launch: nothing of it is published") from error
+    return Outcome(ExitCode.DONE if record["verdict"] == DONE else ExitCode.OVER_BUDGET, record)
 
 
 def _finish_publication(folder: RunFolder) -> None:
@@ -148,8 +146,18 @@ def _finish_publication(folder: RunFolder) -> None:
                 return
 
 
-def _verdict(work: Work, folder: RunFolder) -> Outcome:
-    manifest = read_manifest(work.output)
-    if manifest is None or manifest["run"] != folder.run:
-        manifest = roll_forward(folder, decide(folder, work.budget, work.schema), work.keep_replaced)
-    return Outcome(ExitCode.DONE if manifest["verdict"] == DONE else ExitCode.OVER_BUDGET, manifest)
+def publish(folder: RunFolder, budget: Budget, schema: pa.Schema, keep_replaced: bool = False) -> Mapping[str, Any]:
+    """Decide on a run that has all its receipts, and carry out the decision, unless the pipeline has done so.
+
+    Args:
+      budget: of rejections.
+      schema: of the predictions.
+      keep_replaced: see `transforms.ledger.publication.roll_forward`.
+
+    Returns:
+      the published manifest, or the failure record if the run is over budget.
+    """
+    manifest = read_manifest(folder.output)
+    if manifest is not None and manifest["run"] == folder.run:
+        return manifest
+    return roll_forward(folder, decide(folder, budget, schema), keep_replaced)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.run.begin import describe, new_run
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import checksum, to_json
 from beam_score.transforms.ledger.manifest import FAILED, OVER_BUDGET, record, timings
@@ -18,7 +18,7 @@ from beam_score.transforms.output.dead_letters import dead_letter_lines, dead_le
 from beam_score.transforms.rows.faults import stretch
 
 
-def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Standing) -> Mapping[str, Any] | None:
+def refuse_unusable(prepared: Prepared, fingerprint: Mapping[str, str], state: OutputState) -> Mapping[str, Any] | None:
     """Refuse the job if headers and footers show more unusable files than `rejects.files` allows: write a dead letter
     for each file, and the failure record, as a run would. Nothing is read or scored.
 
@@ -39,15 +39,15 @@ def refuse_unusable(prepared: Prepared, print_: Mapping[str, str], standing: Sta
     storage.make_folder(output / "rejected")
     storage.replace(output / name, content)
     part = {"path": name, "kind": "rejected", "rows": len(letters), "bytes": len(content), "crc32c": checksum(content)}
-    header = describe(prepared, print_, standing) | {"run": run, "engine": None}
+    header = describe(prepared, fingerprint, state) | {"run": run, "engine": None}
     failed = record(header, OVER_BUDGET, budget.broken(counts), counts, [part], timings(counts, []))
     storage.replace(output / FAILED, to_json(failed, indent=True))
     if storage.size(output / name) is None:
         # A concurrent clean may have removed the file before the record named it; now that the record exists, it
         # cannot.
         storage.replace(output / name, content)
-    if standing.failed is not None and (standing.current is None or standing.current["run"] != standing.failed["run"]):
+    if state.failed is not None and (state.current is None or state.current["run"] != state.failed["run"]):
         # The files of an earlier refusal; a run that was scored still needs its own.
-        for file in standing.failed["files"]:
+        for file in state.failed["files"]:
             storage.remove(output / file["path"])
     return failed

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from beam_score.pipeline.run.jobs_elsewhere import at_work
 from beam_score.pipeline.run.launching import launches
+from beam_score.pipeline.run.remote_jobs import at_work
 from beam_score.runners.elsewhere import Found
 from beam_score.transforms.common.busy import busy_seconds
 from beam_score.transforms.common.many import each

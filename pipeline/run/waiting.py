@@ -36,12 +36,12 @@ def in_thread(work: Callable[[], None]) -> Future[None]:
 
 def wait_for_end(running: Future[None], stopping: Stopping) -> None:
     """Wait for the pipeline, and log if it is to end after the splits in progress."""
-    told = False
+    logged = False
     # Polars catches SIGINT while it works in another thread, and passes it on without a wake-up.
     while not wait([running], _LOOKS_EVERY_S).done:
-        if stopping.after_splits.is_set() and not told:
+        if stopping.after_splits.is_set() and not logged:
             log.warning("finishing the splits in hand; interrupt again to stop now")
-            told = True
+            logged = True
 
 
 def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:

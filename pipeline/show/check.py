@@ -13,14 +13,13 @@ from rich.table import Table
 from beam_score.pipeline.draft.padded import padded_hint
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.batch_choice import Choice, choose_batch, default_choice
-from beam_score.pipeline.prepare.memory import call_bytes, check_call_fits, check_fits, process_bytes
+from beam_score.pipeline.prepare.cost import call_bytes, check_call_fits, check_fits, measure, process_bytes
 from beam_score.pipeline.prepare.output_place import check_room
 from beam_score.pipeline.prepare.preflight import Prepared, prepare
-from beam_score.pipeline.prepare.rate import measure
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.pipeline.printing.terminal import Console, escape
 from beam_score.pipeline.process.exit_codes import ExitCode
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
 from beam_score.pipeline.show.summary import print_rows
 from beam_score.pipeline.show.tried import groups_of, hints, over_budget, print_groups, print_schema
 from beam_score.runners.choose import engine_of
@@ -65,8 +64,8 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
     engine = engine_of(job.engine, beam_args)
     prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
     check_fits(prepared, engine)
-    standing = Standing.of(job.output.path)
-    if standing.manifest is None and standing.current is None:
+    state = OutputState.of(job.output.path)
+    if state.manifest is None and state.current is None:
         check_room(prepared)
     files = counted(len(prepared.files), f"{prepared.steps.read.format} file")
     console.print(f"input   {files}, {prepared.bytes / 1e6:,.1f} MB")

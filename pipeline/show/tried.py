@@ -85,7 +85,7 @@ def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
     job, read = prepared.job, prepared.steps.read
     faults = rejected["errors"].flatten()  # all faults of a row, not only the first
     wanted = set(pc.unique(pc.struct_field(faults, "column")).to_pylist()) & set(job.columns)
-    if not wanted or prepared.parent is not None:
+    if not wanted:
         return []
     options = read.options
     names = () if options.header else tuple(dict.fromkeys([*job.columns, *read.keep]))

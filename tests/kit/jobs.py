@@ -93,8 +93,8 @@ class Planned:
 
 def plan(job_: Job) -> Planned:
     prepared = prepare(job_)
-    print_ = prepared.fingerprint()
-    folder = plan_run(prepared, print_, load(prepared))
+    fingerprint = prepared.fingerprint()
+    folder = plan_run(prepared, fingerprint, load(prepared))
     steps = pinned(prepared, read_plan(folder))
     write = WriteSettings(folder, steps.outputs.schema, job_.output.format, job_.output.not_finite)
     return Planned(job_, folder, steps, write, read_plan(folder)["splits"])

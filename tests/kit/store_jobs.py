@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import google_crc32c
 import pyarrow as pa
 from small_blocks import blocks_of
 
 from beam_score.pipeline.run.begin import freeze
-from beam_score.pipeline.run.protocol import Work, bring_to_verdict
-from beam_score.pipeline.run.standing import Standing
+from beam_score.pipeline.run.output_state import OutputState
+from beam_score.pipeline.run.protocol import bring_to_verdict, publish
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -68,30 +68,8 @@ class StoreJob:
           between: called after each split.
         """
         job = dataclasses.replace(self, **settings)
-        discards = Standing.of(job.output).allowing(replace, restart)
-        return bring_to_verdict(job._work(run, between), discards)
-
-    def _work(self, run: str, between: Callable[[], None]) -> Work:
-        print_ = {"job": self.name}
-
-        def plan(standing: Standing) -> RunFolder:
-            splits = [Split(n, (FileRange(f"{self.name}{n}", 10),)) for n in range(self.splits)]
-            header = {
-                "fingerprint": print_, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
-                "job": {"output": {"format": "jsonl", "not_finite": "null"}},
-                "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
-                "headers": [], "parent": None,
-            }  # fmt: skip
-            return freeze(standing, print_, splits, header, run)
-
-        def score(folder: RunFolder) -> None:
-            for shard in read_plan(folder)["shards"]:
-                for split in read_shard(folder, shard):
-                    if not is_done(folder, split.id):
-                        self.write(folder, split.id)
-                        between()
-
-        return Work(self.output, print_, lambda _: None, plan, score, self.budget, SCHEMA, self.keep_replaced)
+        discards = OutputState.of(job.output).allowing(replace, restart)
+        return bring_to_verdict(StoreLaunch(job, run, discards, between))
 
     def write(self, folder: RunFolder, split: int) -> None:
         """Write the files of an attempt at a split."""
@@ -103,6 +81,54 @@ class StoreJob:
 
     def _blocks(self, split: int):
         return blocks_of(split, f"{self.name}{split}", [f"{self.name}{split}-{row}" for row in range(ROWS - 1)])
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreLaunch:
+    """A launch of a job, as `beam_score.pipeline.run.protocol` wants it; see `StoreJob.launch`."""
+
+    job: StoreJob
+    run: str
+    discards: Collection[str]
+    between: Callable[[], None]
+
+    @property
+    def output(self) -> str:
+        return self.job.output
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        return {"job": self.job.name}
+
+    @property
+    def keep_replaced(self) -> bool:
+        return self.job.keep_replaced
+
+    def state(self) -> OutputState:
+        return OutputState.of(self.output, self.discards)
+
+    def refuse(self, state: OutputState) -> None:
+        pass
+
+    def plan(self, state: OutputState) -> RunFolder:
+        splits = [Split(n, (FileRange(f"{self.job.name}{n}", 10),)) for n in range(self.job.splits)]
+        header = {
+            "fingerprint": self.fingerprint, "start_up_s": {}, "engine": None, "versions": {}, "inputs": [],
+            "job": {"output": {"format": "jsonl", "not_finite": "null"}},
+            "model": {"path": "m", "version": None, "sha256": "00", "signature": "s"},
+            "headers": [], "parent": None,
+        }  # fmt: skip
+        return freeze(state, self.fingerprint, splits, header, self.run)
+
+    def score(self, folder: RunFolder) -> None:
+        for shard in read_plan(folder)["shards"]:
+            for split in read_shard(folder, shard):
+                if not is_done(folder, split.id):
+                    self.job.write(folder, split.id)
+                    self.between()
+
+    def publish(self, folder: RunFolder):
+        return publish(folder, self.job.budget, SCHEMA, self.job.keep_replaced)
 
 
 def rows(output: str, record: dict, kind: str = "predictions") -> list[dict]:

@@ -84,7 +84,7 @@ def others_at_work(folder: RunFolder, own: Elsewhere | None) -> list[Found]:
     found = [find(job) for job in noted(folder) if job != own]
     for unknown in found:
         if unknown.alive is None:
-            log.warning("%s: going on beside it, which may do work again, and harms nothing", unknown)
+            log.warning("%s: continuing beside it, which may repeat work and does no other harm", unknown)
     return [one for one in found if one.alive]
 
 
@@ -99,7 +99,7 @@ def wait_for(others: Sequence[Found]) -> None:
             time.sleep(max(_LOOKS_EVERY_S.get(job.runner, _ELSE_EVERY_S) for job in living))
             living = [job for job in living if find(job).alive]
     except BaseException:
-        log.warning("what was waited for goes on without this command, and publishes by itself")
+        log.warning("stopped waiting: the job continues without this command, and publishes by itself")
         raise
 
 
@@ -108,10 +108,10 @@ def problems_of_discarding(folder: RunFolder) -> Sequence[str]:
     found = at_work(folder)
     for unknown in found:
         if unknown.alive is None:
-            log.warning("%s: should it, it ends without a result, as its run is discarded", unknown)
+            log.warning("%s: if it is running, it will end without a result, because its run is discarded", unknown)
     return [
-        f"--restart would discard run {folder.run}, and {living}: cancel it first ({living.cancel}), or leave "
-        "--restart away, and the same command waits for it"
+        f"--restart would discard run {folder.run}, and {living}: cancel it first ({living.cancel}), or "
+        "omit --restart, and the same command waits for it"
         for living in found
         if living.alive
     ]

@@ -38,7 +38,7 @@ class LostRace(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class OutputState:
     """The state of an output folder, read from the files of the protocol.
 
     Attributes:
@@ -69,7 +69,7 @@ class Standing:
         discards: Collection[str] = (),
         files: Sequence[InputFile] = (),
         settings: Mapping[str, Any] | None = None,
-    ) -> Standing:
+    ) -> OutputState:
         refuse_links(output)
         known, current = storage.read(RunFolder(output, "").current), None
         if known is not None:
@@ -92,10 +92,10 @@ class Standing:
         found = {self.manifest["run"]} if replace and self.manifest is not None else set()
         return found | ({self.current["run"]} if restart and self.current is not None else set())
 
-    def others(self, print_: Mapping[str, str]) -> Collection[str]:
+    def others(self, fingerprint: Mapping[str, str]) -> Collection[str]:
         """Return the runs here, finished or begun, of another job or of an earlier version of this one."""
         found = (s for s in (self.manifest, self.current) if s is not None)
-        return {s["run"] for s in found if _differences(s["fingerprint"], print_)}
+        return {s["run"] for s in found if _differences(s["fingerprint"], fingerprint)}
 
     @property
     def runs(self) -> list[str]:
@@ -110,11 +110,11 @@ class Standing:
             return None
         return RunFolder(self.output, self.current["run"])
 
-    def finished(self, print_: Mapping[str, str]) -> Mapping[str, Any] | None:
+    def finished(self, fingerprint: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Return the manifest of this job unless it is to be replaced; raise Changed if it is another job's."""
         if self.manifest is None or self.manifest["run"] in self.discards:
             return None
-        if changed := _differences(self.manifest["fingerprint"], print_):
+        if changed := _differences(self.manifest["fingerprint"], fingerprint):
             raise Changed(
                 [
                     f"{self.output} holds a finished run of another job ({changed} changed)"
@@ -124,7 +124,7 @@ class Standing:
             )
         return self.manifest
 
-    def begun(self, print_: Mapping[str, str]) -> RunFolder | None:
+    def begun(self, fingerprint: Mapping[str, str]) -> RunFolder | None:
         """Return the run of this job to continue; it may have no plan yet.
 
         Raises:
@@ -135,10 +135,10 @@ class Standing:
         if self.current is None or self.current["run"] in self.discards:
             return None
         folder = RunFolder(self.output, self.current["run"])
-        changed = _differences(self.current["fingerprint"], print_)
+        changed = _differences(self.current["fingerprint"], fingerprint)
         if not folder.run:
             raise Occupied(
-                [f"{folder.current} is damaged: add --restart to begin anew; beam-score clean removes the rest"],
+                [f"{folder.current} is damaged: add --restart to start over; beam-score clean removes the rest"],
                 "--restart",
             )
         try:
@@ -155,11 +155,11 @@ class Standing:
         except FileNotFoundError:
             raise LostRace from None
         except CorruptFile as error:
-            kind, found = Occupied, f"that cannot be gone on with ({error})"
+            kind, found = Occupied, f"that cannot be continued ({error})"
         raise kind(
             [
                 f"{self.output} holds run {folder.run} {found}: write elsewhere, or add --restart to discard it "
-                "and begin anew"
+                "and start over"
             ],
             "--restart",
         )

@@ -1,14 +1,22 @@
-"""Comparison of the memory of a worker process with the memory available where it runs."""
+"""The cost of a job: memory per worker process, compared with the memory of its machine, and processor time per row."""
 
 from __future__ import annotations
 
+import time
+
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.batch_choice import default_choice
 from beam_score.pipeline.prepare.preflight import Prepared
-from beam_score.pipeline.prepare.trial import Trial
-from beam_score.runners.engine import Engine
+from beam_score.pipeline.prepare.trial import Trial, score_first
+from beam_score.runners.engine import Engine, Measured
 from beam_score.runners.settings.layout import PROCESS_BYTES
+from beam_score.transforms.model.call import DEFAULT_BATCH_ROWS
 from beam_score.transforms.model.copies import model_bytes
+from beam_score.transforms.model.servable import Servable
+
+_ROWS = 4 * DEFAULT_BATCH_ROWS
+_ENOUGH_S, _MOST_ROUNDS = 0.5, 20
 
 
 def process_bytes(job: Job, prepared: Prepared) -> int:
@@ -55,3 +63,22 @@ def check_fits(prepared: Prepared, engine: Engine) -> None:
     """Raise JobError if the requested machines have too little memory."""
     if problems := engine.memory_problems(_model_bytes(prepared)):
         raise JobError(problems)
+
+
+def measure(prepared: Prepared, servable: Servable, trial: Trial) -> Measured:
+    """Run the first rows through every step but writing, repeatedly until the time is long enough to measure.
+
+    Args:
+      trial: of the same rows; gives the bytes per row.
+    """
+    batch_rows = default_choice(prepared, trial).batch_rows
+    score_first(prepared, servable, _ROWS, batch_rows)  # traces, warms up
+    spent, rows = 0.0, 0
+    for _ in range(_MOST_ROUNDS):
+        began = time.process_time()  # of all threads
+        rows += score_first(prepared, servable, _ROWS, batch_rows)
+        spent += time.process_time() - began
+        if spent > _ENOUGH_S or not rows:
+            break
+    known = rows and trial.row_bytes
+    return Measured(prepared.bytes / trial.row_bytes if known else 0.0, spent / rows if rows else 0.0, rows)
