@@ -21,9 +21,9 @@ from beam_score.transforms.ledger.budget import Budget
 class Csv(Strict):
     """Settings of the CSV format."""
 
-    delimiter: str = pydantic.Field(",", min_length=1, max_length=1)
-    quote: str = pydantic.Field('"', max_length=1)
-    escape: str = pydantic.Field("", max_length=1)
+    delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1)
+    quote: str = pydantic.Field(default='"', max_length=1)
+    escape: str = pydantic.Field(default="", max_length=1)
     header: bool = True
     nulls: tuple[str, ...] = ()
 
@@ -125,8 +125,8 @@ class Rejects(Strict):
 
     payload: Literal["full", "none"] = "full"
     budget: int | float = 0.01
-    files: int = pydantic.Field(0, ge=0)
-    stop_after: int | None = pydantic.Field(None, ge=0)
+    files: int = pydantic.Field(default=0, ge=0)
+    stop_after: int | None = pydantic.Field(default=None, ge=0)
     model_messages: Literal["none", "full"] = "none"
 
     _share = pydantic.field_validator("budget", mode="before")(parse_share)
@@ -279,10 +279,10 @@ def _keys_at(where: Sequence[str]) -> list[str]:
             model = inner[name]
         elif depth == 1 and where[0] in inner:
             continue
-        elif isinstance(model, type) and name in model.model_fields:
+        elif isinstance(model, type) and issubclass(model, Strict) and name in model.model_fields:
             model = model.model_fields[name].annotation
     return (
-        [f.alias or n for n, f in model.model_fields.items()]
+        [f.serialization_alias or n for n, f in model.model_fields.items()]
         if isinstance(model, type) and issubclass(model, Strict)
         else []
     )

@@ -7,16 +7,17 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from beam_score.transforms.common.stopping import Stopping
+from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.ledger.attempt import WriteSettings
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.ledger.verdict import Budget
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.scoring.preprocess import Input
 from beam_score.transforms.steps.commit import Commit
 from beam_score.transforms.steps.infer import Infer
 from beam_score.transforms.steps.plan import PlannedSplits
@@ -55,7 +56,7 @@ def build(
     keep_replaced: bool = False,
     chains: int = 1,
     stopping: Stopping | None = None,
-) -> beam.PCollection:
+) -> PCollection[str]:
     """Add the whole job to a pipeline. All steps between Read and WriteParts fuse: only descriptors of splits are
     serialized.
 

@@ -11,7 +11,7 @@ from beam_score.transforms.model.copies import discard_damaged, local_model, nam
 from beam_score.transforms.model.servable import ModelError, Servable
 from beam_score.transforms.model.versions import hash_model, model_files
 
-_loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[object, ...], Servable] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 

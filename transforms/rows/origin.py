@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
+from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, Buffer, line_spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +82,11 @@ def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
     first = origins[0]
     if first is None:
         return None
+    data = [o.data for o in origins if o is not None]
     if isinstance(first.data, pa.RecordBatch):
-        return dataclasses.replace(first, data=pa.concat_batches([o.data for o in origins]))
+        return dataclasses.replace(first, data=pa.concat_batches(data))
     # A file may lack its last line end, and a blank line is not a record.
-    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(o.data for o in origins)))
+    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(data)))
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -99,7 +100,7 @@ def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def record_spans(
-    data, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
+    data: Buffer, format: str, delimiter: str = ",", quote: str = '"', escape: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the records of a text in a format, as `line_spans` does."""
     if format == "jsonl":

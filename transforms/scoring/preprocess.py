@@ -176,10 +176,10 @@ def preprocess(
             message = f"input {name!r}: {step} cannot take this row's value"
             faults.append(Fault(np.flatnonzero(wrong), name, reason, message))
         if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
-            wrong = not_finite(result.values)
-            if wrong is not None:
+            endless = not_finite(result.values)
+            if endless is not None:
                 message = f"input {name!r} is not finite after preprocessing: look at its steps"
-                faults.append(Fault(np.flatnonzero(wrong), name, "not_finite", message))
+                faults.append(Fault(np.flatnonzero(endless), name, "not_finite", message))
     return reject_rows(dataclasses.replace(block, rows=rows), faults, "preprocess")
 
 

@@ -7,10 +7,11 @@ import pyarrow as pa
 
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
+from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.publication import roll_forward
 from beam_score.transforms.ledger.receipts import collect
-from beam_score.transforms.ledger.verdict import Budget, decide
+from beam_score.transforms.ledger.verdict import decide
 
 
 class Commit(beam.PTransform):
