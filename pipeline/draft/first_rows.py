@@ -109,7 +109,8 @@ def tell_format(files: Sequence[InputFile]) -> str:
 
 def _head(path: str, size: int) -> tuple[bytes, bool]:
     """Return the first bytes of a file's content, and whether they are the whole content."""
-    parts, left = [], size
+    parts: list[bytes] = []
+    left = size
     with RawStream(path) as stream:
         while left > 0:
             try:
@@ -207,11 +208,12 @@ def _tfrecord(path: str) -> FirstRows:
         except (RuntimeError, ValueError):
             bad += 1
             continue
-        lists = {name: found.column(i)[0].as_py() for i, name in enumerate(found.schema.names)}
-        rows.append({n: v for n, v in lists.items() if v})
+        features = {name: found.column(i)[0].as_py() for i, name in enumerate(found.schema.names)}
+        rows.append({n: v for n, v in features.items() if v})
     if bad and not rows:
         raise JobError([f"{path}: none of its records is a tf.Example"])
-    lists, binary = set(), set()
+    lists: set[str] = set()
+    binary: set[str] = set()
     for row in rows:
         lists.update(n for n, values in row.items() if len(values) != 1)
         binary.update(n for n, values in row.items() if n not in binary and not _is_text(values))

@@ -164,8 +164,8 @@ def look_at_files(files: Sequence[InputFile], known: Known = UNKNOWN) -> Sample:
     else:
         rows = [r for r in rows if isinstance(r, dict)]
         # A contract refuses these names; for example, pandas writes the index as a column named "".
-        names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
-        names = [n for n in names if n and not n.startswith(_REFUSED)]
+        found_names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
+        names = [n for n in found_names if n and not n.startswith(_REFUSED)]
         columns = {n: _seen(n, [r.get(n) for r in rows], format_) for n in names}
     return Sample(format_, len(files), len(rows), unreadable, columns, delimiter, header, bare, tuple(problems), escape)
 

@@ -93,9 +93,9 @@ class Parent:
             path = file["path"]
             if file["header"] is not None:
                 found[path] = self.record["headers"][file["header"]]
-            elif read.format == "csv" and self.now[path] is not None:
+            elif read.format == "csv" and (now := self.now[path]) is not None:
                 try:
-                    text = format_module("csv").check(path, read, InputFile(**self.now[path]).version)
+                    text = format_module("csv").check(path, read, InputFile(**now).version)
                 except UnusableFile:
                     continue
                 if text is not None:
@@ -164,7 +164,9 @@ def load_replay(
     if not trust and not is_own(record):
         raise JobError([_not_own(output, record["run"], first)])
     job = _mended(record, first, overrides, to)
-    replay = Replay(output, record["run"], job.input.format, by, _numbering(job) == _numbering(first, record))
+    format_ = job.input.format or _format(first, record)
+    assert format_ is not None  # the run has read rows
+    replay = Replay(output, record["run"], format_, by, _numbering(job) == _numbering(first, record))
     parent = Parent(output, record, replay, letters)
     _refuse_hopeless(parent, first)
     return job, parent
@@ -228,7 +230,7 @@ def _format(job: Job, record: Mapping[str, Any]) -> str | None:
     return job.input.format or format_of([InputFile(i["path"], 0) for i in record["inputs"]])[0]
 
 
-def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
+def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple[object, ...]:
     """Return the settings that the numbering of rows depends on."""
     csv = job.input.csv
     format_ = job.input.format if record is None else _format(job, record)

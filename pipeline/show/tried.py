@@ -101,7 +101,7 @@ def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
 
 def _seen(prepared: Prepared) -> Mapping[str, Seen]:
     read = prepared.steps.read
-    names = () if read.header else tuple(dict.fromkeys([*prepared.job.columns, *read.keep]))
+    names = () if read.header else tuple(dict.fromkeys([*prepared.job.columns, *(read.keep or ())]))
     known = Known(read.format, delimiter=read.delimiter, header=read.header, names=names)
     if read.format != "csv":
         known = Known(read.format)
