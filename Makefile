@@ -3,7 +3,7 @@
 # make kills    kill runs by the hundred, and verify that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
 # make golden   write the golden Dataflow job again; read the diff
-# make lint     ruff, as linter and as formatter, and a check for plain English
+# make lint     ruff, as linter and as formatter, mypy, and a check for plain English
 # make lock     resolve the dependencies again, for Python 3.11 to 3.13 at once
 # make clean    remove everything that these commands made
 #
@@ -96,15 +96,21 @@ bench: $(VENV)/installed-test
 golden: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/dataflow_golden.py
 
-lint: $(VENV)/installed-test
+lint: $(VENV)/installed-test build/types/beam_score
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(BIN)/python tests/kit/plain_english.py $(PLAIN)
 
 # Folders and pages that are in plain English; see tests/kit/plain_english.py.
 PLAIN := beam_score pipeline runners \
   $(addprefix transforms/,arrays common contract durable framing ledger listing model output rows scoring steps stores) \
   README.md CHANGELOG.md docs
+
+# The package in the layout in which it is installed: mypy does not follow an editable install.
+build/types/beam_score: Makefile
+	@rm -rf $@ && mkdir -p $@
+	@ln -s $(addprefix ../../../,beam_score/__init__.py beam_score/py.typed pipeline runners transforms) $@/
 
 lock: | $(BIN)/python
 	@$(BIN)/python -m venv build/lock && build/lock/bin/python -m pip install --quiet $(UV)
@@ -117,5 +123,5 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 clean:
-	rm -rf $(VENV) demo bench-data build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo bench-data build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

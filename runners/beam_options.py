@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -15,7 +16,7 @@ class _Wrong(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise _Wrong(message)
 
 
@@ -33,7 +34,7 @@ def problems(
     parser = _Parser(add_help=False, allow_abbrev=False)
     for kind in PipelineOptions.__subclasses__():
         try:
-            kind._add_argparse_args(parser)
+            kind._add_argparse_args(parser)  # type: ignore[arg-type]  # any parser will do
         except argparse.ArgumentError:  # two kinds share an option
             continue
     try:

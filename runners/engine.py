@@ -39,8 +39,12 @@ class Engine(Protocol):
         uses one thread per chain.
     """
 
-    in_one_process: bool
-    chains: int = 1
+    @property
+    def in_one_process(self) -> bool: ...
+
+    @property
+    def chains(self) -> int:
+        return 1
 
     def problems(self) -> list[str]:
         """Return a message for each invalid or missing setting, Beam option or program. Takes about a second, and

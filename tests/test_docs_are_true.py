@@ -56,7 +56,7 @@ def models_in(annotation: typing.Any) -> Iterator[type[pydantic.BaseModel]]:
 def keys(model: type[pydantic.BaseModel], section: str = "", path: str = "") -> Iterator[tuple[str, str]]:
     """(section, key with dots inside it) of every key of a job file; names chosen by a person left out."""
     for field_name, field in model.model_fields.items():
-        key = field.alias or field_name
+        key = field.serialization_alias or field_name
         inner = list(models_in(field.annotation))
         if not section:
             yield key, ""

@@ -214,7 +214,7 @@ def test_contracts_of_any_settings(seed):
             }
             if kind is Column:
                 fields.setdefault("dtype", random_.choice(usual["dtype"]))
-            fields = {kind.model_fields[n].alias or n: copy.deepcopy(v) for n, v in fields.items()}
+            fields = {kind.model_fields[n].serialization_alias or n: copy.deepcopy(v) for n, v in fields.items()}
             try:
                 found = kind.model_validate(fields)
             except pydantic.ValidationError:

@@ -134,7 +134,8 @@ def _seen(seen: Seen, dtype: str, in_text: bool) -> str:
         if seen.fractions:
             parts.append(f"{seen.fractions:,} not integers (rejected)")
         limits = np.iinfo(dtype)
-        if seen.low is not None and (seen.low < limits.min or seen.high > limits.max):
+        outside = seen.low is not None and seen.high is not None and (seen.low < limits.min or seen.high > limits.max)
+        if outside:
             parts.append(f"some outside of {dtype} (rejected)")
     return ", ".join(parts)
 

@@ -50,10 +50,10 @@ def output_lines(signature: Signature, keep: Sequence[str]) -> Iterator[str]:
 
 def _lines(tensor: Tensor, signature: Signature, is_taken: bool) -> Iterator[str]:
     written = as_written(tensor, _OF_ONE_VALUE if tensor.shape is None else Output())
-    tail = written.shape[1:]
-    scores = tensor.shape is not None and tensor.dtype in _FLOATS and len(tail) <= 1 and None not in tail
-    size = tail[0] if tail else 1
-    meaning = _meaning(tensor, signature, size) if scores else None
+    tail = written.row_shape
+    scores = tensor.shape is not None and tensor.dtype in _FLOATS and len(tail) <= 1
+    size = (tail[0] if tail else 1) if scores else None
+    meaning = None if size is None else _meaning(tensor, signature, size)
     settings = [f"meaning: {meaning or 'raw'}"]
     settings += ["shape: []"] if tensor.shape is None else []
     settings += ["dtype: string"] if tensor.dtype == "string" else []
@@ -63,7 +63,7 @@ def _lines(tensor: Tensor, signature: Signature, is_taken: bool) -> Iterator[str
         yield "    # guessed: the model does not declare the shape of a row. [] is one value, [null] a list."
     if tensor.dtype == "string":
         yield "    # guessed: text. dtype: bytes if the values are not UTF-8"
-    if not scores:
+    if size is None:
         return
     labels = 'labels: ["no", "yes"], threshold: 0.5' if size == 1 else f"labels: [...], top: {min(3, size)}"
     many = "" if size == 1 else f" ({size} labels)"

@@ -185,8 +185,8 @@ def look_at_files(files: Sequence[InputFile], known: Hints = UNKNOWN) -> Sample:
     else:
         rows = [r for r in rows if isinstance(r, dict)]
         # A contract refuses these names; for example, pandas writes the index as a column named "".
-        names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
-        names = [n for n in names if not is_refused(n)]
+        found_names = dict.fromkeys(itertools.chain(known_names, itertools.chain.from_iterable(rows)))
+        names = [n for n in found_names if not is_refused(n)]
         columns = {n: _seen(n, [r.get(n) for r in rows], is_text) for n in names}
     return Sample(format_, len(files), len(rows), unreadable, columns, dialect, bare, tuple(problems))
 

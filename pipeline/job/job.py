@@ -100,8 +100,8 @@ class Rejects(Strict):
 
     payload: Literal["full", "none"] = "full"
     budget: int | float = 0.01
-    files: int = pydantic.Field(0, ge=0)
-    stop_after: int | None = pydantic.Field(None, ge=0)
+    files: int = pydantic.Field(default=0, ge=0)
+    stop_after: int | None = pydantic.Field(default=None, ge=0)
     model_messages: Literal["none", "full"] = "none"
 
     _share = pydantic.field_validator("budget", mode="before")(parse_share)
@@ -254,10 +254,10 @@ def _keys_at(where: Sequence[str]) -> list[str]:
             model = inner[name]
         elif depth == 1 and where[0] in inner:
             continue
-        elif isinstance(model, type) and name in model.model_fields:
+        elif isinstance(model, type) and issubclass(model, Strict) and name in model.model_fields:
             model = model.model_fields[name].annotation
     return (
-        [f.alias or n for n, f in model.model_fields.items()]
+        [f.serialization_alias or n for n, f in model.model_fields.items()]
         if isinstance(model, type) and issubclass(model, Strict)
         else []
     )

@@ -42,7 +42,7 @@ class _Constructor(SafeConstructor):
 
     def construct_object(self, node: Node, deep: bool = False) -> Any:
         try:
-            is_number = isinstance(node, ScalarNode) and node.tag.endswith((":int", ":float"))
+            is_number = isinstance(node, ScalarNode) and (node.tag or "").endswith((":int", ":float"))
             if is_number and len(node.value) > LONGEST_NUMBER:
                 raise ValueError(f"a number of {len(node.value):,} characters, expected at most {LONGEST_NUMBER:,}")
             return super().construct_object(node, deep)

@@ -29,7 +29,8 @@ def sentences(
     Args:
       keys_at: returns the known keys of a section, given the section's key.
     """
-    unknown, missing, found, no_text = {}, [], {}, {}
+    unknown, missing, no_text = {}, [], {}
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for detail in error.errors(include_url=False)[:_MOST]:
         # pydantic adds the branch of a union to the location; the user did not write it
         loc = detail["loc"]

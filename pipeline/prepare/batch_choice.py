@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -158,12 +159,13 @@ def _time_sizes(
 ) -> list[Timing]:
     """Return the best time of each size; the calls are interleaved, so that noise does not fall on one size. The list
     ends before a size that the model refuses, or that takes too long or too much memory."""
-    tiled, best = {}, {}
+    tiled: dict[int, dict[str, np.ndarray]] = {}
+    best: dict[int, float] = {}
     before = resident_bytes()
     for size in sizes:
         tiled[size] = _tile(feeds, size)
         try:
-            _, peak = with_peak(lambda size=size: call(tiled[size]))  # traces, compiles, warms up
+            _, peak = with_peak(functools.partial(call, tiled[size]))  # traces, compiles, warms up
             if best and peak - before > may_bytes:
                 break
             best[size] = _clock(call, tiled[size])

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.contract.inputs import Input
@@ -55,7 +56,7 @@ def build(
     keep_replaced: bool = False,
     chains: int = 1,
     stopping: Stopping | None = None,
-) -> beam.PCollection:
+) -> PCollection[str]:
     """Add the whole job to a pipeline. All steps between Read and WriteParts fuse: only descriptors of splits are
     serialized.
 

@@ -80,5 +80,6 @@ def measure(prepared: Prepared, servable: Servable, trial: Trial) -> Measured:
         spent += time.process_time() - began
         if spent > _ENOUGH_S or not rows:
             break
-    known = rows and trial.row_bytes
-    return Measured(prepared.bytes / trial.row_bytes if known else 0.0, spent / rows if rows else 0.0, rows)
+    if not rows:
+        return Measured(0.0, 0.0, 0)
+    return Measured(prepared.bytes / trial.row_bytes if trial.row_bytes else 0.0, spent / rows, rows)

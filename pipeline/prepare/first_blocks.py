@@ -49,7 +49,8 @@ def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
       JobError: the preprocessing function fails on every row, or breaks its contract.
     """
     steps = prepared.steps
-    blocks, row_bytes, left = [], None, rows
+    blocks: list[Block] = []
+    row_bytes, left = None, rows
     texts: dict[str, list[str | None]] = {}
     bytes_left = steps.call.bounds.call_bytes
     preparation = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)

@@ -64,9 +64,10 @@ def load_replay(
     if not trust and not is_own(record):
         raise JobError([_not_own(output, record["run"], first)])
     job = _mended(record, first, overrides, to)
-    replay = Replay(
-        output, record["run"], job.input.format, by=by, same_rows=_numbering(job) == _numbering(first, record)
-    )
+    format_ = job.input.format or _format(first, record)
+    assert format_ is not None  # the run has read rows
+    same_rows = _numbering(job) == _numbering(first, record)
+    replay = Replay(output, record["run"], format_, by=by, same_rows=same_rows)
     parent = FromDeadLetters(output, record, replay, files)
     _refuse_hopeless(parent, first)
     return job, parent
@@ -130,7 +131,7 @@ def _format(job: Job, record: Mapping[str, Any]) -> str | None:
     return job.input.format or format_of([InputFile(i["path"], 0) for i in record["inputs"]])[0]
 
 
-def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple:
+def _numbering(job: Job, record: Mapping[str, Any] | None = None) -> tuple[object, ...]:
     """Return the settings that the numbering of rows depends on."""
     csv = job.input.csv
     format_ = job.input.format if record is None else _format(job, record)

@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 class Printed:
     """Two pipes, created before the scoring process is forked: one for output to count, one for output to show."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._counted, self._shown = os.pipe(), os.pipe()
         self._over, self._end = os.pipe()
         self._bytes = self._left_out = 0

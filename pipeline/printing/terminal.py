@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 import rich.console
 import rich.markup
@@ -74,7 +74,7 @@ class Console(rich.console.Console):
     which escapes them as well.
     """
 
-    def __init__(self, *, stderr: bool = False, **options: object):
+    def __init__(self, *, stderr: bool = False, **options: Any):
         if _own is not None:
             options.setdefault("file", _own[stderr])
         super().__init__(stderr=stderr, **{"emoji": False, "highlight": False, **options})
@@ -84,7 +84,7 @@ class Console(rich.console.Console):
             with contextlib.suppress(OSError, ValueError):  # rich looks at descriptors 0 to 2
                 self.width = os.get_terminal_size(self.file.fileno()).columns or _WHERE_NONE_IS_TOLD
 
-    def render_str(self, text: str, **options: object) -> Text:
+    def render_str(self, text: str, **options: Any) -> Text:
         """Render a string. The text is escaped first, because escaping changes the width of a cell."""
         return super().render_str(printable_lines(text), **options)
 

@@ -12,7 +12,7 @@ from beam_score.pipeline.process.interrupts import TEXT
 from beam_score.runners.ended import JobFailed
 
 # By name: importing all the classes takes seconds, and a mistake in a job file would be reported that much later.
-_CODES = {
+_CODES: dict[str, ExitCode] = {
     "beam_score.pipeline.job.mistakes.JobError": ExitCode.WRONG,
     "beam_score.pipeline.run.output_state.Changed": ExitCode.CHANGED,
     "beam_score.pipeline.process.interrupts.Drained": ExitCode.INTERRUPTED,
@@ -38,7 +38,7 @@ _CODES = {
     "builtins.MemoryError": ExitCode.FAILED,
 }
 _OURS = {name.rpartition(".")[2] for name in _CODES if not name.startswith("builtins.")}
-_BY_NAME = (
+_BY_NAME: dict[str, ExitCode] = (
     {name.rpartition(".")[2]: code for name, code in _CODES.items()}
     | {"ArrowMemoryError": ExitCode.FAILED}
     | {
@@ -75,7 +75,7 @@ def explain(error: Exception) -> tuple[ExitCode, list[str]]:
     return ExitCode.FAILED, ["unexpected error; please report it:", *lines]
 
 
-def _of_job_error(error: JobError) -> int:
+def _of_job_error(error: JobError) -> ExitCode:
     """Return the exit code of a job error. Missing input alone gets a code of its own, so that a scheduler retries."""
     if _CODES.get(f"{type(error).__module__}.{type(error).__qualname__}") == ExitCode.CHANGED:
         return ExitCode.CHANGED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -46,13 +47,13 @@ def set_up(level: str, form: str) -> None:
     own = getattr(logging, level.upper())
     others = logging.INFO if level == "debug" else logging.CRITICAL
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if level == "debug" else "2")
-    before = [
+    before: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_run,
     ]
-    last = [structlog.processors.format_exc_info]
+    last: list[structlog.types.Processor] = [structlog.processors.format_exc_info]
     if form == "json":
         last.append(structlog.processors.JSONRenderer())  # escapes non-ASCII characters
     else:
@@ -81,7 +82,7 @@ def set_up(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(others)
 
 
-def _escape(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+def _escape(logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     """Escape text that comes from data, so that an event is one line, except for its traceback."""
     escaped = {key: cut(printable(value)) for key, value in event.items() if isinstance(value, str)}
     if isinstance(found := event.get("exception"), str):
@@ -102,5 +103,5 @@ def name_run(run: str) -> None:
     _run["run"] = run
 
 
-def _add_run(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-    return event | _run
+def _add_run(logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    return {**event, **_run}

@@ -34,7 +34,7 @@ def shown() -> Iterator[Show]:
         yield log_now_and_then(time.monotonic, log.info)
 
 
-def log_now_and_then(now: Callable[[], float], say: Callable) -> Show:
+def log_now_and_then(now: Callable[[], float], say: Callable[..., None]) -> Show:
     """Return a function that shows progress as a log line every 30 seconds.
 
     Args:
@@ -58,8 +58,7 @@ def _bar(console: Console) -> Iterator[Show]:
 
     columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
     # rich shall not capture output of others, which is redirected already (see `pipeline.printing.printed`).
-    apart = {"redirect_stdout": False, "redirect_stderr": False}
-    with Progress(*columns, console=console, transient=True, **apart) as progress:
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         task = None
 
         def show(status: Status) -> None:

@@ -111,6 +111,7 @@ def _say_now_and_then(looks: Iterator[Status], text: Callable[[Status], str]) ->
         if said is None or last.state != said.state or (last != said and time.monotonic() >= due):
             put(text(last), flush=True)
             said, due = last, time.monotonic() + _SAYS_EVERY_S
+    assert last is not None  # there is at least one look
     if last != said:
         put(text(last), flush=True)
     return last
@@ -179,7 +180,7 @@ def as_table(status: Status, now: float) -> Table:
         table.add_row("job", "", escape(_of_job(found)))
     if status.published not in (None, status.run):
         table.add_row("", "", f"replaces {escape(status.published)}, which stays published until this run is done")
-    if status.splits is not None:
+    if status.splits is not None and status.bytes_done is not None and status.bytes is not None:
         table.add_row("splits done", f"{status.splits_done:,}", f"of {status.splits:,}")
         share = f", {status.bytes_done / status.bytes:.0%}" if status.bytes else ""
         table.add_row("MB done", f"{status.bytes_done / 1e6:,.1f}", f"of {status.bytes / 1e6:,.1f}{share}")

@@ -78,7 +78,7 @@ def print_summary(console: Console, output: str, outcome: Outcome) -> None:
         )
     console.print()
     root = storage.at(output)
-    where = {"predictions": root / "predictions" if done else None}
+    where: dict[str, object] = {"predictions": root / "predictions" if done else None}
     where["dead letters"] = root / "rejected" if counts["rejected"] or counts["stretches"] else None
     where["record"] = root / (MANIFEST if done else FAILED)
     where["replaced"] = _replaced(output, manifest) if done else None
@@ -158,7 +158,7 @@ def _examples(
         frame = pl.read_ndjson(content, schema={n: pl.Int64 if n == "row" else pl.String for n in names})
         for letter in frame.unique(["reason", "column"], keep="first").iter_rows(named=True):
             found.setdefault(_pair(letter), f"{letter['source']} row {letter['row']}: {letter['message']}")
-        if found.keys() >= wanted:
+        if found.keys() >= set(wanted):
             break
     return found
 

@@ -15,7 +15,9 @@ from beam_score.runners.elsewhere import Elsewhere, Found
 
 _ANSWERS_WITHIN_S = 20
 
-_ENDED = {dataflow.JobState[f"JOB_STATE_{name}"] for name in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")}
+_ENDED = {
+    getattr(dataflow.JobState, f"JOB_STATE_{name}") for name in ("DONE", "FAILED", "CANCELLED", "UPDATED", "DRAINED")
+}
 
 
 def find(job: Elsewhere) -> Found:

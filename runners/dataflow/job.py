@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
@@ -54,11 +55,12 @@ def submit(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -
     build(pipeline)
     try:
         try:
-            result = pipeline.run()
+            result = cast(DataflowPipelineResult, pipeline.run())
         except (DataflowJobAlreadyExistsError, Conflict):
-            result = _at_work(runner, options)
-            if result is None:
+            running = _at_work(runner, options)
+            if running is None:
                 raise
+            result = running
             log.warning("another launch of this run has already submitted its job: waiting for that job")
     except (GoogleAPICallError, GoogleAuthError, DataflowJobAlreadyExistsError) as error:
         raise JobFailed(f"Dataflow refuses job {options.view_as(GoogleCloudOptions).job_name}: {error}") from None
@@ -133,7 +135,7 @@ class Job:
                 raise JobFailed(f"stopped waiting for job {self.id}")
             pause = min(_LOOKS_EVERY_S, pause * 1.5)
         if final != PipelineState.DONE:
-            raise JobFailed(f"job {self.id} has ended as {_word(state)} ({self.link}): {GOES_ON}", errors)
+            raise JobFailed(f"job {self.id} has ended as {_word(now)} ({self.link}): {GOES_ON}", errors)
         return self._result
 
     def leave(self) -> None:

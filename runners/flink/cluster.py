@@ -56,9 +56,12 @@ def overview(address: str) -> Overview:
 def hosts(address: str) -> list[str]:
     """Return the host name of each TaskManager. Raises Unreachable."""
     try:
-        return [_HOST.search(manager["path"])[1] for manager in ask(address, "/taskmanagers")["taskmanagers"]]
+        found = [_HOST.search(manager["path"]) for manager in ask(address, "/taskmanagers")["taskmanagers"]]
     except (KeyError, TypeError):
         raise Unreachable(_NOT_FLINK) from None
+    if None in found:
+        raise Unreachable(_NOT_FLINK)
+    return [host[1] for host in found if host is not None]
 
 
 def cancel(address: str, name: str) -> None:

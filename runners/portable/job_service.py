@@ -101,7 +101,7 @@ class Ended(PipelineResult):
     """The result of an ended job, without its job service: state and counters."""
 
     def __init__(self, state: str, metrics: Any):
-        super().__init__(state)
+        super().__init__(state)  # type: ignore[no-untyped-call]  # Beam's
         self._metrics = metrics
 
     @property

@@ -78,7 +78,9 @@ class Prism(Engine):
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         with job_service.own_folder("prism") as folder:
             port = job_service.free_port()
-            command = [self._binary(), f"--job_port={port}", "--serve_http=false", "--log_level=warn"]
+            binary = self._binary()
+            assert binary is not None  # see `problems`
+            command = [binary, f"--job_port={port}", "--serve_http=false", "--log_level=warn"]
             self._program = Program("Prism", command, f"localhost:{port}", os.environ, folder)
             try:
                 self._program.wait_until_ready()

@@ -21,9 +21,9 @@ class DataflowSettings(Strict):
     temp_location: str | None = None
     job_name: str = "beam-score"
     machine_type: str = "n2-standard-4"
-    num_workers: int | None = pydantic.Field(None, ge=1)
-    max_workers: int = pydantic.Field(20, ge=1)
-    disk_gb: int | None = pydantic.Field(None, ge=10)
+    num_workers: int | None = pydantic.Field(default=None, ge=1)
+    max_workers: int = pydantic.Field(default=20, ge=1)
+    disk_gb: int | None = pydantic.Field(default=None, ge=10)
     service_account: str | None = None
     network: str | None = None
     subnetwork: str | None = None
@@ -34,8 +34,8 @@ class DataflowSettings(Strict):
     template_location: str | None = None
     wait: bool = True
     on_interrupt: Literal["leave", "cancel"] = "leave"
-    vcpu_hour_usd: float | None = pydantic.Field(None, gt=0)
-    memory_gb_hour_usd: float | None = pydantic.Field(None, gt=0)
+    vcpu_hour_usd: float | None = pydantic.Field(default=None, gt=0)
+    memory_gb_hour_usd: float | None = pydantic.Field(default=None, gt=0)
 
     @pydantic.field_validator("labels", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ _BUCKET = re.compile(r"gs://[a-z0-9][-_.a-z0-9]+[a-z0-9]/.*")
 _MOST_LABELS = 64
 LONGEST_NAME = 63
 
-_MEMORY_GB = {
+_MEMORY_GB: dict[str, dict[str, float]] = {
     "n1": {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9},
     "n2": {"standard": 4, "highmem": 8, "highcpu": 1},
     "n2d": {"standard": 4, "highmem": 8, "highcpu": 1},
@@ -55,7 +55,7 @@ def machine(name: str) -> Machine:
     if found and found[1] in _ARM:
         raise ValueError(f"{name} has an ARM processor, and tfx-bsl needs x86: use for example n2-standard-4")
     memory = _MEMORY_GB.get(found[1], {}).get(found[2]) if found else None
-    if memory is None:
+    if found is None or memory is None:
         raise ValueError(
             f"{name!r} is not a known machine type: write FAMILY-KIND-VCPUS, for example n2-standard-4, or "
             f"FAMILY-custom-VCPUS-MEGABYTES, for example n2-custom-4-8192; families are {', '.join(_MEMORY_GB)}"

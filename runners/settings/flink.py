@@ -37,8 +37,8 @@ class FlinkSettings(Strict):
     environment: Literal["auto", "LOOPBACK", "EXTERNAL", "PROCESS"] = "auto"
     worker_pool: str | None = None
     worker_command: str | None = None
-    task_managers: int = pydantic.Field(1, ge=1)
-    restarts: int | None = pydantic.Field(None, ge=0)
+    task_managers: int = pydantic.Field(default=1, ge=1)
+    restarts: int | None = pydantic.Field(default=None, ge=0)
 
     @pydantic.field_validator("master", "job_server", "worker_pool")
     @classmethod

@@ -30,7 +30,7 @@ class Layout:
     threads: int
     cores: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.processes, self.threads, self.cores) < 1:
             raise ValueError(f"expected positive numbers of processes, threads and cores, found {self}")
 

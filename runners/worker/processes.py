@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from apache_beam import coders  # noqa: F401  (else the next import is circular)
 from apache_beam.portability import python_urns
@@ -26,7 +27,7 @@ from beam_score.transforms.model.in_flight import opened, read_register
 
 _EVERY_S = 0.1
 _regions = itertools.count(1)
-_live: set[subprocess.Popen] = set()
+_live: set[subprocess.Popen[bytes]] = set()
 _deaths: list[WorkerDied] = []
 
 
@@ -53,7 +54,7 @@ def watched() -> Iterator[None]:
 class WorkerProcess(GrpcWorkerHandler):
     """A worker in its own process, for `--direct_running_mode=multi_processing`."""
 
-    def __init__(self, command, state, provision_info, grpc_server):
+    def __init__(self, command: bytes, state: Any, provision_info: Any, grpc_server: Any):
         super().__init__(state, provision_info, grpc_server)
         self._over = threading.Event()
 

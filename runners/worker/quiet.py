@@ -21,4 +21,4 @@ def keep_quiet() -> None:
     threading.excepthook = _without_hang_ups
     # Beam (2.77) also prints a worker's exception, whose text may contain values of rows; and if standard error is
     # closed, it waits forever for the worker that failed to print.
-    sdk_worker.print = lambda *args, **kwargs: None
+    sdk_worker.print = lambda *args, **kwargs: None  # type: ignore[attr-defined]  # hides the builtin function there

@@ -40,6 +40,14 @@ def dimensions(type_: pa.DataType) -> tuple[tuple[int | None, ...], pa.DataType]
     return tuple(shape), type_
 
 
+def fixed(shape: Sequence[int | None]) -> tuple[int, ...]:
+    """Return a shape that has no open dimension; raises ValueError if it has one."""
+    sizes = tuple(size for size in shape if size is not None)
+    if len(sizes) < len(shape):
+        raise ValueError(f"an open dimension in {tuple(shape)}")
+    return sizes
+
+
 def to_numpy(column: pa.Array, tail: Sequence[int]) -> np.ndarray:
     """Return a column as an array of shape [rows, *tail]: a read-only view for numbers, an array of bytes
     objects for text.

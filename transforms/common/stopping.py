@@ -20,7 +20,7 @@ class Stopping(Shared):
       after_splits: set when no new split is to begin, and those in progress are to be finished.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.now, self.after_splits = threading.Event(), threading.Event()
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.nested import dimensions
+from beam_score.transforms.arrays.nested import dimensions, fixed
 from beam_score.transforms.common.arguments import check_mapping, check_type
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract, Dtype
@@ -127,10 +127,11 @@ def _bind_form(name: str, tensor: Tensor, how: Input, columns: Mapping[str, Colu
     """Yield the problems of dtype and shape, after the steps."""
     wanted = _dtype(tensor)
     if how.pack:
-        if any(c.size is None for c in columns.values()):
+        sizes = [size for source in how.pack if (size := columns[source].size) is not None]
+        if len(sizes) < len(how.pack):
             yield f"inputs.{name}: a column of open shape cannot be packed"
             return
-        form = Form(_packed(columns), (sum(columns[s].size for s in how.pack),))
+        form = Form(_packed(columns), (sum(sizes),))
     else:
         (column,) = columns.values()
         form = Form(column.dtype, column.shape)
@@ -180,7 +181,7 @@ def _bind_shape(name: str, tensor: Tensor, how: Input, form: Form) -> Iterator[s
     if len(form.shape) == len(wanted) and all(w in (None, m) for m, w in zip(form.shape, wanted, strict=True)):
         return
     text = f"input {name!r} is {tensor.describe()}, but its rows have shape {dims(form.shape)}"
-    if None not in wanted and form.size == math.prod(wanted):
+    if None not in wanted and form.size == math.prod(fixed(wanted)):
         remedy = f"use reshape: {dims(wanted)}"
     elif how.pack and len(wanted) == 1:
         remedy = f"pack {wanted[0]} values, {', '.join(how.pack)} have {form.size}"

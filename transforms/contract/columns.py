@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
+from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.common.settings import Strict
 
 Dtype = Literal[
@@ -62,12 +63,12 @@ class Column(Strict):
     default: Any = None
     range: tuple[Number | None, Number | None] | None = None
     allowed: tuple[Any, ...] | None = None
-    min_length: int | None = pydantic.Field(None, ge=0)
-    max_length: int | None = pydantic.Field(None, ge=0)
+    min_length: int | None = pydantic.Field(default=None, ge=0)
+    max_length: int | None = pydantic.Field(default=None, ge=0)
     finite: bool = True
     nulls: tuple[str, ...] = ()
     strip: bool | None = None
-    from_: Literal["string"] | None = pydantic.Field(None, alias="from")
+    from_: Literal["string"] | None = pydantic.Field(default=None, validation_alias="from", serialization_alias="from")
     decimal: Literal[".", ","] | None = None
     nan: Literal["number", "missing"] | None = None
     unit: str | None = None
@@ -136,7 +137,7 @@ class Column(Strict):
     @property
     def size(self) -> int | None:
         """Number of values per row (the product of the shape); None if a dimension is open."""
-        return None if None in self.shape else math.prod(self.shape)
+        return None if None in self.shape else math.prod(fixed(self.shape))
 
     @functools.cached_property
     def limits(self) -> tuple[Any, Any]:
@@ -188,7 +189,7 @@ class Column(Strict):
         if any(d is not None and not 1 <= d < 1 << 31 for d in self.shape):
             problems.append(f"shape {list(self.shape)}: dimensions are positive numbers, or null for an open one")
         if self.range is not None:
-            problems += self._problems_of_range()
+            problems += self._problems_of_range(*self.range)
         if self.strip and (self.dtype == "bytes" or self.shape):
             problems.append("strip is for single texts and numbers: remove it for bytes and lists")
         if self.from_ is not None and (self.is_text or self.shape):
@@ -213,8 +214,7 @@ class Column(Strict):
             raise ValueError("; ".join(problems))
         return self
 
-    def _problems_of_range(self) -> list[str]:
-        low, high = self.range
+    def _problems_of_range(self, low: float | None, high: float | None) -> list[str]:
         if not self.is_numeric:
             return [f"range is for numbers, but this column is {self.dtype}: use allowed or max_length"]
         if low != low or high != high:

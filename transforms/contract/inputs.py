@@ -16,7 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pydantic
 
-from beam_score.transforms.arrays.nested import dimensions, leaves, not_finite, owners, to_arrow, to_numpy, with_leaves
+from beam_score.transforms.arrays.nested import (
+    dimensions,
+    fixed,
+    leaves,
+    not_finite,
+    owners,
+    to_arrow,
+    to_numpy,
+    with_leaves,
+)
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.contract.columns import Dtype
 from beam_score.transforms.contract.serialize import RECORD, serialize
@@ -55,8 +64,8 @@ class Input(Strict):
     """
 
     column: str | None = None
-    pack: tuple[str, ...] | None = pydantic.Field(None, min_length=1)
-    serialize: tuple[str, ...] | None = pydantic.Field(None, min_length=1)
+    pack: tuple[str, ...] | None = pydantic.Field(default=None, min_length=1)
+    serialize: tuple[str, ...] | None = pydantic.Field(default=None, min_length=1)
     record: bool = False
     standardize: Standardize | None = None
     cast: Dtype | None = None
@@ -102,7 +111,7 @@ class Form:
     @property
     def size(self) -> int | None:
         """Number of values per row; None if rows differ."""
-        return None if None in self.shape else math.prod(self.shape)
+        return None if None in self.shape else math.prod(fixed(self.shape))
 
     def describe(self) -> str:
         """Return `float32[3]`; `float32` for a scalar."""
@@ -166,7 +175,7 @@ def _bind_standardize(form: Form, setting: Standardize) -> Form:
     return form if form.dtype.startswith("float") else Form("float32", form.shape)
 
 
-def cast(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+def cast(values: np.ndarray, dtype: Dtype | np.dtype) -> np.ndarray:
     """Convert the values to another dtype: to the nearest float, or to an integer of the same value."""
     return values if values.dtype == object else values.astype(dtype, copy=False)
 
@@ -218,7 +227,7 @@ STEPS: Mapping[str, Step] = {
 
 def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
     """Concatenate columns to a new array: [rows, values of all columns]."""
-    sizes = [math.prod(dimensions(c.type)[0]) for c in columns]
+    sizes = [math.prod(fixed(dimensions(c.type)[0])) for c in columns]
     out = np.empty((len(columns[0]), sum(sizes)), dtype)
     at = 0
     for column, size in zip(columns, sizes, strict=True):
@@ -259,14 +268,14 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     names = how.sources(name)
     columns = [rows[n] for n in names]
     if how.serialize:
-        wrong = [w for c in columns if (w := _overflows(c)) is not None]
-        return Made(serialize(columns, names), [("serialize", w) for w in wrong])
+        too_large = [w for c in columns if (w := _overflows(c)) is not None]
+        return Made(serialize(columns, names), [("serialize", w) for w in too_large])
     dtype = numpy_dtype(tensor)
     steps = list(how.steps)
     forms = [dimensions(c.type) for c in columns]
     shape = forms[0][0]
     if how.pack:
-        shape = (sum(math.prod(s) for s, _ in forms),)
+        shape = (sum(math.prod(fixed(s)) for s, _ in forms),)
         # Directly into the dtype of the model, unless a step needs the values at full precision.
         values = pack(columns, common_dtype([_numpy(t) for _, t in forms]) if steps else dtype)
     elif not steps and _numpy(forms[0][1]) == dtype:
@@ -274,7 +283,7 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     elif None in shape:  # steps get the single values, with the last dimension if it is fixed
         values = to_numpy(leaves(columns[0]), ()).reshape(-1, *[d for d in shape[-1:] if d is not None])
     else:
-        values = to_numpy(columns[0], shape)
+        values = to_numpy(columns[0], fixed(shape))
     misfits = []
     for step_name, step, setting in steps:
         if step.misfits is not None and (wrong := step.misfits(values, setting)).any():
@@ -288,7 +297,7 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
 
 def _rows_of(wrong: np.ndarray, column: pa.Array, open_shape: bool) -> np.ndarray:
     if not open_shape:
-        return wrong.reshape(len(column), -1).any(axis=1)
+        return np.any(wrong.reshape(len(column), -1), axis=1)
     rows = np.zeros(len(column), bool)
     rows[owners(column)[wrong.reshape(-1)]] = True
     return rows

@@ -60,7 +60,9 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
         values = values.copy()
         # Whole files may be written as `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
         left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
-        plain = pl.from_arrow(left).str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
+        trimmed = pl.from_arrow(left)
+        assert isinstance(trimmed, pl.Series)
+        plain = trimmed.str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
         values[not_taken], still = _cast(plain, type_)
         if len(still):
             at = not_taken[still]

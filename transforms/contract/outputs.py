@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pydantic
@@ -40,10 +40,10 @@ class Output(Strict):
 
     meaning: Literal["raw", "probability", "probabilities", "logits"] = "raw"
     labels: tuple[str, ...] | None = None
-    top: int = pydantic.Field(1, ge=1)
-    threshold: float | None = pydantic.Field(None, ge=0, le=1)
+    top: int = pydantic.Field(default=1, ge=1)
+    threshold: float | None = pydantic.Field(default=None, ge=0, le=1)
     finite: bool = False
-    as_: str | None = pydantic.Field(None, alias="as", min_length=1)
+    as_: str | None = pydantic.Field(default=None, validation_alias="as", serialization_alias="as", min_length=1)
     shape: tuple[pydantic.PositiveInt | None, ...] | None = None
     dtype: Literal["string", "bytes"] | None = None
 
@@ -95,7 +95,7 @@ def reshaped(outputs: Mapping[str, Output], signature: Signature) -> list[str]:
 
 def classes(tensor: Tensor) -> int | None:
     """Return the number of classes that an output distinguishes; None if it is not a vector of a known size."""
-    tail = tensor.shape[1:]
+    tail = tensor.row_shape
     if not tail:
         return 2
     return None if len(tail) != 1 or tail[0] is None else max(2, tail[0])
@@ -111,7 +111,10 @@ def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
     fields = [pa.field(column, output_type(tensor, text=how.dtype == "string"))]
     if how.meaning == "raw":
         return fields
-    wrap = (lambda t: pa.list_(t, how.top)) if how.top > 1 else (lambda t: t)
+
+    def wrap(type_: pa.DataType) -> pa.DataType:
+        return pa.list_(type_, how.top) if how.top > 1 else type_
+
     fields.append(pa.field(f"{column}_class", wrap(pa.int64())))
     if how.labels:
         fields.append(pa.field(f"{column}_label", wrap(pa.string())))
@@ -182,12 +185,12 @@ def unusable_output(tensor: Tensor, how: Output, rows: int | None = None) -> str
         return f"output {name!r} always has {tensor.shape[0]} rows ({tensor.describe()}): {_LEAVE_OUT}"
     if math.prod(d for d in tensor.shape[1:] if d) > MOST_VALUES:
         return f"output {name!r} has more than {MOST_VALUES:,} values a row ({tensor.describe()}): {_LEAVE_OUT}"
-    if 0 in tensor.shape[1:]:
+    if 0 in tensor.row_shape:
         return f"output {name!r} never has a value ({tensor.describe()}): {_LEAVE_OUT}"
-    if how.shape is not None and not _may_be(tensor.shape[1:], how.shape):
+    if how.shape is not None and not _may_be(tensor.row_shape, how.shape):
         return (
             f"outputs.{name}: shape {_listed(how.shape)}, but the output is {tensor.describe()}: "
-            f"expected {_listed(as_written(tensor, Output()).shape[1:])}, or leave shape out"
+            f"expected {_listed(as_written(tensor, Output()).row_shape)}, or leave shape out"
         )
     return None
 
@@ -219,7 +222,7 @@ def _bind_settings(tensor: Tensor, how: Output) -> Iterator[str]:
             f"but the output is {tensor.describe()}"
         )
         return
-    single = written.shape[1:] in ((), (1,))
+    single = written.row_shape in ((), (1,))
     if how.meaning == "probability" and not single:
         yield (
             f"outputs.{name}: meaning probability is for a single number per row, but the output is "
@@ -273,6 +276,6 @@ class OutputPlan:
             fields += output_fields(name, self.tensors[name], how)
         return pa.schema(fields)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy or a dict view cannot be pickled.
         return OutputPlan, (self.keep, self.position, dict(self.outputs), dict(self.tensors))

@@ -6,6 +6,8 @@ Each conversion returns the values, null where they are missing or at fault, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -82,7 +84,9 @@ def _reaches_out(values: np.ndarray, info: np.iinfo) -> bool:
     return bool(len(values)) and (values.min() < info.min or values.max() > info.max)
 
 
-def _masked(array: pa.Array, values: np.ndarray, checks) -> tuple[pa.Array, Found]:
+def _masked(
+    array: pa.Array, values: np.ndarray, checks: Sequence[tuple[np.ndarray | None, str]]
+) -> tuple[pa.Array, Found]:
     """Return `values` with the nulls of `array` and of the checks that found faults."""
     nulls = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
     found = []

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.arrays.plain import is_text, plain, plain_type, spread
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.single_values import convert_values, without_nan
@@ -119,7 +121,7 @@ def _fault(name: str, column: Column, reason: str, index: np.ndarray, found: pa.
     return Fault(index, name, reason, pa.array(texts, pa.string()))
 
 
-def _as_objects(found: pa.Array) -> list:
+def _as_objects(found: pa.Array) -> list[Any]:
     if pa.types.is_string(found.type) or pa.types.is_large_string(found.type):
         found = found.cast(pa.large_binary())  # it may be at fault for not being UTF-8
     values = found.to_pylist()
@@ -185,7 +187,7 @@ def _nested(leaves: pa.Array, column: Column, counts: np.ndarray) -> pa.Array:
         if size is not None:
             leaves, inner = pa.FixedSizeListArray.from_arrays(leaves, size), inner * size
         else:
-            outer = math.prod(column.shape[:depth])
+            outer = math.prod(fixed(column.shape[:depth]))
             lengths = np.repeat(counts // (inner * outer), outer)
             leaves = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), leaves)
     return leaves if leaves.type == column.arrow_type else leaves.cast(column.arrow_type)
@@ -202,7 +204,7 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
     faults: list[Fault] = []
     levels: list[np.ndarray] = []
 
-    def drop(entries, owner, wrong):
+    def drop(entries: pa.Array, owner: np.ndarray, wrong: np.ndarray) -> tuple[pa.Array, np.ndarray]:
         bad[owner[wrong]] = True
         keep = ~bad[owner]
         return entries.filter(pa.array(keep)), owner[keep]
@@ -250,7 +252,14 @@ def _convert_lists(array: pa.Array, name: str, column: Column, show: bool) -> tu
     return spread(values.cast(column.arrow_type), present), faults
 
 
-def _first_a_row(found, owner, leaves, name, column, show) -> list[Fault]:
+def _first_a_row(
+    found: Sequence[tuple[np.ndarray, str]],
+    owner: np.ndarray,
+    leaves: pa.Array,
+    name: str,
+    column: Column,
+    show: bool,
+) -> list[Fault]:
     """Convert faults of leaves to faults of rows: each row gets the fault of its first leaf at fault."""
     index = np.concatenate([i for i, _ in found])
     which = np.repeat(np.arange(len(found)), [len(i) for i, _ in found])

@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import CR, LF, byte_positions, line_end_positions
+from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, line_end_positions
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NONE = np.array([], np.int64)
@@ -36,7 +36,7 @@ class Spans:
     joined: np.ndarray
 
 
-def spans(data, delimiter: str, quote: str, escape: str = "") -> Spans:
+def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
     """Return the records of a text."""
     text = np.frombuffer(data, np.uint8)
     line_ends = line_end_positions(text)
@@ -76,6 +76,7 @@ def whole_records(data: bytes, delimiter: str, quote: str, escape: str = "") -> 
         return Whole(end + 1, _NONE)
     text = np.frombuffer(data, np.uint8)
     quoted = _quoted(data, text, delimiter, quote, escape)
+    assert quoted is not None  # there is a quote
     begins, closes = quoted.begins, quoted.closes
     while end >= 0:
         before = int(np.searchsorted(begins, end))
@@ -116,7 +117,7 @@ class _Quoted:
         return _NONE if good.all() else closes[~good]
 
 
-def _quoted(data, text: np.ndarray, delimiter: str, quote: str, escape: str) -> _Quoted | None:
+def _quoted(data: Buffer, text: np.ndarray, delimiter: str, quote: str, escape: str) -> _Quoted | None:
     """Return the quoted sections of a text; None if it has no quote."""
     quotes = byte_positions(text, ord(quote)) if quote else _NONE
     if not len(quotes):
@@ -183,7 +184,7 @@ def _rest_of_quoted(quote: str, escape: str) -> re.Pattern[bytes]:
 
 
 def _one_by_one(
-    data, text: np.ndarray, quotes: np.ndarray, delimiter: str, quote: str, escape: str
+    data: Buffer, text: np.ndarray, quotes: np.ndarray, delimiter: str, quote: str, escape: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions where quoted sections begin and end (the end of the text for an unclosed section), for
     texts whose quotes violate RFC 4180. Takes a step of Python per section."""
@@ -192,7 +193,9 @@ def _one_by_one(
     # A quote that is not at the start of a field opens nothing: it closes, doubles, or is text.
     for position in quotes[_at_field_start(text, quotes, delimiter)].tolist():
         if position > done:
-            done = rest.match(data, position + 1).end()
+            section = rest.match(data, position + 1)
+            assert section is not None  # the pattern matches the empty text, too
+            done = section.end()
             begins.append(position)
             closes.append(done)
     return np.array(begins, np.int64), np.array(closes, np.int64)
@@ -266,6 +269,7 @@ class RecordSkipper:
                 self._state = "quoted" if quoted else "field"
                 at += bool(quoted)
             elif self._state == "quoted":
+                assert self._in_quotes is not None  # without a quote no field is quoted
                 found = self._in_quotes.search(piece, at)
                 if found is None:
                     return None

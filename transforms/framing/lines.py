@@ -6,10 +6,13 @@ import numpy as np
 
 LF, CR, TAB, SPACE = 10, 13, 9, 32
 
+Buffer = bytes | bytearray | memoryview
+"""Any buffer of bytes, such as a `pa.Buffer`."""
+
 _CACHED_BYTES = 1 << 17  # pieces that fit the CPU cache: half the time of a whole block of 4 MiB
 
 
-def line_spans(data) -> tuple[np.ndarray, np.ndarray]:
+def line_spans(data: Buffer) -> tuple[np.ndarray, np.ndarray]:
     """Return the lines of a text that are not blank.
 
     LF, CRLF and CR alone end lines; a line of only spaces and tabs is blank. Other Unicode line

@@ -116,7 +116,7 @@ def walk(buffer: bytes, size: int, max_row_bytes: int) -> tuple[Records, int, st
       `unfinished` (its length is known, its data incomplete) or `end` (not even a header).
     """
     starts, at = _equal_strides(buffer, size, max_row_bytes)
-    more = []
+    more: list[int] = []
     append, unpack, limit = more.append, _unpack_length, size - _FRAME_BYTES
     while at <= limit:
         (length,) = unpack(buffer, at)

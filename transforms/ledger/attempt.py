@@ -177,7 +177,7 @@ class Attempt:
     @property
     def rejected(self) -> Mapping[str, int]:
         """The rows rejected so far, by reason."""
-        counts: Mapping[str, int] = {}
+        counts: dict[str, int] = {}
         for file in self._files.values():
             counts = add_tally(counts, file["rejected"])
         return counts

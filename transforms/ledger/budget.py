@@ -38,7 +38,7 @@ class Budget:
             problems.append(
                 f"{counted(counts.rejected, 'row')} {are} rejected, and rejects.budget allows {self.rows:,}"
             )
-        if self.rows is None and counts.read and counts.rejected > self.share * counts.read:
+        if self.rows is None and counts.read and counts.rejected > (self.share or 0) * counts.read:
             share = counts.rejected / counts.read
             problems.append(
                 f"{counts.rejected:,} of {counted(counts.read, 'row')} are rejected ({share:.2%}), "

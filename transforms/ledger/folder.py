@@ -114,7 +114,7 @@ def write_plan(folder: RunFolder, splits: Sequence[Split], header: dict[str, Any
     """
     for path in (folder.path, folder.parts, folder.receipts, folder.path / "plan"):
         storage.make_folder(path)
-    names = []
+    names: list[str] = []
     for at in range(0, len(splits), SHARD_SPLITS):
         shard = splits[at : at + SHARD_SPLITS]
         content = b"\n".join(orjson.dumps([s.id, [_RANGE(r) for r in s.ranges]]) for s in shard)

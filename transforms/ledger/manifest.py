@@ -59,8 +59,8 @@ def parse(content: bytes, path: storage.Place) -> dict[str, Any]:
 def check_own_files(manifest: Mapping[str, Any]) -> None:
     """Raise Misfit if a manifest of valid shape lists files of another run, or in the wrong folder."""
     for file in manifest["files"]:
-        kind, run = PUBLISHED_PATH.fullmatch(file["path"]).groups()
-        if (kind, run) != (file["kind"], manifest["run"]):
+        named = PUBLISHED_PATH.fullmatch(file["path"])
+        if named is None or named.groups() != (file["kind"], manifest["run"]):
             raise Misfit(f"files: {file['path']} is not a file of {file['kind']} of run {manifest['run']}")
 
 

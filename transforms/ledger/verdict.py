@@ -95,9 +95,10 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
         if found and budget.broken(_counts(found[-1])):
             return found[-1]
         number = _next_number(folder)
-        if storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number))):
-            return _read(folder, number)
-        # Another process was first; its verdict is used.
+        created = storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number)))
+        if created and (written := _read(folder, number)) is not None:
+            return written
+        # Another process was first: its verdict is used. Or it has carried out this one, and removed the plan.
 
 
 def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
@@ -137,7 +138,9 @@ def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], lis
 
     Raises CommitError if one is missing: the plan determines which receipts must exist.
     """
-    counts, parts, spans, missing = Counts(), [], [], []
+    counts, missing = Counts(), []
+    parts: list[Part] = []
+    spans: list[tuple[float, float]] = []
     for split, receipt in enumerate(receipts):
         if receipt is None:
             missing.append(split)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -36,11 +36,12 @@ class ModelHangs(RuntimeError):
 class _Caller:
     """A thread that makes one call after another for its owner, and ends with it."""
 
-    def __init__(self):
-        self._calls, self._results = queue.SimpleQueue(), queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         threading.Thread(target=_serve, args=(self._calls, self._results), name=THREAD, daemon=True).start()
 
-    def __del__(self):
+    def __del__(self) -> None:
         self._calls.put(None)
 
     def result(self, call: Callable[[], Result], deadline_s: float) -> Result:
@@ -52,7 +53,9 @@ class _Caller:
         return result
 
 
-def _serve(calls: queue.SimpleQueue, results: queue.SimpleQueue) -> None:
+def _serve(
+    calls: queue.SimpleQueue[Callable[[], Any] | None], results: queue.SimpleQueue[tuple[Any, BaseException | None]]
+) -> None:
     while (call := calls.get()) is not None:
         try:
             results.put((call(), None))

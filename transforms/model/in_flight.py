@@ -40,7 +40,7 @@ class Rows(NamedTuple):
       last_source, last_row: file and number of the last row.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     first_source: str
     first_row: int
     last_source: str

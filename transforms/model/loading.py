@@ -12,7 +12,7 @@ from beam_score.transforms.model.servable import Servable
 from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.model.versions import hash_model, model_files
 
-_loaded: weakref.WeakValueDictionary[tuple, Servable] = weakref.WeakValueDictionary()
+_loaded: weakref.WeakValueDictionary[tuple[object, ...], Servable] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 

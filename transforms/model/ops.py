@@ -182,7 +182,8 @@ def _ancestors(nodes: Iterable[Any], wanted: Iterable[str]) -> Iterator[Any]:
 def _reached(nodes: Iterable[Any], functions: Mapping[str, Any]) -> set[str]:
     """Return the ops of some nodes and of all functions that they call, without the names of functions."""
     ops: set[str] = set()
-    todo, seen = [nodes], set()
+    seen: set[str] = set()
+    todo = [nodes]
     while todo:
         for node in todo.pop():
             ops.add(node.op)

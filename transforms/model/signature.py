@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from google.protobuf import message
 
+from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.model.proto_fields import message_class
 from beam_score.transforms.stores.local_file import LocalFile
@@ -53,6 +54,12 @@ class Tensor:
     dtype: str
     shape: tuple[int | None, ...] | None
     kind: str = "dense"
+
+    @property
+    def row_shape(self) -> tuple[int | None, ...]:
+        """Shape of one row of a tensor whose rank is known."""
+        assert self.shape is not None, f"{self.name} has an unknown rank"
+        return self.shape[1:]
 
     def describe(self) -> str:
         """Return `float32[?, 3]`; `float32[...]` for unknown rank; `float32` for a scalar."""
@@ -225,7 +232,7 @@ def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
     """
     names = {"bfloat16": "float32", "float16": "float16", "string": "string" if text else "binary", "bool": "bool"}
     type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
-    for size in reversed(tensor.shape[1:]):
+    for size in reversed(tensor.row_shape):
         type_ = pa.list_(type_) if size is None else pa.list_(type_, size)
     return type_
 
@@ -236,7 +243,7 @@ def fixed_bytes(tensor: Tensor) -> int | None:
         return None
     if tensor.shape is None or None in tensor.shape[1:]:
         return None
-    return math.prod(tensor.shape[1:]) * numpy_dtype(tensor).itemsize
+    return math.prod(fixed(tensor.row_shape)) * numpy_dtype(tensor).itemsize
 
 
 def numpy_dtype(tensor: Tensor) -> np.dtype:

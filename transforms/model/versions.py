@@ -47,7 +47,8 @@ def find_version(path: str | os.PathLike[str], version: str | int = "latest") ->
     Raises:
       ModelError: the path does not exist, is not a model, or has no such version.
     """
-    folder, wanted = _Stored.at(path) if is_object(os.fspath(path)) else _Local(Path(path)), str(version)
+    path, wanted = os.fspath(path), str(version)
+    folder = _Stored.at(path) if is_object(path) else _Local(Path(path))
     if not folder.is_folder:
         raise ModelError(folder.why_none())
     if folder.holds_model():

@@ -16,7 +16,9 @@ from beam_score.transforms.rows.sources import Source, places
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
     """Return dead letters, as made by `dead_letter_rows`, as JSON Lines."""
     lines = io.BytesIO()  # a text would be a second copy in memory
-    pl.from_arrow(table).write_ndjson(lines)
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    frame.write_ndjson(lines)
     return lines.getvalue()
 
 

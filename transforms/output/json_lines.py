@@ -49,6 +49,7 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
             elif marks is not None:
                 odd |= marks < len(_MARKS) - 1
     frame = pl.from_arrow(pa.table(columns))
+    assert isinstance(frame, pl.DataFrame)
     sink = io.BytesIO()
     frame.write_ndjson(sink)
     if not odd.any():

@@ -100,7 +100,7 @@ class ParquetEncoder:
     suffix = "parquet"
     expands = 1
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._writer: pq.ParquetWriter | None = None
         self._sink: pa.BufferOutputStream | None = None
 
@@ -109,11 +109,13 @@ class ParquetEncoder:
         if self._writer is None:
             self._sink = pa.BufferOutputStream()
             self._writer = parquet_writer(self._sink, table)
+        assert self._sink is not None  # made with the writer
         self._writer.write_table(table, row_group_size=max(1, len(table)))
         return self._sink.tell()
 
     def end(self) -> Sequence[bytes | memoryview]:
         """Return the whole file, in pieces."""
+        assert self._writer is not None and self._sink is not None  # a file has at least one table
         self._writer.close()
         content = self._sink.getvalue()
         self._writer = self._sink = None

@@ -6,10 +6,12 @@ and move rows from `rows` to `rejected`; so `Block.count` never changes, and the
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,11 +87,11 @@ class Block:
         read = 0 if data is None else data.size if isinstance(data, pa.Buffer) else batch_bytes(data)
         return batch_bytes(self.rows) + batch_bytes(self.rejected) + read
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # By default, pickle writes the whole parent of a slice.
         return Block.from_bytes, (self.to_bytes(),)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> builtins.bytes:  # `bytes` is the property here
         """Serialize the block as Arrow IPC, of a slice only its own rows; see `from_bytes`."""
         meta = {
             "split": self.split,
@@ -111,7 +113,7 @@ class Block:
         return b"".join(struct.pack("<Q", len(p)) + p for p in parts)
 
     @classmethod
-    def from_bytes(cls, encoded: bytes) -> Block:
+    def from_bytes(cls, encoded: builtins.bytes) -> Block:
         """Deserialize a block from the bytes of `to_bytes`."""
         parts, at = [], 0
         while at < len(encoded):

@@ -77,10 +77,11 @@ def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
     first = origins[0]
     if first is None:
         return None
+    data = [o.data for o in origins if o is not None]
     if isinstance(first.data, pa.RecordBatch):
-        return dataclasses.replace(first, data=pa.concat_batches([o.data for o in origins]))
+        return dataclasses.replace(first, data=pa.concat_batches(data))
     # A file may lack its last line end, and a blank line is not a record.
-    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(o.data for o in origins)))
+    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(data)))
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:

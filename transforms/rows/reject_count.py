@@ -33,7 +33,8 @@ class RejectCount(Shared):
 
     def __init__(self, stop_after: int | None = None, before: Mapping[str, int] | None = None):
         self.stop_after = stop_after
-        self._lock, self._reasons, self._examples = threading.Lock(), dict(before or {}), {}
+        self._lock, self._reasons = threading.Lock(), dict(before or {})
+        self._examples: dict[str, str] = {}
 
     def take_back(self, rejected: Mapping[str, int]) -> None:
         """Count rows no longer, by reason, that were rejected by an attempt that is void."""

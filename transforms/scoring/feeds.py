@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.nested import dimensions, padded, row_shapes, to_numpy
+from beam_score.transforms.arrays.nested import dimensions, fixed, padded, row_shapes, to_numpy
 from beam_score.transforms.arrays.plain import whole
 from beam_score.transforms.model.model import Feeds
 from beam_score.transforms.model.signature import Tensor
@@ -101,7 +101,7 @@ def groups(blocks: Sequence[Block], tensors: Mapping[str, Tensor], pads: Mapping
 
 def _shape_of_first(column: pa.Array) -> tuple[int, ...]:
     shape, _ = dimensions(column.type)
-    return tuple(row_shapes(column.slice(0, 1))[0][0].tolist()) if None in shape else shape
+    return tuple(row_shapes(column.slice(0, 1))[0][0].tolist()) if None in shape else fixed(shape)
 
 
 def _value_bytes(column: pa.Array) -> float:

@@ -4,6 +4,7 @@ process."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.signature import fixed_bytes
 from beam_score.transforms.rows.block import INPUT, Block
 
-_LEARNED: dict[tuple, tuple[float, float]] = {}
+_LEARNED: dict[tuple[object, ...], tuple[float, float]] = {}
 """By model, signature and outputs: the maximum output bytes per row, and per byte of its inputs, over all groups of
 rows."""
+
+
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 class OutputSizes:
@@ -26,19 +30,19 @@ class OutputSizes:
     def __init__(self, call: ModelCall, names: Sequence[str] | None = None):
         names = call.outputs if names is None else tuple(names)
         self._key = (call.path, call.sha256, call.signature.name, names)
-        sizes = [fixed_bytes(call.signature.outputs[name]) for name in names]
-        self._fixed = None if None in sizes else sum(sizes)
+        sizes = [size for name in names if (size := fixed_bytes(call.signature.outputs[name])) is not None]
+        self._fixed = sum(sizes) if len(sizes) == len(names) else None
 
     @property
     def are_fixed(self) -> bool:
         """True if the signature fixes all sizes."""
         return self._fixed is not None
 
-    def of(self, rows: int | np.ndarray, input_bytes: float | np.ndarray) -> float | np.ndarray | None:
+    def of(self, rows: Numbers, input_bytes: Numbers) -> Numbers | None:
         """Return about how many bytes the outputs of some rows take; None if nothing is known yet.
 
         Args:
-          rows: number of rows; or several such numbers.
+          rows: number of rows; or an array of such numbers.
           input_bytes: of the model's inputs: outputs with open dimensions often grow with the inputs.
         """
         if self._fixed is not None:
@@ -57,7 +61,7 @@ class OutputSizes:
         rows = block.rows.num_rows
         return self.of(rows, 0 if self._fixed is not None else input_bytes(block, inputs)) if rows else 0
 
-    def learn(self, rows: int, input_bytes: int, output_bytes: int) -> None:
+    def learn(self, rows: int, input_bytes: float, output_bytes: float) -> None:
         """Record the bytes that the outputs of some rows took."""
         if self._fixed is not None or not rows:
             return

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import dimensions, to_arrow
 from beam_score.transforms.model.deadline import ModelHangs
+from beam_score.transforms.model.model import Feeds
 from beam_score.transforms.model.signature import Tensor
 
 Axis = tuple[str, int]
@@ -22,7 +23,7 @@ def open_axes(tensors: Mapping[str, Tensor], names: Sequence[str]) -> list[Axis]
 
 
 def followed(
-    call: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+    call: Callable[[Feeds], Feeds],
     feeds: Mapping[str, np.ndarray],
     inputs: Sequence[Axis],
     outputs: Sequence[Axis],
@@ -46,7 +47,7 @@ def followed(
       ModelHangs: see `transforms.model.deadline`.
     """
 
-    def answer(longer: Sequence[Axis]) -> Mapping[str, np.ndarray] | None:
+    def answer(longer: Sequence[Axis]) -> Feeds | None:
         try:
             return call({n: _longer(f, [k for m, k in longer if m == n], pads.get(n)) for n, f in feeds.items()})
         except ModelHangs:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.nested import leaves, not_finite, owners, to_numpy, with_leaves
+from beam_score.transforms.arrays.nested import fixed, leaves, not_finite, owners, to_numpy, with_leaves
 from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.contract.outputs import Output, OutputPlan, output_fields
 from beam_score.transforms.model.signature import Tensor, numpy_dtype
@@ -69,7 +69,7 @@ def interpret(name: str, column: pa.Array, tensor: Tensor, how: Output) -> dict[
     fields = output_fields(name, tensor, how)
     made = {fields[0].name: with_leaves(column, leaves(column).cast(pa.string())) if how.dtype == "string" else column}
     if how.meaning != "raw":
-        best, score, chosen = choose(to_numpy(column, tensor.shape[1:]), how)
+        best, score, chosen = choose(to_numpy(column, fixed(tensor.row_shape)), how)
         values = [pa.array(best.reshape(-1), mask=~chosen.reshape(-1))]
         if how.labels:
             values.append(pa.array(how.labels, pa.string()).take(values[0]))

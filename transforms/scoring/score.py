@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.model import in_flight
@@ -151,7 +152,8 @@ class Scorer:
     def _score(self, batch: Sequence[Block]) -> list[Block]:
         places, sizes = Places(batch), OutputSizes(self.call)
         filled = [b for b in batch if b.rows.num_rows]
-        done, outputs, bad = [], {name: [] for name in self.call.outputs}, []
+        outputs: dict[str, list[pa.Array]] = {name: [] for name in self.call.outputs}
+        done, bad = [], []
         for group in groups(filled, self.call.signature.inputs, self.call.pads) if filled else ():
             for begin, end in self._slices(group):
                 self._stopping.check()
@@ -173,12 +175,12 @@ class Scorer:
             order, columns = order[back], {name: column.take(pa.array(back)) for name, column in columns.items()}
         at = np.searchsorted(order, places.borders)
         blocks, bad = [], sorted(bad)
-        failed = np.array([row for row, _ in bad], np.int64)
+        at_fault = np.array([row for row, _ in bad], np.int64)
         messages = pa.array([text for _, text in bad], pa.string())
-        of_block = np.searchsorted(failed, places.borders)
+        of_block = np.searchsorted(at_fault, places.borders)
         for number, (block, low, first, last) in enumerate(zip(batch, places.borders, at, at[1:], strict=False)):
             own = slice(of_block[number], of_block[number + 1])
-            block = reject_rows(block, [Fault(failed[own] - low, None, "model_error", messages[own])], "infer")
+            block = reject_rows(block, [Fault(at_fault[own] - low, None, "model_error", messages[own])], "infer")
             rows = block.rows
             for name, column in columns.items():
                 rows = rows.append_column(OUTPUT + name, column.slice(first, last - first))
@@ -204,19 +206,21 @@ class Scorer:
         most = self.call.bounds.call_bytes
         outputs = self._call_sizes.of(stop - start, size := group.bytes(start, stop))
         if outputs is None:
-            stop, outputs = min(stop, start + FIRST_ROWS), 0
+            stop, outputs = min(stop, start + FIRST_ROWS), 0.0
         own = group.own_bytes(start, stop) if group.shapes else None
         if size + outputs <= most and (own is None or size <= MOST_PADDING * own.sum()):
             return stop - start
-        size = group.growing_bytes(start, stop)
-        outputs = self._call_sizes.of(np.arange(1, len(size) + 1), size)
-        rows = int(np.searchsorted(size if outputs is None else size + outputs, most, "right"))
+        growing = group.growing_bytes(start, stop)
+        with_outputs = self._call_sizes.of(np.arange(1, len(growing) + 1), growing)
+        rows = int(np.searchsorted(growing if with_outputs is None else growing + with_outputs, most, "right"))
         if own is not None:
-            little = np.flatnonzero(size[:rows] <= MOST_PADDING * np.cumsum(own[:rows]))
+            little = np.flatnonzero(growing[:rows] <= MOST_PADDING * np.cumsum(own[:rows]))
             rows = int(little[-1]) + 1 if len(little) else 1
         return max(1, rows)
 
-    def _score_slice(self, group: Group, begin: int, end: int, places: Places):
+    def _score_slice(
+        self, group: Group, begin: int, end: int, places: Places
+    ) -> tuple[list[tuple[int, int, dict[str, pa.Array]]], list[tuple[int, str]]]:
         """See `halve`. A batch that is too large, for memory or for the model, is halved like one with a bad row;
         the size that succeeded becomes the limit of later calls."""
         size, rows, feeds = end - begin, group.index[begin:end], group.feeds(begin, end)
@@ -242,7 +246,7 @@ class Scorer:
                 raise
 
         def describe(index: int, error: Exception) -> str:
-            nodes = self.model.nodes() if hasattr(error, "error_code") else {}
+            nodes = self.model.nodes() if self.model is not None and hasattr(error, "error_code") else {}
             return f"the model failed on this row: {model_error(error, nodes, self.call.full_messages)}"
 
         good, bad = halve(size, call, self._attempts, describe, fatal=(ModelHangs,))
@@ -289,6 +293,7 @@ class Scorer:
 
     def _answer(self, feeds: Feeds, given: object, compiled: bool) -> Feeds:
         """Return the model's answer. Raises ModelHangs with the rows it was given."""
+        assert self.model is not None, "call load first"
         call = self.model.call_compiled if compiled else self.model.call
         try:
             return call(feeds, self.call.deadline_s)
@@ -320,6 +325,7 @@ class Scorer:
 
 def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
     """Return an output that is checked to be as declared. Raises WrongRows."""
+    assert tensor.shape is not None, f"{tensor.name} has an unknown rank"
     rank = len(tensor.shape)
     if output.ndim > rank and all(size == 1 for size in output.shape[rank:]):
         output = output.reshape(output.shape[:rank])  # see `transforms.contract.outputs.as_written`
@@ -327,7 +333,7 @@ def _checked(tensor: Tensor, output: np.ndarray, rows: int) -> np.ndarray:
         raise WrongRows(
             f"output {tensor.name!r} has {len(output) if output.ndim else 'no'} rows, but the batch has {rows}"
         )
-    if output.ndim != rank or any(d not in (None, f) for d, f in zip(tensor.shape[1:], output.shape[1:], strict=True)):
+    if output.ndim != rank or any(d not in (None, f) for d, f in zip(tensor.row_shape, output.shape[1:], strict=True)):
         raise WrongRows(f"output {tensor.name!r} has shape {list(output.shape)}, declared {tensor.describe()}")
     if output.dtype != numpy_dtype(tensor):
         raise WrongRows(f"output {tensor.name!r} is {output.dtype}, declared {tensor.describe()}")
@@ -349,5 +355,5 @@ def _small(batch_rows: int) -> int:
 
 
 def _zeros(tensor: Tensor, rows: int) -> np.ndarray:
-    shape = (rows, *tensor.shape[1:])
+    shape = (rows, *fixed(tensor.row_shape))
     return np.full(shape, b"", object) if tensor.dtype == "string" else np.zeros(shape, numpy_dtype(tensor))

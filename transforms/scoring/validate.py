@@ -48,7 +48,8 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # a column may have several
         faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
-    columns, tally = {}, {}
+    columns: dict[str, pa.Array] = {}
+    tally: dict[str, int] = {}
     for name in (*names, *lacking):
         values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
         column = contract.columns.get(name)
@@ -138,7 +139,7 @@ def judge(
         and not column.is_text
         and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type))
     ):
-        parse: Callable = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
+        parse = parse_bool if column.dtype == "bool" else parse_float if column.is_float else parse_integer
         text = with_decimal_point(values) if column.decimal == "," else values
         values, wrong_type, out_of_range = parse(text, column.dtype)
         if column.lacks_nan and column.is_integer and wrong_type.any():
@@ -203,7 +204,7 @@ def _with_nulls(values: pa.Array, at: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(mask), pa.scalar(None, values.type), values)
 
 
-def _nan_as_null(column: Column, values: pa.Array, refuse: Callable) -> pa.Array:
+def _nan_as_null(column: Column, values: pa.Array, refuse: Callable[..., None]) -> pa.Array:
     """Return the values, null where they are NaN; a list that contains a NaN is refused, like one that contains a
     null."""
     if not column.is_float:
@@ -222,7 +223,7 @@ def _dtype_limits(column: Column) -> str:
     return f"{column.describe()}, which holds {info.min} to {info.max}"
 
 
-def _judge_values(column: Column, values: pa.Array, refuse: Callable) -> None:
+def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None]) -> None:
     """Apply the rules on values: finiteness, range, allowed values, lengths."""
     flat, spread = _flatten(column, values)
     if column.is_numeric and len(flat):
@@ -293,7 +294,7 @@ def _messages(name: str, found: pa.Array, index: np.ndarray, expected: str, show
     return pc.binary_join_element_wise(f"column {name!r} is ", text, f", expected {expected}", "")
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import apache_beam as beam
+from apache_beam.coders.typecoders import registry
 
 from beam_score.transforms.rows.block import Block
 
@@ -27,4 +28,4 @@ class BlockCoder(beam.coders.Coder):
         return Block
 
 
-beam.coders.registry.register_coder(Block, BlockCoder)
+registry.register_coder(Block, BlockCoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
 
 from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.splits import Split
@@ -39,7 +40,7 @@ class Read(beam.PTransform):
 class _ReadFn(beam.DoFn):
     def __init__(self, settings: ReadSettings, done, stopping: Stopping):
         self.settings, self.done, self.stopping = settings, done, stopping
-        self.rows_read = beam.metrics.Metrics.counter("beam_score", "rows_read")
+        self.rows_read = Metrics.counter("beam_score", "rows_read")
 
     def process(self, split: Split):
         self.stopping.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from beam_score.transforms.common.arguments import check_type

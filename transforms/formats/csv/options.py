@@ -21,9 +21,9 @@ class CsvOptions(Strict):
       nulls: unquoted texts read as null.
     """
 
-    delimiter: str = pydantic.Field(",", min_length=1, max_length=1)
-    quote: str = pydantic.Field('"', max_length=1)
-    escape: str = pydantic.Field("", max_length=1)
+    delimiter: str = pydantic.Field(default=",", min_length=1, max_length=1)
+    quote: str = pydantic.Field(default='"', max_length=1)
+    escape: str = pydantic.Field(default="", max_length=1)
     header: bool = True
     nulls: tuple[str, ...] = ()
 
