@@ -77,25 +77,28 @@ def with_launch_arguments(function: Callable[..., None]) -> Callable[..., None]:
         function(**arguments, launch=launch)
 
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *shared.values())]
-    called.__signature__ = Signature(parameters)
+    vars(called)["__signature__"] = Signature(parameters)
     called.__annotations__ = {p.name: p.annotation for p in parameters}
     return called
 
 
-class _ShowsFlags:
-    """Help shows flags as flags, not as options with a value `<bool>`."""
-
-    def get_params(self, ctx: typer.Context) -> list[Any]:
-        params = super().get_params(ctx)
-        for param in params:
-            if getattr(param, "is_flag", False):
-                param.metavar = ""
-        return params
-
-
-class Command(_ShowsFlags, TyperCommand):
+class Command(TyperCommand):
     """A command."""
 
+    def get_params(self, ctx: typer.Context) -> list[Any]:
+        return _showing_flags(super().get_params(ctx))
 
-class Group(_ShowsFlags, TyperGroup):
+
+class Group(TyperGroup):
     """All commands."""
+
+    def get_params(self, ctx: typer.Context) -> list[Any]:
+        return _showing_flags(super().get_params(ctx))
+
+
+def _showing_flags(params: list[Any]) -> list[Any]:
+    """Show flags as flags in help, not as options with a value `<bool>`."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params

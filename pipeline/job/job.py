@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
@@ -19,12 +19,17 @@ from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.registry import FORMATS
 from beam_score.transforms.ledger.budget import Budget
 
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[FORMATS]
+
 
 class InputFiles(Strict):
     """The input files and how to read them."""
 
     files: tuple[str, ...]
-    format: Literal[FORMATS] | None = None
+    format: FormatName | None = None
     csv: CsvOptions = CsvOptions()
     strip: bool = False
     decimal: Literal[".", ","] = "."

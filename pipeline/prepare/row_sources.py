@@ -166,9 +166,9 @@ class FromDeadLetters:
             path = entry["path"]
             if entry["header"] is not None:
                 found[path] = self.record["headers"][entry["header"]]
-            elif read.options.header and self.now[path] is not None:
+            elif read.options.header and (now := self.now[path]) is not None:
                 try:
-                    text = format_named(read.format).header_of(path, read, InputFile(**self.now[path]).version)
+                    text = format_named(read.format).header_of(path, read, InputFile(**now).version)
                 except UnusableFile:
                     continue
                 if text is not None:

@@ -88,7 +88,7 @@ def hints(prepared: Prepared, rejected: pa.RecordBatch) -> list[str]:
     if not wanted:
         return []
     options = read.options
-    names = () if options.header else tuple(dict.fromkeys([*job.columns, *read.keep]))
+    names = () if options.header else tuple(dict.fromkeys([*job.columns, *(read.keep or ())]))
     try:
         sample = look_at_files(prepared.files, Hints(read.format, names=names, options=options))
     except JobError:  # a run reports what is wrong with the files

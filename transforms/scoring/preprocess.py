@@ -176,10 +176,10 @@ def preprocess(
             message = f"input {name!r}: {step} cannot be applied to the value of this row"
             faults.append(Fault(np.flatnonzero(wrong), name, reason, message))
         if all(s not in contract.columns or contract.columns[s].finite for s in how.sources(name)):
-            wrong = not_finite(result.values)
-            if wrong is not None:
+            endless = not_finite(result.values)
+            if endless is not None:
                 message = f"input {name!r} is not finite after preprocessing: check its steps"
-                faults.append(Fault(np.flatnonzero(wrong), name, "not_finite", message))
+                faults.append(Fault(np.flatnonzero(endless), name, "not_finite", message))
     return reject_rows(dataclasses.replace(block, rows=rows), faults, "preprocess")
 
 

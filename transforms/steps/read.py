@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 
@@ -28,8 +26,8 @@ class Read(beam.PTransform):
     def __init__(self, settings: ReadSettings, done=None, stopping: Stopping | None = None):
         super().__init__()
         check_type("Read: settings", settings, ReadSettings, "pass ReadSettings(format, columns)")
-        if done is not None:
-            check_type("Read: done", done, Callable, "pass a function from a split's id to bool, or None")
+        if done is not None and not callable(done):
+            raise TypeError(f"Read: done is of type {type(done).__name__}: pass a function from a split's id to bool")
         self.settings, self.done = settings, done
         self.stopping = Stopping() if stopping is None else stopping
 
