@@ -85,14 +85,14 @@ def with_launch_arguments(function: Callable[..., None]) -> Callable[..., None]:
 class Command(TyperCommand):
     """A command."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         return _showing_flags(super().get_params(ctx))
 
 
 class Group(TyperGroup):
     """All commands."""
 
-    def get_params(self, ctx: typer.Context) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         return _showing_flags(super().get_params(ctx))
 
 
