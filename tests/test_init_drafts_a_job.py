@@ -565,7 +565,9 @@ def test_files_of_another_kind_say_what_to_do(model, tmp_path, name, content, sa
 def test_a_file_that_cannot_be_looked_at_is_named_in_the_draft(model, tmp_path):
     write_csv(tmp_path / "a.csv", PEOPLE)
     (tmp_path / "b.csv").write_bytes("id,age\np1,2\n".encode("utf-16"))
-    assert "b.csv is UTF-16, expected UTF-8" in draft_job(model("multiply"), str(tmp_path / "*.csv"))
+    assert "b.csv cannot be read as CSV: the file is UTF-16, expected UTF-8" in draft_job(
+        model("multiply"), str(tmp_path / "*.csv")
+    )
 
 
 @pytest.mark.parametrize("method", ["classify", "regress"])

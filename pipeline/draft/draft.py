@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from beam_score.pipeline.draft.match import Match, match_columns
 from beam_score.pipeline.draft.output_drafts import output_lines, unusable_outputs
-from beam_score.pipeline.draft.sample import UNKNOWN, Sample, look_at
+from beam_score.pipeline.draft.sample import Sample, look_at
 from beam_score.pipeline.draft.yaml_text import flow, scalar
 from beam_score.pipeline.printing.terminal import printable
 from beam_score.transforms.common.names import quoted
-from beam_score.transforms.formats.first_rows import Hints
+from beam_score.transforms.formats.first_rows import UNKNOWN, Hints
 from beam_score.transforms.model.copies import local_model, named
 from beam_score.transforms.model.servable import unsupported
 from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures

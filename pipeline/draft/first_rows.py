@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.transforms.formats.base import UnusableFile, format_named
 from beam_score.transforms.formats.detect import format_by_content, format_of
-from beam_score.transforms.formats.first_rows import FirstRows, Hints
+from beam_score.transforms.formats.first_rows import UNKNOWN, FirstRows, Hints
 from beam_score.transforms.listing.files import InputFile
 from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
@@ -17,7 +17,7 @@ ROWS = 1000
 _HEAD_BYTES = 64
 
 
-def first_rows(path: str, format: str, hints: Hints) -> FirstRows:
+def first_rows(path: str, format: str, hints: Hints = UNKNOWN) -> FirstRows:
     """Read the first rows of a file.
 
     Raises:

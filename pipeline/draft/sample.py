@@ -23,11 +23,9 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.transforms.contract.columns import is_refused
 from beam_score.transforms.formats.base import format_named
 from beam_score.transforms.formats.csv.dialect import DECIMAL, DECIMAL_COMMA, NULLS
-from beam_score.transforms.formats.first_rows import Dialect, Guess, Hints
+from beam_score.transforms.formats.first_rows import UNKNOWN, Dialect, Guess, Hints
 from beam_score.transforms.formats.registry import FORMATS
 from beam_score.transforms.listing.files import InputFile, list_files
-
-UNKNOWN = Hints()
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _MOST = 0.9  # share of numbers in a number column: a few other values are more likely bad values than text

@@ -29,6 +29,9 @@ class Hints:
     options: Any = None
 
 
+UNKNOWN = Hints()
+
+
 @dataclass(frozen=True)
 class Guess:
     """A guess whether the first line is a header.

@@ -27,7 +27,10 @@ class Read(beam.PTransform):
         super().__init__()
         check_type("Read: settings", settings, ReadSettings, "pass ReadSettings(format, columns)")
         if done is not None and not callable(done):
-            raise TypeError(f"Read: done is of type {type(done).__name__}: pass a function from a split's id to bool")
+            found = type(done).__name__
+            raise TypeError(
+                f"Read: done is of type {found}, expected Callable: pass a function from a split's id to bool"
+            )
         self.settings, self.done = settings, done
         self.stopping = Stopping() if stopping is None else stopping
 
