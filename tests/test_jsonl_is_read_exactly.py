@@ -22,6 +22,7 @@ from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
 from beam_score.transforms.formats.jsonl.reader import FORMAT as JSONL
 from beam_score.transforms.formats.jsonl.rows import LineParser, Lines
+from beam_score.transforms.formats.jsonl.top_level import TopLevel
 from beam_score.transforms.framing.lines import line_spans
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS
@@ -717,3 +718,56 @@ def test_a_thousand_keys_cost_ten_times_as_much_as_a_hundred():
 
     seconds(100)
     assert seconds(2000) < 5 * seconds(200)  # as many values; with a cost a key that grows by keys it would be 10
+
+
+# Text of kept columns that the contract does not declare.
+
+
+def _any_value(chance, depth=0):
+    kind = chance.randrange(8)
+    if kind == 0 and depth < 4:
+        return [_any_value(chance, depth + 1) for _ in range(chance.randrange(4))]
+    if kind == 1 and depth < 4:
+        return {
+            chance.choice(["note", "x", "y\\z", 'q"']): _any_value(chance, depth + 1)
+            for _ in range(chance.randrange(4))
+        }
+    return chance.choice([None, 1, -2.5e10, True, "", "t", "\u4e2d\u00e9", "\\", '"', '\\"', 'a"b,c}{][:"note": 1'])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_text_of_a_value_is_found_whatever_is_around_it(seed):
+    chance = random.Random(seed)
+    rows = [
+        {k: _any_value(chance) for k in chance.sample(["note", "noted", "a", "not"], chance.randrange(5))}
+        for _ in range(300)
+    ]
+    styles = [(",", ":"), (", ", ": "), (" ,\t", " : ")]
+    lines = [json.dumps(r, ensure_ascii=chance.random() < 0.5, separators=chance.choice(styles)) for r in rows]
+    data = ("\r\n".join(lines) + "\n").encode()
+    texts, times = TopLevel(data, line_spans(data)[0]).texts("note")
+    assert [None if t is None else json.loads(t) for t in texts.to_pylist()] == [r.get("note") for r in rows]
+    assert times.tolist() == ["note" in r for r in rows]
+
+
+def test_a_key_that_occurs_twice_or_is_escaped_is_left_to_the_exact_parser():
+    data = b'{"note": 1, "a": {"note": 2}}\n{"note": 1, "note": 2}\n{"n\\u006fte": 1}\n{"a": "\\u006f"}\n'
+    members = TopLevel(data, line_spans(data)[0])
+    assert members.texts("note")[1].tolist() == [1, 2, 0, 0]
+    assert members.has_escaped_key().tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "extra", [{"tags": [{"k": [1, 2]}]}, {"t": 'a "b" \\ c'}, {"o": {"note": {}}}, {"note": [1, {"a": 2}]}]
+)
+def test_no_shape_of_a_line_is_left_to_the_exact_parser_for_a_kept_column(extra):
+    """It takes fifty times as long."""
+    chance = random.Random(1)
+    rows = [list({"x": i, "note": "n", **extra}.items()) for i in range(200)]
+    for row in rows:
+        chance.shuffle(row)
+    data = "".join(json.dumps(dict(row)) + "\n" for row in rows).encode()
+    settings = dataclasses.replace(X, keep=("note",))
+    index, batch = ArrowLines(settings).take(Lines(data, *line_spans(data)))
+    assert index.tolist() == list(range(200))
+    assert [json.loads(t) for t in batch["note"].to_pylist()] == [dict(row)["note"] for row in rows]

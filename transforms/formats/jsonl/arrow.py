@@ -7,25 +7,22 @@ object a line, and one object over several lines.
 
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.jsonl.top_level import TopLevel
 
 _ROW = re.compile(r"in row ([0-9]+)\Z")
 _NOT_FINITE = re.compile(rb"[:,\[ -](?:NaN|Inf)")
 _FEW = 16
 _WINDOW = 256
-_AFTER_A_STRING = tuple(",:]} \t")
-"""A key that begins so may look like the end of one string and the start of the next."""
-_OPEN, _CLOSE, _BACKSLASH = b"{}\\"
+_OPEN, _CLOSE = b"{}"
 
 
 class ArrowLines:
@@ -37,11 +34,10 @@ class ArrowLines:
 
     def __init__(self, settings: ReadSettings):
         self._columns = settings.contract_columns
-        self._texts = {name: _Text(name) for name in settings.kept_undeclared}
+        self._kept = settings.kept_undeclared
         # Arrow does not report what is inside {"b64": ...}, and would refuse kept columns as not in the contract.
         self._able = bool(self._columns) and all(c.dtype != "bytes" for c in self._columns.values())
-        self._able = self._able and not (self._texts and settings.extra == "reject")
-        self._able = self._able and not any(name[:1] in _AFTER_A_STRING for name in self._texts)
+        self._able = self._able and not (self._kept and settings.extra == "reject")
         schema = pa.schema([(name, _wide_type(c)) for name, c in self._columns.items()])
         self._parse_options = pajson.ParseOptions(
             explicit_schema=schema, unexpected_field_behavior="error" if settings.extra == "reject" else "ignore"
@@ -57,9 +53,6 @@ class ArrowLines:
         suspect = b"NaN" in lines.data or b"Inf" in lines.data
         for match in _NOT_FINITE.finditer(lines.data) if suspect else ():
             able[np.searchsorted(lines.starts, match.start(), side="right") - 1] = False
-        if self._texts:
-            # In flat objects without escapes a key is found by its text.
-            able &= (_count_of(lines, text, _BACKSLASH) == 0) & (_count_of(lines, text, _OPEN) == 1)
         index = np.flatnonzero(able)
         if not len(index):
             return none
@@ -77,15 +70,19 @@ class ArrowLines:
         good = np.ones(len(index), bool)
         columns = [_narrow(_whole(table[name]), c, good) for name, c in self._columns.items()]
         columns = [c.cast(s.arrow_type) for c, s in zip(columns, self._columns.values(), strict=True)]
-        if self._texts:
-            whole = pl.Series(_with_line_ends(picked))
-            columns += [text.of(whole, good) for text in self._texts.values()]
+        if self._kept:
+            members = TopLevel(picked.data, picked.starts)
+            good &= ~members.has_escaped_key()
+            for name in self._kept:
+                texts, times = members.texts(name)
+                good &= times <= 1
+                columns.append(texts)
         if not good.all():
             mask = pa.array(good)
             columns, index = [c.filter(mask) for c in columns], index[good]
         if not len(index):
             return none
-        return index, pa.RecordBatch.from_arrays(columns, [*self._columns, *self._texts])
+        return index, pa.RecordBatch.from_arrays(columns, [*self._columns, *self._kept])
 
     def _read(self, data: bytes) -> pa.Table | None:
         try:
@@ -125,39 +122,6 @@ class ArrowLines:
             else:
                 window = (stop - at) // 2
         return bad
-
-
-class _Text:
-    """The JSON text of a key's value, in lines of one flat object without escapes: Arrow returns only values.
-
-    Args:
-      name: the key.
-    """
-
-    def __init__(self, name: str):
-        self._key = json.dumps(name, ensure_ascii=False)
-        self._value = pl.escape_regex(self._key) + r'[ \t]*:[ \t]*("[^"]*"|[-+.0-9A-Za-z]+)'
-
-    def of(self, lines: pl.Series, good: np.ndarray) -> pa.Array:
-        """Return the texts; null for a missing key or a null value. Clears `good` if the key, or a string like it,
-        occurs twice, or the value is a list."""
-        found = lines.str.extract(self._value, 1)
-        times = lines.str.count_matches(self._key, literal=True)
-        good &= ((times == 0) | ((times == 1) & found.is_not_null())).to_numpy()
-        texts = found.to_arrow().cast(pa.string())
-        return pc.if_else(pc.equal(texts, "null"), pa.scalar(None, pa.string()), texts)
-
-
-def _with_line_ends(lines) -> pa.Array:
-    """Return the lines as texts without a copy, so each includes the bytes before the next line."""
-    offsets = np.append(lines.starts, len(lines.data)).astype(np.int64)
-    return pa.LargeStringArray.from_buffers(len(lines), pa.py_buffer(offsets), pa.py_buffer(lines.data))
-
-
-def _count_of(lines, text: np.ndarray, byte: int) -> np.ndarray:
-    """Return how often a byte occurs in each line."""
-    found = np.flatnonzero(text == byte)
-    return np.bincount(np.searchsorted(lines.starts, found, side="right") - 1, minlength=len(lines))
 
 
 def _wide_type(column: Column) -> pa.DataType:
