@@ -208,7 +208,6 @@ class LocalFile(ByteFile):
             return call(self._descriptor, *arguments)
         except OSError as error:
             if may_pass(error):  # a stale handle stays stale
-                fresh = _calls.open(self.name)
-                _calls.close(self._descriptor)
-                self._descriptor = fresh
+                stale, self._descriptor = self._descriptor, _calls.open(self.name)
+                _calls.close(stale)  # if this fails, the handle is closed nevertheless
             raise
