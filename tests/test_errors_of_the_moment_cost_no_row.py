@@ -138,6 +138,36 @@ def test_a_file_is_read_on_from_its_position_by_a_new_handle(system, tmp_path):
         assert b"".join(iter(lambda: stream.read(20), b"")) == bytes(range(100))
 
 
+def test_a_stale_handle_whose_close_fails_is_closed_once(system, tmp_path):
+    (tmp_path / "rows.csv").write_bytes(bytes(range(100)))
+
+    class Stale(Calls):
+        """Each handle has a new number. The first becomes stale, and the kernel closes it with an error."""
+
+        def __init__(self):
+            self.real, self.closed = {}, []
+
+        def open(self, path):
+            self.real[number := 1000 + len(self.real)] = super().open(path)
+            return number
+
+        def read_at(self, descriptor, count, position):
+            if descriptor in self.closed or (position == 40 and len(self.real) == 1):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return super().read_at(self.real[descriptor], count, position)
+
+        def close(self, descriptor):
+            self.closed.append(descriptor)
+            super().close(self.real[descriptor])
+            if len(self.closed) == 1:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    system(stale := Stale())
+    with LocalFile(str(tmp_path / "rows.csv")) as stream:
+        assert b"".join(iter(lambda: stream.read(20), b"")) == bytes(range(100))
+    assert stale.closed == list(stale.real) == [1000, 1001]
+
+
 class Reader:
     """A format's reader that fails so often after its second chunk."""
 

@@ -132,7 +132,7 @@ def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()
             if job.output.position and n in ("source", "row")
         ]
         problems += bind_outputs(wanted, signature, taken)
-    if problems or read is None or signature is None:
+    if problems or read is None or signature is None or version is None:
         raise JobError(problems)
     checked = _check_files(files, source.reading(read))
     headers = source.headers(read, checked)
@@ -298,10 +298,10 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
     at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
-    checked = list(zip((f.path for f in files), each(check, files, at_once), strict=True))
-    if failed := [f"input.files: {path}: {e.strerror}" for path, e in checked if isinstance(e, OSError)]:
+    found = list(zip((f.path for f in files), each(check, files, at_once), strict=True))
+    if failed := [f"input.files: {path}: {e.strerror}" for path, e in found if isinstance(e, OSError)]:
         raise JobError([*failed[:_NAMED], *([f"and {len(failed) - _NAMED:,} more files"] if failed[_NAMED:] else [])])
-    return checked
+    return [(path, one) for path, one in found if not isinstance(one, OSError)]
 
 
 def fingerprint(

@@ -27,21 +27,27 @@ Checked = Sequence[tuple[str, UnusableFile | str | None]]
 
 
 class RowSource(Protocol):
-    """A source of rows.
+    """A source of rows."""
 
-    Attributes:
-      files: the files to read.
-      originals: the files in which the rows were first stored, as far as they exist.
-      inputs: `files` and `originals`, each file once.
-      matched: the files that the patterns of the job match, to report which have changed.
-      problems: of finding the files.
-    """
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """The files to read."""
 
-    files: Sequence[InputFile]
-    originals: Sequence[InputFile]
-    inputs: Sequence[InputFile]
-    matched: Sequence[InputFile]
-    problems: Sequence[str]
+    @property
+    def originals(self) -> Sequence[InputFile]:
+        """The files in which the rows were first stored, as far as they exist."""
+
+    @property
+    def inputs(self) -> Sequence[InputFile]:
+        """`files` and `originals`, each file once."""
+
+    @property
+    def matched(self) -> Sequence[InputFile]:
+        """The files that the patterns of the job match, to report which have changed."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """The problems of finding the files."""
 
     def reading(self, read: ReadSettings) -> ReadSettings:
         """Return the settings for reading `files`, from those for reading `originals`."""

@@ -185,8 +185,9 @@ def inputs_on_record(prepared: Prepared) -> dict[str, Any]:
     """Return the input files as they were at launch, and their headers, each distinct header once."""
     texts = list(dict.fromkeys(prepared.headers.values()))
     place = {text: at for at, text in enumerate(texts)}
+    headers = {path: place[text] for path, text in prepared.headers.items()}
     files = prepared.source.files_on_record()
-    return {"headers": texts, "inputs": [f | {"header": place.get(prepared.headers.get(f["path"]))} for f in files]}
+    return {"headers": texts, "inputs": [f | {"header": headers.get(f["path"])} for f in files]}
 
 
 def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:

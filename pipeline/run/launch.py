@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
-import apache_beam as beam
+from apache_beam import Pipeline
+from apache_beam.pvalue import PCollection
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
@@ -207,9 +208,7 @@ class Launch:
             with clock(self.seconds, "import"):
                 import_tensorflow()
 
-    def _run_pipeline(
-        self, put: Callable[[beam.Pipeline], beam.PCollection], folder: RunFolder, stopping: Stopping
-    ) -> None:
+    def _run_pipeline(self, put: Callable[[Pipeline], PCollection[Any]], folder: RunFolder, stopping: Stopping) -> None:
         """Run the pipeline to its end. After an error or a signal, stop it and wait for its workers.
 
         Args:

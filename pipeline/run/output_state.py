@@ -82,7 +82,7 @@ class OutputState:
         records = read_manifest(output), read_failed(output)
         return cls(output, *records, current, known, discards, files, settings or {})
 
-    def allowing(self, replace: bool, restart: bool) -> Collection[str]:
+    def allowing(self, replace: bool, restart: bool) -> set[str]:
         """Return the runs in the folder that a launch may discard.
 
         Args:
@@ -92,7 +92,7 @@ class OutputState:
         found = {self.manifest["run"]} if replace and self.manifest is not None else set()
         return found | ({self.current["run"]} if restart and self.current is not None else set())
 
-    def others(self, fingerprint: Mapping[str, str]) -> Collection[str]:
+    def others(self, fingerprint: Mapping[str, str]) -> set[str]:
         """Return the runs here, finished or begun, of another job or of an earlier version of this one."""
         found = (s for s in (self.manifest, self.current) if s is not None)
         return {s["run"] for s in found if _differences(s["fingerprint"], fingerprint)}
@@ -106,7 +106,7 @@ class OutputState:
     @property
     def publishing(self) -> RunFolder | None:
         """The run that is being published, which must not be discarded; see `transforms.ledger.publication`."""
-        if self.known is None or not is_publishing(self.known):
+        if self.known is None or self.current is None or not is_publishing(self.known):
             return None
         return RunFolder(self.output, self.current["run"])
 
@@ -141,6 +141,7 @@ class OutputState:
                 [f"{folder.current} is damaged: add --restart to start over; beam-score clean removes the rest"],
                 "--restart",
             )
+        kind: type[Occupied]
         try:
             if changed and not storage.exists(folder.plan):
                 return None  # the run has done no work

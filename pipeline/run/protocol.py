@@ -48,19 +48,23 @@ class Outcome:
 
 
 class LaunchSteps(Protocol):
-    """The steps of a launch that the protocol puts in order; `pipeline.run.launch.Launch` is what a command runs.
+    """The steps of a launch that the protocol puts in order; `pipeline.run.launch.Launch` is what a command runs."""
 
-    Attributes:
-      output: the output folder.
-      fingerprint: identifies the job; see `pipeline.prepare.preflight.fingerprint`.
-      discards: runs that may be replaced.
-      keep_replaced: see `transforms.ledger.publication.roll_forward`.
-    """
+    @property
+    def output(self) -> str:
+        """The output folder."""
 
-    output: str
-    fingerprint: Mapping[str, str]
-    discards: Collection[str]
-    keep_replaced: bool
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """Hashes that identify the job; see `pipeline.prepare.preflight.fingerprint`."""
+
+    @property
+    def discards(self) -> Collection[str]:
+        """The runs that may be replaced."""
+
+    @property
+    def keep_replaced(self) -> bool:
+        """See `transforms.ledger.publication.roll_forward`."""
 
     def state(self) -> OutputState:
         """Return the present state of the output folder."""

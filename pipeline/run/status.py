@@ -157,7 +157,7 @@ class Watcher:
             found = dataclasses.replace(found, splits_done=found.splits, bytes_done=found.bytes, damaged=())
         return dataclasses.replace(found, counts=record["counts"], rows_per_s=record["timings"]["rows_per_s"])
 
-    def _of(self, run: _Run, state: str, published: str | None) -> Status:
+    def _of(self, run: _Run, state: RunState, published: str | None) -> Status:
         seconds = busy_seconds(list(run.spans.values()))
         all_bytes, bytes_ = sum(run.split_bytes.values()), sum(run.split_bytes[split] for split in run.spans)
         left = None

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 _LOOKS_EVERY_S = 0.1
 
 
-def in_thread(work: Callable[[], None]) -> Future[None]:
+def in_thread(work: Callable[[], object]) -> Future[object]:
     """Run `work` in a separate daemon thread. A thread, because Beam handles a signal only after all its workers have
     ended by themselves; a daemon, because a hanging worker must not keep the process alive."""
-    running: Future[None] = Future()
+    running: Future[object] = Future()
 
     def call() -> None:
         try:
@@ -34,7 +34,7 @@ def in_thread(work: Callable[[], None]) -> Future[None]:
     return running
 
 
-def wait_for_end(running: Future[None], stopping: Stopping) -> None:
+def wait_for_end(running: Future[object], stopping: Stopping) -> None:
     """Wait for the pipeline, and log if it is to end after the splits in progress."""
     logged = False
     # Polars catches SIGINT while it works in another thread, and passes it on without a wake-up.
@@ -44,7 +44,7 @@ def wait_for_end(running: Future[None], stopping: Stopping) -> None:
             logged = True
 
 
-def wait_for_workers(running: Future[None] | None, wait_s: float) -> None:
+def wait_for_workers(running: Future[object] | None, wait_s: float) -> None:
     """Wait until the pipeline has ended and no thread is inside a step. Joining the threads is not enough: Beam keeps
     its threads for other work."""
     until = time.monotonic() + wait_s

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from beam_score.transforms.common import many
+from beam_score.transforms.common.many import Item, Result
 
 _PIECE = 1 << 20
 
@@ -64,7 +65,7 @@ class Disk:
     def stat(self, path: Path) -> os.stat_result:
         return os.stat(path)
 
-    def each(self, function: Callable, items: Iterable) -> list:
+    def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Call a function on many items, several at once; return the results, in order."""
         return many.each(function, items, self.at_once)
 

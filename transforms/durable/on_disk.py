@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from beam_score.transforms.common.many import Item, Result
 from beam_score.transforms.durable.disk import disk
 
 TEMPORARY = ".tmp"
@@ -287,7 +288,7 @@ def remove_if_empty(path: Path) -> None:
         disk().rmdir(path)
 
 
-def each(function: Callable, items: Iterable) -> list:
+def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     return disk().each(function, items)
 
 

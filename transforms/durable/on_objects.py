@@ -19,8 +19,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import google_crc32c
 
 from beam_score.transforms.common import many
-from beam_score.transforms.stores.objects import ABSENT, AT_ONCE, ObjectInfo, ObjectPath, VersionMismatch, missing
-from beam_score.transforms.stores.registry import store_of
+from beam_score.transforms.common.many import Item, Result
+from beam_score.transforms.stores.objects import (
+    ABSENT,
+    AT_ONCE,
+    ObjectInfo,
+    ObjectPath,
+    VersionMismatch,
+    missing,
+    path_of,
+)
+from beam_score.transforms.stores.registry import objects_in, store_of
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +59,7 @@ def remove_if_empty(path: ObjectPath) -> None:
     """Do nothing: see `make_folder`."""
 
 
-def remove_temporaries(path: ObjectPath, is_ours: Callable, is_ours_below: Callable) -> None:
+def remove_temporaries(path: ObjectPath, is_ours: Callable[[str], bool], is_ours_below: Callable[[str], bool]) -> None:
     """Do nothing: objects are written atomically, and a folder that is being removed is not renamed."""
 
 
@@ -81,7 +90,7 @@ def sizes(folder: ObjectPath) -> Callable[[str], int | None]:
 
 
 def size_below(path: ObjectPath) -> int:
-    below = sum(found.size for found in store_of(path).list(path))
+    below = sum(found.size for found in objects_in(path))
     return below or size(path) or 0
 
 
@@ -105,8 +114,7 @@ def read_stamped(path: ObjectPath) -> tuple[bytes, float]:
 
 
 def names(path: ObjectPath) -> list[str]:
-    found = store_of(path).list(path, recursive=False)
-    return sorted({(f.path if isinstance(f, ObjectInfo) else f).name for f in found})
+    return sorted({path_of(found).name for found in store_of(path).list(path, recursive=False)})
 
 
 def write_new(path: ObjectPath, *pieces: bytes | memoryview) -> None:
@@ -176,7 +184,7 @@ def publish(names: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
 
 def _listed(folder: ObjectPath) -> dict[str, ObjectInfo]:
     """Return the objects directly in a folder, by name."""
-    return {f.path.name: f for f in store_of(folder).list(folder, recursive=False) if isinstance(f, ObjectInfo)}
+    return {found.path.name: found for found in objects_in(folder, recursive=False)}
 
 
 def _same(a: ObjectInfo, b: ObjectInfo) -> bool:
@@ -199,10 +207,10 @@ def remove_folder(path: ObjectPath, is_ours: Callable[[str], bool]) -> None:
     store = store_of(path)
     store.remove(path / PLAN)
     below = f"{path.key}/"
-    store.remove_all([found.path for found in store.list(path) if is_ours(found.path.key.removeprefix(below))])
+    store.remove_all([found.path for found in objects_in(path) if is_ours(found.path.key.removeprefix(below))])
 
 
-def each(function: Callable, items: Iterable) -> list:
+def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     return many.each(function, items, AT_ONCE)
 
 
@@ -252,6 +260,5 @@ def still_exclusive(path: ObjectPath) -> bool:
 
 def is_leased(path: ObjectPath) -> bool:
     """Return whether an object was renewed recently, by the store's clock."""
-    store = store_of(path)
-    beats = [found.updated for found in store.list(path.parent / ALIVE)]
-    return bool(beats) and max(beats) > store.clock() - SILENT_S
+    beats = [found.updated for found in objects_in(path.parent / ALIVE)]
+    return bool(beats) and max(beats) > store_of(path).clock() - SILENT_S

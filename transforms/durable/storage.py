@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from beam_score.transforms.common.many import Item, Result
 from beam_score.transforms.durable import on_disk, on_objects
 from beam_score.transforms.stores.objects import ObjectPath, is_object
 
@@ -217,7 +218,7 @@ def still_exclusive(path: Place) -> bool:
     return _where(path).still_exclusive(path)
 
 
-def each(folder: Place, function: Callable, items: Iterable) -> list:
+def each(folder: Place, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Call a function on many items, with the concurrency that suits the folder's storage; return the results, in
     order."""
     return _where(folder).each(function, items)

@@ -46,7 +46,7 @@ class Behind:
     """The pending writes of one writer, in one bundle. A split is emitted only after its receipt was written; errors
     are raised at the writer's next call."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_AT_ONCE, "write-behind")
         self._under_way: collections.deque[tuple[int, Future[None]]] = collections.deque()
 

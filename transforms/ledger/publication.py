@@ -49,10 +49,11 @@ def clean_up(output: str, manifest: Mapping[str, Any], kept: Collection[str] = (
     storage.remove_if_empty(staging)
 
 
-def drop_current(output: str, runs: Collection[str], publishing: bool = True) -> bool:
+def drop_current(output: str, runs: Collection[str | None], publishing: bool = True) -> bool:
     """Remove `current.json` if it names one of these runs.
 
     Args:
+      runs: ids of runs; None for a `current.json` that is damaged.
       publishing: whether to remove it even if the run is being published; see `is_publishing`.
 
     Returns:

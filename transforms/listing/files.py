@@ -70,10 +70,10 @@ def list_files(
                 own = next((path for path in outputs if is_object(path) and is_matched(path, pattern)), None)
             else:
                 listing = Listing(pattern, [path for path in outputs if not is_object(path)])
-                for file in listing.files:
+                for listed in listing.files:
                     # Two spellings of one path are one file: no row is scored twice.
-                    stat = file.stat
-                    found.setdefault(file.real, InputFile(file.path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                    stat = listed.stat
+                    found.setdefault(listed.real, InputFile(listed.path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
                 problems += [f"input.files: {problem}" for problem in listing.problems]
                 folders += listing.folders
                 own = listing.own

@@ -94,7 +94,7 @@ class Listing:
         return False
 
     def _match(self, pattern: str) -> None:
-        before = pattern[: MAGIC.search(pattern).start()]
+        before, _ = MAGIC.split(pattern, maxsplit=1)
         fixed = before[: before.rfind(os.sep) + 1]
         self._match_below(fixed, [part for part in pattern[len(fixed) :].split(os.sep) if part])
         if pattern.endswith(os.sep):
@@ -150,7 +150,7 @@ class Listing:
             else:
                 self._take_entry(entry, path, real)
 
-    def _entries(self, folder: str) -> list[os.DirEntry]:
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         """Return the entries of a folder, links last, so that a file found twice gets the path without a link."""
         try:
             return sorted(entries_of(folder or os.curdir), key=lambda entry: (entry.is_symlink(), entry.name))
@@ -172,13 +172,13 @@ class Listing:
         else:
             self._take(path, found, lambda: _real_path(path))
 
-    def _is_folder(self, entry: os.DirEntry, path: str) -> bool:
+    def _is_folder(self, entry: os.DirEntry[str], path: str) -> bool:
         if not entry.is_symlink():
             return retried(path, lambda: entry.is_dir(follow_symlinks=False))
         found = self._status(path)
         return found is not None and stat.S_ISDIR(found.st_mode)
 
-    def _take_entry(self, entry: os.DirEntry, path: str, folder: str) -> None:
+    def _take_entry(self, entry: os.DirEntry[str], path: str, folder: str) -> None:
         found = self._status(path)
         if found is not None:
             self._take(path, found, lambda: _real_entry(entry, folder))
@@ -224,7 +224,7 @@ class Listing:
 
 
 @functools.cache
-def _matcher(pattern: str) -> Callable[[str], re.Match | None]:
+def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
     return re.compile(fnmatch.translate(pattern)).match
 
 
@@ -232,7 +232,7 @@ def _real_path(path: str) -> str:
     return retried(path, lambda: calls().real_path(path))
 
 
-def _real_entry(entry: os.DirEntry, folder: str) -> str:
+def _real_entry(entry: os.DirEntry[str], folder: str) -> str:
     """Return an entry's real path, given the real path of its folder."""
     path = os.path.join(folder, entry.name)
     return _real_path(path) if entry.is_symlink() else path

@@ -7,7 +7,7 @@ import itertools
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.listing.patterns import MAGIC, NoFiles, fits, is_hidden
 from beam_score.transforms.stores.fetch import ask_store
-from beam_score.transforms.stores.objects import ObjectInfo, ObjectPath
+from beam_score.transforms.stores.objects import ObjectInfo, ObjectPath, path_of
 from beam_score.transforms.stores.registry import store_of
 
 _NAMES_COMPARED = 1000
@@ -72,7 +72,7 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
     matched_folders: dict[str, None] = {}
     for listed in store.list(folder, recursive=len(wanted) > 1 or wanted == ["**"]):
         anything = True
-        name = getattr(listed, "path", listed).key[below:]
+        name = path_of(listed).key[below:]
         if "**" not in wanted and (inner := folder_that_fits(name, wanted, isinstance(listed, ObjectPath))):
             matched_folders[str(folder / inner)] = None
         if not isinstance(listed, ObjectInfo):
@@ -89,7 +89,7 @@ def _matches(pattern: ObjectPath, folders: list[str]) -> list[ObjectInfo]:
         return found
     if not MAGIC.search(pattern.key) and not anything and pattern.key:
         siblings = itertools.islice(store.list(pattern.parent, recursive=False), _NAMES_COMPARED)
-        hint = near_miss(pattern.name, [s.name if isinstance(s, ObjectPath) else s.path.name for s in siblings])
+        hint = near_miss(pattern.name, [path_of(sibling).name for sibling in siblings])
         raise NoFiles(f"{pattern} does not exist{hint}")
     skipped = " (names that begin with _ or . are skipped)" if passed_over else ""
     skipped += f"; {folders[0]} is a folder: add /* for the objects in it" if folders else ""

@@ -15,7 +15,7 @@ from beam_score.transforms.model.signature import ModelError
 from beam_score.transforms.stores.fetch import ask_store
 from beam_score.transforms.stores.local_file import LocalFile, entries_of, status_of
 from beam_score.transforms.stores.objects import ObjectInfo, ObjectPath, is_object
-from beam_score.transforms.stores.registry import store_of
+from beam_score.transforms.stores.registry import objects_in, store_of
 
 _MOST_OBJECTS = 20_000
 """Maximum number of objects below the path of a model in a store: a bucket of other data would take long to list."""
@@ -181,7 +181,7 @@ def listed_model(path: str) -> dict[str, ObjectInfo]:
 def _below(where: ObjectPath) -> dict[str, ObjectInfo]:
     """Return the objects below a path, by their relative names."""
     try:
-        found = ask_store(str(where), lambda: list(itertools.islice(store_of(where).list(where), _MOST_OBJECTS + 1)))
+        found = ask_store(str(where), lambda: list(itertools.islice(objects_in(where), _MOST_OBJECTS + 1)))
     except (PermissionError, FileNotFoundError) as error:
         raise ModelError(f"{error.filename or where}: {error.strerror}") from None
     if len(found) > _MOST_OBJECTS:

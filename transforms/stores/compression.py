@@ -5,10 +5,12 @@ from __future__ import annotations
 import bz2
 import functools
 import zlib
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Protocol
 
 import zstandard
 
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.stores.local_file import LocalFile
 from beam_score.transforms.stores.object_file import ObjectFile
 from beam_score.transforms.stores.objects import is_object
@@ -51,7 +53,7 @@ class Refuted(CorruptStream):
     again, with the damage that `damage_of` finds as `sound`."""
 
 
-def open_file(path: str, version: str | None = None) -> BinaryIO:
+def open_file(path: str, version: str | None = None) -> ByteFile:
     """Open a file, or an object in a store, as a seekable stream of its stored bytes.
 
     Args:
@@ -135,7 +137,7 @@ class RawStream:
             self._file.stream(0 if self.compression else start, self._file.size if to_the_end else end)
         self._left = None if end < 0 else max(0, end - start)
         self._given = 0
-        self._damage = None
+        self._damage: CorruptStream | None = None
         self._stepped_back = False
         self._members = _Members(self._file, self.compression) if self.compression else None
         self._file.seek(0 if self.compression else start)
@@ -148,7 +150,7 @@ class RawStream:
           ReadFails, StoreFails, MemoryError: a failure that is not the file's fault.
         """
         if self._members is not None:
-            return self._read_members(n)
+            return self._read_members(self._members, n)
         if self._left is not None:
             n = min(n, self._left)
         data = self._file.read(n) if n else b""
@@ -156,21 +158,21 @@ class RawStream:
             self._left -= len(data)
         return data
 
-    def _read_members(self, n: int) -> bytes:
+    def _read_members(self, members: _Members, n: int) -> bytes:
         before = self._given
-        if self._sound is not None:
+        if self._sound is not None and self._sound.sound_bytes is not None:
             n = min(n, self._sound.sound_bytes - before)
             if n <= 0:
                 raise CorruptStream(str(self._sound), sound_bytes=self._sound.sound_bytes)
         parts, size = [], 0
         while size < n and self._damage is None:
             try:
-                part = self._members.next(min(n - size, 1 if self._members.in_small_steps else _PIECE))
+                part = members.next(min(n - size, 1 if members.in_small_steps else _PIECE))
             except CorruptStream as error:
                 if self._stepped_back or not error.loses_output:
                     self._damage = error
                 else:
-                    self._step_back()
+                    members = self._step_back(members)
                 continue
             if not part:
                 break
@@ -187,18 +189,19 @@ class RawStream:
             raise self._damage
         return data
 
-    def _step_back(self) -> None:
+    def _step_back(self, failed: _Members) -> _Members:
         """Go back to just before the piece that failed, to feed it in the smallest steps: the error discarded what
         the decompressor had made of the bytes before the damage.
         """
         self._stepped_back = True
-        near = self._members.taken - 3 * _PIECE - (_BZIP2_BLOCK if self.compression == "bzip2" else 0)
+        near = failed.taken - 3 * _PIECE - (_BZIP2_BLOCK if failed.kind == "bzip2" else 0)
         self._file.close()
         self._file = open_file(self._path, self._version)
-        self._members = _Members(self._file, self.compression, near)
+        self._members = again = _Members(self._file, failed.kind, near)
         skipped = 0
         while skipped < self._given:
-            skipped += len(self._members.next(min(self._given - skipped, _PIECE)))
+            skipped += len(again.next(min(self._given - skipped, _PIECE)))
+        return again
 
     def close(self) -> None:
         self._file.close()
@@ -206,7 +209,7 @@ class RawStream:
     def __enter__(self) -> RawStream:
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 
@@ -228,6 +231,25 @@ def damage_of(path: str, version: str | None = None) -> CorruptStream | None:
     return None
 
 
+class _Decompressor(Protocol):
+    """The common part of the three libraries' decompressors.
+
+    Attributes:
+      eof: whether the end of the stream was reached.
+      unused_data: the bytes after that end.
+      decompress: returns the output for more input; for zlib and bzip2 it takes a maximum number of bytes, too.
+    """
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    @property
+    def decompress(self) -> Callable[..., bytes]: ...
+
+
 class _Members:
     """Decompressor of a file of one or more gzip members, bzip2 streams or zstd frames.
 
@@ -236,18 +258,19 @@ class _Members:
         all bytes before it; None for never.
 
     Attributes:
+      kind: the compression.
       taken: number of compressed bytes consumed.
       given: number of decompressed bytes returned.
     """
 
-    def __init__(self, file: BinaryIO, kind: str, near: int | None = None):
+    def __init__(self, file: ByteFile, kind: str, near: int | None = None):
         self._near = near
-        self._file, self._kind = file, kind
+        self._file, self.kind = file, kind
         self._is_zlib = kind in ("gzip", "zlib")
         self._magic = next((magic for magic, name in _MAGIC if name == kind), _ZLIB)
         self._pending = b""  # compressed bytes not yet consumed
         self.taken = self.given = 0
-        self._member = None  # the decompressor of the open member
+        self._member: _Decompressor | None = None  # of the open member
         self._member_from = self._member_at = 0  # start of the open member, in decompressed and in compressed bytes
         self._block_from = 0  # bzip2: all bytes before it belong to blocks whose checksum matches
         self._last = b""  # bzip2: the last bytes that were fed one by one
@@ -261,18 +284,19 @@ class _Members:
     @property
     def in_small_steps(self) -> bool:
         """Return whether to request the output byte by byte, too; bzip2 returns whole blocks."""
-        return self.fine and self._kind != "bzip2"
+        return self.fine and self.kind != "bzip2"
 
     def next(self, n: int) -> bytes:
         """Return at most `n` decompressed bytes (zstd: some more); `b""` at the end; raise CorruptStream."""
         while True:
-            if self._member is None and not self._begin():
+            member = self._member or self._begin()
+            if member is None:
                 return b""
             if not self._pending and not self._draining:
                 self._pending = self._file.read(_PIECE)
                 if not self._pending and not self._is_zlib:
-                    raise CorruptStream(f"the {self._kind} stream is cut off at byte {self.taken}")
-            data = self._step(n)
+                    raise CorruptStream(f"the {self.kind} stream is cut off at byte {self.taken}")
+            data = self._step(member, n)
             if data:
                 self.given += len(data)
                 return data
@@ -280,34 +304,34 @@ class _Members:
                 # zlib may keep output back while it has no input: the end is reached only when it returns none.
                 self._pending = self._file.read(_PIECE)
                 if not self._pending:
-                    raise CorruptStream(f"the {self._kind} stream is cut off at byte {self.taken}")
+                    raise CorruptStream(f"the {self.kind} stream is cut off at byte {self.taken}")
 
-    def _begin(self) -> bool:
-        """Open the next member; return False at a proper end of the file."""
+    def _begin(self) -> _Decompressor | None:
+        """Open the next member and return its decompressor; None at a proper end of the file."""
         while len(self._pending) < 8 and (more := self._file.read(_PIECE)):
             self._pending += more
         if not self._pending:
             if not self._count:
-                raise CorruptStream(f"the {self._kind} file is empty: zero bytes")
-            return False
+                raise CorruptStream(f"the {self.kind} file is empty: zero bytes")
+            return None
         if not self._pending.startswith(self._magic):
-            if self._kind == "gzip" and not self._pending.strip(b"\0"):
+            if self.kind == "gzip" and not self._pending.strip(b"\0"):
                 # Zero bytes are padding after the last member; gzip accepts them too.
                 self._take(len(self._pending))
                 return self._begin()
-            if self._kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
+            if self.kind == "zstd" and self._pending[1:4] == b"\x2a\x4d\x18" and self._pending[0] >> 4 == 5:
                 self._pass_over()
                 return self._begin()
-            raise CorruptStream(f"the data after the {self._kind} stream, at byte {self.taken}, is not {self._kind}")
+            raise CorruptStream(f"the data after the {self.kind} stream, at byte {self.taken}, is not {self.kind}")
         self._count += 1
         self._member_from, self._member_at, self._block_from = self.given, self.taken, self.given
         if self._is_zlib:
-            self._member = zlib.decompressobj(wbits=31 if self._kind == "gzip" else 15)
-        elif self._kind == "bzip2":
+            self._member = zlib.decompressobj(wbits=31 if self.kind == "gzip" else 15)
+        elif self.kind == "bzip2":
             self._member = bz2.BZ2Decompressor()
         else:
             self._member = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-        return True
+        return self._member
 
     def _pass_over(self) -> None:
         """Skip a skippable zstd frame (RFC 8878, 3.1.2)."""
@@ -325,27 +349,27 @@ class _Members:
         self.taken += len(taken)
         return taken
 
-    def _step(self, n: int) -> bytes:
+    def _step(self, member: _Decompressor, n: int) -> bytes:
         """Feed a piece to the open member and return its output; close the member at its end."""
-        member = self._member
         if self._draining:
             piece = b""
         else:
-            piece = self._take(1 if self.fine else _ZSTD_PIECE if self._kind == "zstd" else _PIECE)
-            if self._kind == "bzip2":
+            piece = self._take(1 if self.fine else _ZSTD_PIECE if self.kind == "zstd" else _PIECE)
+            if self.kind == "bzip2":
                 self._block_from = self.given
                 self._last = (self._last + piece)[-_BZIP2_END:]
         try:
-            data = member.decompress(piece) if self._kind == "zstd" else member.decompress(piece, n)
+            data = member.decompress(piece) if self.kind == "zstd" else member.decompress(piece, n)
         except (zlib.error, OSError, ValueError, zstandard.ZstdError) as error:
             if _is_short_of_memory(error):
-                raise MemoryError(f"the {self._kind} decompressor: {error}") from error
+                raise MemoryError(f"the {self.kind} decompressor: {error}") from error
             raise self._damage(error) from error
         rest = member.unused_data if member.eof else getattr(member, "unconsumed_tail", b"")
         if rest:
             self._pending = rest + self._pending
             self.taken -= len(rest)
-        self._draining = self._kind == "bzip2" and not member.eof and (bool(data) or not member.needs_input)
+        if isinstance(member, bz2.BZ2Decompressor):
+            self._draining = not member.eof and (bool(data) or not member.needs_input)
         if member.eof:
             self._member = None
         return data
@@ -353,7 +377,7 @@ class _Members:
     def _damage(self, error: Exception) -> CorruptStream:
         """Return the damage to the stream that an error of the decompressor shows."""
         near = f"near byte {self.taken}"
-        if self._kind == "bzip2":
+        if self.kind == "bzip2":
             # The library does not say which checksum failed: usually that of a block, and all blocks before it are
             # sound; or that of the stream, at its end.
             if not self.fine:
@@ -366,12 +390,12 @@ class _Members:
                 sound_bytes=self._member_from if ended else self._block_from,
             )
         if any(text in str(error) for text in _CHECKSUM_FAILS):
-            what = f"{_MEMBERS[self._kind]} that begins at byte {self._member_at}"
+            what = f"{_MEMBERS[self.kind]} that begins at byte {self._member_at}"
             return CorruptStream(
                 f"the checksum of the {what} does not match ({error}): it and everything after it are ignored",
                 sound_bytes=self._member_from,
             )
-        return CorruptStream(f"the {self._kind} stream is damaged {near}: {error}", True)
+        return CorruptStream(f"the {self.kind} stream is damaged {near}: {error}", True)
 
 
 def _is_bzip2_end(last: bytes) -> bool:

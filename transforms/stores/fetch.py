@@ -6,16 +6,21 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from beam_score.transforms.stores.objects import ObjectPath, VersionMismatch
 from beam_score.transforms.stores.registry import store_of
 from beam_score.transforms.stores.versions import check_unchanged, of_object
 
+Result = TypeVar("Result")
+
 THREAD = "object-reads"
 """Name prefix of the threads that fetch."""
 
 _AT_ONCE = 32
+
+_threads: ThreadPoolExecutor | None = None
+_making = threading.Lock()
 
 
 class StoreFails(RuntimeError):
@@ -45,7 +50,7 @@ def fetch(path: str, version: str, start: int, end: int) -> bytes:
     return data
 
 
-def ask_store(path: str, call: Callable[[], Any]) -> Any:
+def ask_store(path: str, call: Callable[[], Result]) -> Result:
     """Return the result of a call to a store.
 
     Args:
@@ -64,7 +69,7 @@ def ask_store(path: str, call: Callable[[], Any]) -> Any:
         raise StoreFails(f"{error.filename or path}: {error.strerror or type(error).__name__}") from error
 
 
-def submit(call: Callable, *arguments: Any) -> Future:
+def submit(call: Callable[..., Result], *arguments: Any) -> Future[Result]:
     """Start a call in a thread."""
     return _pool().submit(call, *arguments)
 
@@ -83,5 +88,4 @@ def _begin_anew() -> None:
     _threads, _making = None, threading.Lock()
 
 
-_begin_anew()
 os.register_at_fork(after_in_child=_begin_anew)

@@ -9,16 +9,16 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import google.auth
+import google.cloud.storage as gcs
 import google_crc32c
 import requests
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry
 from google.auth import exceptions as auth
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.cloud import storage as gcs
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -34,6 +34,7 @@ from beam_score.transforms.stores.objects import (
     denied,
     first_line,
     gave_up,
+    path_of,
     refused,
     retry_s,
 )
@@ -46,6 +47,11 @@ _BATCHES_AT_ONCE = 8
 _PAGE: int | None = None  # objects in one page of a list; None: the store decides
 
 _CLOCK = StoreClock()
+
+Item = TypeVar("Item", ObjectPath, tuple[ObjectPath, ObjectPath])
+"""An object, or the source and target of a copy."""
+
+Result = TypeVar("Result")
 
 
 @functools.cache
@@ -109,7 +115,8 @@ class GoogleStore:
             for page in pages:
                 found = [_info(ObjectPath(folder.scheme, folder.bucket, blob.name), blob) for blob in page]
                 folders = [ObjectPath(folder.scheme, folder.bucket, name.rstrip("/")) for name in page.prefixes]
-                yield from sorted([*found, *folders], key=lambda f: getattr(f, "path", f).key)
+                listed: list[ObjectInfo | ObjectPath] = [*found, *folders]
+                yield from sorted(listed, key=lambda one: path_of(one).key)
 
     def read(self, path: ObjectPath, start: int = 0, end: int | None = None, version: str | None = None) -> bytes:
         if end is not None and end <= start:
@@ -178,7 +185,12 @@ class GoogleStore:
 
         self._all(paths, call, judge)
 
-    def _all(self, items: Sequence[Any], call: Callable, judge: Callable) -> None:
+    def _all(
+        self,
+        items: Sequence[Item],
+        call: Callable[[Item], tuple[str, str]],
+        judge: Callable[[Item, int, str], None],
+    ) -> None:
         """Make a call for each item, many in one request. Only calls whose error may pass are retried.
 
         Args:
@@ -237,7 +249,7 @@ def _first(item: ObjectPath | tuple[ObjectPath, ObjectPath]) -> ObjectPath:
     return item[0] if isinstance(item, tuple) else item
 
 
-def _patience() -> dict:
+def _patience() -> dict[str, Any]:
     return {"retry": _retry(), "timeout": _TIMEOUT_S}
 
 
@@ -245,7 +257,7 @@ def _retry() -> Retry:
     return Retry(predicate=_may_help, initial=0.1, maximum=10.0, multiplier=2.0, timeout=retry_s())
 
 
-def _trying(call: Callable[[], Any]) -> Any:
+def _trying(call: Callable[[], Result]) -> Result:
     """Return the result of a call, retried while that may help."""
     return _retry()(call)()
 

@@ -13,6 +13,7 @@ import email
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import google_crc32c
@@ -94,13 +95,13 @@ class Requests:
         told = b"Content-Type: " + answer.headers.get("Content-Type", "").encode() + b"\r\n\r\n" + answer.data
         found = [(503, "no response")] * len(calls)
         for part in email.message_from_bytes(told).walk():
-            number = _ANSWER_NUMBER.search(part.get("Content-ID", ""))
-            if number and not part.is_multipart():
-                line, _, rest = part.get_payload().partition("\n")
-                found[int(number[1])] = int(line.split(" ", 2)[1]), rest.replace("\r", "").partition("\n\n")[2].strip()
+            call, content = _ANSWER_NUMBER.search(part.get("Content-ID", "")), part.get_payload()
+            if call and isinstance(content, str):  # a list for the message that contains the others
+                line, _, rest = content.partition("\n")
+                found[int(call[1])] = int(line.split(" ", 2)[1]), rest.replace("\r", "").partition("\n\n")[2].strip()
         return found
 
-    def _ask(self, method: str, path: str, **more) -> urllib3.BaseHTTPResponse:
+    def _ask(self, method: str, path: str, **more: Any) -> urllib3.BaseHTTPResponse:
         answer = self._http.request(
             method, self._base + path, timeout=_TIMEOUT, retries=False, decode_content=False, **more
         )
@@ -118,9 +119,9 @@ def object_path(bucket: str, key: str) -> str:
 
 def _pool(base: str) -> urllib3.PoolManager:
     """Return a connection pool that honours the environment (CA bundle, proxies) as `requests` does."""
-    settings = {
-        "maxsize": AT_ONCE,
-        "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or requests.certs.where(),
-    }
+    own = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    ca_certs = own or requests.utils.DEFAULT_CA_BUNDLE_PATH
     proxy = requests.utils.select_proxy(base, requests.utils.get_environ_proxies(base))
-    return urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)
+    if proxy:
+        return urllib3.ProxyManager(proxy, maxsize=AT_ONCE, ca_certs=ca_certs)
+    return urllib3.PoolManager(maxsize=AT_ONCE, ca_certs=ca_certs)

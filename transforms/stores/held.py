@@ -39,7 +39,7 @@ class Ahead:
             self._release(self._begun.popleft())
         while self._next < len(self._ranges) and self._room():
             next_ = self._ranges[self._next]
-            held().fetch_whole(next_.path, next_.version)
+            held().fetch_whole(*_object(next_))
             self._begun.append(next_)
             self._next += 1
 
@@ -48,12 +48,12 @@ class Ahead:
         return len(self._begun) <= 1 or (len(self._begun) <= _RANGES_AHEAD and waiting < _BYTES_AHEAD)
 
     def _release(self, range_: FileRange) -> None:
-        held().release(range_.path, range_.version)
+        held().release(*_object(range_))
 
     def __enter__(self) -> Ahead:
         return self
 
-    def __exit__(self, *exc) -> None:
+    def __exit__(self, *exc: object) -> None:
         while self._begun:
             self._release(self._begun.popleft())
 
@@ -63,10 +63,16 @@ def _is_whole(range_: FileRange) -> bool:
     return is_object(range_.path) and range_.version is not None and 0 < range_.size <= WHOLE_BYTES
 
 
+def _object(range_: FileRange) -> tuple[str, str]:
+    """Return path and version of the object of a range for which `_is_whole` is true."""
+    assert range_.version is not None
+    return range_.path, range_.version
+
+
 class Held:
     """The cache; thread-safe."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ends: collections.OrderedDict[tuple[str, str, int], bytes] = collections.OrderedDict()
         self._wholes: dict[tuple[str, str], tuple[Future[bytes], int]] = {}
@@ -108,6 +114,9 @@ class Held:
                 future.cancel()
 
 
+_held = Held()
+
+
 def held() -> Held:
     """Return the cache of this process."""
     return _held
@@ -119,5 +128,4 @@ def _begin_anew() -> None:
     _held = Held()
 
 
-_begin_anew()
 os.register_at_fork(after_in_child=_begin_anew)

@@ -57,7 +57,7 @@ class Calls:
     def lstat(self, path: str) -> os.stat_result:
         return os.lstat(path)
 
-    def list(self, folder: str) -> list[os.DirEntry]:
+    def list(self, folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return list(entries)
 
@@ -156,7 +156,7 @@ def status_of(path: str) -> os.stat_result:
     return retried(path, lambda: _calls.stat(path))
 
 
-def entries_of(folder: str) -> list[os.DirEntry]:
+def entries_of(folder: str) -> list[os.DirEntry[str]]:
     """Return all entries of a folder, with retries. Raises ReadFails, OSError."""
     return retried(folder, lambda: _calls.list(folder))
 
@@ -171,10 +171,11 @@ class LocalFile(ByteFile):
       ReadFails: a transient error persists; from every call.
     """
 
+    _descriptor = -1  # until the file is open
+
     def __init__(self, path: str):
         super().__init__()
         self.name = path
-        self._descriptor: int | None = None
         self._descriptor = retried(path, lambda: _calls.open(path))
 
     def read(self, count: int | None = -1) -> bytes:
@@ -198,16 +199,15 @@ class LocalFile(ByteFile):
         return self._at
 
     def close(self) -> None:
-        if not self.closed and self._descriptor is not None:
+        if not self.closed and self._descriptor >= 0:
             _calls.close(self._descriptor)
         super().close()
 
-    def _tried(self, call: Callable, *arguments: int):
+    def _tried(self, call: Callable[..., Result], *arguments: int) -> Result:
         try:
             return call(self._descriptor, *arguments)
         except OSError as error:
             if may_pass(error):  # a stale handle stays stale
-                fresh = _calls.open(self.name)
-                _calls.close(self._descriptor)
-                self._descriptor = fresh
+                stale, self._descriptor = self._descriptor, _calls.open(self.name)
+                _calls.close(stale)  # if this fails, the handle is closed nevertheless
             raise

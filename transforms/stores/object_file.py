@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 
 from beam_score.transforms.stores.byte_file import ByteFile
@@ -141,7 +141,7 @@ class Span:
       then: the span that is read after this one; its fetches start before this one ends.
     """
 
-    def __init__(self, request, start: int, end: int, piece: int, ahead: int, keeps: bool):
+    def __init__(self, request: Callable[[int, int], bytes], start: int, end: int, piece: int, ahead: int, keeps: bool):
         self.start, self.end = start, end
         self._request, self._piece, self._ahead, self._keeps = request, piece, ahead, keeps
         self._count = -(-(end - start) // piece)

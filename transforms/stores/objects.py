@@ -98,6 +98,11 @@ class ObjectInfo:
     updated: float
 
 
+def path_of(listed: ObjectInfo | ObjectPath) -> ObjectPath:
+    """Return the path of an object or a folder, as `ObjectStore.list` yields them."""
+    return listed.path if isinstance(listed, ObjectInfo) else listed
+
+
 class NoSuchPlace(ValueError):
     """A text that is neither a local path nor the path of an object."""
 
@@ -186,13 +191,13 @@ def anonymous() -> bool:
 class StoreClock:
     """A store's clock, derived from the dates of its responses."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._heard: tuple[float, float] | None = None
 
     def heard(self, date: str | None) -> None:
         """Record the Date of a response that has just arrived."""
         with contextlib.suppress(TypeError, ValueError):
-            self._heard = email.utils.parsedate_to_datetime(date).timestamp(), time.monotonic()
+            self._heard = email.utils.parsedate_to_datetime(date or "").timestamp(), time.monotonic()
 
     def now(self) -> float:
         """Return seconds since the epoch; by the local clock if there was no response yet."""

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 
-from beam_score.transforms.stores.objects import ABSENT, SCHEMES, ObjectPath, ObjectStore, VersionMismatch, failed
+from beam_score.transforms.stores.objects import (
+    ABSENT,
+    SCHEMES,
+    ObjectInfo,
+    ObjectPath,
+    ObjectStore,
+    VersionMismatch,
+    failed,
+)
 
 
 def store_of(path: ObjectPath | str) -> ObjectStore:
@@ -16,12 +25,19 @@ def store_of(path: ObjectPath | str) -> ObjectStore:
     """
     scheme = path if isinstance(path, str) else path.scheme
     if scheme == "gs":
-        from beam_score.transforms.stores.gcs import STORE
-    elif scheme == "s3":
-        from beam_score.transforms.stores.s3 import STORE
-    else:
-        raise ValueError(f"{scheme}: expected {' or '.join(SCHEMES)}")
-    return STORE
+        from beam_score.transforms.stores import gcs
+
+        return gcs.STORE
+    if scheme == "s3":
+        from beam_score.transforms.stores import s3
+
+        return s3.STORE
+    raise ValueError(f"{scheme}: expected {' or '.join(SCHEMES)}")
+
+
+def objects_in(folder: ObjectPath, recursive: bool = True) -> Iterator[ObjectInfo]:
+    """Yield the objects directly in a folder and, if recursive, those in the folders below it, in order of key."""
+    return (found for found in store_of(folder).list(folder, recursive=recursive) if isinstance(found, ObjectInfo))
 
 
 def check_bucket(path: ObjectPath) -> None:

@@ -30,6 +30,7 @@ from beam_score.transforms.stores.objects import (
     first_line,
     gave_up,
     mismatch,
+    path_of,
     refused,
     retry_s,
 )
@@ -95,7 +96,7 @@ class AmazonStore:
             return _info(path, found["ContentLength"], found)
 
     def list(self, folder: ObjectPath, recursive: bool = True) -> Iterator[ObjectInfo | ObjectPath]:
-        further = {} if recursive else {"Delimiter": "/"}
+        further: dict[str, Any] | None = {} if recursive else {"Delimiter": "/"}
         prefix = f"{folder.key}/" if folder.key else ""
         with _told(folder):
             while further is not None:
@@ -108,7 +109,8 @@ class AmazonStore:
                     ObjectPath(folder.scheme, folder.bucket, item["Prefix"].rstrip("/"))
                     for item in page.get("CommonPrefixes", ())
                 ]
-                yield from sorted([*found, *folders], key=lambda f: getattr(f, "path", f).key)
+                listed: list[ObjectInfo | ObjectPath] = [*found, *folders]
+                yield from sorted(listed, key=lambda one: path_of(one).key)
                 token = page.get("NextContinuationToken")
                 further = further | {"ContinuationToken": token} if token else None
 
@@ -116,7 +118,7 @@ class AmazonStore:
         if end is not None and end <= start:
             return b""
         whole = start == 0 and end is None
-        wanted = {} if version is None else {"IfMatch": f'"{version}"'}
+        wanted: dict[str, Any] = {} if version is None else {"IfMatch": f'"{version}"'}
         if whole:
             wanted["ChecksumMode"] = "ENABLED"
         else:
@@ -132,7 +134,9 @@ class AmazonStore:
     def write(self, path: ObjectPath, pieces: Sequence[bytes | memoryview], only_over: str | None = None) -> ObjectInfo:
         content = b"".join(pieces)
         crc = google_crc32c.value(content).to_bytes(4, "big")
-        condition = {} if only_over is None else {"IfMatch": f'"{only_over}"'} if only_over else {"IfNoneMatch": "*"}
+        condition: dict[str, Any] = {}
+        if only_over is not None:
+            condition = {"IfMatch": f'"{only_over}"'} if only_over else {"IfNoneMatch": "*"}
         with _told(path):
             try:
                 # The checksum is sent along, and the store refuses content that does not match it.
@@ -158,9 +162,10 @@ class AmazonStore:
         each(lambda copy: self.copy(*copy), copies, AT_ONCE)
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
+        condition: dict[str, Any] = {} if only is None else {"IfMatch": f'"{only}"'}
         with _told(path):
             try:
-                _call("delete_object", path, **({} if only is None else {"IfMatch": f'"{only}"'}))
+                _call("delete_object", path, **condition)
             except boto.ClientError as error:
                 if _status(error) in (404, 412) and _code(error) != "NoSuchBucket":
                     return only is None
@@ -183,7 +188,7 @@ def _remove_batch(paths: Sequence[ObjectPath]) -> None:
     left = [{"Key": path.key} for path in paths]
     wrong: list[tuple[str, boto.ClientError]] = []
 
-    def judge(answer: dict) -> None:
+    def judge(answer: dict[str, Any]) -> None:
         told = [(e["Key"], e) for e in answer.get("Errors", ()) if e["Code"] not in _GONE]
         left[:] = [{"Key": key} for key, error in told if error["Code"] in _ITEMS_TRIED_AGAIN]
         wrong.extend((key, _item_error(error)) for key, error in told if error["Code"] not in _ITEMS_TRIED_AGAIN)
@@ -198,17 +203,23 @@ def _remove_batch(paths: Sequence[ObjectPath]) -> None:
             return
         with _told(dataclasses.replace(paths[0], key=left[0]["Key"])):
             raise
-    for key, error in wrong[:1]:
-        raise _of(dataclasses.replace(paths[0], key=key), error)
+    for key, refusal in wrong[:1]:
+        raise _of(dataclasses.replace(paths[0], key=key), refusal)
 
 
-def _item_error(told: dict) -> boto.ClientError:
+def _item_error(told: dict[str, Any]) -> boto.ClientError:
     """Return the error of one object as if it had its own request."""
     status = 403 if told["Code"] == "AccessDenied" else 400
     return boto.ClientError({"Error": told, "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
 
 
-def _call(name: str, path: ObjectPath, then: Callable[[dict], Any] | None = None, key: bool = True, **arguments) -> Any:
+def _call(
+    name: str,
+    path: ObjectPath,
+    then: Callable[[dict[str, Any]], Any] | None = None,
+    key: bool = True,
+    **arguments: Any,
+) -> Any:
     """Make a call, retried while that may help.
 
     Args:
@@ -233,27 +244,27 @@ def _may_help(error: Exception) -> bool:
     return isinstance(error, (*_LOST, _CorruptObject, _SomeFailed))
 
 
-def _content(answer: dict) -> bytes:
+def _content(answer: dict[str, Any]) -> bytes:
     with contextlib.closing(answer["Body"]) as body:
         return body.read()
 
 
-def _whole(answer: dict) -> bytes:
+def _whole(answer: dict[str, Any]) -> bytes:
     content, expected = _content(answer), _crc(answer)
     if expected is not None and google_crc32c.value(content) != int(expected, 16):
         raise _CorruptObject("the content does not match its checksum")
     return content
 
 
-def _info(path: ObjectPath, size: int, found: dict) -> ObjectInfo:
+def _info(path: ObjectPath, size: int, found: dict[str, Any]) -> ObjectInfo:
     return ObjectInfo(path, size, _version(found), _crc(found), found["LastModified"].timestamp())
 
 
-def _version(found: dict) -> str:
+def _version(found: dict[str, Any]) -> str:
     return found["ETag"].strip('"')
 
 
-def _crc(found: dict) -> str | None:
+def _crc(found: dict[str, Any]) -> str | None:
     """Return the checksum of the whole object. An object uploaded in parts only has a checksum of checksums."""
     crc = found.get("ChecksumCRC32C")
     return base64.b64decode(crc).hex() if crc and "-" not in crc else None
