@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import itertools
@@ -411,25 +410,25 @@ def test_check_tells_the_layout_and_an_estimate_with_all_that_it_assumes(tmp_pat
         "code: europe-docker.pkg.dev/my-project/images/beam-score:1",
         "estimate, not guaranteed: about",
         "microseconds of processor time per row, measured on this machine with",
-        "0.1 USD per vCPU hour, 0.01 USD per GB hour of memory (prices of the job file)",
+        "USD, by the prices of the job file: 0.1 USD per vCPU hour, 0.01 USD per GB hour of memory",
     ):
         assert said in check.said
     assert service.requests == []
 
 
-def test_an_estimate_follows_the_rows_the_machine_and_the_prices():
+def test_an_estimate_follows_the_rows_and_the_machine():
     machine = dataflow_names.machine("n2-standard-4")
-    prices = dataclasses.replace(dataflow_cost.LIST, vcpu_hour_usd=0.06, memory_gb_hour_usd=0.004)
 
     def of(rows: float, most_vms: int) -> dataflow_cost.Estimate:
-        return dataflow_cost.estimate(Measured(rows, 1e-6, 1000), machine, 4, most_vms, prices)
+        return dataflow_cost.estimate(Measured(rows, 1e-6, 1000), machine, 4, most_vms)
 
     few, many = of(1e6, 100), of(1e12, 100)
     assert few.vms == 1
     assert many.vms == 100
-    # 1e12 rows x 1 microsecond x 1.5 are 1.5e6 seconds of a vCPU, on 400 of them; a VM hour is 4 x 0.06 + 16 x 0.004
+    # 1e12 rows x 1 microsecond x 1.5 are 1.5e6 seconds of a vCPU, on 400 of them
     assert many.seconds == pytest.approx(240 + 1.5e6 / 400)
-    assert many.usd == pytest.approx(100 * many.seconds / 3600 * 0.304)
+    assert many.vcpu_hours == pytest.approx(400 * many.seconds / 3600)
+    assert many.memory_gb_hours == pytest.approx(1600 * many.seconds / 3600)
     assert of(1e12, 200).seconds == pytest.approx(240 + 1.5e6 / 800)
 
 
@@ -438,11 +437,17 @@ def test_without_rows_there_is_no_estimate():
     assert given.estimate(lambda: Measured(0, 0, 0)) == ["estimate: not available, the input has no rows"]
 
 
-def test_prices_of_another_region_are_not_passed_off_as_its_own():
-    told = "\n".join(
-        engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"}).estimate(lambda: Measured(1e9, 1e-6, 1000))
-    )
-    assert "list prices of us-central1, date unknown: check them, not of europe-west4" in told
+@pytest.mark.parametrize("prices", [{}, {"vcpu_hour_usd": 0.06}, {"vcpu_hour_usd": 0.06, "memory_gb_hour_usd": 0.004}])
+def test_money_is_estimated_with_the_prices_of_the_job_file_alone(prices):
+    given = engine(dataflow_golden.SETTINGS | {"temp_location": "gs://b/t"} | prices)
+    lines = given.estimate(lambda: Measured(1e9, 1e-6, 1000))
+    found = dataflow_cost.estimate(Measured(1e9, 1e-6, 1000), dataflow_names.machine("n2-standard-8"), 8, 2)
+    assert f"{found.vcpu_hours:,.1f} vCPU hours" in lines[0] and "USD" not in lines[0]
+    if len(prices) == 2:
+        usd = found.vcpu_hours * 0.06 + found.memory_gb_hours * 0.004
+        assert lines[2].startswith(f"about {usd:,.2f} USD")
+    else:
+        assert lines[2].startswith("for its cost set engine.dataflow.vcpu_hour_usd and memory_gb_hour_usd")
 
 
 # --- how the workers come by the code ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -153,11 +152,8 @@ class Dataflow(Engine):
         machine, of = names.machine(workers.machine_type), measured()
         if not of.rows:
             return ["estimate: not available, the input has no rows"]
-        own = {n: v for n in ("vcpu_hour_usd", "memory_gb_hour_usd") if (v := getattr(settings, n)) is not None}
-        prices = dataclasses.replace(dataflow_cost.LIST, **own)
-        found = dataflow_cost.estimate(of, machine, threads, workers.max_num_workers, prices)
-        region = options.view_as(GoogleCloudOptions).region
-        return list(dataflow_cost.told(found, of, prices, region, len(own) == 2))
+        found = dataflow_cost.estimate(of, machine, threads, workers.max_num_workers)
+        return list(dataflow_cost.described(found, of, settings.vcpu_hour_usd, settings.memory_gb_hour_usd))
 
     def elsewhere(self, name: str) -> Elsewhere | None:
         cloud = self._options.of(name).view_as(GoogleCloudOptions)
