@@ -537,7 +537,7 @@ def test_messages_say_what_was_found_and_what_was_expected(tmp_path):
     assert [d["message"] for d in letters] == [
         "column 'age' is 'n/a', expected float32 (contract: range 0..150)",
         "column 'age' is '212', expected float32 (contract: range 0..150)",
-        "column 'n' is '300', expected uint8, which holds 0 to 255",
+        "column 'n' is '300', expected uint8, with the range 0 to 255",
         "column 's' is 'abcd', expected string (contract: length 0..3)",
         "column 'age' is missing, expected float32 (contract: range 0..150): supply it, or give the column a default",
         "found 1 fields, expected 3, as in the header",

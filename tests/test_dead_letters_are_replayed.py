@@ -23,7 +23,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.replay import accounting, load_replay
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.framing.tfrecord import frame, read_records
-from beam_score.transforms.replay.letter import parse_letters
+from beam_score.transforms.replay.dead_letter import parse_dead_letters
 
 STRICT = {
     "id": {"dtype": "int64", "range": [0, 500]},
@@ -671,10 +671,10 @@ def test_payloads_are_what_dead_letters_say_they_are():
     lines = (
         letter(payload=text, payload_encoding="utf-8") + letter(payload="/w==", payload_encoding="base64") + letter()
     )
-    assert [one.payload for one in parse_letters(lines, "csv")] == [text.encode(), b"\xff", None]
-    assert [one.kind for one in parse_letters(lines, "tfrecord")] == ["binary"] * 3
+    assert [one.payload for one in parse_dead_letters(lines, "csv")] == [text.encode(), b"\xff", None]
+    assert [one.kind for one in parse_dead_letters(lines, "tfrecord")] == ["binary"] * 3
     with pytest.raises(json.JSONDecodeError):
-        parse_letters(b"{", "csv")
+        parse_dead_letters(b"{", "csv")
 
 
 @pytest.mark.parametrize("records", [[], [b""], [b"", b"a" * 100_000, b"\0\xff"]])

@@ -19,7 +19,7 @@ from beam_score.transforms.ledger.ended import runs_on_record
 from beam_score.transforms.ledger.manifest import DONE
 from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.listing.files import InputFile, look_at_file
-from beam_score.transforms.replay.letter import OF_DAMAGE
+from beam_score.transforms.replay.dead_letter import OF_DAMAGE
 from beam_score.transforms.replay.options import REPLAY_SOURCES, Replay
 from beam_score.transforms.stores.objects import is_object
 

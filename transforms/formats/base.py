@@ -6,6 +6,7 @@ line in `registry.py`. `tests/test_formats_keep_their_word.py` holds what every 
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -131,12 +132,13 @@ class ReadSettings:
             raise TypeError(f"keep is {self.keep!r}, expected a tuple of names, or None for all columns")
         if self.extra not in ("ignore", "reject"):
             raise ValueError(f"extra is {self.extra!r}, expected 'ignore' or 'reject'")
-        wanted = format_named(self.format).options_type
-        if self.options is None:
-            object.__setattr__(self, "options", wanted())
-        elif type(self.options) is not wanted:
-            raise TypeError(f"options are {type(self.options).__name__}, expected {wanted.__name__} for {self.format}")
-        if problems := format_named(self.format).setting_problems(self.columns, self.keep, self.options):
+        own = format_named(self.format)
+        wanted = own.options_type
+        options = wanted() if self.options is None else self.options
+        if type(options) is not wanted:
+            raise TypeError(f"options are {type(options).__name__}, expected {wanted.__name__} for {self.format}")
+        object.__setattr__(self, "options", options)
+        if problems := own.setting_problems(self.columns, self.keep, options):
             raise ValueError("; ".join(problems))
 
     @property
@@ -183,7 +185,7 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a job asks of the format of its input, apart from the columns.
+    """The requirements of a job on the format of its input, apart from the columns.
 
     Attributes:
       sections: the settings under `input.NAME` of a job file, by the name of their format.
@@ -196,7 +198,7 @@ class Wanted:
     value_column: str | None = None
 
 
-class Format(Protocol):
+class Format(abc.ABC):
     """How files of one format are recognised, checked, cut and read.
 
     A version, wherever one is passed, is that of `transforms.stores.versions`; of an object, that version is read.
@@ -219,7 +221,7 @@ class Format(Protocol):
     magic: re.Pattern[bytes] | None = None
     values: Literal["text", "flat", "nested"] = "nested"
     payload_kind: Literal["text", "binary", "json"] = "json"
-    options_type: type = NoOptions
+    options_type: type[Options] = NoOptions
 
     def options(self, wanted: Wanted) -> Options:
         """Return the options of this format for a job."""
@@ -229,6 +231,7 @@ class Format(Protocol):
         """Return what this format cannot satisfy of some settings, a sentence each, by their names in a job file."""
         return []
 
+    @abc.abstractmethod
     def check(self, path: str, settings: ReadSettings, version: str | None = None) -> str | None:
         """Check, by its first or last bytes, whether a file can be used: preflight calls this for every file.
 
@@ -239,7 +242,6 @@ class Format(Protocol):
           UnusableFile: no row of the file can be used.
           OSError: the file cannot be read.
         """
-        ...
 
     def header_of(self, path: str, settings: ReadSettings, version: str | None = None) -> str | None:
         """Return the text of a file's header; None for a format or a file without one. Raises as `check`."""
@@ -252,13 +254,14 @@ class Format(Protocol):
         Raises as `check`."""
         return None
 
+    @abc.abstractmethod
     def cut(
         self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
     ) -> list[FileRange]:
         """Return ranges of about `split_bytes` that can be read independently of each other, in order, each with the
         number of its first row. Raises OSError."""
-        ...
 
+    @abc.abstractmethod
     def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         """Yield the rows of a range, in order, in bounded chunks; the same chunks at every call.
 
@@ -266,11 +269,11 @@ class Format(Protocol):
           UnusableFile: before the first chunk.
           OSError: anywhere.
         """
-        ...
 
     def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
-        """Return the first rows of a file as Python values, for a draft of a contract. Raises as `read`."""
-        ...
+        """Return the first rows of a file as Python values, for a draft of a contract. Raises as `read`. Only for the
+        formats of input files."""
+        raise NotImplementedError
 
     def record_spans(self, data: bytes, settings: ReadSettings) -> tuple[np.ndarray, np.ndarray]:
         """Return where the records of a text start and end. Only for payloads that are `text`."""

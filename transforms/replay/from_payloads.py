@@ -21,7 +21,7 @@ import pyarrow as pa
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, format_named
-from beam_score.transforms.replay.letter import Letter, refused_again
+from beam_score.transforms.replay.dead_letter import DeadLetter, refused_again
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, known_rows
 from beam_score.transforms.rows.origin import Origin, clip
@@ -30,11 +30,11 @@ _OF_JSON = "jsonl"  # the format that reads payloads of columns: each is a JSON 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
-def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
+def from_payloads(letters: Sequence[DeadLetter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
     """Yield the rows of the dead letters of one file, each of one record with a whole payload; one row for each.
 
     Args:
-      letters: in order of their rows.
+      letters: dead letters in order of their rows.
       header: of CSV: that of the file; None if it has none.
       settings: of the format that the rows were first read in.
     """
@@ -43,7 +43,7 @@ def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadS
         for why, again in refused.items():
             yield refused_again(again, f"not replayed: {why}: put the file back as it was", settings)
     else:
-        records = [letter.payload for letter in letters]
+        records = [_payload_of(letter) for letter in letters]
     if letters:
         with tempfile.TemporaryDirectory() as folder:
             yield from _Payloads(Path(folder, "payloads"), letters, records, header, settings).chunks()
@@ -52,7 +52,14 @@ def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadS
 class _Payloads:
     """Payloads of one file, and the path at which they are combined."""
 
-    def __init__(self, path: Path, letters, records: list[bytes], header: str | None, settings: ReadSettings):
+    def __init__(
+        self,
+        path: Path,
+        letters: Sequence[DeadLetter],
+        records: list[bytes],
+        header: str | None,
+        settings: ReadSettings,
+    ):
         self._path, self._letters, self._records, self._settings = path, letters, records, settings
         self._header = header
         self._is_json = format_named(settings.format).payload_kind == "json"
@@ -140,14 +147,21 @@ def _with(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
     return rows.set_column(rows.schema.get_field_index(name), name, values)
 
 
+def _payload_of(letter: DeadLetter) -> bytes:
+    assert letter.payload is not None  # such dead letters are read from their source, or rejected again
+    return letter.payload
+
+
 def _as_json(
-    letters: Sequence[Letter], settings: ReadSettings
-) -> tuple[list[Letter], list[bytes], dict[str, list[Letter]]]:
+    letters: Sequence[DeadLetter], settings: ReadSettings
+) -> tuple[list[DeadLetter], list[bytes], dict[str, list[DeadLetter]]]:
     """Return rows of typed columns as JSON Lines; and the dead letters whose payload is not sufficient, by reason."""
-    good, lines, refused = [], [], {}
+    good: list[DeadLetter] = []
+    lines: list[bytes] = []
+    refused: dict[str, list[DeadLetter]] = {}
     contract = settings.contract_columns
     for letter in letters:
-        row = orjson.loads(letter.payload)
+        row = orjson.loads(_payload_of(letter))
         # The parent did not record the columns it did not use, and a missing column is not the same as a null.
         unknown = [n for n in (*contract, *settings.kept_undeclared) if n not in row]
         if unknown:

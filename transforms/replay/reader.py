@@ -12,9 +12,9 @@ from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, Unus
 from beam_score.transforms.formats.jsonl.reader import cut_lines
 from beam_score.transforms.ledger.ended import LettersLost, files_on_record
 from beam_score.transforms.listing.files import InputFile, as_it_is
+from beam_score.transforms.replay.dead_letter import DeadLetter, parse_dead_letters, refused_again
 from beam_score.transforms.replay.from_payloads import from_payloads
 from beam_score.transforms.replay.from_source import from_source
-from beam_score.transforms.replay.letter import Letter, parse_letters, refused_again
 from beam_score.transforms.replay.options import Replay
 from beam_score.transforms.stores.compression import open_file
 
@@ -53,7 +53,7 @@ class DeadLetters(Format):
         files = files_on_record(replay.output, replay.run)
         for lines in _lines(range_, settings.max_block_bytes):
             try:
-                letters = parse_letters(lines, replay.format)
+                letters = parse_dead_letters(lines, replay.format)
             except (ValueError, KeyError, TypeError):
                 raise LettersLost(
                     f"{range_.path}: a line is not a dead letter: the file was changed; restore it"
@@ -85,14 +85,14 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
 
 
 def _replayed(
-    source: str, letters: Sequence[Letter], file: Mapping[str, Any] | None, replay: Replay, settings: ReadSettings
+    source: str, letters: Sequence[DeadLetter], file: Mapping[str, Any] | None, replay: Replay, settings: ReadSettings
 ) -> Iterator[Chunk]:
     """Yield the rows that some dead letters of one file stand for."""
     if file is None:
         raise LettersLost(f"run {replay.run} has dead letters of {source}, and no such file on record")
     now = as_it_is(source)
     header = _header(source, file, now, settings)
-    ways = {"payload": [], "source": []}
+    ways: dict[str, list[DeadLetter]] = {"payload": [], "source": []}
     for letter in letters:
         way, why = _way(letter, file, now, header, replay, settings)
         if way is None:
@@ -102,6 +102,7 @@ def _replayed(
     if ways["payload"]:
         yield from from_payloads(ways["payload"], header, settings)
     if ways["source"]:
+        assert now is not None  # otherwise `_way` returns another one
         yield from from_source(now, ways["source"], settings)
 
 
@@ -122,7 +123,7 @@ def _is_same(file: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _way(
-    letter: Letter,
+    letter: DeadLetter,
     file: Mapping[str, Any],
     now: Mapping[str, Any] | None,
     header: str | None,
@@ -147,7 +148,7 @@ def _way(
     return None, ", and ".join(ways.values())
 
 
-def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) -> str:
+def _not_in_payload(letter: DeadLetter, header: str | None, settings: ReadSettings) -> str:
     """Return why a row cannot be read from its dead letter; empty if it can."""
     if letter.payload is None:
         return "the dead letter has no payload"
@@ -160,7 +161,7 @@ def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) 
     return ""
 
 
-def _not_in_source(letter: Letter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
+def _not_in_source(letter: DeadLetter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
     """Return why rows cannot be read from their file; empty if they can.
 
     A damaged file may have been replaced: that is the remedy. The rows of the replacement are the same, in the same

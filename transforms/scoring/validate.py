@@ -220,7 +220,7 @@ def _nan_as_null(column: Column, values: pa.Array, refuse: Callable[..., None]) 
 
 def _dtype_limits(column: Column) -> str:
     info = np.finfo(column.dtype) if column.is_float else np.iinfo(column.dtype)
-    return f"{column.describe()}, which holds {info.min} to {info.max}"
+    return f"{column.describe()}, with the range {info.min} to {info.max}"
 
 
 def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None]) -> None:

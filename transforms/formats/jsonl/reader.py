@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -129,7 +130,7 @@ def _count_rows(range_: FileRange, settings: ReadSettings) -> int:
     return sum(len(line_spans(b.data)[0]) + (b.large is not None) for b in blocks(range_, settings))
 
 
-def _line_start(file, at: int, size: int) -> int:
+def _line_start(file: BinaryIO, at: int, size: int) -> int:
     """Return the first start of a line after byte `at`, CRLF kept whole; `size` if there is none."""
     file.seek(at)
     while piece := file.read(1 << 16):

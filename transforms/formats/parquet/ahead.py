@@ -41,7 +41,7 @@ class GroupsAhead:
             return
         chunks = self._groups[index]
         if _size(chunks) <= HELD_BYTES:
-            self._held[index] = self._source.hold(_joined(chunks), PIECE_BYTES, ahead=HELD_BYTES, keeps=True)
+            self._held[index] = self._source.hold(list(_joined(chunks)), PIECE_BYTES, ahead=HELD_BYTES, keeps=True)
         else:
             piece = min(max(HELD_BYTES // (2 * len(chunks)), _LEAST_PIECE), PIECE_BYTES)
             self._held[index] = self._source.hold(chunks, piece, ahead=1, keeps=False)

@@ -106,7 +106,7 @@ def _chunks(
             if range_.index == 0:
                 yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
         elif isinstance(error, OSError) and not is_of_the_system(error):
-            message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+            message = f"the rest of the file could not be read: {error.strerror or type(error).__name__}"
             yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
         elif isinstance(error, OSError):
             raise fails(range_.path, error, 1) from error
@@ -136,7 +136,7 @@ def read_range(
                     given.append(_count(chunk))
                     yield chunk
                 elif given[number] != _count(chunk):
-                    raise ReadFails(f"{range_.path}: it gave other rows when it was read anew after an error")
+                    raise ReadFails(f"{range_.path}: it returned other rows when it was read again after an error")
             return
         except (OSError, MemoryError) as error:
             if not may_pass(error) or (isinstance(error, OSError) and is_object(range_.path)):

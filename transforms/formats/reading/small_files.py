@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +95,7 @@ def _bytes(chunk: Chunk) -> int:
     return max(chunk.rows.nbytes, 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
 
 
-def _kind(origin: Origin | None) -> tuple | None:
+def _kind(origin: Origin | None) -> tuple[Any, ...] | None:
     """Return the properties that must be equal for origins to be joined."""
     if origin is None:
         return None
