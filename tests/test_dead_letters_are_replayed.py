@@ -353,7 +353,7 @@ def test_a_payload_is_never_read_into_its_neighbour(tmp_path, model):
     again = replay(tmp_path / "out", "columns.a.range=null", 'input.csv.quote=""', to=tmp_path / "bare")
     reasons = {letter["row"] % 7: letter for letter in jobs.dead_letters(tmp_path / "bare")}
     assert {n: letter["reason"] for n, letter in reasons.items()} == {0: "malformed", 5: "malformed", 6: "ragged_row"}
-    assert "the payload holds 2 records" in reasons[0]["message"]
+    assert "the payload contains 2 records" in reasons[0]["message"]
     assert_every_row_once({"rows.csv": 200}, tmp_path / "out", tmp_path / "bare")
 
 
@@ -484,7 +484,7 @@ def test_a_damaged_row_group_is_read_from_a_sound_file(tmp_path, model):
     pq.write_table(pa.table(columns).slice(0, 250), path, row_group_size=100)
     replay(tmp_path / "out", to=tmp_path / "short")
     (letter,) = jobs.dead_letters(tmp_path / "short")
-    assert (letter["row"], letter["rows"]) == (250, 50) and "does not give this row any more" in letter["message"]
+    assert (letter["row"], letter["rows"]) == (250, 50) and "no longer contains this row" in letter["message"]
     assert_every_row_once({"rows.parquet": 400}, tmp_path / "out", tmp_path / "short")
 
 
@@ -753,7 +753,7 @@ def test_dead_letters_that_are_gone_or_changed_are_told(finished):
         replay(finished, *LOOSE)
     assert not (finished.parent / "out-replay/manifest.json").exists()
     first.unlink()
-    with pytest.raises(JobError, match="are not there any more: restore the file"):
+    with pytest.raises(JobError, match="are missing: restore the file"):
         load_replay(str(finished))
 
 

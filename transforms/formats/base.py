@@ -1,7 +1,7 @@
 """The interface of a format, and the definitions that all formats share.
 
 To add a format: a folder `formats/NAME/` with a module `reader.py` that defines `FORMAT`, a subclass of `Format`, and a
-line in `registry.py`. `tests/test_formats_keep_their_word.py` holds what every format promises.
+line in `registry.py`. `tests/test_formats_keep_their_word.py` tests the promises of every format.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class UnusableFile(Exception):
 
 
 class Options(Protocol):
-    """Settings of one format: a frozen, hashable class of its own. These are the ones that other code asks of every
-    format.
+    """Settings of one format, a frozen, hashable class. Every such class has these properties, which other code uses.
 
     Attributes:
       header: whether a file begins with a text without which its records cannot be understood.
@@ -65,7 +64,7 @@ class Options(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """The options of a format that has none, and the base of those without text."""
+    """The options of a format without settings, and the base class for formats that are not text."""
 
     @property
     def header(self) -> bool:
@@ -189,8 +188,8 @@ class Wanted:
 
     Attributes:
       sections: the settings under `input.NAME` of a job file, by the name of their format.
-      record_column: the column for the whole record, if a model input is fed with it.
-      value_column: the only column of the contract that is fed, which a record without names would be.
+      record_column: the column for the whole record, if a model input takes it.
+      value_column: the only column of the contract that is fed to the model: the value of a record without names.
     """
 
     sections: Mapping[str, Options]

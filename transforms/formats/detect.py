@@ -41,12 +41,12 @@ _MAGIC = (
     (rb"PK\x03\x04", "a ZIP archive or a workbook: unpack it, or save it as CSV"),
     (
         rb"\xfd7zXZ\0",
-        "compressed by xz, which is not read: compress it again: xz -dc FILE | zstd > FILE.zst",
+        "compressed by xz, which is not supported: compress it again: xz -dc FILE | zstd > FILE.zst",
     ),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (rb"Rar!\x1a\x07", "a RAR archive: unpack it"),
-    (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not read: compress it again with zstd or gzip"),
-    (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not read: compress it again with zstd or gzip"),
+    (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not supported: compress it again with zstd or gzip"),
+    (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not supported: compress it again with zstd or gzip"),
     (rb"SQLite format 3\0", "a SQLite database: export the table"),
 )
 _FIRST = 8  # bytes that identify an encoding

@@ -63,7 +63,7 @@ def _dead_letter(fields: dict[str, Any], format: str) -> DeadLetter:
     )
 
 
-def refused_again(letters: Sequence[DeadLetter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
+def refused_again(dead_letters: Sequence[DeadLetter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
     """Return a chunk that rejects the rows of some dead letters of one file again.
 
     Args:
@@ -71,7 +71,7 @@ def refused_again(letters: Sequence[DeadLetter], why: str, settings: ReadSetting
       changed: `reason` and `column`, if they have changed.
     """
     made = []
-    for letter in letters:
+    for letter in dead_letters:
         reason, column = changed.get("reason", letter.reason), changed.get("column", letter.column)
         made.append(
             {
@@ -88,10 +88,12 @@ def refused_again(letters: Sequence[DeadLetter], why: str, settings: ReadSetting
             }
         )
     rejected = pa.RecordBatch.from_pylist(made, schema=REJECTED_SCHEMA)
-    return Chunk(empty_rows(settings), rejected, source=letters[0].source)
+    return Chunk(empty_rows(settings), rejected, source=dead_letters[0].source)
 
 
-def missing_again(letters: Sequence[DeadLetter], missing: np.ndarray, why: str, settings: ReadSettings) -> list[Chunk]:
+def missing_again(
+    dead_letters: Sequence[DeadLetter], missing: np.ndarray, why: str, settings: ReadSettings
+) -> list[Chunk]:
     """Return chunks that reject some rows again: single rows with their payload, and for dead letters that stand for
     several rows, the missing stretches.
 
@@ -99,9 +101,9 @@ def missing_again(letters: Sequence[DeadLetter], missing: np.ndarray, why: str, 
       missing: int64 row numbers, ascending.
     """
     gone = set(missing.tolist())
-    single = [letter for letter in letters if letter.rows == 1 and letter.row in gone]
+    single = [letter for letter in dead_letters if letter.rows == 1 and letter.row in gone]
     chunks = [refused_again(single, why, settings)] if single else []
-    for letter in letters:
+    for letter in dead_letters:
         if letter.rows in (None, 1):
             continue
         own = missing[(missing >= letter.row) & (missing < letter.row + letter.rows)]

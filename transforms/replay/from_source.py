@@ -27,16 +27,16 @@ _RANGE_BYTES = 8 << 20
 _MOST_CUTS = 64
 
 
-def from_source(now: Mapping[str, Any], letters: Sequence[DeadLetter], settings: ReadSettings) -> Iterator[Chunk]:
+def from_source(now: Mapping[str, Any], dead_letters: Sequence[DeadLetter], settings: ReadSettings) -> Iterator[Chunk]:
     """Yield the rows that some dead letters stand for, as their file contains them now, and no others. A row that is no
     longer in the file is rejected again.
 
     Args:
       now: what identifies a changed file, including its `path` and `size`.
-      letters: dead letters in order of their rows; one of unknown length stands for all rows from its own on.
+      dead_letters: in order of their rows; one of unknown length stands for all rows from its own on.
       settings: of the format of the file.
     """
-    search = _Search(letters, settings)
+    search = _Search(dead_letters, settings)
     try:
         ranges = _CUTS.of(now, settings)
         for range_, end in zip(ranges, [*(r.first_row for r in ranges[1:]), None], strict=True):
@@ -45,19 +45,19 @@ def from_source(now: Mapping[str, Any], letters: Sequence[DeadLetter], settings:
     except UnusableFile as error:
         yield from search.unusable(error)
     else:
-        yield from search.missing("its file does not give this row any more")
+        yield from search.missing("its file no longer contains this row")
 
 
 class _Search:
     """The wanted rows of one file, and the rows found."""
 
-    def __init__(self, letters: Sequence[DeadLetter], settings: ReadSettings):
-        self._letters, self._settings = letters, settings
-        self._source = letters[0].source
-        spans = [np.arange(letter.row, letter.row + letter.rows) for letter in letters if letter.rows is not None]
+    def __init__(self, dead_letters: Sequence[DeadLetter], settings: ReadSettings):
+        self._letters, self._settings = dead_letters, settings
+        self._source = dead_letters[0].source
+        spans = [np.arange(letter.row, letter.row + letter.rows) for letter in dead_letters if letter.rows is not None]
         self._wanted = np.unique(np.concatenate([np.array([], np.int64), *spans]))
         self._found = np.zeros(len(self._wanted), bool)
-        open_ = [letter for letter in letters if letter.rows is None]
+        open_ = [letter for letter in dead_letters if letter.rows is None]
         self._rest = open_[0].row if open_ else None
 
     def wants(self, first: int, end: int | None) -> bool:

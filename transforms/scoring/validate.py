@@ -43,7 +43,7 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
     faults = _reader_faults(block.rows)
     for name in lacking:
         if contract.columns[name].required:
-            message = f"column {name!r} is not there{near_miss(name, names)}"
+            message = f"column {name!r} is missing{near_miss(name, names)}"
             faults.append(Fault(np.arange(block.rows.num_rows), name, "missing_column", message))
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # a column may have several

@@ -29,7 +29,7 @@ _LONGEST = 10  # bytes of an integer
 
 
 class Damage(Exception):
-    """The bytes are not what the specification says."""
+    """The bytes contradict the specification."""
 
 
 class WrongCount(Damage):
@@ -59,8 +59,8 @@ class Block:
 
     Attributes:
       start, end: where it is in the file, its sync marker included.
-      rows: as its head says.
-      stored: its compressed bytes; empty if they were passed over.
+      rows: their number, according to its head.
+      stored: its compressed bytes; empty if they were skipped.
     """
 
     start: int
@@ -82,7 +82,7 @@ class _Bytes:
         while len(self._held) - self._used < size:
             piece = self._file.read(max(_READ_BYTES, size))
             if not piece:
-                raise Damage("the file breaks off")
+                raise Damage("the file ends early")
             self._held, self._used = self._held[self._used :] + piece, 0
         taken = self._held[self._used : self._used + size]
         self._used += size
@@ -158,7 +158,7 @@ def blocks(file: BinaryIO, header: Header, start: int, end: int, passing_over: b
 
     Args:
       start, end: bytes, between blocks; a negative end is that of the file.
-      passing_over: do not read the rows: only where blocks begin is wanted.
+      passing_over: skip the rows: only the positions of the blocks are needed.
 
     Raises:
       Damage: the next block cannot be found; those before were yielded.
@@ -204,7 +204,7 @@ def _deflate(data: bytes) -> bytes:
     stream = zlib.decompressobj(-15)
     found = stream.decompress(data, MOST_BLOCK_BYTES + 1)
     if not stream.eof and len(found) <= MOST_BLOCK_BYTES:
-        raise ValueError("it breaks off")
+        raise ValueError("it ends early")
     return found
 
 

@@ -57,8 +57,8 @@ class Csv(Format):
 
     def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: Options) -> list[str]:
         return [
-            f"columns.{name}: shape {list(column.shape)}: a CSV field holds one value; declare a column a value, "
-            "and pack them in inputs"
+            f"columns.{name}: shape {list(column.shape)}: a CSV field contains one value: declare a column for each "
+            "value, and pack them in inputs"
             for name, column in columns.columns.items()
             if column.shape
         ]

@@ -130,7 +130,7 @@ def members(text: str, start: int = 0) -> tuple[str, list[tuple[str, int, int]]]
         if not stack:
             break
     if _END.match(text, at) is None:
-        raise Malformed("more follows after the value", at)
+        raise Malformed("found text after the value", at)
     return first, found
 
 
@@ -236,7 +236,7 @@ def _value(raw: str, column: Column, shape: tuple[int | None, ...]) -> Any:
         raise _Misfit("wrong_shape", raw, column.describe())
     _, found = members(raw)
     if shape[0] is not None and len(found) != shape[0]:
-        raise _Misfit("wrong_shape", raw, f"{column.describe()}, and here {shape[0]} values, not {len(found)}")
+        raise _Misfit("wrong_shape", raw, f"{column.describe()}, with {shape[0]} values here, not {len(found)}")
     values = []
     for _, start, end in found:
         if raw[start:end] == "null":

@@ -259,4 +259,4 @@ class _NoBytes(io.RawIOBase):
         return 1 << 62
 
     def read(self, size: int | None = -1) -> bytes:
-        raise _Asked("a page was asked for")
+        raise _Asked("a page was requested")

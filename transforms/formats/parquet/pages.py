@@ -1,4 +1,4 @@
-"""Headers of Parquet pages: the memory that decoding a column chunk takes, known beforehand.
+"""Headers of Parquet pages: the memory that decoding a column chunk takes, before it is decoded.
 
 A page is decompressed and decoded as a whole. pyarrow allocates the size that a page's header claims, and reads the
 header wherever the footer points to; so headers are compared with the footer first.
@@ -97,7 +97,7 @@ def first_page(read: Callable[[int, int], bytes], at: int, end: int, decoded: in
     header = _header_at(read, at, end)
     most = max(_SLACK * decoded, _ALLOCATED_BYTES)
     if not (0 <= header.stored <= end + _PADDING - at and 0 <= header.decoded <= most and header.values >= 0):
-        raise BadPage(f"the page at byte {at} is of another size than its column chunk has room for")
+        raise BadPage(f"the size of the page at byte {at} contradicts the size of its column chunk")
     return header
 
 
@@ -185,7 +185,7 @@ def _passed(data: bytes, at: int, kind: int, depth: int) -> int:
             kind_ = head & 15
             at = _struct(data, at, {}, depth + 1) if kind_ == 12 else _element(data, at, kind_, depth)
         return at
-    raise BadPage("a page header has a field of no known type")
+    raise BadPage("a page header has a field of an unknown type")
 
 
 def _element(data: bytes, at: int, kind: int, depth: int) -> int:
@@ -207,7 +207,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise BadPage("a page header has a number of too many digits")
+            raise BadPage("a number in a page header has too many digits")
 
 
 def _zigzag(data: bytes, at: int) -> tuple[int, int]:

@@ -254,7 +254,7 @@ def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
     if group is None or (why := opened.why_not(group, used)) is None or "crypt" not in why:
         return
     name = next((n for n in used if (found := opened.why_not(group, [n])) and "crypt" in found), None)
-    message = f"column {name!r} is encrypted, and encrypted columns are not read: write it without, or do not use it"
+    message = f"column {name!r} is encrypted, which is not supported: write it without encryption, or do not use it"
     raise UnusableFile("unreadable", message, name)
 
 
@@ -277,7 +277,7 @@ def _sound_batches(
         else:
             held.clear()
     if rows != opened.rows[group]:
-        raise _Damage(f"it holds {rows} rows")
+        raise _Damage(f"it contains {rows} rows")
     if size > settings.bounds.decoded_bytes:
         yield from _batches(opened, group, at_once, schema, settings)
     while held:

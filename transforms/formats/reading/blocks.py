@@ -30,11 +30,12 @@ def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Sto
 
     A checksum is verified at the end of the data that it covers, after the blocks of that data were yielded. If it
     fails, an empty block marked void revokes this whole attempt, and another attempt stops before the refused data. So
-    no block is held back, and a sound file is read once.
+    no block is delayed, and a sound file is read once.
 
-    Raises InputChanged if a file is not, or is no longer, the version of the split: checked as its range is begun, and
-    before the total is yielded, without which nothing of a split counts. StoreFails, ReadFails if a store, or the
-    system, does not return a file's bytes: that is not the fault of its rows.
+    Raises:
+      InputChanged: a file is not, or is no longer, the version of the split: checked at the beginning of its range, and
+        before the total is yielded, without which no block of a split counts.
+      StoreFails, ReadFails: a store, or the system, does not return a file's bytes: the rows are not at fault.
     """
     for _ in range(_MOST_ATTEMPTS):
         try:
@@ -43,7 +44,7 @@ def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Sto
         except Refuted:
             ranges = [dataclasses.replace(r, sound=damage_of(r.path, r.version)) for r in split.ranges]
             split, attempt = dataclasses.replace(split, ranges=tuple(ranges)), new_attempt()
-    raise ReadFails(f"split {split.id}: a checksum in one of its files fails in one reading and holds in the next")
+    raise ReadFails(f"split {split.id}: a checksum in one of its files failed in one read and was correct in the next")
 
 
 def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None) -> Iterator[Block]:

@@ -76,7 +76,7 @@ class TfRecord(Format):
         for name, column in columns.columns.items():
             if column.shape.count(None) > 1:
                 problems.append(
-                    f"columns.{name}: a tf.Example holds values flat, so at most one dimension of "
+                    f"columns.{name}: a tf.Example contains flat lists of values, so at most one dimension of "
                     f"{list(column.shape)} can be open"
                 )
         if options.record_column in columns.columns:
@@ -125,7 +125,7 @@ class TfRecord(Format):
                         yield _chunk(records, row, settings)
                         row += len(records)
                 elif isinstance(found, TooLarge):
-                    message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
+                    message = f"the record has {found.size} bytes, more than max_row_bytes {settings.max_row_bytes}"
                     payload = found.head if settings.payload else None
                     letter = stretch(row, 1, "too_large", message, payload=payload, kind="binary")
                     yield Chunk(empty_rows(settings), letter)
