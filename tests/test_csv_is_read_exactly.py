@@ -21,7 +21,7 @@ from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.csv import blocks as csv_blocks
 from beam_score.transforms.formats.csv import ranges as csv_ranges
-from beam_score.transforms.formats.csv import reader as read_csv
+from beam_score.transforms.formats.csv.reader import FORMAT as CSV
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.rows.block import ROW
@@ -537,7 +537,7 @@ def test_messages_say_what_was_found_and_what_was_expected(tmp_path):
     assert [d["message"] for d in letters] == [
         "column 'age' is 'n/a', expected float32 (contract: range 0..150)",
         "column 'age' is '212', expected float32 (contract: range 0..150)",
-        "column 'n' is '300', expected uint8, which holds 0 to 255",
+        "column 'n' is '300', expected uint8, with the range 0 to 255",
         "column 's' is 'abcd', expected string (contract: length 0..3)",
         "column 'age' is missing, expected float32 (contract: range 0..150): supply it, or give the column a default",
         "found 1 fields, expected 3, as in the header",
@@ -694,7 +694,7 @@ def test_a_record_that_cannot_end_wins_over_one_with_text_after_a_quote(tmp_path
     path = write(tmp_path, 's,x\n"a"b,"c\n1\n')
     assert fates(path, options(contract(s="string", x="int8"))) == [("unterminated_quote", None, b'"a"b,"c\n1\n')]
     with pytest.raises(UnusableFile, match=r"malformed.*the header.*1 line;"):
-        read_csv.check(str(write(tmp_path, '"s"t,x\na,1\n')), options(contract(x="int8")))
+        CSV.check(str(write(tmp_path, '"s"t,x\na,1\n')), options(contract(x="int8")))
 
 
 def test_all_quotes_in_one_file_and_then_every_row_at_fault(tmp_path):
@@ -745,7 +745,7 @@ def test_a_byte_order_mark_at_the_start_is_dropped_and_only_there(tmp_path):
     columns = contract(s="string")
     path = write(tmp_path, "\ufeff\ufeffs,s2\n1,\n")
     with pytest.raises(UnusableFile):
-        read_csv.check(str(path), options(columns))
+        CSV.check(str(path), options(columns))
     path = write(tmp_path, '\ufeff"s",x\n\ufeffa,1\n\ufeffb,2\n')
     for size in (1, 4, 9, 1 << 20):
         assert [f["s"] for f in fates(path, options(columns, max_block_bytes=size))] == ["\ufeffa", "\ufeffb"]
@@ -888,7 +888,7 @@ def test_columns_are_found_by_name_in_any_order(tmp_path):
         ("salary,id", "missing_column", "age", "the header has no column 'age'"),
         ("age,age,id", "duplicate_key", "age", "2 times"),
         ("age", "missing_column", "id", "kept column 'id'"),
-        ("age,id,id", "duplicate_key", "id", "kept column 'id' is 2 times"),
+        ("age,id,id", "duplicate_key", "id", "kept column 'id' occurs 2 times"),
         ('age,id,"x', "unterminated_quote", None, "never closed"),
         (b"age,id,\xff", "bad_encoding", None, "not UTF-8"),
         ("a" * 70_000, "missing_column", "age", "age"),
@@ -899,7 +899,7 @@ def test_a_header_that_does_not_do_is_one_dead_letter_for_the_file(tmp_path, hea
     path = write(tmp_path, (header.encode() if isinstance(header, str) else header) + b"\n1,2\n3,4\n")
     settings = options(contract(age="int8"), keep=("id",))
     with pytest.raises(UnusableFile) as error:
-        read_csv.check(str(path), settings)
+        CSV.check(str(path), settings)
     assert (error.value.reason, error.value.column) == (reason, column)
     assert text in error.value.message
     rows, letters = outcome(path, settings)
@@ -910,7 +910,7 @@ def test_a_header_that_does_not_do_is_one_dead_letter_for_the_file(tmp_path, hea
 def test_a_header_without_an_end(tmp_path):
     path = write(tmp_path, "age," + "a" * 5_000_000)
     with pytest.raises(UnusableFile, match="too_large"):
-        read_csv.check(str(path), options(contract(age="int8"), max_row_bytes=100_000))
+        CSV.check(str(path), options(contract(age="int8"), max_row_bytes=100_000))
     began = time.process_time()
     assert fates(path, options(contract(age="int8"))) == []
     assert time.process_time() - began < 2
@@ -920,7 +920,7 @@ def test_extra_columns_are_refused_where_the_job_says_so(tmp_path):
     path = write(tmp_path, "age,id,more\n1,2,3\n")
     assert fates(path, options(contract(age="int8"), keep=("id",))) == [{"age": 1, "id": "2"}]
     with pytest.raises(UnusableFile, match=r"not_allowed.*more"):
-        read_csv.check(str(path), options(contract(age="int8"), keep=("id",), extra="reject"))
+        CSV.check(str(path), options(contract(age="int8"), keep=("id",), extra="reject"))
     path = write(tmp_path, "id,age\n2,1\n")
     assert fates(path, options(contract(age="int8"), keep=("id",), extra="reject")) == [{"age": 1, "id": "2"}]
 
@@ -939,14 +939,14 @@ def test_files_without_rows(tmp_path, text):
     path = write(tmp_path, text)
     settings = options(contract(x="int8"))
     assert outcome(path, settings) == ({}, [])
-    assert read_csv.cut(str(path), path.stat().st_size, 1, settings)[0].index == 0
+    assert CSV.cut(str(path), path.stat().st_size, 1, settings)[0].index == 0
 
 
 def test_a_header_of_quotes_alone(tmp_path):
     columns = contract(y={"dtype": "int8", "default": 1})
     columns = contract(y={"dtype": "int8", "default": 1, "required": False})
     assert fates(write(tmp_path, '""\n""\na\n'), options(columns)) == [{"y": 1}, {"y": 1}]
-    assert read_csv.columns_of(str(write(tmp_path, '"","a""b",c d\n')), options(columns)) == dict.fromkeys(
+    assert CSV.columns_of(str(write(tmp_path, '"","a""b",c d\n')), options(columns)) == dict.fromkeys(
         ["", 'a"b', "c d"], pa.string()
     )
 
@@ -1159,7 +1159,7 @@ def test_however_a_file_is_cut_the_rows_are_the_same(tmp_path, lines, end, split
     columns = contract(s={"dtype": "string", "required": False}, x="int8")
     settings = options(columns, header=header, max_block_bytes=16, escape=escape)
     size = path.stat().st_size
-    ranges = read_csv.cut(str(path), size, split_bytes, settings)
+    ranges = CSV.cut(str(path), size, split_bytes, settings)
     assert [r.index for r in ranges] == list(range(len(ranges)))
     assert sum(r.bytes for r in ranges) in (size, size - 3)  # the header's bytes belong to no range
     assert fates_of_ranges(ranges, settings) == expected_fates(text, '"', 1 << 20, escape)
@@ -1189,7 +1189,7 @@ def test_files_large_enough_are_really_cut(tmp_path, monkeypatch):
     for line in ("abc,1\n", "abc,1\r\n\r\n", 'a"c,1\n', '"a\nc",1\n', '"a"",",1\r', '"a""c",1\n5" pipe,1\n'):
         text = line * 200
         path = write(tmp_path, "s,x\n" + text)
-        ranges = read_csv.cut(str(path), path.stat().st_size, 333, settings)
+        ranges = CSV.cut(str(path), path.stat().st_size, 333, settings)
         assert len(ranges) == pytest.approx(len(text) / 333, abs=2)
         found = fates_of_ranges(ranges, settings)
         assert found == expected_fates(text, '"', 1 << 20)
@@ -1202,7 +1202,7 @@ def test_a_record_longer_than_a_range_is_in_one_of_them(tmp_path, monkeypatch):
     for long in ("b" * 990, '"' + "b\n" * 490 + '"', "b" * 2000, '"' + "b\n" * 1000 + '"'):
         text = "a,1\n" * 100 + long + ",1\n" + "a,1\n" * 100
         path = write(tmp_path, "s,x\n" + text)
-        found = fates_of_ranges(read_csv.cut(str(path), path.stat().st_size, 50, settings), settings)
+        found = fates_of_ranges(CSV.cut(str(path), path.stat().st_size, 50, settings), settings)
         assert found == expected_fates(text, '"', 1000)
 
 
@@ -1216,7 +1216,7 @@ def test_compressed_files_read_the_same(tmp_path, lines, kind, block_bytes):
     path = write(tmp_path, PACKERS[kind](("s,x\n" + text).encode()), "data")
     columns = contract(s={"dtype": "string", "required": False}, x="int8")
     settings = options(columns, max_block_bytes=block_bytes)
-    assert read_csv.cut(str(path), path.stat().st_size, 1, settings) == [
+    assert CSV.cut(str(path), path.stat().st_size, 1, settings) == [
         FileRange(str(path), path.stat().st_size, bytes=path.stat().st_size * 4)
     ]
     assert fates(path, settings) == expected_fates(text, '"', 1 << 20)

@@ -23,7 +23,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.replay import accounting, load_replay
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.framing.tfrecord import frame, read_records
-from beam_score.transforms.replay.letter import parse_letters
+from beam_score.transforms.replay.dead_letter import parse_dead_letters
 
 STRICT = {
     "id": {"dtype": "int64", "range": [0, 500]},
@@ -353,7 +353,7 @@ def test_a_payload_is_never_read_into_its_neighbour(tmp_path, model):
     again = replay(tmp_path / "out", "columns.a.range=null", 'input.csv.quote=""', to=tmp_path / "bare")
     reasons = {letter["row"] % 7: letter for letter in jobs.dead_letters(tmp_path / "bare")}
     assert {n: letter["reason"] for n, letter in reasons.items()} == {0: "malformed", 5: "malformed", 6: "ragged_row"}
-    assert "the payload holds 2 records" in reasons[0]["message"]
+    assert "the payload contains 2 records" in reasons[0]["message"]
     assert_every_row_once({"rows.csv": 200}, tmp_path / "out", tmp_path / "bare")
 
 
@@ -484,7 +484,7 @@ def test_a_damaged_row_group_is_read_from_a_sound_file(tmp_path, model):
     pq.write_table(pa.table(columns).slice(0, 250), path, row_group_size=100)
     replay(tmp_path / "out", to=tmp_path / "short")
     (letter,) = jobs.dead_letters(tmp_path / "short")
-    assert (letter["row"], letter["rows"]) == (250, 50) and "does not give this row any more" in letter["message"]
+    assert (letter["row"], letter["rows"]) == (250, 50) and "no longer contains this row" in letter["message"]
     assert_every_row_once({"rows.parquet": 400}, tmp_path / "out", tmp_path / "short")
 
 
@@ -671,10 +671,10 @@ def test_payloads_are_what_dead_letters_say_they_are():
     lines = (
         letter(payload=text, payload_encoding="utf-8") + letter(payload="/w==", payload_encoding="base64") + letter()
     )
-    assert [one.payload for one in parse_letters(lines, "csv")] == [text.encode(), b"\xff", None]
-    assert [one.kind for one in parse_letters(lines, "tfrecord")] == ["binary"] * 3
+    assert [one.payload for one in parse_dead_letters(lines, "csv")] == [text.encode(), b"\xff", None]
+    assert [one.kind for one in parse_dead_letters(lines, "tfrecord")] == ["binary"] * 3
     with pytest.raises(json.JSONDecodeError):
-        parse_letters(b"{", "csv")
+        parse_dead_letters(b"{", "csv")
 
 
 @pytest.mark.parametrize("records", [[], [b""], [b"", b"a" * 100_000, b"\0\xff"]])
@@ -753,7 +753,7 @@ def test_dead_letters_that_are_gone_or_changed_are_told(finished):
         replay(finished, *LOOSE)
     assert not (finished.parent / "out-replay/manifest.json").exists()
     first.unlink()
-    with pytest.raises(JobError, match="are not there any more: restore the file"):
+    with pytest.raises(JobError, match="are missing: restore the file"):
         load_replay(str(finished))
 
 

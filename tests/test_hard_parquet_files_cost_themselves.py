@@ -198,6 +198,21 @@ def test_what_pages_say_is_what_was_written(tmp_path, compression, version):
     assert all(p.largest <= c.decoded for p, c in zip((x, s, lists), chunks, strict=True))
 
 
+NESTED_COUNT = b"\x15\x00\x15\x02\x15\x02\x2c\x1c\x15\x02\x00\x00\x00"
+"""A header of a data page whose number of values is a struct."""
+
+
+def test_a_page_header_with_a_struct_in_place_of_a_number_is_a_dead_letter(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"x": list(range(100))}), path, use_dictionary=False)
+    at = pq.read_metadata(path).row_group(0).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[at : at + len(NESTED_COUNT)] = NESTED_COUNT
+    path.write_bytes(data)
+    rows, [(count, reason, message)] = outcome(path, reading({"x": "int64"}))
+    assert (rows, count, reason) == (0, 100, "unreadable") and "a struct in place of a number" in message
+
+
 @pytest.mark.parametrize("data", [b"", b"\x15", b"\x15\x00" + b"\xff" * 20, b"\x1c" * 50, b"\x00", b"\x18\xff\xff\x7f"])
 def test_what_is_no_page_header_is_refused(data):
     with pytest.raises((BadPage, IndexError)):

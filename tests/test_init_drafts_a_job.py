@@ -199,7 +199,7 @@ def test_a_name_without_a_suffix_is_told_by_its_bytes_or_refused(model, tmp_path
     rows = [row | {"age": float(row["age"])} for row in PEOPLE]
     WRITE[format_](tmp_path / "part-00000-of-00001", rows)
     if format_ == "csv":
-        with pytest.raises(JobError, match=r"cannot be told from the suffixes: .*nor from the first bytes"):
+        with pytest.raises(JobError, match=r"cannot be detected from the suffixes: .*nor from the first bytes"):
             draft_job(model("several_inputs"), str(tmp_path / "part-*"))
         return
     text = draft_job(model("several_inputs"), str(tmp_path / "part-*"))

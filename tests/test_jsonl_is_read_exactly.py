@@ -20,8 +20,9 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
+from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.reader import FORMAT as JSONL
-from beam_score.transforms.formats.jsonl.rows import LineParser, Lines
+from beam_score.transforms.formats.jsonl.rows import LineParser
 from beam_score.transforms.formats.jsonl.top_level import TopLevel
 from beam_score.transforms.framing.lines import line_spans
 from beam_score.transforms.rows.block import ROW

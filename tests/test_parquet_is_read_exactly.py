@@ -210,7 +210,7 @@ def test_a_column_of_another_kind_makes_the_file_unusable(tmp_path, array, colum
 
 def test_a_missing_column_is_named_with_its_near_miss(tmp_path):
     path = written(tmp_path / "a.parquet", {"Age": [1], "other": [2]})
-    with pytest.raises(UnusableFile, match="missing_column: column 'age' is not there; did you mean 'Age'"):
+    with pytest.raises(UnusableFile, match="missing_column: column 'age' is missing; did you mean 'Age'"):
         PARQUET.check(path, reading({"age": "int64"}))
     rows, _ = outcome(path, reading({"age": {"dtype": "int64", "required": False}, "other": "int64"}))
     assert rows == {0: {"age": None, "other": 2}}

@@ -166,7 +166,7 @@ def test_a_block_that_lacks_a_column_is_refused_as_a_file_is():
     block = validate(Block(0, "a", 0, "file", rows), contract_of(columns))
     letters = block.rejected.to_pylist()
     assert [(r["row"], r["reason"], r["column"]) for r in letters] == [(n, "missing_column", "age") for n in (0, 1)]
-    assert "column 'age' is not there; did you mean 'Age'" in letters[0]["message"]
+    assert "column 'age' is missing; did you mean 'Age'" in letters[0]["message"]
     assert judged(numbered(age=[1.0]), columns) == ([{"age": 1.0, "score": 0.5}], [], 1)
 
 

@@ -22,8 +22,8 @@ from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipts import collect
 from beam_score.transforms.listing.files import list_files
+from beam_score.transforms.replay.dead_letter import DeadLetter
 from beam_score.transforms.replay.from_source import from_source
-from beam_score.transforms.replay.letter import Letter
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.reject_count import RejectCount
 from beam_score.transforms.steps.coder import BlockCoder
@@ -159,8 +159,8 @@ def test_a_replay_reads_up_to_what_is_refused(tmp_path):
     settings = ReadSettings("csv", CONTRACT, max_block_bytes=100)
     (now,), _ = list_files([str(path)])
     letters = [
-        Letter(str(path), 5, 1, "validate", "out_of_range", "x", None, False, "text"),
-        Letter(str(path), 600, None, "read", "unreadable", None, None, False, "text"),
+        DeadLetter(str(path), 5, 1, "validate", "out_of_range", "x", None, False, "text"),
+        DeadLetter(str(path), 600, None, "read", "unreadable", None, None, False, "text"),
     ]
     chunks = list(from_source(dataclasses.asdict(now), letters, settings))
     assert fates(chunks) == ([(5, 5)], [("unreadable", 600, None)])

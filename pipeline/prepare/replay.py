@@ -19,7 +19,7 @@ from beam_score.transforms.ledger.ended import runs_on_record
 from beam_score.transforms.ledger.manifest import DONE
 from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.listing.files import InputFile, look_at_file
-from beam_score.transforms.replay.letter import OF_DAMAGE
+from beam_score.transforms.replay.dead_letter import OF_DAMAGE
 from beam_score.transforms.replay.options import REPLAY_SOURCES, Replay
 from beam_score.transforms.stores.objects import is_object
 
@@ -96,7 +96,7 @@ def _dead_letter_files(output: str, run: str, parts: Sequence[Mapping[str, Any]]
         path = str(storage.at(output) / part["path"])
         listed = look_at_file(path)
         if listed is None:
-            problems.append(f"{path}: the dead letters of run {run} are not there any more: restore the file")
+            problems.append(f"{path}: the dead letters of run {run} are missing: restore the file")
             continue
         if listed.size != part["bytes"]:
             problems.append(f"{path}: found {listed.size} bytes, and run {run} wrote {part['bytes']}: restore the file")
@@ -154,7 +154,7 @@ def _refuse_hopeless(parent: FromDeadLetters, first: Job) -> None:
         usable = [f for f in files if parent.is_unchanged(f) or (_was_damaged(f) and parent.now[f["path"]])]
         if not usable:
             path = files[0]["path"]
-            state = "is not there any more" if parent.now[path] is None else f"has changed since run {replay.run}"
+            state = "is missing" if parent.now[path] is None else f"has changed since run {replay.run}"
             others = f" (nor can {len(files) - 1} more)" if len(files) > 1 else ""
             shown = "" if replay.by == "source" else "the dead letters have no payload (rejects.payload: none), and "
             raise JobError([f"nothing can be replayed: {shown}{path} {state}{others}: put it back as it was"])

@@ -1,11 +1,12 @@
 """The interface of a format, and the definitions that all formats share.
 
 To add a format: a folder `formats/NAME/` with a module `reader.py` that defines `FORMAT`, a subclass of `Format`, and a
-line in `registry.py`. `tests/test_formats_keep_their_word.py` holds what every format promises.
+line in `registry.py`. `tests/test_formats_keep_their_word.py` tests the promises of every format.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -43,8 +44,7 @@ class UnusableFile(Exception):
 
 
 class Options(Protocol):
-    """Settings of one format: a frozen, hashable class of its own. These are the ones that other code asks of every
-    format.
+    """Settings of one format, a frozen, hashable class. Every such class has these properties, which other code uses.
 
     Attributes:
       header: whether a file begins with a text without which its records cannot be understood.
@@ -64,7 +64,7 @@ class Options(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
-    """The options of a format that has none, and the base of those without text."""
+    """The options of a format without settings, and the base class for formats that are not text."""
 
     @property
     def header(self) -> bool:
@@ -131,12 +131,13 @@ class ReadSettings:
             raise TypeError(f"keep is {self.keep!r}, expected a tuple of names, or None for all columns")
         if self.extra not in ("ignore", "reject"):
             raise ValueError(f"extra is {self.extra!r}, expected 'ignore' or 'reject'")
-        wanted = format_named(self.format).options_type
-        if self.options is None:
-            object.__setattr__(self, "options", wanted())
-        elif type(self.options) is not wanted:
-            raise TypeError(f"options are {type(self.options).__name__}, expected {wanted.__name__} for {self.format}")
-        if problems := format_named(self.format).setting_problems(self.columns, self.keep, self.options):
+        own = format_named(self.format)
+        wanted = own.options_type
+        options = wanted() if self.options is None else self.options
+        if type(options) is not wanted:
+            raise TypeError(f"options are {type(options).__name__}, expected {wanted.__name__} for {self.format}")
+        object.__setattr__(self, "options", options)
+        if problems := own.setting_problems(self.columns, self.keep, options):
             raise ValueError("; ".join(problems))
 
     @property
@@ -183,12 +184,12 @@ def empty_rows(settings: ReadSettings) -> pa.RecordBatch:
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """What a job asks of the format of its input, apart from the columns.
+    """The requirements of a job on the format of its input, apart from the columns.
 
     Attributes:
       sections: the settings under `input.NAME` of a job file, by the name of their format.
-      record_column: the column for the whole record, if a model input is fed with it.
-      value_column: the only column of the contract that is fed, which a record without names would be.
+      record_column: the column for the whole record, if a model input takes it.
+      value_column: the only column of the contract that is fed to the model: the value of a record without names.
     """
 
     sections: Mapping[str, Options]
@@ -196,7 +197,7 @@ class Wanted:
     value_column: str | None = None
 
 
-class Format(Protocol):
+class Format(abc.ABC):
     """How files of one format are recognised, checked, cut and read.
 
     A version, wherever one is passed, is that of `transforms.stores.versions`; of an object, that version is read.
@@ -219,7 +220,7 @@ class Format(Protocol):
     magic: re.Pattern[bytes] | None = None
     values: Literal["text", "flat", "nested"] = "nested"
     payload_kind: Literal["text", "binary", "json"] = "json"
-    options_type: type = NoOptions
+    options_type: type[Options] = NoOptions
 
     def options(self, wanted: Wanted) -> Options:
         """Return the options of this format for a job."""
@@ -229,6 +230,7 @@ class Format(Protocol):
         """Return what this format cannot satisfy of some settings, a sentence each, by their names in a job file."""
         return []
 
+    @abc.abstractmethod
     def check(self, path: str, settings: ReadSettings, version: str | None = None) -> str | None:
         """Check, by its first or last bytes, whether a file can be used: preflight calls this for every file.
 
@@ -239,7 +241,6 @@ class Format(Protocol):
           UnusableFile: no row of the file can be used.
           OSError: the file cannot be read.
         """
-        ...
 
     def header_of(self, path: str, settings: ReadSettings, version: str | None = None) -> str | None:
         """Return the text of a file's header; None for a format or a file without one. Raises as `check`."""
@@ -252,13 +253,14 @@ class Format(Protocol):
         Raises as `check`."""
         return None
 
+    @abc.abstractmethod
     def cut(
         self, path: str, size: int, split_bytes: int, settings: ReadSettings, version: str | None = None
     ) -> list[FileRange]:
         """Return ranges of about `split_bytes` that can be read independently of each other, in order, each with the
         number of its first row. Raises OSError."""
-        ...
 
+    @abc.abstractmethod
     def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         """Yield the rows of a range, in order, in bounded chunks; the same chunks at every call.
 
@@ -266,11 +268,11 @@ class Format(Protocol):
           UnusableFile: before the first chunk.
           OSError: anywhere.
         """
-        ...
 
     def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
-        """Return the first rows of a file as Python values, for a draft of a contract. Raises as `read`."""
-        ...
+        """Return the first rows of a file as Python values, for a draft of a contract. Raises as `read`. Only for the
+        formats of input files."""
+        raise NotImplementedError
 
     def record_spans(self, data: bytes, settings: ReadSettings) -> tuple[np.ndarray, np.ndarray]:
         """Return where the records of a text start and end. Only for payloads that are `text`."""

@@ -26,7 +26,7 @@ def format_of(files: Sequence[InputFile]) -> tuple[str | None, str]:
         return next(iter(by_format)), ""
     shown = ", ".join(f"{path} ({kind or 'unknown'})" for kind, path in by_format.items())
     known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-    return None, f"input.format cannot be told from the suffixes: {shown}; set input.format to {known}"
+    return None, f"input.format cannot be detected from the suffixes: {shown}; set input.format to {known}"
 
 
 def format_by_content(head: bytes) -> str | None:
@@ -39,11 +39,14 @@ def format_by_content(head: bytes) -> str | None:
 
 _MAGIC = (
     (rb"PK\x03\x04", "a ZIP archive or a workbook: unpack it, or save it as CSV"),
-    (rb"\xfd7zXZ\0", "compressed by xz, which is not read: write it anew, as with xz -dc FILE | zstd > FILE.zst"),
+    (
+        rb"\xfd7zXZ\0",
+        "compressed by xz, which is not supported: compress it again: xz -dc FILE | zstd > FILE.zst",
+    ),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it"),
     (rb"Rar!\x1a\x07", "a RAR archive: unpack it"),
-    (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not read: write it anew with zstd or gzip"),
-    (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not read: write it anew with zstd or gzip"),
+    (rb"\x04\x22\x4d\x18", "compressed by lz4, which is not supported: compress it again with zstd or gzip"),
+    (rb"\xff\x06\0\0sNaPpY", "compressed by snappy, which is not supported: compress it again with zstd or gzip"),
     (rb"SQLite format 3\0", "a SQLite database: export the table"),
 )
 _FIRST = 8  # bytes that identify an encoding
@@ -69,7 +72,7 @@ def foreign(head: bytes) -> Foreign | None:
         if re.match(magic, head):
             return Foreign("unreadable", what)
     for format_ in formats():
-        if format_.payload_kind == "json" and format_.magic.match(head):
+        if format_.payload_kind == "json" and format_.magic is not None and format_.magic.match(head):
             article = "an" if format_.title[0] in "AEIOU" else "a"
             return Foreign("unreadable", f"{article} {format_.title} file: set input.format: {format_.name}")
     if encoding := _wide_encoding(head):

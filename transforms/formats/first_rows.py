@@ -15,7 +15,7 @@ class Hints:
 
     Attributes:
       format: one of `FORMATS`.
-      options: of the format, such as CsvOptions; then none of them is guessed.
+      options: of the format, such as CsvOptions; with them nothing is guessed.
       delimiter, header: of CSV, if its other options are not known.
       names: column names of a file without a header, in order.
       expected: likely column names: the names of the model's inputs.
@@ -38,7 +38,7 @@ class Guess:
 
     Attributes:
       is_there: whether there is a header.
-      is_sure: whether the user need not be asked.
+      is_sure: false if the user should be asked.
       why: the reason for the guess.
     """
 

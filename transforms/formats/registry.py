@@ -18,7 +18,7 @@ READERS = {
     "orc": "formats.orc.reader",
     "dead_letters": "replay.reader",
 }
-"""Where each format is defined, loaded on first use; `dead_letters` is the input of a replay."""
+"""The module of each format, loaded on first use; `dead_letters` is the input of a replay."""
 
 FORMATS = tuple(name for name in READERS if name != "dead_letters")
 """The formats of input files."""

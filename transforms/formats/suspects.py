@@ -46,7 +46,7 @@ def why_not(
 
 @functools.lru_cache(4096)
 def _tried(format: str, path: str, version: str | None, groups: tuple[int, ...], names: tuple[str, ...]) -> str | None:
-    told = json.dumps({"path": path, "version": version, "groups": groups, "names": names})
+    asked = json.dumps({"path": path, "version": version, "groups": groups, "names": names})
     environment = {name: value for name, value in os.environ.items() if name != ENVIRONMENT}
     command = [
         sys.executable,
@@ -57,16 +57,16 @@ def _tried(format: str, path: str, version: str | None, groups: tuple[int, ...],
     try:
         ended = subprocess.run(
             command,
-            input=told.encode(),
+            input=asked.encode(),
             env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=_LONGEST_S,
         )
     except subprocess.TimeoutExpired:
-        return f"reading it takes longer than {_LONGEST_S} s in a process of its own"
+        return f"reading it in a separate process takes longer than {_LONGEST_S} s"
     if ended.returncode >= 0:
-        return None  # any exception is raised, and reported, here too
+        return None  # this process will raise and report any exception
     number = -ended.returncode
     name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
     return f"the library that reads it ends the process by {name}"

@@ -43,9 +43,9 @@ def used_columns(schema: pa.Schema, settings: ReadSettings) -> list[str]:
     for name in (*contract, *kept):
         column = contract.get(name)
         if times[name] > 1:
-            raise UnusableFile("duplicate_key", f"column {name!r} is there {times[name]} times", name)
+            raise UnusableFile("duplicate_key", f"column {name!r} occurs {times[name]} times", name)
         if not times[name] and (column is None or column.required):
-            message = f"column {name!r} is not there{near_miss(name, names)}"
+            message = f"column {name!r} is missing{near_miss(name, names)}"
             raise UnusableFile("missing_column", message, name)
         if not times[name]:
             continue

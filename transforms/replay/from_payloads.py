@@ -21,7 +21,7 @@ import pyarrow as pa
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, format_named
-from beam_score.transforms.replay.letter import Letter, refused_again
+from beam_score.transforms.replay.dead_letter import DeadLetter, refused_again
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, known_rows
 from beam_score.transforms.rows.origin import Origin, clip
@@ -30,36 +30,43 @@ _OF_JSON = "jsonl"  # the format that reads payloads of columns: each is a JSON 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
-def from_payloads(letters: Sequence[Letter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
+def from_payloads(dead_letters: Sequence[DeadLetter], header: str | None, settings: ReadSettings) -> Iterator[Chunk]:
     """Yield the rows of the dead letters of one file, each of one record with a whole payload; one row for each.
 
     Args:
-      letters: in order of their rows.
+      dead_letters: in order of their rows.
       header: of CSV: that of the file; None if it has none.
       settings: of the format that the rows were first read in.
     """
     if format_named(settings.format).payload_kind == "json":
-        letters, records, refused = _as_json(letters, settings)
+        dead_letters, records, refused = _as_json(dead_letters, settings)
         for why, again in refused.items():
-            yield refused_again(again, f"not replayed: {why}: put the file back as it was", settings)
+            yield refused_again(again, f"not replayed: {why}: restore the file", settings)
     else:
-        records = [letter.payload for letter in letters]
-    if letters:
+        records = [_payload_of(letter) for letter in dead_letters]
+    if dead_letters:
         with tempfile.TemporaryDirectory() as folder:
-            yield from _Payloads(Path(folder, "payloads"), letters, records, header, settings).chunks()
+            yield from _Payloads(Path(folder, "payloads"), dead_letters, records, header, settings).chunks()
 
 
 class _Payloads:
     """Payloads of one file, and the path at which they are combined."""
 
-    def __init__(self, path: Path, letters, records: list[bytes], header: str | None, settings: ReadSettings):
-        self._path, self._letters, self._records, self._settings = path, letters, records, settings
+    def __init__(
+        self,
+        path: Path,
+        dead_letters: Sequence[DeadLetter],
+        records: list[bytes],
+        header: str | None,
+        settings: ReadSettings,
+    ):
+        self._path, self._letters, self._records, self._settings = path, dead_letters, records, settings
         self._header = header
         self._is_json = format_named(settings.format).payload_kind == "json"
         if self._is_json:  # of the used columns only
             settings = dataclasses.replace(settings, format=_OF_JSON, options=None, extra="ignore")
         self._format, self._as_read = format_named(settings.format), settings
-        self._numbers = np.array([letter.row for letter in letters], np.int64)
+        self._numbers = np.array([letter.row for letter in dead_letters], np.int64)
 
     def chunks(self) -> Iterator[Chunk]:
         index = np.arange(len(self._records))
@@ -105,7 +112,7 @@ class _Payloads:
                 for i in index:
                     yield from self._read(np.array([i]))
                 return
-            why = f"the payload holds {count} records as it is read now, expected one: see input.csv and input.format"
+            why = f"the payload contains {count} records now, expected one: see input.csv and input.format"
             yield refused_again(own, why, self._settings, reason="malformed", column=None)
             return
         for chunk in found:
@@ -140,18 +147,25 @@ def _with(rows: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
     return rows.set_column(rows.schema.get_field_index(name), name, values)
 
 
+def _payload_of(letter: DeadLetter) -> bytes:
+    assert letter.payload is not None  # such dead letters are read from their source, or rejected again
+    return letter.payload
+
+
 def _as_json(
-    letters: Sequence[Letter], settings: ReadSettings
-) -> tuple[list[Letter], list[bytes], dict[str, list[Letter]]]:
+    dead_letters: Sequence[DeadLetter], settings: ReadSettings
+) -> tuple[list[DeadLetter], list[bytes], dict[str, list[DeadLetter]]]:
     """Return rows of typed columns as JSON Lines; and the dead letters whose payload is not sufficient, by reason."""
-    good, lines, refused = [], [], {}
+    good: list[DeadLetter] = []
+    lines: list[bytes] = []
+    refused: dict[str, list[DeadLetter]] = {}
     contract = settings.contract_columns
-    for letter in letters:
-        row = orjson.loads(letter.payload)
+    for letter in dead_letters:
+        row = orjson.loads(_payload_of(letter))
         # The parent did not record the columns it did not use, and a missing column is not the same as a null.
         unknown = [n for n in (*contract, *settings.kept_undeclared) if n not in row]
         if unknown:
-            why = f"the payload has no column {unknown[0]!r}, which only the file can tell"
+            why = f"the payload has no column {unknown[0]!r}, so only the file has its value"
             refused.setdefault(why, []).append(letter)
         elif any(row[n] in _NOT_FINITE for n, c in contract.items() if c.is_float and not c.shape):
             refused.setdefault("the payload is JSON, which has no NaN and no infinity", []).append(letter)

@@ -15,7 +15,7 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, empty_rows, format_named
 from beam_score.transforms.formats.reading.blocks import read_range
 from beam_score.transforms.listing.files import InputFile
-from beam_score.transforms.replay.letter import Letter, missing_again
+from beam_score.transforms.replay.dead_letter import DeadLetter, missing_again
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.stores.compression import damage_of
@@ -27,16 +27,16 @@ _RANGE_BYTES = 8 << 20
 _MOST_CUTS = 64
 
 
-def from_source(now: Mapping[str, Any], letters: Sequence[Letter], settings: ReadSettings) -> Iterator[Chunk]:
+def from_source(now: Mapping[str, Any], dead_letters: Sequence[DeadLetter], settings: ReadSettings) -> Iterator[Chunk]:
     """Yield the rows that some dead letters stand for, as their file contains them now, and no others. A row that is no
     longer in the file is rejected again.
 
     Args:
       now: what identifies a changed file, including its `path` and `size`.
-      letters: in order of their rows; one of unknown length stands for all rows from its own on.
+      dead_letters: in order of their rows; one of unknown length stands for all rows from its own on.
       settings: of the format of the file.
     """
-    search = _Search(letters, settings)
+    search = _Search(dead_letters, settings)
     try:
         ranges = _CUTS.of(now, settings)
         for range_, end in zip(ranges, [*(r.first_row for r in ranges[1:]), None], strict=True):
@@ -45,19 +45,19 @@ def from_source(now: Mapping[str, Any], letters: Sequence[Letter], settings: Rea
     except UnusableFile as error:
         yield from search.unusable(error)
     else:
-        yield from search.missing("its file does not give this row any more")
+        yield from search.missing("its file no longer contains this row")
 
 
 class _Search:
     """The wanted rows of one file, and the rows found."""
 
-    def __init__(self, letters: Sequence[Letter], settings: ReadSettings):
-        self._letters, self._settings = letters, settings
-        self._source = letters[0].source
-        spans = [np.arange(letter.row, letter.row + letter.rows) for letter in letters if letter.rows is not None]
+    def __init__(self, dead_letters: Sequence[DeadLetter], settings: ReadSettings):
+        self._letters, self._settings = dead_letters, settings
+        self._source = dead_letters[0].source
+        spans = [np.arange(letter.row, letter.row + letter.rows) for letter in dead_letters if letter.rows is not None]
         self._wanted = np.unique(np.concatenate([np.array([], np.int64), *spans]))
         self._found = np.zeros(len(self._wanted), bool)
-        open_ = [letter for letter in letters if letter.rows is None]
+        open_ = [letter for letter in dead_letters if letter.rows is None]
         self._rest = open_[0].row if open_ else None
 
     def wants(self, first: int, end: int | None) -> bool:
@@ -82,8 +82,8 @@ class _Search:
             if is_of_the_system(error):
                 raise
             if self._rest is not None:
-                message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
-                yield self._stretch(row, "unreadable", message)
+                message = f"the rest of the file could not be read: {error.strerror or type(error).__name__}"
+                yield self._stretch(max(row, self._rest), "unreadable", message)
 
     def _pick(self, chunk: Chunk) -> Chunk:
         rows = filter_rows(chunk.rows, self._take(chunk.rows[ROW].to_numpy()))
@@ -122,7 +122,7 @@ class _Search:
         yield from missing_again(self._letters, self._wanted[~self._found], f"not replayed: {why}", self._settings)
 
     def _stretch(self, row: int, reason: str, message: str, column: str | None = None) -> Chunk:
-        rejected = stretch(max(row, self._rest), None, reason, message, column)
+        rejected = stretch(row, None, reason, message, column)
         return Chunk(empty_rows(self._settings), rejected, source=self._source)
 
 
@@ -141,8 +141,9 @@ def _spans(rejected: pa.RecordBatch) -> list[tuple[int, int | None]]:
 class _Cuts:
     """The ranges of files, each file cut once in this process: to number rows, text must be read to its end."""
 
-    def __init__(self):
-        self._lock, self._known = threading.Lock(), {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Any, ...], list[FileRange]] = {}
 
     def of(self, now: Mapping[str, Any], settings: ReadSettings) -> list[FileRange]:
         numbering = (settings.format, settings.options, settings.max_row_bytes)

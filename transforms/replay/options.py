@@ -31,5 +31,5 @@ class Replay(NoOptions):
 
     @property
     def prefers_source(self) -> bool:
-        """Whether a row is read from its file rather than from its payload, which does not have the exact types."""
+        """True if a row is read from its file rather than from its payload, which does not have the exact types."""
         return format_named(self.format).payload_kind == "json"

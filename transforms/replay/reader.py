@@ -12,13 +12,13 @@ from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, Unus
 from beam_score.transforms.formats.jsonl.reader import cut_lines
 from beam_score.transforms.ledger.ended import LettersLost, files_on_record
 from beam_score.transforms.listing.files import InputFile, as_it_is
+from beam_score.transforms.replay.dead_letter import DeadLetter, parse_dead_letters, refused_again
 from beam_score.transforms.replay.from_payloads import from_payloads
 from beam_score.transforms.replay.from_source import from_source
-from beam_score.transforms.replay.letter import Letter, parse_letters, refused_again
 from beam_score.transforms.replay.options import Replay
 from beam_score.transforms.stores.compression import open_file
 
-REASONS_OF_THE_FILE = "put it back as it was then"
+_RESTORE = "restore the original file"
 
 
 class DeadLetters(Format):
@@ -53,13 +53,15 @@ class DeadLetters(Format):
         files = files_on_record(replay.output, replay.run)
         for lines in _lines(range_, settings.max_block_bytes):
             try:
-                letters = parse_letters(lines, replay.format)
+                dead_letters = parse_dead_letters(lines, replay.format)
             except (ValueError, KeyError, TypeError):
                 raise LettersLost(
                     f"{range_.path}: a line is not a dead letter: the file was changed; restore it"
                 ) from None
-            for source in dict.fromkeys(letter.source for letter in letters):
-                own = sorted((letter for letter in letters if letter.source == source), key=lambda letter: letter.row)
+            for source in dict.fromkeys(letter.source for letter in dead_letters):
+                own = sorted(
+                    (letter for letter in dead_letters if letter.source == source), key=lambda letter: letter.row
+                )
                 yield from _replayed(source, own, files.get(source), replay, original)
 
 
@@ -81,19 +83,23 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
     except OSError as error:
         raise LettersLost(f"{range_.path}: {error.strerror or type(error).__name__}") from error
     if rest or left:
-        raise LettersLost(f"{range_.path}: the file of dead letters is cut off: restore it")
+        raise LettersLost(f"{range_.path}: the file of dead letters is truncated: restore it")
 
 
 def _replayed(
-    source: str, letters: Sequence[Letter], file: Mapping[str, Any] | None, replay: Replay, settings: ReadSettings
+    source: str,
+    dead_letters: Sequence[DeadLetter],
+    file: Mapping[str, Any] | None,
+    replay: Replay,
+    settings: ReadSettings,
 ) -> Iterator[Chunk]:
     """Yield the rows that some dead letters of one file stand for."""
     if file is None:
-        raise LettersLost(f"run {replay.run} has dead letters of {source}, and no such file on record")
+        raise LettersLost(f"run {replay.run} has dead letters of {source}, but no record of this file")
     now = as_it_is(source)
     header = _header(source, file, now, settings)
-    ways = {"payload": [], "source": []}
-    for letter in letters:
+    ways: dict[str, list[DeadLetter]] = {"payload": [], "source": []}
+    for letter in dead_letters:
         way, why = _way(letter, file, now, header, replay, settings)
         if way is None:
             yield refused_again([letter], f"not replayed: {why}", settings)
@@ -102,6 +108,7 @@ def _replayed(
     if ways["payload"]:
         yield from from_payloads(ways["payload"], header, settings)
     if ways["source"]:
+        assert now is not None  # otherwise `_way` does not return `source`
         yield from from_source(now, ways["source"], settings)
 
 
@@ -122,7 +129,7 @@ def _is_same(file: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _way(
-    letter: Letter,
+    letter: DeadLetter,
     file: Mapping[str, Any],
     now: Mapping[str, Any] | None,
     header: str | None,
@@ -147,33 +154,33 @@ def _way(
     return None, ", and ".join(ways.values())
 
 
-def _not_in_payload(letter: Letter, header: str | None, settings: ReadSettings) -> str:
+def _not_in_payload(letter: DeadLetter, header: str | None, settings: ReadSettings) -> str:
     """Return why a row cannot be read from its dead letter; empty if it can."""
     if letter.payload is None:
         return "the dead letter has no payload"
     if letter.payload_cut:
-        return "the payload is cut at 64 KiB"
+        return "the payload is truncated at 64 KiB"
     if settings.options.header and header is None:
-        return "the header of its file is not known any more"
+        return "the header of its file is no longer known"
     if (letter.kind == "json") != (format_named(settings.format).payload_kind == "json"):
         return f"the payload is not a record of {settings.format}"
     return ""
 
 
-def _not_in_source(letter: Letter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
+def _not_in_source(letter: DeadLetter, file: Mapping[str, Any], now: Mapping[str, Any] | None, replay: Replay) -> str:
     """Return why rows cannot be read from their file; empty if they can.
 
     A damaged file may have been replaced: that is the remedy. The rows of the replacement are the same, in the same
     order, as those read before the damage.
     """
     if now is None:
-        return f"its file is not there any more: {REASONS_OF_THE_FILE}"
+        return f"its file is missing: {_RESTORE}"
     if not replay.same_rows and (letter.rows is not None or letter.row):
-        return "with another format, delimiter, quote or header its number in the file is another"
+        return "with another format, delimiter, quote or header its row number is different"
     if letter.is_of_damage:
         known = file["predicted_before"] + file["read"]
         if letter.rows is None and letter.row != known:
-            return "rows behind this stretch were read, so nobody knows where it ends: run its file as a job of its own"
+            return "rows after this stretch were read, so its end is not known: score its file in a separate job"
     elif not _is_same(file, now):
-        return f"its file has changed since run {replay.run}: {REASONS_OF_THE_FILE}"
+        return f"its file has changed since run {replay.run}: {_RESTORE}"
     return ""

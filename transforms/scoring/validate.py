@@ -43,7 +43,7 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
     faults = _reader_faults(block.rows)
     for name in lacking:
         if contract.columns[name].required:
-            message = f"column {name!r} is not there{near_miss(name, names)}"
+            message = f"column {name!r} is missing{near_miss(name, names)}"
             faults.append(Fault(np.arange(block.rows.num_rows), name, "missing_column", message))
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # a column may have several
@@ -220,7 +220,7 @@ def _nan_as_null(column: Column, values: pa.Array, refuse: Callable[..., None]) 
 
 def _dtype_limits(column: Column) -> str:
     info = np.finfo(column.dtype) if column.is_float else np.iinfo(column.dtype)
-    return f"{column.describe()}, which holds {info.min} to {info.max}"
+    return f"{column.describe()}, with the range {info.min} to {info.max}"
 
 
 def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None]) -> None:

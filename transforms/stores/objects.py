@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-SCHEMES = ("gs", "s3")
+SCHEMES = {"gs": "gcs", "s3": "s3"}
+"""By scheme: the module beside this one that defines `STORE`; see `transforms.stores.registry`."""
+
 
 ABSENT = ""
 """The version of an object that does not exist."""
@@ -46,7 +48,8 @@ class ObjectPath:
         scheme, separator, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if not separator or scheme not in SCHEMES:
-            raise NoSuchPlace(f"{text}: expected a local path, gs://BUCKET/... or s3://BUCKET/...")
+            known = " or ".join(f"{scheme}://BUCKET/..." for scheme in SCHEMES)
+            raise NoSuchPlace(f"{text}: expected a local path, {known}")
         if not bucket:
             raise NoSuchPlace(f"{text}: the bucket is missing, expected {scheme}://BUCKET/...")
         return cls(scheme, bucket, key.strip("/"))

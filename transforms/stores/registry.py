@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import secrets
 from collections.abc import Iterator
 
@@ -24,15 +25,11 @@ def store_of(path: ObjectPath | str) -> ObjectStore:
       OSError: the library is not installed.
     """
     scheme = path if isinstance(path, str) else path.scheme
-    if scheme == "gs":
-        from beam_score.transforms.stores import gcs
-
-        return gcs.STORE
-    if scheme == "s3":
-        from beam_score.transforms.stores import s3
-
-        return s3.STORE
-    raise ValueError(f"{scheme}: expected {' or '.join(SCHEMES)}")
+    if scheme not in SCHEMES:
+        raise ValueError(f"{scheme}: expected {' or '.join(SCHEMES)}")
+    module = importlib.import_module(f"beam_score.transforms.stores.{SCHEMES[scheme]}")
+    store: ObjectStore = module.STORE
+    return store
 
 
 def objects_in(folder: ObjectPath, recursive: bool = True) -> Iterator[ObjectInfo]:

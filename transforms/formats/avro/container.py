@@ -11,11 +11,12 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import zstandard
 
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.formats.base import UnusableFile
 
 MAGIC = b"Obj\x01"
@@ -29,7 +30,7 @@ _LONGEST = 10  # bytes of an integer
 
 
 class Damage(Exception):
-    """The bytes are not what the specification says."""
+    """The bytes contradict the specification."""
 
 
 class WrongCount(Damage):
@@ -59,8 +60,8 @@ class Block:
 
     Attributes:
       start, end: where it is in the file, its sync marker included.
-      rows: as its head says.
-      stored: its compressed bytes; empty if they were passed over.
+      rows: their number, according to its head.
+      stored: its compressed bytes; empty if they were skipped.
     """
 
     start: int
@@ -72,7 +73,7 @@ class Block:
 class _Bytes:
     """The bytes of a file from a position on, read ahead."""
 
-    def __init__(self, file: BinaryIO, at: int):
+    def __init__(self, file: ByteFile, at: int):
         self._file, self._held, self._used = file, b"", 0
         self.at = at
         file.seek(at)
@@ -82,7 +83,7 @@ class _Bytes:
         while len(self._held) - self._used < size:
             piece = self._file.read(max(_READ_BYTES, size))
             if not piece:
-                raise Damage("the file breaks off")
+                raise Damage("the file ends early")
             self._held, self._used = self._held[self._used :] + piece, 0
         taken = self._held[self._used : self._used + size]
         self._used += size
@@ -119,7 +120,7 @@ class _Bytes:
         return self.take(size)
 
 
-def read_header(file: BinaryIO) -> Header:
+def read_header(file: ByteFile) -> Header:
     """Return the header of a file.
 
     Raises:
@@ -153,12 +154,12 @@ def read_header(file: BinaryIO) -> Header:
     return Header(schema, codec, sync, source.at)
 
 
-def blocks(file: BinaryIO, header: Header, start: int, end: int, passing_over: bool = False) -> Iterator[Block]:
+def blocks(file: ByteFile, header: Header, start: int, end: int, passing_over: bool = False) -> Iterator[Block]:
     """Yield the blocks of a part of a file.
 
     Args:
       start, end: bytes, between blocks; a negative end is that of the file.
-      passing_over: do not read the rows: only where blocks begin is wanted.
+      passing_over: skip the rows: only the positions of the blocks are needed.
 
     Raises:
       Damage: the next block cannot be found; those before were yielded.
@@ -204,7 +205,7 @@ def _deflate(data: bytes) -> bytes:
     stream = zlib.decompressobj(-15)
     found = stream.decompress(data, MOST_BLOCK_BYTES + 1)
     if not stream.eof and len(found) <= MOST_BLOCK_BYTES:
-        raise ValueError("it breaks off")
+        raise ValueError("it ends early")
     return found
 
 

@@ -13,11 +13,11 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
 
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.avro.container import (
     MAGIC,
@@ -116,7 +116,7 @@ class _Lost:
 class _AvroFile:
     """An open file."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: ByteFile):
         self._file = file
         self.header: Header = read_header(file)
         try:

@@ -1,4 +1,4 @@
-"""The first rows of a CSV file, with its dialect guessed where it is not known."""
+"""The first rows of a CSV file, with its dialect, known or guessed."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
 BOM = b"\xef\xbb\xbf"
 _FIRST_READ = 1 << 16
-_COMMENT = "; the first line begins with #, and CSV has no comments: take them out, as with grep -v '^#'"
+_COMMENT = "; the first line begins with #, and CSV has no comments: remove them, for example with grep -v '^#'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def header_of(path: str, settings: ReadSettings, version: str | None = None) -> 
         raise UnusableFile("unterminated_quote", "the header has a quote that is never closed: close it")
     start, end = int(found.starts[0]), int(found.ends[0])
     if not whole and end == len(head):
-        raise UnusableFile("unreadable", "the file breaks off inside its header")
+        raise UnusableFile("unreadable", "the file ends inside its header")
     if len(found.joined) and found.joined[0] < end:
         why = csv_records.joined_message(head[start:end], settings.options.quote, settings.options.escape)
         raise UnusableFile("malformed", f"the header: {why}")
@@ -101,7 +101,7 @@ def _refuse(names: tuple[str, ...], settings: ReadSettings) -> None:
         if counts[name] != 1:
             raise UnusableFile(
                 "missing_column" if not counts[name] else "duplicate_key",
-                f"the kept column {name!r} is {counts[name]} times in the header{near_miss(name, names)}",
+                f"the kept column {name!r} occurs {counts[name]} times in the header{near_miss(name, names)}",
                 name,
             )
     if settings.extra == "reject":

@@ -12,6 +12,7 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.csv.header import header_of
 from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.framing.lines import CR, LF
 from beam_score.transforms.stores.compression import RawStream, is_compressed, open_file
 from beam_score.transforms.stores.objects import is_object
 
@@ -59,8 +60,9 @@ def _at_line_ends(
         cuts.append(border)
     ranges = list(zip(cuts, [*cuts[1:], size], strict=True))
     with ThreadPoolExecutor(file.readers) as pool:
-        counts = list(pool.map(lambda r: _count_lines(file, *r, settings.options.quote.encode()), ranges))
-    if None in counts:
+        found = list(pool.map(lambda r: _count_lines(file, r[0], r[1], settings.options.quote.encode()), ranges))
+    counts = [count for count in found if count is not None]
+    if len(counts) < len(found):
         return None
     rows = np.cumsum([0, *counts[:-1]])
     return list(zip(cuts, rows.tolist(), strict=True))
@@ -105,9 +107,9 @@ def _count_lines(file: _File, start: int, end: int, quote: bytes) -> int | None:
         if quote and quote in data:
             return None
         text = np.frombuffer(data, np.uint8)
-        is_end = text == csv_records.LF
+        is_end = text == LF
         if b"\r" in data:
-            is_end |= text == csv_records.CR
+            is_end |= text == CR
         # A record starts at a byte that is not a line end and follows a line end.
         count += int(np.count_nonzero(is_end[:-1] & ~is_end[1:])) + int(after_end and not is_end[0])
         after_end = bool(is_end[-1])

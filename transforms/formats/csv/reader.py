@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,12 +51,14 @@ class Csv(Format):
     options_type = CsvOptions
 
     def options(self, wanted: Wanted) -> CsvOptions:
-        return wanted.sections[self.name]
+        options = wanted.sections[self.name]
+        assert isinstance(options, CsvOptions)
+        return options
 
     def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: Options) -> list[str]:
         return [
-            f"columns.{name}: shape {list(column.shape)}: a CSV field holds one value; declare a column a value, "
-            "and pack them in inputs"
+            f"columns.{name}: shape {list(column.shape)}: a CSV field contains one value: declare a column for each "
+            "value, and pack them in inputs"
             for name, column in columns.columns.items()
             if column.shape
         ]
@@ -141,7 +144,10 @@ class _Parser:
         if settings.payload:
             origin = Origin("csv", row, pa.py_buffer(data), dialect)
         text, broken, why = self._without_broken(block)
-        columns, good, ragged, faults = {}, 0, [], []
+        columns: dict[str, pa.Array] = {}
+        ragged: list[tuple[int, int]] = []
+        faults: list[Fault] = []
+        good = 0
         if not len(broken) or text.strip(b"\r\n"):
             columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *dialect))
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
@@ -192,7 +198,8 @@ class _Parser:
             text += b"\n"  # without it pyarrow 25 takes `"a",` as if it ended in `""`
         columns: dict[str, pa.Array] = {}
         faults: list[Fault] = []
-        good, ragged = 0, []
+        ragged: list[tuple[int, int]] = []
+        good = 0
         # The rows are counted even if no column is used.
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             ragged = []
@@ -211,7 +218,12 @@ class _Parser:
         return columns, good, ragged, faults
 
     def _stripped(
-        self, parsed: dict[str, pa.Array], text: bytes, nulls: tuple[str, ...], ragged: list, is_utf8: bool
+        self,
+        parsed: dict[str, pa.Array],
+        text: bytes,
+        nulls: tuple[str, ...],
+        ragged: list[tuple[int, int]],
+        is_utf8: bool,
     ) -> dict[str, pa.Array]:
         """Return the columns, with padded texts null if they are null without the blanks around them. New ones cause
         a second parse, since quoted text is never null. Text of columns that the contract does not declare is
@@ -235,7 +247,7 @@ class _Parser:
         return parsed | {n: pc.utf8_trim(parsed[n], BLANKS) for n in undeclared}
 
     def _parse(
-        self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list, is_utf8: bool
+        self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list[tuple[int, int]], is_utf8: bool
     ) -> tuple[dict[str, pa.Array], int]:
         """Return columns by name, typed where possible and else text, and the number of their rows."""
         wanted = set(names)
@@ -268,7 +280,14 @@ class _Parser:
             if len(columns) == len(names):
                 return columns, table.num_rows
 
-    def _read(self, text: bytes, nulls: tuple[str, ...], types: dict, ragged: list, is_utf8: bool) -> pa.Table:
+    def _read(
+        self,
+        text: bytes,
+        nulls: tuple[str, ...],
+        types: dict[str, pa.DataType],
+        ragged: list[tuple[int, int]],
+        is_utf8: bool,
+    ) -> pa.Table:
         settings = self._settings
 
         def on_invalid(bad: pacsv.InvalidRow) -> str:
@@ -324,7 +343,7 @@ def _as_read(texts: tuple[str, ...], is_utf8: bool) -> list[str]:
     return [t if is_utf8 else t.encode().decode("latin-1") for t in texts]
 
 
-def _replaced(values: pa.Array, index: np.ndarray, new: list) -> pa.Array:
+def _replaced(values: pa.Array, index: np.ndarray, new: list[Any]) -> pa.Array:
     mask = np.zeros(len(values), bool)
     mask[index] = True
     return pc.replace_with_mask(values, pa.array(mask), pa.array(new, values.type))

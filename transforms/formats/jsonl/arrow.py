@@ -1,8 +1,8 @@
 """Parsing of lines of any form, by Arrow's JSON parser with the contract as its schema.
 
 Arrow accepts a block or fails as a whole; it usually names the row it failed at, and that row is left to the exact
-judge. Input that it accepts wrongly is caught here or before (`json_rows.LineParser`): NaN and Infinity, more than one
-object a line, and one object over several lines.
+judge. Input that it accepts wrongly is caught here or before (`transforms.formats.jsonl.rows`): NaN and Infinity, more
+than one object a line, and one object over several lines.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow.json as pajson
 
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.top_level import TopLevel
 
 _ROW = re.compile(r"in row ([0-9]+)\Z")
@@ -43,7 +44,7 @@ class ArrowLines:
             explicit_schema=schema, unexpected_field_behavior="error" if settings.extra == "reject" else "ignore"
         )
 
-    def take(self, lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
+    def take(self, lines: Lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
         """Return the positions of the lines that it parsed, and their columns in order."""
         none = np.array([], np.int64), None
         if not self._able:
@@ -90,11 +91,11 @@ class ArrowLines:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return None
 
-    def _parse(self, data) -> pa.Table:
+    def _parse(self, data: bytes | memoryview) -> pa.Table:
         options = pajson.ReadOptions(use_threads=False, block_size=len(data) + 1)
         return pajson.read_json(pa.BufferReader(data), read_options=options, parse_options=self._parse_options)
 
-    def _bad_rows(self, lines) -> list[int]:
+    def _bad_rows(self, lines: Lines) -> list[int]:
         """Return the lines without which Arrow accepts the others, possibly with some good lines."""
         view = memoryview(lines.data)
         bad: list[int] = []

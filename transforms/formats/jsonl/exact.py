@@ -64,24 +64,24 @@ class Refusal:
     message: str
 
 
-def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int, int]]]:
+def members(text: str, start: int = 0) -> tuple[str, list[tuple[str, int, int]]]:
     """Check that a text is one JSON value, and find its direct members.
 
     Without recursion: nesting uses no stack.
 
     Returns:
       the value's first character, and (key, start, end) of each member of an object, or of each element of a list with
-        the key None, or of a scalar itself. Keys are undecoded JSON strings.
+        the key "", or of a scalar itself. Keys are undecoded JSON strings, quotes included.
 
     Raises:
       Malformed: see there.
     """
-    found: list[tuple[str | None, int, int]] = []
+    found: list[tuple[str, int, int]] = []
     stack: list[str] = []
-    key: str | None = None
-    first, begin, at = "", start, start
+    key = first = ""
+    begin = at = start
 
-    def read_key(at):
+    def read_key(at: int) -> tuple[str, int]:
         match = _KEY.match(text, at)
         if match is None:
             raise Malformed("expected a key in quotes and a colon", at)
@@ -110,7 +110,7 @@ def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int,
             if not stack:
                 break
         elif not stack:
-            found.append((None, begin, at))
+            found.append(("", begin, at))
             break
         while stack:
             if len(stack) == 1:
@@ -130,8 +130,12 @@ def members(text: str, start: int = 0) -> tuple[str, list[tuple[str | None, int,
         if not stack:
             break
     if _END.match(text, at) is None:
-        raise Malformed("more follows after the value", at)
+        raise Malformed("found text after the value", at)
     return first, found
+
+
+_Spans = dict[str, tuple[int, int]]
+"""Where the value of each used key starts and ends."""
 
 
 class LineJudge:
@@ -177,8 +181,8 @@ class LineJudge:
     def _refuse(self, reason: str, column: str | None, message: str) -> Refusal:
         return Refusal(reason, column and _valid(column), _valid(message))
 
-    def _spans(self, found, text) -> tuple[dict[str, tuple[int, int]], Refusal | None]:
-        spans: dict[str, tuple[int, int]] = {}
+    def _spans(self, found: list[tuple[str, int, int]], text: str) -> tuple[_Spans, Refusal | None]:
+        spans: _Spans = {}
         refusal = extra = None
         for raw, start, end in found:
             key = json.loads(raw) if "\\" in raw else raw[1:-1]
@@ -191,7 +195,7 @@ class LineJudge:
                 extra = self._refuse("not_allowed", _cut(key), f"key {_cut(key)!r}: {expected}")
         return spans, refusal or extra
 
-    def _broken_outside(self, spans, text: str) -> bool:
+    def _broken_outside(self, spans: _Spans, text: str) -> bool:
         """Return whether bytes that are not UTF-8 occur outside the values of used string columns."""
         inside = [spans[n] for n, c in self._columns.items() if c.dtype == "string" and n in spans]
         return any(
@@ -199,7 +203,7 @@ class LineJudge:
             for match in re.finditer("[\ud800-\udfff]", text)
         )
 
-    def _row(self, spans, text: str) -> Row:
+    def _row(self, spans: _Spans, text: str) -> Row:
         values, faults = [], []
         for name in self.names:
             value = None
@@ -232,7 +236,7 @@ def _value(raw: str, column: Column, shape: tuple[int | None, ...]) -> Any:
         raise _Misfit("wrong_shape", raw, column.describe())
     _, found = members(raw)
     if shape[0] is not None and len(found) != shape[0]:
-        raise _Misfit("wrong_shape", raw, f"{column.describe()}, and here {shape[0]} values, not {len(found)}")
+        raise _Misfit("wrong_shape", raw, f"{column.describe()}, with {shape[0]} values here, not {len(found)}")
     values = []
     for _, start, end in found:
         if raw[start:end] == "null":
@@ -282,12 +286,14 @@ def _float(raw: str, column: Column) -> np.floating:
         value = np.dtype(column.dtype).type(float(raw))
     if np.isinf(value):
         most = np.finfo(column.dtype).max
-        raise _Misfit("out_of_range", raw, f"{column.describe()}, which holds {-most!s} to {most!s}")
+        raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {-most!s} to {most!s}")
     return value
 
 
 def _integer(raw: str, column: Column) -> int:
-    sign, whole, fraction, exponent = _PARTS.fullmatch(raw).groups(default="")
+    parts = _PARTS.fullmatch(raw)
+    assert parts is not None  # a number, by `members`
+    sign, whole, fraction, exponent = parts.groups(default="")
     digits = (whole + fraction).lstrip("0")
     significant = digits.rstrip("0")
     if not significant:
@@ -302,7 +308,7 @@ def _integer(raw: str, column: Column) -> int:
         value = int(sign + significant) * 10**zeros
         if info.min <= value <= info.max:
             return value
-    raise _Misfit("out_of_range", raw, f"{column.describe()}, which holds {info.min} to {info.max}")
+    raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {info.min} to {info.max}")
 
 
 def _cut(text: str) -> str:

@@ -15,7 +15,7 @@ from beam_score.transforms.framing.lines import line_spans
 
 
 def first_rows(path: str, count: int) -> FirstRows:
-    """Return the values of the first lines: what a run would refuse as malformed is counted.
+    """Return the values of the first lines, and the number of lines that a run would reject as malformed.
 
     Raises:
       UnusableFile: the file is a JSON array, or none of its first lines is JSON.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, UnusableFile, Wanted, empty_rows
@@ -129,7 +130,7 @@ def _count_rows(range_: FileRange, settings: ReadSettings) -> int:
     return sum(len(line_spans(b.data)[0]) + (b.large is not None) for b in blocks(range_, settings))
 
 
-def _line_start(file, at: int, size: int) -> int:
+def _line_start(file: ByteFile, at: int, size: int) -> int:
     """Return the first start of a line after byte `at`, CRLF kept whole; `size` if there is none."""
     file.seek(at)
     while piece := file.read(1 << 16):

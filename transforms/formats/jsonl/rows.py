@@ -7,6 +7,8 @@ nor on its neighbours.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from beam_score.transforms.arrays.plain import concat, valid_utf8
 from beam_score.transforms.formats.base import Chunk, ReadSettings
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row
+from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.template import TemplateLines
 from beam_score.transforms.framing.lines import CR, LF
 from beam_score.transforms.rows.block import ROW
@@ -30,45 +33,6 @@ def too_large(size: int, settings: ReadSettings) -> str:
     return f"the line has {size} bytes, more than max_row_bytes {settings.max_row_bytes}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Lines:
-    """Some lines of a block.
-
-    Attributes:
-      data: the block's bytes.
-      starts, ends: int64 positions of each line in it.
-    """
-
-    data: bytes
-    starts: np.ndarray
-    ends: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def line(self, index: int) -> bytes:
-        return self.data[self.starts[index] : self.ends[index]]
-
-    def pick(self, index: np.ndarray) -> Lines:
-        """Return the lines at these ascending positions, moved together: `data` contains nothing else then."""
-        if not len(index):
-            return Lines(b"", self.starts[:0], self.ends[:0])
-        # Copied run by run, so that a few skipped lines cost little. A line of only white space ends a run: it appears
-        # as more than a line end and an empty line between two lines.
-        apart = self.starts[index[1:]] - self.ends[index[:-1]] > 2
-        borders = np.flatnonzero((np.diff(index) != 1) | apart) + 1
-        first, last = index[np.append(0, borders)], index[np.append(borders, len(index)) - 1]
-        view = memoryview(self.data)
-        begins, stops = self.starts[first].tolist(), self.ends[last].tolist()
-        data = b"\n".join([view[b:e] for b, e in zip(begins, stops, strict=True)])
-        sizes = self.ends[last] - self.starts[first] + 1
-        shift = np.repeat(
-            np.cumsum(np.append(0, sizes[:-1])) - self.starts[first],
-            np.diff(np.append(np.append(0, borders), len(index))),
-        )
-        return Lines(data, self.starts[index] + shift, self.ends[index] + shift)
-
-
 class LineParser:
     """Parses the lines of one file; the learned form of the lines is kept from block to block.
 
@@ -82,7 +46,7 @@ class LineParser:
         self._judge = LineJudge(settings)
         self._types = {n: c.arrow_type for n, c in settings.contract_columns.items()}
         self._types |= dict.fromkeys(settings.kept_undeclared, pa.string())
-        makers = {"template": TemplateLines, "arrow": ArrowLines}
+        makers: dict[str, type[TemplateLines] | type[ArrowLines]] = {"template": TemplateLines, "arrow": ArrowLines}
         self._ways = [makers[way](settings) for way in ways]
 
     def parse(self, data: bytes, starts: np.ndarray, ends: np.ndarray, row: int, origin: Origin | None) -> Chunk:
@@ -127,8 +91,24 @@ class LineParser:
             odd |= np.bincount(_line_of(lines, opening), minlength=len(lines)) > _DEEP
         return odd
 
-    def _assemble(self, lines, odd, large, taken, batches, row, origin) -> Chunk:
-        rows: list[list] = []
+    def _assemble(
+        self,
+        lines: Lines,
+        odd: np.ndarray,
+        large: np.ndarray,
+        taken: list[np.ndarray],
+        batches: list[pa.RecordBatch],
+        row: int,
+        origin: Origin | None,
+    ) -> Chunk:
+        """Return the chunk of some lines.
+
+        Args:
+          odd: positions of the lines for the exact judge.
+          large: a mask of the lines over `max_row_bytes`.
+          taken, batches: positions of the lines that the fast ways parsed, and their columns.
+        """
+        rows: list[list[Any]] = []
         kept: list[int] = []
         faults: list[tuple[int, tuple[str, str, str]]] = []
         refused: list[tuple[int, str | None, str, str]] = []
@@ -145,9 +125,9 @@ class LineParser:
             else:
                 refused.append((index, verdict.column, verdict.reason, verdict.message))
         if kept or not batches:
-            columns = [pa.array([r[i] for r in rows], type_) for i, type_ in enumerate(self._types.values())]
-            columns = [*columns, pa.array(kept, pa.int64())]
-            batches = [*batches, pa.RecordBatch.from_arrays(columns, [*self._types, ROW]).select(list(self._types))]
+            arrays = [pa.array([r[i] for r in rows], type_) for i, type_ in enumerate(self._types.values())]
+            arrays = [*arrays, pa.array(kept, pa.int64())]
+            batches = [*batches, pa.RecordBatch.from_arrays(arrays, [*self._types, ROW]).select(list(self._types))]
             taken = [*taken, np.array(kept, np.int64)]
         index = np.concatenate(taken)
         batch = concat(batches) if len(batches) > 1 else batches[0]
@@ -159,15 +139,15 @@ class LineParser:
             columns[FAULTS] = self._fault_column(index, faults)
         rejected = NO_REJECTED
         if refused:
-            told = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
-            positions, errors = fault_lists(told, {})
+            found = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
+            positions, errors = fault_lists(found, {})
             framed = None if origin is None else _Framed("lines", row, origin.data, lines=lines)
             rejected = dead_letters(row + positions, errors, "read", framed)
         return Chunk(pa.RecordBatch.from_pydict(columns), rejected, origin)
 
-    def _fault_column(self, index: np.ndarray, faults) -> pa.Array:
+    def _fault_column(self, index: np.ndarray, faults: Sequence[tuple[int, tuple[str, str, str]]]) -> pa.Array:
         at = np.searchsorted(index, [i for i, _ in faults])
-        lists: list[list | None] = [None] * len(index)
+        lists: list[list[dict[str, str]] | None] = [None] * len(index)
         for position, (column, reason, message) in zip(at.tolist(), (f for _, f in faults), strict=True):
             lists[position] = [*(lists[position] or []), {"column": column, "reason": reason, "message": message}]
         return pa.array(lists, FAULTS_TYPE)
@@ -177,7 +157,7 @@ class LineParser:
 class _Framed(Origin):
     """An origin with known line positions: they need not be found again."""
 
-    lines: Lines | None = None
+    lines: Lines = dataclasses.field(kw_only=True)
 
     def payloads(self, rows: np.ndarray) -> pa.Array:
         return pa.array([self.lines.line(row - self.first_row) for row in rows.tolist()], pa.binary())

@@ -20,6 +20,7 @@ import pyarrow.csv as pacsv
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
+from beam_score.transforms.formats.jsonl.lines import Lines
 
 _EXAMPLES = 40
 _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|true|false|null')
@@ -54,6 +55,10 @@ class _Field:
     nullable: bool
 
 
+_Form = tuple[tuple[str, ...], tuple[str | None, ...]]
+"""The constant texts before, between and after the scalars of a line; and the used column of each scalar, if any."""
+
+
 class TemplateLines:
     """Parses the lines that have the form of most of the first lines.
 
@@ -71,7 +76,7 @@ class TemplateLines:
         # A column with an open dimension has no constant form.
         self._tries = 0 if any(c is not None and c.size is None for c in self._columns.values()) else _TRIES
 
-    def take(self, lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
+    def take(self, lines: Lines) -> tuple[np.ndarray, pa.RecordBatch | None]:
         """Return the positions of the lines that have the form, and their columns in order."""
         none = np.array([], np.int64), None
         if self._fields is None:
@@ -92,7 +97,7 @@ class TemplateLines:
             plain = np.flatnonzero(plain)
             if len(plain) < _WORTH * len(lines):
                 return none
-        good, columns = self._parse(lines if plain is None else lines.pick(plain))
+        good, columns = self._parse(lines if plain is None else lines.pick(plain), self._fields)
         if plain is not None:
             good = plain[good]
         if len(good) < _WORTH * len(lines):
@@ -101,12 +106,12 @@ class TemplateLines:
             return none
         return good, pa.RecordBatch.from_arrays(columns, [*self._types])
 
-    def _learn(self, lines) -> tuple[_Field, ...] | None:
+    def _learn(self, lines: Lines) -> tuple[_Field, ...] | None:
         """Return the form of most of some lines; None if they have none in common."""
         # Spread without a period, which could coincide with that of some odd lines.
         spread = (np.arange(_EXAMPLES) * 0.6180339887498949 % 1 * len(lines)).astype(np.int64)
         examples = np.unique(spread).tolist()
-        forms: dict[tuple, list[list]] = collections.defaultdict(list)
+        forms: dict[_Form, list[list[str]]] = collections.defaultdict(list)
         for index in examples:
             if (form := self._form(lines.line(index))) is not None:
                 forms[form[0]].append(form[1])
@@ -117,8 +122,15 @@ class TemplateLines:
             return None
         return self._fields_of(*key, forms[key])
 
-    def _fields_of(self, constants, columns, kinds) -> tuple[_Field, ...]:
-        """Return the fields of a form, as a split at every comma yields them."""
+    def _fields_of(
+        self, constants: tuple[str, ...], columns: tuple[str | None, ...], kinds: list[list[str]]
+    ) -> tuple[_Field, ...]:
+        """Return the fields of a form, as a split at every comma yields them.
+
+        Args:
+          constants, columns: see `_Form`.
+          kinds: of the scalars, in each example.
+        """
         fields = []
         *before, prefix = constants[0].split(",")
         fields += [_Field(text, "", None, None, False) for text in before]
@@ -138,8 +150,8 @@ class TemplateLines:
             fields.append(_Field(prefix, "", None, None, False))
         return tuple(fields)
 
-    def _form(self, line: bytes):
-        """Return ((constant texts, columns), the scalars' kinds) of one line; None if the line cannot have a form."""
+    def _form(self, line: bytes) -> tuple[_Form, list[str]] | None:
+        """Return the form of one line and the kinds of its scalars; None if the line cannot have a form."""
         if b"\\" in line:
             return None
         verdict = self._judge.judge(line)
@@ -158,7 +170,10 @@ class TemplateLines:
                 if not has_form:
                     return None
                 owners.append((start, end, raw[1:-1]))
-        constants, columns, kinds, at = [], [], [], 0
+        constants: list[str] = []
+        columns: list[str | None] = []
+        kinds: list[str] = []
+        at = 0
         for match in _LEAF.finditer(text):
             if match.group("key"):
                 continue
@@ -173,16 +188,16 @@ class TemplateLines:
             at = end
         return ((*constants, text[at:]), tuple(columns)), kinds
 
-    def _parse(self, lines) -> tuple[np.ndarray, list[pa.Array]]:
-        table, index = self._split(lines)
+    def _parse(self, lines: Lines, fields: tuple[_Field, ...]) -> tuple[np.ndarray, list[pa.Array]]:
+        table, index = self._split(lines, len(fields))
         count = len(index)
         if not count:
             return index, []
         good = np.ones(count, bool)
-        values: dict[str, list] = collections.defaultdict(list)
-        for field, column in zip(self._fields, table, strict=True):
+        values: dict[str, list[pl.Series]] = collections.defaultdict(list)
+        for field, column in zip(fields, table, strict=True):
             value = self._take_field(field, column, good)
-            if field.column is not None:
+            if field.column is not None and value is not None:
                 values[field.column].append(value)
         columns = [self._column(name, values.get(name), count) for name in self._columns]
         if not good.all():
@@ -190,14 +205,14 @@ class TemplateLines:
             columns, index = [c.filter(mask) for c in columns], index[good]
         return index, columns
 
-    def _split(self, lines) -> tuple[list[pa.Array], np.ndarray]:
-        """Return the fields of the lines that have as many as the form, and those lines' positions."""
-        names = [str(i) for i in range(len(self._fields))]
+    def _split(self, lines: Lines, fields: int) -> tuple[list[pa.Array], np.ndarray]:
+        """Return the fields of the lines that have this number of fields, and the positions of these lines."""
+        names = [str(i) for i in range(fields)]
         for attempt in (lines, None):
             picked = attempt or lines.pick(np.arange(len(lines)))
             skipped: list[int] = []
 
-            def on_invalid(bad, skipped=skipped):
+            def on_invalid(bad: pacsv.InvalidRow, skipped: list[int] = skipped) -> str:
                 skipped.append(bad.number - 1)
                 return "skip"
 
@@ -216,7 +231,7 @@ class TemplateLines:
         index = np.delete(np.arange(len(lines)), skipped) if skipped else np.arange(len(lines))
         return [_whole(c) for c in table.columns], index
 
-    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray):
+    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray) -> pl.Series | None:
         """Return the scalars of one field; clears `good` where a line differs from the form.
 
         Returns:
@@ -226,9 +241,7 @@ class TemplateLines:
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
         # Valid UTF-8: the block is, and was cut only at commas.
-        text = pl.from_arrow(
-            pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset)
-        )
+        text = pl.Series(pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset))
         if field.kind is None:
             good &= (text == field.prefix).to_numpy()
             return None
@@ -278,7 +291,7 @@ class TemplateLines:
             else value.zip_with(pl.Series(fits), pl.Series([None] * size, dtype=pl.Binary))
         )
 
-    def _column(self, name: str, values: list | None, count: int) -> pa.Array:
+    def _column(self, name: str, values: list[pl.Series] | None, count: int) -> pa.Array:
         """Return one used column, built from its scalars, in row-major order."""
         type_, column = self._types[name], self._columns[name]
         if values is None:
@@ -334,8 +347,8 @@ def _bytes_of(array: pa.Array) -> np.ndarray:
     return np.frombuffer(array.buffers()[2] or b"", np.uint8)
 
 
-def _quote_counts(array: pa.Array, offsets: np.ndarray):
-    """Return how many quotes each text has; one number if all have the same."""
+def _quote_counts(array: pa.Array, offsets: np.ndarray) -> np.ndarray:
+    """Return how many quotes each text has."""
     quotes = np.flatnonzero(_bytes_of(array)[: offsets[-1]] == _QUOTE)
     return np.diff(np.searchsorted(quotes, offsets))
 

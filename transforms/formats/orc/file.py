@@ -39,7 +39,7 @@ class OrcInput:
         self._narrowest = next(narrow, next(iter(self.schema.names), None))
 
     def stripe(self, index: int, names: Sequence[str]) -> pa.RecordBatch:
-        """Return columns of a stripe, whole: this is the least that can be read.
+        """Return columns of a whole stripe, the smallest unit that can be read.
 
         Raises:
           OrcDamage: it cannot be decoded.

@@ -1,4 +1,4 @@
-"""The entry point of a process that reads a file which may have ended another process."""
+"""The entry point of a process that reads a file which may have crashed another process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def try_out() -> None:
-    """Read the file that standard input names; the process may die of it."""
+    """Read the file that standard input names; this may crash the process."""
     from beam_score.transforms.formats.orc.file import open_orc
 
     asked = json.load(sys.stdin)

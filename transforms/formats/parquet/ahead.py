@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from beam_score.transforms.stores.object_file import PIECE_BYTES, ObjectFile, Span
 
 HELD_BYTES = 32 << 20
-"""A row group with larger columns is not held whole: each column is then fetched in pieces, one ahead."""
+"""A row group with larger columns is not fetched as a whole: each column is then fetched in pieces, one ahead."""
 
 _GAP_BYTES = 1 << 20
 """Gaps between two columns up to this size are fetched too, to save a request."""
@@ -28,7 +28,7 @@ class GroupsAhead:
         self._held: dict[int, list[Span]] = {}
 
     def turn_of(self, index: int) -> None:
-        """Start fetching a row group that is about to be decoded, and the next one, if both can be held whole."""
+        """Start fetching a row group that is about to be decoded, and the next one, if both are small enough."""
         for passed in [i for i in self._held if i < index]:
             self._source.drop(self._held.pop(passed))
         self._begin(index)
@@ -41,7 +41,7 @@ class GroupsAhead:
             return
         chunks = self._groups[index]
         if _size(chunks) <= HELD_BYTES:
-            self._held[index] = self._source.hold(_joined(chunks), PIECE_BYTES, ahead=HELD_BYTES, keeps=True)
+            self._held[index] = self._source.hold(list(_joined(chunks)), PIECE_BYTES, ahead=HELD_BYTES, keeps=True)
         else:
             piece = min(max(HELD_BYTES // (2 * len(chunks)), _LEAST_PIECE), PIECE_BYTES)
             self._held[index] = self._source.hold(chunks, piece, ahead=1, keeps=False)

@@ -20,7 +20,6 @@ from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.formats.parquet.pages import Pages, first_page, pages_of
 from beam_score.transforms.model import in_flight
-from beam_score.transforms.stores.compression import open_file
 from beam_score.transforms.stores.local_file import calls, is_of_the_system, retried
 from beam_score.transforms.stores.object_file import ObjectFile
 from beam_score.transforms.stores.objects import is_object
@@ -172,7 +171,7 @@ def open_parquet(
     """
     if (why := suspects.why_not("parquet", path, version)) is not None:
         raise UnusableFile("unreadable", why)
-    with open_file(path, version) if is_object(path) else contextlib.nullcontext() as source:
+    with ObjectFile(path, version) if is_object(path) else contextlib.nullcontext() as source:
         try:
             with in_flight.reading(path):
                 file = retried(
@@ -195,7 +194,7 @@ def open_parquet(
 
 
 @contextlib.contextmanager
-def reading(opened: ParquetInput) -> Iterator:
+def reading(opened: ParquetInput) -> Iterator[Callable[[int, int], bytes]]:
     """Yield a function that returns the bytes of an open file at a position: `(position, size) -> bytes`."""
     source = opened.source
     if source is not None:
@@ -260,4 +259,4 @@ class _NoBytes(io.RawIOBase):
         return 1 << 62
 
     def read(self, size: int | None = -1) -> bytes:
-        raise _Asked("a page was asked for")
+        raise _Asked("a page was requested")

@@ -1,4 +1,4 @@
-"""Headers of Parquet pages: the memory that decoding a column chunk takes, known beforehand.
+"""Headers of Parquet pages: the memory that decoding a column chunk takes, before it is decoded.
 
 A page is decompressed and decoded as a whole. pyarrow allocates the size that a page's header claims, and reads the
 header wherever the footer points to; so headers are compared with the footer first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 DATA, INDEX, DICTIONARY, DATA_V2 = 0, 1, 2, 3
 _FIRST_BYTES = 512  # a header has some 20 bytes, and optionally the smallest and largest value of the page
@@ -96,7 +97,7 @@ def first_page(read: Callable[[int, int], bytes], at: int, end: int, decoded: in
     header = _header_at(read, at, end)
     most = max(_SLACK * decoded, _ALLOCATED_BYTES)
     if not (0 <= header.stored <= end + _PADDING - at and 0 <= header.decoded <= most and header.values >= 0):
-        raise BadPage(f"the page at byte {at} is of another size than its column chunk has room for")
+        raise BadPage(f"the size of the page at byte {at} contradicts the size of its column chunk")
     return header
 
 
@@ -119,7 +120,7 @@ def parse_header(data: bytes) -> PageHeader:
       BadPage: it is not valid.
       IndexError: the data end before it does.
     """
-    fields: dict[int, int | dict[int, int]] = {}
+    fields: _Fields = {}
     at = _struct(data, 0, fields, 0)
     kind, decoded, stored = fields.get(1), fields.get(2), fields.get(3)
     if not (isinstance(kind, int) and isinstance(decoded, int) and isinstance(stored, int)):
@@ -127,12 +128,18 @@ def parse_header(data: bytes) -> PageHeader:
     inner = fields.get({DATA: 5, DICTIONARY: 7, DATA_V2: 8}.get(kind, 0), {})
     inner = inner if isinstance(inner, dict) else {}
     if kind in (DATA, DICTIONARY, DATA_V2) and not inner:
-        raise BadPage("a page header lacks what its type asks for")
-    encoding = inner.get(4 if kind == DATA_V2 else 2, 0)
-    return PageHeader(kind, decoded, stored, inner.get(1, 0), encoding in _DICTIONARY_ENCODINGS, at)
+        raise BadPage("a page header lacks the fields of its type")
+    values, encoding = inner.get(1, 0), inner.get(4 if kind == DATA_V2 else 2, 0)
+    if not (isinstance(values, int) and isinstance(encoding, int)):
+        raise BadPage("a page header has a struct in place of a number")
+    return PageHeader(kind, decoded, stored, values, encoding in _DICTIONARY_ENCODINGS, at)
 
 
-def _struct(data: bytes, at: int, into: dict, depth: int) -> int:
+_Fields: TypeAlias = "dict[int, int | _Fields]"
+"""The integers and structs of a struct, by the number of their field."""
+
+
+def _struct(data: bytes, at: int, into: _Fields, depth: int) -> int:
     """Parse the integers and structs of a struct; skip the rest. Return its end."""
     if depth > 8:
         raise BadPage("a page header is nested too deep")
@@ -150,7 +157,7 @@ def _struct(data: bytes, at: int, into: dict, depth: int) -> int:
         if kind in (4, 5, 6):
             into[field], at = _zigzag(data, at)
         elif kind == 12:
-            inner: dict = {}
+            inner: _Fields = {}
             at = _struct(data, at, inner, depth + 1)
             into[field] = inner
         else:
@@ -178,7 +185,7 @@ def _passed(data: bytes, at: int, kind: int, depth: int) -> int:
             kind_ = head & 15
             at = _struct(data, at, {}, depth + 1) if kind_ == 12 else _element(data, at, kind_, depth)
         return at
-    raise BadPage("a page header has a field of no known type")
+    raise BadPage("a page header has a field of an unknown type")
 
 
 def _element(data: bytes, at: int, kind: int, depth: int) -> int:
@@ -200,7 +207,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise BadPage("a page header has a number of too many digits")
+            raise BadPage("a number in a page header has too many digits")
 
 
 def _zigzag(data: bytes, at: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
@@ -34,6 +34,7 @@ from beam_score.transforms.formats.parquet.sizes import TooLarge, rows_at_once
 from beam_score.transforms.formats.typed_columns import chunk_of, kept_types, python_rows, used_columns
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.stores.compression import SMALL_BYTES
+from beam_score.transforms.stores.object_file import ObjectFile
 
 _WORST = 8
 """Rows with the longest texts of a dictionary take at most this many times `Bounds.decoded_bytes`."""
@@ -130,7 +131,8 @@ def cut(path: str, size: int, split_bytes: int, settings: ReadSettings, version:
             sizes = [_stored_bytes(opened, group, names, leaves) for group in range(len(counts))]
     except UnusableFile:
         return [FileRange(path, size, bytes=size)]  # the reader reports what is wrong
-    ranges, start, first_row = [], 0, 0
+    ranges: list[FileRange] = []
+    start = first_row = 0
     for end in range(1, len(sizes) + 1):
         # A range ends where the next group would move its size further from the target.
         taken = sum(sizes[start:end])
@@ -171,7 +173,7 @@ def read(range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
         read_at = stack.enter_context(reading(opened))
         counts = opened.rows
         groups = range(range_.start, len(counts) if range_.end < 0 else range_.end)
-        ahead = None if opened.source is None else _ahead(opened, groups, names, leaves)
+        ahead = None if opened.source is None else _ahead(opened, opened.source, groups, names, leaves)
         row = range_.first_row
         asked = (FORMAT.name, range_.path, range_.version)
         suspected = suspects.why_not(*asked, tuple(groups), tuple(names)) is not None
@@ -198,18 +200,27 @@ class _Damage(Exception):
     pass
 
 
-def _ahead(opened: ParquetInput, groups: Sequence[int], names: Sequence[str], leaves: Sequence[int]) -> GroupsAhead:
+def _ahead(
+    opened: ParquetInput, source: ObjectFile, groups: Sequence[int], names: Sequence[str], leaves: Sequence[int]
+) -> GroupsAhead:
     spans = []
     for group in groups:
         try:
             chunks = opened.chunks(group, names, leaves)
         except ValueError:
             chunks = []  # reading it reports what is wrong
-        spans.append(sorted((c.start, c.end) for c in chunks if c.start < c.end <= opened.source.size))
-    return GroupsAhead(opened.source, spans)
+        spans.append(sorted((c.start, c.end) for c in chunks if c.start < c.end <= source.size))
+    return GroupsAhead(source, spans)
 
 
-def _rows_at_once(opened: ParquetInput, read_at, group: int, names, leaves, settings: ReadSettings) -> int:
+def _rows_at_once(
+    opened: ParquetInput,
+    read_at: Callable[[int, int], bytes],
+    group: int,
+    names: Sequence[str],
+    leaves: Sequence[int],
+    settings: ReadSettings,
+) -> int:
     """Return how many rows of a row group to decode at once.
 
     Raises:
@@ -243,7 +254,7 @@ def _check_open(opened: ParquetInput, used: Sequence[str]) -> None:
     if group is None or (why := opened.why_not(group, used)) is None or "crypt" not in why:
         return
     name = next((n for n in used if (found := opened.why_not(group, [n])) and "crypt" in found), None)
-    message = f"column {name!r} is encrypted, and encrypted columns are not read: write it without, or do not use it"
+    message = f"column {name!r} is encrypted, which is not supported: write it without encryption, or do not use it"
     raise UnusableFile("unreadable", message, name)
 
 
@@ -266,7 +277,7 @@ def _sound_batches(
         else:
             held.clear()
     if rows != opened.rows[group]:
-        raise _Damage(f"it holds {rows} rows")
+        raise _Damage(f"it contains {rows} rows")
     if size > settings.bounds.decoded_bytes:
         yield from _batches(opened, group, at_once, schema, settings)
     while held:

@@ -83,11 +83,9 @@ def _leaf(opened: ParquetInput, chunk: ColumnChunk, pages: Pages, rows: int, mea
     width = max(0, column.length) if column.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[column.physical_type]
     fixed = pages.values * (width + (_LEVELS if is_list else 0))
     if pages.largest > MOST_BYTES:
-        raise TooLarge(f"column {column.path!r} has a page of {pages.largest:,} bytes, and {MOST_BYTES:,} are the most")
+        raise TooLarge(f"column {column.path!r} has a page of {pages.largest:,} bytes, more than {MOST_BYTES:,}")
     if is_list and fixed > MOST_BYTES and fixed > _RATIO * chunk.decoded and fixed / rows > mean_bytes:
-        raise TooLarge(
-            f"column {column.path!r} decodes to {fixed:,} bytes of lists, and {MOST_BYTES:,} are the most at once"
-        )
+        raise TooLarge(f"column {column.path!r} decodes to {fixed:,} bytes of lists at once, more than {MOST_BYTES:,}")
     mean = worst = fixed / rows
     if is_text:
         texts = pages.plain + pages.dictionary / max(1, pages.entries) * pages.values * pages.by_dictionary

@@ -1,4 +1,4 @@
-"""The entry point of a process that reads a file which may have ended another process."""
+"""The entry point of a process that reads a file which may have crashed another process."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 
 def try_out() -> None:
-    """Read the file that standard input names; the process may die of it."""
+    """Read the file that standard input names; this may crash the process."""
     from beam_score.transforms.formats.parquet.file import open_parquet
 
-    told = json.load(sys.stdin)
-    with open_parquet(told["path"], told["version"]) as opened:
-        for group in told["groups"]:
-            for _ in opened.batches(group, 1024, told["names"]):
+    asked = json.load(sys.stdin)
+    with open_parquet(asked["path"], asked["version"]) as opened:
+        for group in asked["groups"]:
+            for _ in opened.batches(group, 1024, asked["names"]):
                 pass

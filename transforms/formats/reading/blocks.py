@@ -30,11 +30,12 @@ def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Sto
 
     A checksum is verified at the end of the data that it covers, after the blocks of that data were yielded. If it
     fails, an empty block marked void revokes this whole attempt, and another attempt stops before the refused data. So
-    no block is held back, and a sound file is read once.
+    no block is delayed, and a sound file is read once.
 
-    Raises InputChanged if a file is not, or is no longer, the version of the split: checked as its range is begun, and
-    before the total is yielded, without which nothing of a split counts. StoreFails, ReadFails if a store, or the
-    system, does not return a file's bytes: that is not the fault of its rows.
+    Raises:
+      InputChanged: a file is not, or is no longer, the version of the split: checked at the beginning of its range, and
+        before the total is yielded, without which no block of a split counts.
+      StoreFails, ReadFails: a store, or the system, does not return a file's bytes: the rows are not at fault.
     """
     for _ in range(_MOST_ATTEMPTS):
         try:
@@ -43,7 +44,7 @@ def read_split(split: Split, settings: ReadSettings, attempt: str, stopping: Sto
         except Refuted:
             ranges = [dataclasses.replace(r, sound=damage_of(r.path, r.version)) for r in split.ranges]
             split, attempt = dataclasses.replace(split, ranges=tuple(ranges)), new_attempt()
-    raise ReadFails(f"split {split.id}: a checksum in one of its files fails in one reading and holds in the next")
+    raise ReadFails(f"split {split.id}: a checksum in one of its files failed in one read and was correct in the next")
 
 
 def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopping | None) -> Iterator[Block]:
@@ -106,7 +107,7 @@ def _chunks(
             if range_.index == 0:
                 yield Chunk(empty_rows(settings), stretch(0, None, error.reason, error.message, error.column))
         elif isinstance(error, OSError) and not is_of_the_system(error):
-            message = f"the file could not be read on from here: {error.strerror or type(error).__name__}"
+            message = f"the rest of the file could not be read: {error.strerror or type(error).__name__}"
             yield Chunk(empty_rows(settings), stretch(first_row, None, "unreadable", message))
         elif isinstance(error, OSError):
             raise fails(range_.path, error, 1) from error
@@ -136,7 +137,7 @@ def read_range(
                     given.append(_count(chunk))
                     yield chunk
                 elif given[number] != _count(chunk):
-                    raise ReadFails(f"{range_.path}: it gave other rows when it was read anew after an error")
+                    raise ReadFails(f"{range_.path}: it returned other rows when it was read again after an error")
             return
         except (OSError, MemoryError) as error:
             if not may_pass(error) or (isinstance(error, OSError) and is_object(range_.path)):

@@ -1,11 +1,11 @@
-"""Combination of many small files in few blocks: a step costs some 0.1 ms a block however few its rows are, and so
-did ten thousand files of ten rows each."""
+"""Combination of many small files in few blocks: a step costs some 0.1 ms a block, however few rows the block has,
+which adds up for ten thousand files of ten rows each."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ _PART = 4
 """A file is small if this many of its size fit into a block."""
 
 _MOST_FILES = 256
-"""Maximum files in a block: their chunks are held until then, and one takes some 10 kB however few its rows are."""
+"""Maximum files in a block: their chunks are in memory until then, and a chunk of few rows takes some 10 kB."""
 
 
 class Together:
@@ -59,7 +59,7 @@ class Together:
             yield chunk.source or path, chunk
 
     def rest(self) -> Iterator[tuple[Source, Chunk]]:
-        """Yield the held chunks."""
+        """Yield the remaining chunks."""
         held, self._held, self._rows, self._bytes = self._held, [], 0, 0
         if len(held) > 1:
             yield _joined(held)
@@ -89,13 +89,13 @@ class Together:
 
 
 def _bytes(chunk: Chunk) -> int:
-    """Return the bytes that a chunk holds: for wide files with few used columns, mostly the bytes they were parsed
+    """Return the bytes of memory of a chunk: for wide files with few used columns, mostly the bytes they were parsed
     from."""
     data = None if chunk.origin is None else chunk.origin.data
     return max(chunk.rows.nbytes, 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
 
 
-def _kind(origin: Origin | None) -> tuple | None:
+def _kind(origin: Origin | None) -> tuple[Any, ...] | None:
     """Return the properties that must be equal for origins to be joined."""
     if origin is None:
         return None

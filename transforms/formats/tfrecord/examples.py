@@ -58,7 +58,11 @@ def parse(records: Records, names: Sequence[str], want_others: bool = False) -> 
     for name, at in zip(names, known, strict=True):
         for kind in KIND_NAMES:
             fast = step.lists(at, kind, values)
-            left = [(i, found[name][1]) for i, found in zip(slow, exact, strict=True) if _has(found, name, kind)]
+            left = [
+                (row, own)
+                for row, found in zip(slow.tolist(), exact, strict=True)
+                if (own := _values_of(found, name, kind)) is not None
+            ]
             if lists := _merge(fast, left, kind):
                 features[name, kind] = lists
     others = []
@@ -92,11 +96,17 @@ def python_rows(records: Records) -> tuple[list[dict[str, Any]], int]:
     return [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if not is_bad], int(bad.sum())
 
 
-def _has(found, name: str, kind: int) -> bool:
-    return found is not None and name in found and found[name][0] == kind
+_Features = dict[str, tuple[int, list[Any]]]
+"""Kind and values of each feature of a record."""
 
 
-def _merge(fast: Lists | None, left: list[tuple[int, list]], kind: int) -> Lists | None:
+def _values_of(found: _Features | None, name: str, kind: int) -> list[Any] | None:
+    """Return the values of a feature of one record; None if the record does not have it with this kind."""
+    found_kind, values = (found or {}).get(name, (None, []))
+    return values if found_kind == kind else None
+
+
+def _merge(fast: Lists | None, left: list[tuple[int, list[Any]]], kind: int) -> Lists | None:
     if not left:
         return fast
     rows = np.array([i for i, _ in left], np.int64)
@@ -114,7 +124,7 @@ def _merge(fast: Lists | None, left: list[tuple[int, list]], kind: int) -> Lists
 # One record, by protobuf.
 
 
-def _parse_one(record: bytes) -> dict[str, tuple[int, list]] | None:
+def _parse_one(record: bytes) -> _Features | None:
     """Return kind and values of each feature; None if the record is not a tf.Example."""
     from google.protobuf.message import DecodeError
 
@@ -144,6 +154,6 @@ _FIELDS = {
 
 
 @functools.cache
-def _example_class():
+def _example_class() -> Any:
     """Return tf.Example's message class, declared here: importing TensorFlow for it takes seconds."""
     return message_class("Example", _FIELDS, "beam_score.example")

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from beam_score.transforms.arrays.plain import broken_text
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.values import convert_flat
-from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, Wanted, empty_rows
+from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, UnusableFile, Wanted, empty_rows
 from beam_score.transforms.formats.detect import foreign
 from beam_score.transforms.formats.first_rows import FIRST_BYTES, FirstRows, Hints
 from beam_score.transforms.formats.tfrecord.examples import Examples, parse, python_rows
@@ -67,14 +68,15 @@ class TfRecord(Format):
     def options(self, wanted: Wanted) -> TfRecordOptions:
         return TfRecordOptions(wanted.record_column)
 
-    def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: TfRecordOptions) -> list[str]:
+    def setting_problems(self, columns: Contract, keep: tuple[str, ...] | None, options: Options) -> list[str]:
+        assert isinstance(options, TfRecordOptions)
         problems = []
         if keep is None:
             problems.append("output.keep: all is not possible with TFRecord: name the features")
         for name, column in columns.columns.items():
             if column.shape.count(None) > 1:
                 problems.append(
-                    f"columns.{name}: a tf.Example holds values flat, so at most one dimension of "
+                    f"columns.{name}: a tf.Example contains flat lists of values, so at most one dimension of "
                     f"{list(column.shape)} can be open"
                 )
         if options.record_column in columns.columns:
@@ -123,7 +125,7 @@ class TfRecord(Format):
                         yield _chunk(records, row, settings)
                         row += len(records)
                 elif isinstance(found, TooLarge):
-                    message = f"a record of {found.size} bytes, and max_row_bytes is {settings.max_row_bytes}"
+                    message = f"the record has {found.size} bytes, more than max_row_bytes {settings.max_row_bytes}"
                     payload = found.head if settings.payload else None
                     letter = stretch(row, 1, "too_large", message, payload=payload, kind="binary")
                     yield Chunk(empty_rows(settings), letter)
@@ -133,7 +135,7 @@ class TfRecord(Format):
 
     def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
         self.check(path, ReadSettings(self.name, Contract(columns={})))
-        rows: list[dict] = []
+        rows: list[dict[str, Any]] = []
         bad = 0
         with _content(FileRange(path, 0)) as read_bytes:
             for found in read_records(read_bytes, FIRST_BYTES, FIRST_BYTES):
@@ -269,7 +271,8 @@ def _kinds_of(column: Column) -> tuple[int, ...]:
 def _typed(examples: Examples, count: int, name: str, column: Column, show: bool) -> tuple[pa.Array, list[Fault]]:
     """Return a contract column; null where the feature is absent, empty or at fault."""
     wanted = _kinds_of(column)
-    arrays, faults = [], []
+    arrays: list[pa.Array] = []
+    faults: list[Fault] = []
     which = np.zeros(count, np.int64)
     for kind, label in KIND_NAMES.items():
         lists = examples.features.get((name, kind))

@@ -52,7 +52,7 @@ class LockStep:
         self.floats = np.ndarray(len(buffer) - 3, "<u4", buffer, 0, 1)
         self.slow = np.zeros(len(records), bool)  # records left to protobuf
 
-    def head(self, at: np.ndarray, tag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def head(self, at: np.ndarray, tag: int | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Parse a tag and a length at these positions: return where the content starts and ends, and whether they
         are valid."""
         word = self.words[at]
@@ -172,16 +172,16 @@ class LockStep:
             names = spans(self.buffer, self.key[at], self.key[at] + self.key_size[at])
             self.slow[self.row[at[broken_text(names)]]] = True
 
-    def values(self) -> dict[int, tuple]:
+    def values(self) -> dict[int, tuple[np.ndarray, ...]]:
         """Return all values; finding them also verifies the lists."""
         return {BYTES: self._byte_strings(), INT64: self._integers(), FLOAT: self._check_floats()}
 
-    def _check_floats(self) -> tuple:
+    def _check_floats(self) -> tuple[()]:
         size = self.end - self.start
         self.drop((self.kind == FLOAT) & (size % 4 != 0))
         return ()
 
-    def _byte_strings(self) -> tuple:
+    def _byte_strings(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (entry, start, end) of each value, ordered by entry."""
         entry = np.flatnonzero((self.kind == BYTES) & ~self.slow[self.row])
         at, end = self.start[entry], self.end[entry]
@@ -207,7 +207,7 @@ class LockStep:
         order = np.argsort(entry, kind="stable")
         return entry[order], start[order], stop[order]
 
-    def _integers(self) -> tuple:
+    def _integers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return values of all int64 lists in entry order; the position of each entry's first value, and their
         number."""
         entry = np.flatnonzero((self.kind == INT64) & ~self.slow[self.row])
@@ -239,7 +239,7 @@ class LockStep:
         first[entry] = through - counts[entry]
         return values, first, counts
 
-    def lists(self, at: np.ndarray, kind: int, values: dict[int, tuple]) -> Lists | None:
+    def lists(self, at: np.ndarray, kind: int, values: dict[int, tuple[np.ndarray, ...]]) -> Lists | None:
         """Return the lists of one kind at these entries, without those of records left to protobuf."""
         row = self.row[at]
         mine = (self.kind[at] == kind) & ~self.slow[row]

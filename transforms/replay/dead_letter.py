@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,7 +19,7 @@ OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Letter:
+class DeadLetter:
     """One dead letter; see docs/dead-letters.md. `payload` is the record's own bytes, `kind` is as in
     `transforms.rows.faults.REJECTED_SCHEMA`."""
 
@@ -38,7 +39,7 @@ class Letter:
         return self.rows != 1 or self.reason in OF_DAMAGE
 
 
-def parse_letters(lines: bytes, format: str) -> list[Letter]:
+def parse_dead_letters(lines: bytes, format: str) -> list[DeadLetter]:
     """Return the dead letters in some whole lines.
 
     Args:
@@ -47,20 +48,22 @@ def parse_letters(lines: bytes, format: str) -> list[Letter]:
     Raises:
       ValueError: a line is not a dead letter.
     """
-    return [_letter(orjson.loads(line), format) for line in lines.split(b"\n") if line]
+    return [_dead_letter(orjson.loads(line), format) for line in lines.split(b"\n") if line]
 
 
-def _letter(fields: dict, format: str) -> Letter:
+def _dead_letter(fields: dict[str, Any], format: str) -> DeadLetter:
     payload, encoding = fields["payload"], fields["payload_encoding"]
     if payload is not None:
         payload = base64.b64decode(payload) if encoding == "base64" else payload.encode()
     binary = format_named(format).payload_kind == "binary"
     kind = "json" if encoding == "json" else "binary" if binary else "text"
     names = ("source", "row", "rows", "stage", "reason", "column")
-    return Letter(*(fields[n] for n in names), payload, fields["payload_cut"], kind)
+    return DeadLetter(
+        **{name: fields[name] for name in names}, payload=payload, payload_cut=fields["payload_cut"], kind=kind
+    )
 
 
-def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
+def refused_again(dead_letters: Sequence[DeadLetter], why: str, settings: ReadSettings, **changed: str | None) -> Chunk:
     """Return a chunk that rejects the rows of some dead letters of one file again.
 
     Args:
@@ -68,7 +71,7 @@ def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, *
       changed: `reason` and `column`, if they have changed.
     """
     made = []
-    for letter in letters:
+    for letter in dead_letters:
         reason, column = changed.get("reason", letter.reason), changed.get("column", letter.column)
         made.append(
             {
@@ -85,10 +88,12 @@ def refused_again(letters: Sequence[Letter], why: str, settings: ReadSettings, *
             }
         )
     rejected = pa.RecordBatch.from_pylist(made, schema=REJECTED_SCHEMA)
-    return Chunk(empty_rows(settings), rejected, source=letters[0].source)
+    return Chunk(empty_rows(settings), rejected, source=dead_letters[0].source)
 
 
-def missing_again(letters: Sequence[Letter], missing: np.ndarray, why: str, settings: ReadSettings) -> list[Chunk]:
+def missing_again(
+    dead_letters: Sequence[DeadLetter], missing: np.ndarray, why: str, settings: ReadSettings
+) -> list[Chunk]:
     """Return chunks that reject some rows again: single rows with their payload, and for dead letters that stand for
     several rows, the missing stretches.
 
@@ -96,9 +101,9 @@ def missing_again(letters: Sequence[Letter], missing: np.ndarray, why: str, sett
       missing: int64 row numbers, ascending.
     """
     gone = set(missing.tolist())
-    single = [letter for letter in letters if letter.rows == 1 and letter.row in gone]
+    single = [letter for letter in dead_letters if letter.rows == 1 and letter.row in gone]
     chunks = [refused_again(single, why, settings)] if single else []
-    for letter in letters:
+    for letter in dead_letters:
         if letter.rows in (None, 1):
             continue
         own = missing[(missing >= letter.row) & (missing < letter.row + letter.rows)]
