@@ -29,6 +29,7 @@ from beam_score.pipeline.printing.terminal import Console, escape, flush, put, s
 from beam_score.pipeline.process import interrupts
 from beam_score.pipeline.process.supervise import supervised
 from beam_score.runners.ended import GoesOnElsewhere
+from beam_score.transforms.formats.registry import FORMATS
 
 if TYPE_CHECKING:
     from beam_score.pipeline.job.job import Job
@@ -81,7 +82,7 @@ def init(
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", metavar="csv|jsonl|parquet|tfrecord", help="Of the files; by default by the suffix."),
+        typer.Option("--format", metavar="FORMAT", help=f"{', '.join(FORMATS)}; by default by the suffix."),
     ] = None,
     header: Annotated[
         bool | None,

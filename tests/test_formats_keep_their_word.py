@@ -27,22 +27,34 @@ from beam_score.transforms.rows.faults import known_rows
 COUNT = 5000
 ROWS = [{"id": i, "x": i / 4, "s": f"text {i}"} for i in range(COUNT)]
 CONTRACT = Contract(columns={"id": Column(dtype="int64"), "x": Column(dtype="float64"), "s": Column(dtype="string")})
-TABLE = pa.Table.from_pylist(ROWS)
+
+
+def _text(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
 
 
 def _csv(rows: list[dict]) -> bytes:
-    return ("id,x,s\n" + "".join(f"{r['id']},{r['x']},{r['s']}\n" for r in rows)).encode()
+    return b"id,x,s\n" + b"".join(b"%d,%r,%s\n" % (r["id"], r["x"], _text(r["s"])) for r in rows)
+
+
+def _jsonl(rows: list[dict]) -> bytes:
+    return b"".join(b'{"id": %d, "x": %r, "s": "%s"}\n' % (r["id"], r["x"], _text(r["s"])) for r in rows)
+
+
+def _table(rows: list[dict]) -> pa.Table:
+    texts = pa.array([_text(r["s"]) for r in rows], pa.binary()).view(pa.string())  # unchecked
+    return pa.table({"id": [r["id"] for r in rows], "x": [r["x"] for r in rows], "s": texts})
 
 
 def _parquet(rows: list[dict]) -> bytes:
     out = io.BytesIO()
-    pq.write_table(TABLE.slice(0, len(rows)), out, row_group_size=500, write_page_checksum=True)
+    pq.write_table(_table(rows), out, row_group_size=500, write_page_checksum=True)
     return out.getvalue()
 
 
 def _orc(rows: list[dict]) -> bytes:
     out = io.BytesIO()
-    table = TABLE.slice(0, len(rows))
+    table = _table(rows)
     with orc.ORCWriter(out, stripe_size=16 << 10, batch_size=100, compression="uncompressed") as writer:
         for at in range(0, len(rows), 100):
             writer.write(table.slice(at, 100))
@@ -51,7 +63,7 @@ def _orc(rows: list[dict]) -> bytes:
 
 WRITE = {
     "csv": _csv,
-    "jsonl": lambda rows: "".join(json.dumps(r) + "\n" for r in rows).encode(),
+    "jsonl": _jsonl,
     "parquet": _parquet,
     "tfrecord": lambda rows: b"".join(frame(scoring.example(r).SerializeToString()) for r in rows),
     "avro": lambda rows: avro_files.avro_file(avro_files.record(id="long", x="double", s="string"), rows, "deflate"),
@@ -185,6 +197,22 @@ def test_a_row_without_used_columns_is_a_row(format_, files):
     own = settings(format_.name, columns=Contract(columns={}))
     chunks = list(format_.read(FileRange(str(path), path.stat().st_size), own))
     assert sum(chunk.rows.num_rows for chunk in chunks) == COUNT
+
+
+@each_format
+@pytest.mark.parametrize("max_block_rows", [64, 65536])
+def test_one_text_that_is_not_utf8_costs_one_row(format_, tmp_path, max_block_rows):
+    """However many rows are decoded together."""
+    rows = [{**row, "s": b"a\xffb"} if row["id"] in (0, 1234, 3999) else row for row in ROWS]
+    path = tmp_path / "rows"
+    path.write_bytes(WRITE[format_.name](rows))
+    own = settings(format_.name, max_block_rows=max_block_rows)
+    chunks = list(format_.read(FileRange(str(path), path.stat().st_size), own))
+    assert sum(known_rows(chunk.rejected) for chunk in chunks) == 0
+    found = [row for chunk in chunks for row in chunk.rows.to_pylist()]
+    faults = {row["#row"]: [f["reason"] for f in row["#faults"]] for row in found if row.get("#faults")}
+    assert faults == {row: ["bad_encoding"] for row in (0, 1234, 3999)}
+    assert [row["s"] for row in found if row["#row"] not in faults] == [r["s"] for r in rows if isinstance(r["s"], str)]
 
 
 @each_format

@@ -83,6 +83,8 @@ def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
         else:
             message = detail["msg"].partition(",")[0].removeprefix("Input should be ")
             expected.append(_KINDS.get(detail["type"], message[:1].lower() + message[1:]))
+            if detail["type"] == "model_type" and key.startswith("columns."):
+                expected[-1] += ", for example {dtype: float32}"
     hint = near_miss(value, words) if isinstance(value, str) else ""
     return f"{key}: found {brief(value)}, expected {' or '.join(dict.fromkeys(expected))}{hint}"
 
@@ -103,7 +105,7 @@ _BRIEF.maxstring = _BRIEF.maxlong = _BRIEF.maxother = 200
 
 _KINDS = {
     "tuple_type": "a list, in brackets",
-    "model_type": "keys and values, for example {dtype: float32}",
+    "model_type": "keys and values",
     "mapping_type": "keys and values",
     "string_type": "text",
     "int_type": "a whole number",

@@ -18,7 +18,7 @@ from beam_score.pipeline.printing.printed import Printed, open_printed
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.process.interrupts import SIGNALS, TEXT, Interrupted, ignore
 from beam_score.runners.ended import CRASHES, GOES_ON, models_and_rows, told
-from beam_score.transforms.formats.suspects import ENVIRONMENT, suspects
+from beam_score.transforms.formats.typed.suspects import ENVIRONMENT, suspects
 from beam_score.transforms.model.in_flight import Rows, make_register, open_register, read_register
 
 _MOST_SUSPECTS = 100

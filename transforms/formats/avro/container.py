@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import zstandard
 
-from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.formats.base import UnusableFile
+from beam_score.transforms.stores.byte_file import ByteFile
 
 MAGIC = b"Obj\x01"
 MOST_BLOCK_BYTES = 256 << 20

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 import pyarrow as pa
 
-from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.avro.container import (
     MAGIC,
@@ -32,8 +31,9 @@ from beam_score.transforms.formats.avro.container import (
 from beam_score.transforms.formats.avro.schema import Columns, Unsupported, columns_of
 from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
-from beam_score.transforms.formats.typed_columns import chunk_of, kept_types, python_rows, used_columns
+from beam_score.transforms.formats.typed.columns import chunk_of, first_line, kept_types, python_rows, used_columns
 from beam_score.transforms.rows.faults import stretch
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.stores.compression import open_file
 from beam_score.transforms.stores.object_file import ObjectFile
 
@@ -182,7 +182,7 @@ class _AvroFile:
                     yield from self._decoded([block], names)
                 return
             rows = held[0][0]
-            yield _Lost(rows, f"a block of {rows} rows is damaged: {_first_line(error)}")
+            yield _Lost(rows, f"a block of {rows} rows is damaged: {first_line(error)}")
 
     def _decode(self, held: list[tuple[int, bytes]], names: Sequence[str]) -> pa.RecordBatch:
         rows = sum(count for count, _ in held)
@@ -233,10 +233,6 @@ _UNDECODED = (
     IndexError,
 )
 """What polars raises for bytes that are not of the schema, and Arrow for values that are not of the type."""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _number(value: int) -> bytes:

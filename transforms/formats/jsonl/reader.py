@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, UnusableFile, Wanted, empty_rows
@@ -24,6 +23,7 @@ from beam_score.transforms.formats.jsonl.rows import FAST_WAYS, LineParser, too_
 from beam_score.transforms.framing.lines import line_end_positions, line_spans
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.stores.compression import CorruptStream, RawStream, is_compressed, open_file
 
 _FEW_BYTES = 4096

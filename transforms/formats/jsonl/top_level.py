@@ -70,7 +70,7 @@ class TopLevel:
         key = json.dumps(name, ensure_ascii=False).encode()
         key_starts, colons = self._key_ends() - len(key), self._colons
         key_starts, colons = key_starts[key_starts > 0], colons[key_starts > 0]
-        for offset in (len(key) - 2, *range(len(key) - 2)):  # names differ in their last letter more often than before
+        for offset in (len(key) - 2, *range(len(key) - 2)):  # names differ in their last character more often
             same = self._text[key_starts + offset] == key[offset]
             key_starts, colons = key_starts[same], colons[same]
         colons = colons[self._inside[key_starts]]  # a quote before the name may be the end of another string

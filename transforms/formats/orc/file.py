@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 from pyarrow import orc
 
-from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
+from beam_score.transforms.formats.typed import suspects
+from beam_score.transforms.formats.typed.columns import first_line
 from beam_score.transforms.model import in_flight
 from beam_score.transforms.stores.compression import open_file
 from beam_score.transforms.stores.local_file import is_of_the_system
@@ -83,8 +84,3 @@ def open_orc(path: str, version: str | None) -> Iterator[OrcInput]:
                 raise
             raise UnusableFile("unreadable", f"not a whole ORC file: {first_line(error)}") from error
         yield opened
-
-
-def first_line(error: Exception) -> str:
-    """Return the message of an error, truncated."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

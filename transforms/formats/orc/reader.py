@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.formats.orc.file import OrcDamage, OrcInput, open_orc
-from beam_score.transforms.formats.typed_columns import chunk_of, kept_types, python_rows, used_columns
+from beam_score.transforms.formats.typed import suspects
+from beam_score.transforms.formats.typed.columns import chunk_of, kept_types, python_rows, rows_at_once, used_columns
 from beam_score.transforms.rows.faults import stretch
 
 
@@ -77,7 +77,7 @@ class Orc(Format):
                         return  # the number of the next row is not known
                     row += rows
                     continue
-                step = _rows_at_once(batch, settings)
+                step = rows_at_once(batch, settings)
                 for start in range(0, batch.num_rows, step):
                     yield chunk_of(batch.slice(start, step), row + start, settings)
                 row += batch.num_rows
@@ -107,8 +107,3 @@ def _rows_of(opened: OrcInput, stripe: int) -> int | None:
         return opened.rows(stripe)
     except OrcDamage:
         return None
-
-
-def _rows_at_once(batch: pa.RecordBatch, settings: ReadSettings) -> int:
-    per_row = max(1, batch.nbytes // max(1, batch.num_rows))
-    return max(1, min(settings.max_block_rows, settings.max_block_bytes // per_row))

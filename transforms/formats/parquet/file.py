@@ -16,9 +16,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.formats.parquet.pages import Pages, first_page, pages_of
+from beam_score.transforms.formats.typed import suspects
+from beam_score.transforms.formats.typed.columns import first_line
 from beam_score.transforms.model import in_flight
 from beam_score.transforms.stores.local_file import calls, is_of_the_system, retried
 from beam_score.transforms.stores.object_file import ObjectFile
@@ -224,11 +225,6 @@ def raise_unless_damage(error: Exception) -> None:
     """Raise an error that is not caused by the file's content."""
     if is_of_the_system(error):
         raise error
-
-
-def first_line(error: Exception) -> str:
-    """Return the message of an error, truncated."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_used(path: str, used: Set[str]) -> bool:

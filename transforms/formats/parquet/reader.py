@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Contract
-from beam_score.transforms.formats import suspects
 from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.formats.parquet import ahead as parquet_spans
@@ -23,7 +22,6 @@ from beam_score.transforms.formats.parquet.file import (
     DAMAGE,
     READ_AHEAD_BYTES,
     ParquetInput,
-    first_line,
     open_parquet,
     raise_unless_damage,
     reading,
@@ -31,7 +29,8 @@ from beam_score.transforms.formats.parquet.file import (
 )
 from beam_score.transforms.formats.parquet.pages import BadPage
 from beam_score.transforms.formats.parquet.sizes import TooLarge, rows_at_once
-from beam_score.transforms.formats.typed_columns import chunk_of, kept_types, python_rows, used_columns
+from beam_score.transforms.formats.typed import suspects
+from beam_score.transforms.formats.typed.columns import chunk_of, first_line, kept_types, python_rows, used_columns
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.stores.compression import SMALL_BYTES
 from beam_score.transforms.stores.object_file import ObjectFile

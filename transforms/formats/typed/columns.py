@@ -107,6 +107,17 @@ def chunk_of(batch: pa.RecordBatch, row: int, settings: ReadSettings) -> Chunk:
     return Chunk(pa.RecordBatch.from_pydict(arrays), NO_REJECTED, origin)
 
 
+def rows_at_once(batch: pa.RecordBatch, settings: ReadSettings) -> int:
+    """Return how many rows of a batch a chunk may have."""
+    per_row = max(1, batch.nbytes // max(1, batch.num_rows))
+    return max(1, min(settings.max_block_rows, settings.max_block_bytes // per_row))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the message of an error of a decoding library, truncated."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def python_rows(batches: Iterable[pa.RecordBatch], count: int) -> list[dict[str, Any]]:
     """Return the first rows of some batches as Python values, for a draft."""
     found: list[dict[str, Any]] = []
