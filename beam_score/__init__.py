@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # type checkers do not see what `__getattr__` returns
     from beam_score.pipeline.commands import replay as replay
     from beam_score.pipeline.commands import run as run
     from beam_score.pipeline.commands import status as status
+    from beam_score.pipeline.job.job import Job as Job
+    from beam_score.pipeline.job.job import load_job as load_job
     from beam_score.pipeline.job.mistakes import JobError as JobError
     from beam_score.pipeline.process.exit_codes import ExitCode as ExitCode
     from beam_score.pipeline.run.protocol import Outcome as Outcome
@@ -25,11 +27,13 @@ if TYPE_CHECKING:  # type checkers do not see what `__getattr__` returns
 _WHERE = {
     "Checked": "beam_score.pipeline.show.check",
     "ExitCode": "beam_score.pipeline.process.exit_codes",
+    "Job": "beam_score.pipeline.job.job",
     "JobError": "beam_score.pipeline.job.mistakes",
     "Outcome": "beam_score.pipeline.run.protocol",
     "RunState": "beam_score.pipeline.run.status",
     "Status": "beam_score.pipeline.run.status",
     "check": "beam_score.pipeline.commands",
+    "load_job": "beam_score.pipeline.job.job",
     "replay": "beam_score.pipeline.commands",
     "run": "beam_score.pipeline.commands",
     "status": "beam_score.pipeline.commands",

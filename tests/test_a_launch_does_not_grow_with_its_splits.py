@@ -11,7 +11,7 @@ import pytest
 from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.run.begin import freeze
 from beam_score.pipeline.run.output_state import OutputState
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import format_named
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -79,7 +79,9 @@ def test_a_small_parquet_file_is_not_opened_to_be_cut(planned, tmp_path):
 
 def test_of_many_quick_calls_none_needs_a_thread_and_slow_ones_share_some():
     caller = threading.get_ident()
-    assert each(lambda item: (item, threading.get_ident()), range(5000), 8) == [(n, caller) for n in range(5000)]
+    assert parallel_map(lambda item: (item, threading.get_ident()), range(5000), 8) == [
+        (n, caller) for n in range(5000)
+    ]
     met = threading.Barrier(2, timeout=60)  # passed only by two at once
 
     def slow(item):
@@ -89,6 +91,6 @@ def test_of_many_quick_calls_none_needs_a_thread_and_slow_ones_share_some():
             met.wait()
         return item
 
-    assert each(slow, range(5000), 8) == list(range(5000))
+    assert parallel_map(slow, range(5000), 8) == list(range(5000))
     with pytest.raises(ZeroDivisionError):
-        each(lambda item: 1 // (4999 - item), range(5000), 8)
+        parallel_map(lambda item: 1 // (4999 - item), range(5000), 8)

@@ -62,3 +62,16 @@ def test_an_unknown_option_is_an_error(job, tmp_path, option):
 
 def test_every_public_name_is_there():
     assert [getattr(beam_score, name) for name in beam_score.__all__]
+
+
+def test_a_job_file_is_loaded_for_a_pipeline_of_ones_own(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "input: {files: data.csv}\nmodel: {path: m}\noutput: {path: out}\n"
+        "columns: {age: {dtype: float32, range: [0, 150]}}\noutputs: {y: {meaning: probability}}\n"
+    )
+    job = beam_score.load_job(str(path), ["columns.age.default=1"])
+    assert isinstance(job, beam_score.Job)
+    assert job.contract.columns["age"].default == 1 and job.outputs["y"].meaning == "probability"
+    with pytest.raises(beam_score.JobError, match="colums"):
+        beam_score.load_job(str(path), ["colums.age.default=1"])

@@ -16,7 +16,7 @@ from beam_score.pipeline.prepare.chain import Steps
 from beam_score.pipeline.prepare.output_place import output_problems
 from beam_score.pipeline.prepare.row_sources import FromFiles, RowSource
 from beam_score.runners.settings.engine import EngineSettings
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
@@ -298,7 +298,7 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
     at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
-    found = list(zip((f.path for f in files), each(check, files, at_once), strict=True))
+    found = list(zip((f.path for f in files), parallel_map(check, files, at_once), strict=True))
     if failed := [f"input.files: {path}: {e.strerror}" for path, e in found if isinstance(e, OSError)]:
         raise JobError([*failed[:_NAMED], *([f"and {len(failed) - _NAMED:,} more files"] if failed[_NAMED:] else [])])
     return [(path, one) for path, one in found if not isinstance(one, OSError)]

@@ -19,7 +19,7 @@ from beam_score.transforms.ledger.ended import runs_on_record
 from beam_score.transforms.ledger.manifest import DONE
 from beam_score.transforms.ledger.verdict import CommitError
 from beam_score.transforms.listing.files import InputFile, look_at_file
-from beam_score.transforms.replay.dead_letter import OF_DAMAGE
+from beam_score.transforms.replay.dead_letter import DAMAGE_REASONS
 from beam_score.transforms.replay.options import REPLAY_SOURCES, Replay
 from beam_score.transforms.stores.objects import is_object
 
@@ -162,7 +162,7 @@ def _refuse_hopeless(parent: FromDeadLetters, first: Job) -> None:
 
 def _was_damaged(file: Mapping[str, Any]) -> bool:
     """Return whether replacing the file by an intact one would help."""
-    return bool(file["stretches"]) or not OF_DAMAGE.isdisjoint(file["rejected"])
+    return bool(file["stretches"]) or not DAMAGE_REASONS.isdisjoint(file["rejected"])
 
 
 def accounting(parent: FromDeadLetters, manifest: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.prepare.output_place import own_files
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile, format_named
 from beam_score.transforms.listing.files import InputFile, as_it_is, list_files, told_folders
 from beam_score.transforms.replay.options import Replay
@@ -147,7 +147,7 @@ class FromDeadLetters:
     def now(self) -> dict[str, dict[str, Any] | None]:
         """The current state of each original, by path; None for files that no longer exist."""
         paths = [f["path"] for f in self.entries]
-        return dict(zip(paths, each(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
+        return dict(zip(paths, parallel_map(as_it_is, paths, _LOOKED_AT_ONCE), strict=True))
 
     @property
     def originals(self) -> list[InputFile]:

@@ -15,7 +15,7 @@ from beam_score.pipeline.run.launching import launches
 from beam_score.pipeline.run.remote_jobs import at_work
 from beam_score.runners.elsewhere import Found
 from beam_score.transforms.common.busy import busy_seconds
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import CorruptFile
@@ -231,7 +231,7 @@ class _Run:
         if not new:
             return
         new.sort()  # the first intact receipt of a split counts
-        found = each(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new, _AT_ONCE)
+        found = parallel_map(lambda one: read_receipt(self.folder.receipts / one[2], one[0]), new, _AT_ONCE)
         for (split, _, name), receipt in zip(new, found, strict=True):
             self._seen.add(name)
             if receipt is None or split not in self.split_bytes:

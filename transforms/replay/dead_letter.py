@@ -14,7 +14,7 @@ import pyarrow as pa
 from beam_score.transforms.formats.base import Chunk, ReadSettings, empty_rows, format_named
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA, stretch
 
-OF_DAMAGE = frozenset({"unreadable", "corrupt_record"})
+DAMAGE_REASONS = frozenset({"unreadable", "corrupt_record"})
 """Reasons that concern the file: the remedy is to replace it with an undamaged one."""
 
 
@@ -36,7 +36,7 @@ class DeadLetter:
     @property
     def is_of_damage(self) -> bool:
         """Return whether the file was at fault, not the row: content read from it then cannot be trusted."""
-        return self.rows != 1 or self.reason in OF_DAMAGE
+        return self.rows != 1 or self.reason in DAMAGE_REASONS
 
 
 def parse_dead_letters(lines: bytes, format: str) -> list[DeadLetter]:

@@ -22,7 +22,7 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.stores.gcs_requests import BATCH, LOST, Requests, object_path
 from beam_score.transforms.stores.objects import (
     ABSENT,
@@ -226,7 +226,7 @@ class GoogleStore:
                 with _told(_first(wrong[0][0])):
                     raise wrong[0][1]
 
-        each(batch, range(0, len(items), BATCH), _BATCHES_AT_ONCE)
+        parallel_map(batch, range(0, len(items), BATCH), _BATCHES_AT_ONCE)
 
     def clock(self) -> float:
         return _CLOCK.now()

@@ -18,7 +18,7 @@ import google_crc32c
 from google.api_core.exceptions import RetryError
 from google.api_core.retry import Retry
 
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.stores.objects import (
     AT_ONCE,
     ObjectInfo,
@@ -159,7 +159,7 @@ class AmazonStore:
             _call("copy_object", target, CopySource={"Bucket": source.bucket, "Key": source.key})
 
     def copy_all(self, copies: Sequence[tuple[ObjectPath, ObjectPath]]) -> None:
-        each(lambda copy: self.copy(*copy), copies, AT_ONCE)
+        parallel_map(lambda copy: self.copy(*copy), copies, AT_ONCE)
 
     def remove(self, path: ObjectPath, only: str | None = None) -> bool:
         condition: dict[str, Any] = {} if only is None else {"IfMatch": f'"{only}"'}
@@ -174,7 +174,7 @@ class AmazonStore:
 
     def remove_all(self, paths: Sequence[ObjectPath]) -> None:
         batches = [paths[at : at + _BATCH] for at in range(0, len(paths), _BATCH)]
-        each(_remove_batch, batches, _BATCHES_AT_ONCE)
+        parallel_map(_remove_batch, batches, _BATCHES_AT_ONCE)
 
     def clock(self) -> float:
         return _CLOCK.now()
@@ -199,7 +199,7 @@ def _remove_batch(paths: Sequence[ObjectPath]) -> None:
         _call("delete_objects", paths[0], then=judge, key=False, Delete={"Objects": left, "Quiet": True})
     except Exception as error:
         if isinstance(error, boto.ClientError) and _status(error) in _KNOWS_NO_BATCH:
-            each(STORE.remove, [dataclasses.replace(paths[0], key=one["Key"]) for one in left], AT_ONCE)
+            parallel_map(STORE.remove, [dataclasses.replace(paths[0], key=one["Key"]) for one in left], AT_ONCE)
             return
         with _told(dataclasses.replace(paths[0], key=left[0]["Key"])):
             raise

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from numbers import Integral
 
-from beam_score.transforms.common.many import each
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.formats.base import ReadSettings, format_named
 from beam_score.transforms.stores.fetch import StoreFails
@@ -85,7 +85,7 @@ def cut_files(
 
     objects = any(is_object(file[0]) for file in files)
     at_once = _OBJECTS_AT_ONCE if objects else min(8, 2 * (os.cpu_count() or 1))
-    return [range_ for ranges in each(lambda file: ranges_of(*file), files, at_once) for range_ in ranges]
+    return [range_ for ranges in parallel_map(lambda file: ranges_of(*file), files, at_once) for range_ in ranges]
 
 
 def split_files(
