@@ -67,7 +67,7 @@ class Disk:
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Call a function on many items, several at once; return the results, in order."""
-        return many.each(function, items, self.at_once)
+        return many.parallel_map(function, items, self.at_once)
 
 
 DISK = Disk()

@@ -211,7 +211,7 @@ def remove_folder(path: ObjectPath, is_ours: Callable[[str], bool]) -> None:
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    return many.each(function, items, AT_ONCE)
+    return many.parallel_map(function, items, AT_ONCE)
 
 
 @contextlib.contextmanager
