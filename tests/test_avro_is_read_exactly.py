@@ -229,3 +229,100 @@ def test_another_writer_agrees(tmp_path):
         r | {"t": r["t"].replace(tzinfo=found[0]["t"].tzinfo)} for r in expected
     ]
     assert avro_files.SYNC not in (tmp_path / "p.avro").read_bytes()
+
+
+@pytest.mark.parametrize("size", [1 << 40, 1 << 62, 1 << 65])
+def test_a_block_that_claims_more_bytes_than_the_file_has_is_damage(tmp_path, size):
+    content = container(record(y="long"), [(1, number(7))]) + wide_number(1) + wide_number(size)
+    path = written(tmp_path, content)
+    (found,), (letter,) = outcome(path, reading({"y": {"dtype": "int64"}}))
+    assert found["y"] == 7 and (letter["row"], letter["rows"], letter["reason"]) == (1, None, "unreadable")
+    assert AVRO.cut(path, len(content), 10, reading({"y": {"dtype": "int64"}}))
+
+
+def wide_number(value: int) -> bytes:
+    value, out = value << 1, bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def test_a_name_is_that_of_its_namespace(tmp_path):
+    """The specification, "Names": a name without a dot is in the namespace of what encloses it."""
+    schema = {
+        "type": "record",
+        "name": "row",
+        "namespace": "a",
+        "fields": [
+            {"name": "p", "type": {"type": "enum", "name": "Color", "symbols": ["RED", "GREEN"]}},
+            {"name": "q", "type": {"type": "enum", "name": "Color", "namespace": "b", "symbols": ["BLUE", "BLACK"]}},
+            {"name": "r", "type": "Color"},
+            {"name": "s", "type": "a.Color"},
+            {"name": "t", "type": "b.Color"},
+        ],
+    }
+    content = container(schema, [(1, number(0) * 5)])
+    ((found,), _) = outcome(written(tmp_path, content), reading(keep=("p", "q", "r", "s", "t")))
+    assert [found[n] for n in "pqrst"] == ["RED", "BLUE", "RED", "RED", "BLUE"]
+
+
+def test_a_row_that_contains_itself_and_types_without_end_are_refused(tmp_path):
+    whole = record(x="long")
+    whole["fields"].append({"name": "next", "type": ["null", "row"]})
+    levels = [{"name": f"f{i}", "type": "l0"} for i in range(10)]
+    fields = [{"name": "a", "type": {"type": "record", "name": "l0", "fields": [{"name": "x", "type": "long"}]}}]
+    for level in range(1, 8):
+        inner = [{"name": f["name"], "type": f"l{level - 1}"} for f in levels]
+        fields.append({"name": f"a{level}", "type": {"type": "record", "name": f"l{level}", "fields": inner}})
+    wide = {"type": "record", "name": "wide", "fields": fields}
+    huge = record(x={"type": "fixed", "name": "f", "size": 1 << 62})
+    for schema, said in ((whole, "contains itself, row"), (wide, "types within types"), (huge, "is fixed of")):
+        with pytest.raises(UnusableFile, match=said):
+            AVRO.check(written(tmp_path, container(schema, [])), reading())
+
+
+@pytest.mark.parametrize("codec", [c for c in CODECS if c != "null"])
+@pytest.mark.parametrize("cut_off", [1, 5, 30])
+def test_a_block_whose_content_ends_early_costs_its_rows(tmp_path, codec, cut_off):
+    schema = record(x="long")
+    whole = container(schema, [(100, b"".join(number(i * 7919) for i in range(100)))], codec)
+    head = whole[: len(container(schema, [], codec))]
+    packed = whole[len(head) :][len(number(100)) :]
+    size = packed.index(avro_files.SYNC)
+    for prefix in range(1, 3):  # the size before the content
+        content = packed[prefix:size]
+        if packed[:prefix] == number(len(content)):
+            break
+    cut = number(100) + avro_files.sized(content[:-cut_off]) + avro_files.SYNC
+    good = whole[len(head) :]
+    found, letters = outcome(written(tmp_path, head + good + cut + good), reading({"x": {"dtype": "int64"}}))
+    assert [r["#row"] for r in found] == [*range(100), *range(200, 300)]
+    assert [(r["row"], r["rows"]) for r in letters] == [(100, 100)]
+
+
+def test_a_decimal_wider_than_any_number_is_refused_by_name(tmp_path):
+    wide = {"type": "fixed", "name": "d", "size": 20, "logicalType": "decimal", "precision": 10, "scale": 2}
+    path = written(tmp_path, avro_file(record(x=wide, y="long"), [{"x": bytes(20), "y": 1}]))
+    assert outcome(path, reading({"y": {"dtype": "int64"}}))[0][0]["y"] == 1
+    with pytest.raises(UnusableFile, match="column 'x' is a decimal of 20 bytes"):
+        AVRO.check(path, reading({"x": {"dtype": "float64"}}))
+
+
+def test_lack_of_memory_is_not_the_fault_of_a_file(tmp_path, monkeypatch):
+    from beam_score.transforms.formats.avro import container as module
+
+    def fails(data):
+        raise MemoryError("no room")
+
+    monkeypatch.setitem(module._DECOMPRESS, "deflate", fails)
+    path = written(tmp_path, avro_file(record(y="long"), [{"y": 1}], "deflate"))
+    with pytest.raises(MemoryError):
+        outcome(path, reading({"y": {"dtype": "int64"}}))
+
+
+def test_a_chunk_is_bounded_in_bytes(tmp_path):
+    rows = [{"s": "x" * 100_000} for _ in range(60)]
+    path = written(tmp_path, avro_file(record(s="string"), rows, block_rows=60))
+    chunks = list(AVRO.read(FileRange(path, 0), reading({"s": {"dtype": "string"}}, max_block_bytes=1 << 20)))
+    assert max(chunk.rows.num_rows for chunk in chunks) <= 11

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import orc
 
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.run.launch import run
@@ -77,6 +79,10 @@ def write(folder: Path, rows: Sequence[Mapping[str, Any]] | pa.Table, format: st
     path = folder / f"rows.{format}"
     if format == "parquet":
         pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows)), path)
+    elif format == "avro":
+        pl.from_dicts(list(rows), infer_schema_length=None).write_avro(path)
+    elif format == "orc":
+        orc.write_table(pa.Table.from_pylist(list(rows)), path, stripe_size=4096, batch_size=64)
     elif format == "csv":
         with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

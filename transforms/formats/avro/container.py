@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import dataclasses
+import io
 import json
 import lzma
 import zlib
@@ -18,23 +19,22 @@ import zstandard
 
 from beam_score.transforms.formats.base import UnusableFile
 from beam_score.transforms.stores.byte_file import ByteFile
+from beam_score.transforms.stores.local_file import is_of_the_system
 
 MAGIC = b"Obj\x01"
-MOST_BLOCK_BYTES = 256 << 20
+MOST_BLOCK_BYTES = 64 << 20
 """A larger block, stored or decompressed, is not read. Writers make blocks of some 16 kB to 1 MB."""
 
 _SYNC_BYTES = 16
 _MOST_HEADER_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 _LONGEST = 10  # bytes of an integer
+_ZSTD_BYTES = 1 << 10  # a kilobyte decompresses to some 32 MB at most
+_XZ_BYTES = 256 << 20
 
 
 class Damage(Exception):
     """The bytes contradict the specification."""
-
-
-class WrongCount(Damage):
-    """The number of rows of a block is wrong, so the numbers of the rows after it are not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Block:
     Attributes:
       start, end: where it is in the file, its sync marker included.
       rows: their number, according to its head.
-      stored: its compressed bytes; empty if they were skipped.
+      stored: its compressed bytes; None if they were skipped.
     """
 
     start: int
     end: int
     rows: int
-    stored: bytes
+    stored: bytes | None
 
 
 class _Bytes:
@@ -165,13 +165,17 @@ def blocks(file: ByteFile, header: Header, start: int, end: int, passing_over: b
       Damage: the next block cannot be found; those before were yielded.
       OSError: the file cannot be read.
     """
+    last = file.seek(0, io.SEEK_END)
     source = _Bytes(file, start)
     while (end < 0 or source.at < end) and not source.is_at_end():
         begin = source.at
         rows, size = source.number(), source.number()
-        if not 0 <= rows <= MOST_BLOCK_BYTES or size < 0:  # a row takes a byte or more: see `schema`
+        most = size if header.codec == "null" else MOST_BLOCK_BYTES  # a row takes a byte or more: see `schema`
+        if not 0 <= rows <= most or size < 0:
             raise Damage(f"a block of {rows} rows in {size} bytes")
-        stored = b""
+        if source.at + size + _SYNC_BYTES > last:
+            raise Damage("the file breaks off")
+        stored = None
         if passing_over or size > MOST_BLOCK_BYTES:
             source.skip(size)
         else:
@@ -186,18 +190,19 @@ def decompressed(block: Block, codec: str) -> bytes:
 
     Raises:
       Damage: they cannot be decompressed, or there are too many.
-      WrongCount: there are fewer bytes than rows.
     """
-    if not block.stored and block.rows:
+    if block.stored is None:
         raise Damage(f"it has more than {MOST_BLOCK_BYTES >> 20} MB: write smaller blocks")
     try:
         data = _DECOMPRESS[codec](block.stored)
     except (ValueError, EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException) as error:
+        if is_of_the_system(error):
+            raise
         raise Damage(f"it cannot be decompressed: {error}") from None
     if len(data) > MOST_BLOCK_BYTES:
         raise Damage(f"it has more than {MOST_BLOCK_BYTES >> 20} MB: write smaller blocks")
     if block.rows > len(data):
-        raise WrongCount(f"{block.rows} rows in {len(data)} bytes")
+        raise Damage(f"{block.rows} rows in {len(data)} bytes")
     return data
 
 
@@ -226,15 +231,29 @@ def _snappy(data: bytes) -> bytes:
 
 
 def _zstandard(data: bytes) -> bytes:
-    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-        return stream.read(MOST_BLOCK_BYTES + 1)
+    stream, found, size = zstandard.ZstdDecompressor().decompressobj(), [], 0
+    for at in range(0, len(data), _ZSTD_BYTES):
+        found.append(stream.decompress(data[at : at + _ZSTD_BYTES]))
+        size += len(found[-1])
+        if size > MOST_BLOCK_BYTES:
+            raise ValueError(f"more than {MOST_BLOCK_BYTES >> 20} MB")
+    if not stream.eof:
+        raise ValueError("it ends early")
+    return b"".join(found)
+
+
+def _whole(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> bytes:
+    found = stream.decompress(data, MOST_BLOCK_BYTES + 1)
+    if not stream.eof and len(found) <= MOST_BLOCK_BYTES:
+        raise ValueError("it ends early")
+    return found
 
 
 _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "null": lambda data: data,
     "deflate": _deflate,
     "snappy": _snappy,
-    "bzip2": lambda data: bz2.BZ2Decompressor().decompress(data, MOST_BLOCK_BYTES + 1),
-    "xz": lambda data: lzma.LZMADecompressor().decompress(data, MOST_BLOCK_BYTES + 1),
+    "bzip2": lambda data: _whole(bz2.BZ2Decompressor(), data),
+    "xz": lambda data: _whole(lzma.LZMADecompressor(memlimit=_XZ_BYTES), data),
     "zstandard": _zstandard,
 }

@@ -23,7 +23,6 @@ from beam_score.transforms.formats.avro.container import (
     Block,
     Damage,
     Header,
-    WrongCount,
     blocks,
     decompressed,
     read_header,
@@ -31,10 +30,20 @@ from beam_score.transforms.formats.avro.container import (
 from beam_score.transforms.formats.avro.schema import Columns, Unsupported, columns_of
 from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, empty_rows
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
-from beam_score.transforms.formats.typed.columns import chunk_of, first_line, kept_types, python_rows, used_columns
+from beam_score.transforms.formats.typed import suspects
+from beam_score.transforms.formats.typed.columns import (
+    chunk_of,
+    first_line,
+    kept_types,
+    python_rows,
+    rows_at_once,
+    used_columns,
+)
+from beam_score.transforms.model import in_flight
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.stores.byte_file import ByteFile
 from beam_score.transforms.stores.compression import open_file
+from beam_score.transforms.stores.local_file import is_of_the_system
 from beam_score.transforms.stores.object_file import ObjectFile
 
 _SYNC = b"0123456789abcdef"  # of the file that is handed to the decoder
@@ -48,13 +57,13 @@ class Avro(Format):
     magic = re.compile(re.escape(MAGIC))
 
     def check(self, path: str, settings: ReadSettings, version: str | None = None) -> None:
-        with _opened(path, version) as file:
+        with opened(path, version) as file:
             file.used(settings)
 
     def columns_of(
         self, path: str, settings: ReadSettings, version: str | None = None
     ) -> dict[str, pa.DataType] | None:
-        with _opened(path, version) as file:
+        with opened(path, version) as file:
             return kept_types(file.columns.schema, settings)
 
     def cut(
@@ -63,7 +72,7 @@ class Avro(Format):
         if size <= split_bytes * 1.5:
             return [FileRange(path, size, bytes=size)]
         borders, target, row = [(0, 0)], split_bytes, 0
-        with contextlib.suppress(UnusableFile, Damage), _opened(path, version) as file:  # the reader reports them
+        with contextlib.suppress(UnusableFile, Damage), opened(path, version) as file:  # the reader reports them
             for block in file.blocks(file.header.size, -1, passing_over=True):
                 if block.start >= target and size - block.start > split_bytes / 2:
                     borders.append((block.start, row))
@@ -76,20 +85,23 @@ class Avro(Format):
         ]
 
     def read(self, range_: FileRange, settings: ReadSettings) -> Iterator[Chunk]:
-        with _opened(range_.path, range_.version) as file:
+        with opened(range_.path, range_.version) as file:
             names = file.used(settings)
             row = range_.first_row
             for found in file.batches(range_.start, range_.end, names, settings.max_block_bytes):
                 if isinstance(found, _Lost):
+                    if found.rows == 0:
+                        continue
                     yield Chunk(empty_rows(settings), stretch(row, found.rows, "unreadable", found.message))
                     row += found.rows or 0
                     continue
-                for start in range(0, found.num_rows, settings.max_block_rows):
-                    yield chunk_of(found.slice(start, settings.max_block_rows), row + start, settings)
+                step = rows_at_once(found, settings)
+                for start in range(0, found.num_rows, step):
+                    yield chunk_of(found.slice(start, step), row + start, settings)
                 row += found.num_rows
 
     def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
-        with _opened(path, None) as file:
+        with opened(path, None) as file:
             names = list(dict.fromkeys(n for n in file.columns.schema.names if file.refused(n) is None))
             found: list[pa.RecordBatch] = []
             for batch in file.batches(0, -1, names, 1 << 20):
@@ -113,11 +125,11 @@ class _Lost:
     message: str
 
 
-class _AvroFile:
+class AvroFile:
     """An open file."""
 
-    def __init__(self, file: ByteFile):
-        self._file = file
+    def __init__(self, path: str, file: ByteFile):
+        self._path, self._file = path, file
         self.header: Header = read_header(file)
         try:
             self.columns: Columns = columns_of(self.header.schema)
@@ -130,11 +142,12 @@ class _AvroFile:
 
     def used(self, settings: ReadSettings) -> list[str]:
         """Return the names of the used columns. Raises UnusableFile."""
-        names = used_columns(self.columns.schema, settings)
-        for name in names:
-            if (why := self.refused(name)) is not None:
+        there = self.columns.schema.names
+        wanted = there if settings.keep is None else (*settings.contract_columns, *settings.kept_undeclared)
+        for name in wanted:
+            if name in there and (why := self.refused(name)) is not None:
                 raise UnusableFile("wrong_type", f"column {name!r} {why}", name)
-        return names
+        return used_columns(self.columns.schema, settings)
 
     def blocks(self, start: int, end: int, passing_over: bool = False) -> Iterator[Block]:
         if isinstance(self._file, ObjectFile):
@@ -155,8 +168,6 @@ class _AvroFile:
                 try:
                     held.append((block.rows, decompressed(block, self.header.codec)))
                     size += len(held[-1][1])
-                except WrongCount:
-                    raise
                 except Damage as damage:
                     lost = _Lost(block.rows, f"a block of {block.rows} rows is damaged: {damage}")
             except Damage as damage:
@@ -177,6 +188,8 @@ class _AvroFile:
         try:
             yield self._decode(held, names)
         except _UNDECODED as error:
+            if isinstance(error, Exception) and is_of_the_system(error):
+                raise
             if len(held) > 1:
                 for block in held:
                     yield from self._decoded([block], names)
@@ -193,7 +206,8 @@ class _AvroFile:
         wired = {i: f"c{i}" for i in index if self.columns.values[i].wire is not None}
         # Without a used column one is decoded all the same: the rows must be there.
         wanted = list(wired.values()) or [self._narrowest]
-        frame = pl.read_avro(io.BytesIO(b"".join(content)), columns=wanted)
+        with in_flight.reading(self._path):
+            frame = pl.read_avro(io.BytesIO(b"".join(content)), columns=wanted)
         if frame.height != rows:
             raise ValueError(f"it has {frame.height} rows")
         table = frame.to_arrow()
@@ -246,6 +260,8 @@ def _number(value: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _opened(path: str, version: str | None) -> Iterator[_AvroFile]:
+def opened(path: str, version: str | None) -> Iterator[AvroFile]:
+    if (why := suspects.why_not(FORMAT.name, path, version)) is not None:
+        raise UnusableFile("unreadable", why)
     with open_file(path, version) as file:
-        yield _AvroFile(file)
+        yield AvroFile(path, file)

@@ -13,7 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from beam_score.transforms.formats.avro.container import MOST_BLOCK_BYTES
+
 _DEEPEST = 64
+_MOST_TYPES = 20_000
+_DECIMAL_BYTES = 16  # of a decimal of 38 digits
 _MOST_DIGITS = 38
 
 
@@ -61,19 +65,26 @@ def columns_of(schema: Any) -> Columns:
     if not isinstance(schema, Mapping) or schema.get("type") != "record":
         raise Unsupported("the schema is not a record, so rows have no columns")
     parser = _Parser()
-    fields = parser.fields(schema, 0)
+    parser.open(schema, "")
+    fields = parser.fields(schema, _space_of(schema, ""), 0)
     if not any(v.wire is not None for _, v in fields):
         raise Unsupported("the schema has no column with values")
     return Columns(tuple(v for _, v in fields), pa.schema([pa.field(n, v.type) for n, v in fields]))
 
 
 class _Parser:
-    def __init__(self) -> None:
-        self._named: dict[str, Any] = {}
-        self._open: list[str] = []
-        self._count = 0
+    """A `space` is the namespace in which names without a dot are resolved."""
 
-    def fields(self, schema: Mapping[str, Any], depth: int) -> list[tuple[str, Values]]:
+    def __init__(self) -> None:
+        self._named: dict[str, tuple[Any, str]] = {}
+        self._open: list[str] = []
+        self._count = self._seen = 0
+
+    def open(self, schema: Mapping[str, Any], space: str) -> None:
+        """Note a type that contains what is parsed from now on."""
+        self._open.append(_full_name(schema, space))
+
+    def fields(self, schema: Mapping[str, Any], space: str, depth: int) -> list[tuple[str, Values]]:
         fields = schema.get("fields")
         if not isinstance(fields, list) or not all(isinstance(f, Mapping) and "type" in f for f in fields):
             raise Unsupported("a record has no list of fields")
@@ -81,61 +92,66 @@ class _Parser:
         for field in fields:
             name = str(field.get("name"))
             try:
-                found.append((name, self.values(field["type"], depth + 1)))
+                found.append((name, self.values(field["type"], space, depth + 1)))
             except Unsupported as error:
                 # The outermost name is that of the column.
                 raise Unsupported(f"column {name!r} {error}" if not depth else str(error)) from None
         return found
 
-    def values(self, schema: Any, depth: int) -> Values:
+    def values(self, schema: Any, space: str, depth: int) -> Values:
+        self._seen += 1
+        if self._seen > _MOST_TYPES:  # named types are expanded where they are used, which may be exponential
+            raise Unsupported(f"has more than {_MOST_TYPES} types within types")
         if depth > _DEEPEST:
             raise Unsupported(f"is nested deeper than {_DEEPEST}")
         if isinstance(schema, list):
-            return self._union(schema, depth)
+            return self._union(schema, space, depth)
         if isinstance(schema, str):
-            if schema in _PRIMITIVE:
-                return _PRIMITIVE[schema]
-            if schema in self._open:
-                raise Unsupported(f"is of a type that contains itself, {schema}")
-            if schema not in self._named:
-                raise Unsupported(f"is of a type that the schema does not define, {schema}")
-            return self.values(self._named[schema], depth + 1)
+            return _PRIMITIVE[schema] if schema in _PRIMITIVE else self._reference(schema, space, depth)
         if not isinstance(schema, Mapping):
             raise Unsupported("has no type")
         kind = schema.get("type")
         if kind in ("record", "enum", "fixed"):
-            self._named |= dict.fromkeys(_names(schema), schema)
+            self._named[_full_name(schema, space)] = (schema, space)
         if kind == "record":
-            return self._record(schema, depth)
+            return self._record(schema, space, depth)
         if kind == "array":
-            return _lists(self.values(schema.get("items"), depth + 1))
+            return _lists(self.values(schema.get("items"), space, depth + 1))
         if kind == "map":
-            return _pairs(self.values(schema.get("values"), depth + 1), self._name())
+            return _pairs(self.values(schema.get("values"), space, depth + 1), self._name())
         if kind == "enum":
             return _enum(schema)
         if kind == "fixed":
             return self._fixed(schema)
-        return _logical(schema, self.values(kind, depth + 1))
+        return _logical(schema, self.values(kind, space, depth + 1))
 
     def _name(self) -> str:
         self._count += 1
         return f"t{self._count}"
 
-    def _union(self, branches: list[Any], depth: int) -> Values:
+    def _reference(self, name: str, space: str, depth: int) -> Values:
+        full = name if "." in name or not space else f"{space}.{name}"
+        if full in self._open:
+            raise Unsupported(f"is of a type that contains itself, {name}")
+        if full not in self._named:
+            raise Unsupported(f"is of a type that the schema does not define, {name}")
+        schema, within = self._named[full]
+        return self.values(schema, within, depth + 1)
+
+    def _union(self, branches: list[Any], space: str, depth: int) -> Values:
         others = [b for b in branches if b != "null"]
         if len(others) != 1 or len(branches) != 2:
             shown = " and ".join(_shown(b) for b in branches)
             raise Unsupported(f"is a union of {shown}: of unions, only those of null and one other type are read")
-        inner = self.values(others[0], depth + 1)
+        inner = self.values(others[0], space, depth + 1)
         if inner.wire is None:
             raise Unsupported("is a union of null and null")
         return dataclasses.replace(inner, wire=["null", inner.wire] if branches[0] == "null" else [inner.wire, "null"])
 
-    def _record(self, schema: Mapping[str, Any], depth: int) -> Values:
-        names = _names(schema)
-        self._open += names
-        fields = self.fields(schema, depth + 1)
-        del self._open[len(self._open) - len(names) :]
+    def _record(self, schema: Mapping[str, Any], space: str, depth: int) -> Values:
+        self.open(schema, space)
+        fields = self.fields(schema, _space_of(schema, space), depth + 1)
+        self._open.pop()
         if not fields or any(v.wire is None for _, v in fields):
             raise Unsupported("has a record without values, or with a field that is always null")
         wire = {
@@ -148,17 +164,24 @@ class _Parser:
 
     def _fixed(self, schema: Mapping[str, Any]) -> Values:
         size = schema.get("size")
-        if not isinstance(size, int) or size < 1:
+        if type(size) is not int or not 1 <= size <= MOST_BLOCK_BYTES:
             raise Unsupported(f"is fixed of {size!r} bytes")
         wire = {"type": "fixed", "name": self._name(), "size": size}
         return _logical(schema, Values(wire, pa.binary(), lambda array: array.cast(pa.binary())))
 
 
-def _names(schema: Mapping[str, Any]) -> list[str]:
-    """Return the names by which a type may be referred to."""
+def _full_name(schema: Mapping[str, Any], space: str) -> str:
+    """Return the name of a type with its namespace, which it may inherit (the specification, "Names")."""
     name = str(schema.get("name"))
-    space = schema.get("namespace")
-    return list({name, name.rpartition(".")[2], f"{space}.{name}" if space else name})
+    if "." in name:
+        return name
+    space = str(schema.get("namespace") or "") if "namespace" in schema else space
+    return f"{space}.{name}" if space else name
+
+
+def _space_of(schema: Mapping[str, Any], space: str) -> str:
+    """Return the namespace in which the fields of a record are."""
+    return _full_name(schema, space).rpartition(".")[0]
 
 
 def _shown(schema: Any) -> str:
@@ -253,8 +276,11 @@ def _logical(schema: Mapping[str, Any], values: Values) -> Values:
         return Values("long", type_, lambda array: array.cast(base).cast(type_))
     if logical == "decimal" and schema.get("type") in ("bytes", "fixed"):
         digits, scale = schema.get("precision"), schema.get("scale", 0)
-        if not isinstance(digits, int) or not isinstance(scale, int) or not 0 <= scale <= digits or digits < 1:
+        if type(digits) is not int or type(scale) is not int or not 0 <= scale <= digits or digits < 1:
             return values
+        if schema["type"] == "fixed" and schema["size"] > _DECIMAL_BYTES:
+            why = f"is a decimal of {schema['size']} bytes, and at most {_DECIMAL_BYTES} are read: write it as a string"
+            return dataclasses.replace(values, refused=why)
         if digits > _MOST_DIGITS:
             why = f"is a decimal of {digits} digits, and at most {_MOST_DIGITS} are read: write it as a string"
             return dataclasses.replace(values, refused=why)

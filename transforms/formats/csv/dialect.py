@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from beam_score.transforms.common.names import quoted
-from beam_score.transforms.formats.first_rows import Guess
+from beam_score.transforms.formats.first_rows import FIRST_BYTES, Guess
 from beam_score.transforms.framing import csv as csv_records
 
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -24,15 +24,22 @@ _ENOUGH = 20  # rows, to compare their texts with the first line
 _NAME = re.compile(r"[^\W\d][\w .\-/()%]{0,63}")
 
 
-def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "") -> list[list[str]]:
+def records(text: str, whole: bool, delimiter: str, most: int, escape: str = "", quote: str = '"') -> list[list[str]]:
     """Return the first records of a CSV text, without blank lines.
 
     Args:
       whole: whether the text is the whole file; otherwise its last record may be incomplete, and is dropped.
       most: largest number of records.
-      escape: the escape character; "" for none.
+      escape, quote: one character each; "" for none.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, escapechar=escape or None)
+    csv.field_size_limit(FIRST_BYTES)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        escapechar=escape or None,
+        quotechar=quote or None,
+        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+    )
     found = [r for r in itertools.islice(reader, most) if r]
     return found if whole or len(found) >= most else found[:-1]
 

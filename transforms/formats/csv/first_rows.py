@@ -33,10 +33,10 @@ def first_rows(format_: Format, path: str, count: int, hints: Hints) -> FirstRow
     """
     text, whole = _head(path)
     options: CsvOptions | None = hints.options
-    delimiter = options.delimiter if options else hints.delimiter or guess_delimiter(text, whole, path)
-    escape = options.escape if options else guess_escape(text, delimiter)
     try:
-        found = records(text, whole, delimiter, count + 2, escape)
+        delimiter = options.delimiter if options else hints.delimiter or guess_delimiter(text, whole, path)
+        escape = options.escape if options else guess_escape(text, delimiter)
+        found = records(text, whole, delimiter, count + 2, escape, options.quote if options else '"')
     except csv.Error as error:
         raise UnusableFile("malformed", str(error)) from error
     known = options.header if options else hints.header
@@ -49,7 +49,8 @@ def first_rows(format_: Format, path: str, count: int, hints: Hints) -> FirstRow
     names = found[0] if header.is_there else hints.names or [f"column_{i}" for i in range(1, len(found[0]) + 1)]
     options = options or CsvOptions(delimiter=delimiter, escape=escape, header=header.is_there)
     rows, unreadable = _rows(format_, path, count, names, options)
-    return FirstRows(rows, tuple(names), unreadable, dialect)
+    once = [name for name, times in collections.Counter(names).items() if times == 1]  # a run refuses the others
+    return FirstRows(rows, tuple(once), unreadable, dialect)
 
 
 def _rows(

@@ -26,7 +26,7 @@ class Orc(Format):
 
     name, title = "orc", "ORC"
     suffixes = (".orc",)
-    magic = re.compile(rb"ORC\n?[\0-\x08\x0e-\x1f\x7f-\xff]")  # text would continue with a printable character
+    magic = re.compile(rb"ORC.?[\0-\x08\x0e-\x1f\x7f-\xff]", re.DOTALL)  # text would continue
 
     def check(self, path: str, settings: ReadSettings, version: str | None = None) -> None:
         with open_orc(path, version) as opened:
@@ -81,6 +81,9 @@ class Orc(Format):
                 for start in range(0, batch.num_rows, step):
                     yield chunk_of(batch.slice(start, step), row + start, settings)
                 row += batch.num_rows
+            if range_.end in (-1, opened.stripes) and row < opened.total:
+                message = f"the footer claims {opened.total:,} rows, and the stripes contain {row:,}"
+                yield Chunk(empty_rows(settings), stretch(row, None, "unreadable", message))
 
     def first_rows(self, path: str, count: int, hints: Hints) -> FirstRows:
         found: list[pa.RecordBatch] = []
