@@ -118,7 +118,7 @@ def block_of(rows: int, **fields) -> Block:
 def refused(rows: int, payload: bytes = b"x;y;z") -> Block:
     """A block of which no row is good."""
     data = b"\n".join([payload] * rows)
-    block = block_of(rows, origin=Origin("csv", 0, pa.py_buffer(data)))
+    block = block_of(rows, origin=Origin("csv", 0, pa.py_buffer(data), (",", '"', "")))
     return reject_rows(block, [Fault(np.arange(rows), None, "malformed", "not a row")], "read")
 
 

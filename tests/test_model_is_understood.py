@@ -196,8 +196,8 @@ def test_signatures_are_read_as_tensorflow_reads_them(model):
 
 def test_reading_signatures_does_not_import_tensorflow(model):
     script = (
-        "import sys, beam_score.transforms.model.servable as m;"
-        "s = m.read_signatures(sys.argv[1]); m.hash_model(sys.argv[1]);"
+        "import sys; from beam_score.transforms.model import signature, versions;"
+        "s = signature.read_signatures(sys.argv[1]); versions.hash_model(sys.argv[1]);"
         "assert 'serving_default' in s; print('tensorflow' in sys.modules)"
     )
     run = subprocess.run(

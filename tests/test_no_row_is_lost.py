@@ -312,7 +312,7 @@ def full_block():
             "bytes": pa.array([None if i % 2 else b"\xff" for i in range(count)], pa.binary()),
         }
     )
-    origin = Origin("jsonl", 0, pa.py_buffer(b"{}\n" * count))
+    origin = Origin("lines", 0, pa.py_buffer(b"{}\n" * count))
     whole = Block(7, "abc", 3, "some/é.jsonl", rows, origin=origin, tally={"read_s": 0.25, "n": 2}, began=12.5)
     return reject_rows(whole, [Fault(np.array([1, 5]), "text", "wrong_type", "no")], "validate")
 
