@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from beam_score.pipeline.cli import app
 from beam_score.pipeline.draft.draft import draft_job
+from beam_score.pipeline.draft.sample import look_at
 from beam_score.pipeline.draft.yaml_text import flow, scalar
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
@@ -612,3 +613,16 @@ def test_outputs_that_are_not_dense_are_left_out(model, tmp_path):
     assert settings_of(text)["outputs"] == {"y": {"meaning": "raw"}}
     assert "# output 'few' is sparse" in text and "# output 'lists' is ragged" in text
     assert "200 predicted, 0 rejected" in tried(text, tmp_path)
+
+
+def test_a_field_of_csv_may_be_long(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("id,inputs,note\n" + "".join(f"{i},{i}.5,{'x' * 200_000}\n" for i in range(3)))
+    seen = look_at([str(path)]).columns
+    assert (seen["inputs"].high, seen["note"].longest) == (2.5, 200_000)
+
+
+def test_a_column_that_is_named_twice_is_not_proposed(model, tmp_path):
+    path = tmp_path / "twice.csv"
+    path.write_text("id,inputs,note,note\n" + "".join(f"{i},{i}.5,a,b\n" for i in range(3)))
+    assert "note" not in draft_job(model("multiply"), str(path))

@@ -64,7 +64,7 @@ def test_columns_of_other_types_are_kept_or_refused_by_name(tmp_path):
         ORC.check(str(path), reading({"inner": {"dtype": "float64"}}))
 
 
-# Footers that lie. The footer is a protobuf: field 3 are stripes, whose field 5 is their number of rows; 6 is the total.
+# Footers that lie. The footer is a protobuf: field 3 is a stripe, whose field 5 is its number of rows; 6 is the total.
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:

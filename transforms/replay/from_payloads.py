@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -160,6 +161,7 @@ def _as_json(
     lines: list[bytes] = []
     refused: dict[str, list[DeadLetter]] = {}
     contract = settings.contract_columns
+    kept = {name: settings.kept_types.get(name, pa.string()) for name in settings.kept_undeclared}
     for letter in dead_letters:
         row = orjson.loads(_payload_of(letter))
         # The parent did not record the columns it did not use, and a missing column is not the same as a null.
@@ -169,6 +171,9 @@ def _as_json(
             refused.setdefault(why, []).append(letter)
         elif any(row[n] in _NOT_FINITE for n, c in contract.items() if c.is_float and not c.shape):
             refused.setdefault("the payload is JSON, which has no NaN and no infinity", []).append(letter)
+        elif inexact := [n for n, t in kept.items() if not _is_typed(row[n], t)]:
+            why = f"the payload does not have the exact value of column {inexact[0]!r}, so only the file has it"
+            refused.setdefault(why, []).append(letter)
         else:
             good.append(letter)
             lines.append(orjson.dumps({n: _as_value(v, contract[n]) if n in contract else v for n, v in row.items()}))
@@ -189,8 +194,19 @@ def _as_value(value: Any, column: Column) -> Any:
     return value
 
 
+def _is_typed(value: Any, type_: pa.DataType) -> bool:
+    """Return whether a JSON value can be converted to the type of a kept column."""
+    try:
+        _typed([value], type_)
+    except (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return True
+
+
 def _typed(values: list[Any], type_: pa.DataType) -> pa.Array:
     """Convert JSON values to a column, with the type that kept columns have."""
+    if pa.types.is_time(type_):  # Arrow does not cast text to it
+        return pa.array([None if v is None else datetime.time.fromisoformat(v) for v in values], type_)
     if pa.types.is_temporal(type_) or pa.types.is_decimal(type_):
         return pa.array(values, pa.string()).cast(type_)
     if pa.types.is_floating(type_):
