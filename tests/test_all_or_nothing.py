@@ -330,7 +330,7 @@ def test_stop_after_counts_what_earlier_launches_have_rejected(tmp_path, model):
 
 def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):
     # The parts folder goes away under the run, as when someone clears the output.
-    done = threading.Event()
+    done, of_before = threading.Event(), sys._current_frames().keys()
 
     def remove():
         while not done.is_set():
@@ -346,7 +346,7 @@ def test_a_worker_that_fails_stops_the_others(tmp_path, people, model):
     finally:
         done.set()
         thread.join()
-    at_work = [f for i, f in sys._current_frames().items() if i != threading.get_ident()]
+    at_work = [f for i, f in sys._current_frames().items() if i not in of_before]
     for frame in at_work:
         while frame is not None:
             assert not frame.f_globals.get("__name__", "").startswith("beam_score.")
