@@ -63,5 +63,8 @@ def is_white(byte: np.ndarray) -> np.ndarray:
     return (byte == SPACE) | (byte == TAB)
 
 
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8."""
+
 MAX_PAYLOAD_BYTES = 64 * 1024
 """A longer payload is cut, and marked as cut."""

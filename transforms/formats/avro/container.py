@@ -174,7 +174,7 @@ def blocks(file: ByteFile, header: Header, start: int, end: int, passing_over: b
         if not 0 <= rows <= most or size < 0:
             raise Damage(f"a block of {rows} rows in {size} bytes")
         if source.at + size + _SYNC_BYTES > last:
-            raise Damage("the file breaks off")
+            raise Damage("the file ends early")
         stored = None
         if passing_over or size > MOST_BLOCK_BYTES:
             source.skip(size)
@@ -206,14 +206,6 @@ def decompressed(block: Block, codec: str) -> bytes:
     return data
 
 
-def _deflate(data: bytes) -> bytes:
-    stream = zlib.decompressobj(-15)
-    found = stream.decompress(data, MOST_BLOCK_BYTES + 1)
-    if not stream.eof and len(found) <= MOST_BLOCK_BYTES:
-        raise ValueError("it ends early")
-    return found
-
-
 def _snappy(data: bytes) -> bytes:
     """Decompress; the last four bytes are the CRC-32 of the content."""
     size = shift = 0
@@ -242,8 +234,9 @@ def _zstandard(data: bytes) -> bytes:
     return b"".join(found)
 
 
-def _whole(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> bytes:
-    found = stream.decompress(data, MOST_BLOCK_BYTES + 1)
+def _whole(stream: Any, data: bytes) -> bytes:
+    """Decompress by a decompressor object of the standard library."""
+    found: bytes = stream.decompress(data, MOST_BLOCK_BYTES + 1)
     if not stream.eof and len(found) <= MOST_BLOCK_BYTES:
         raise ValueError("it ends early")
     return found
@@ -251,7 +244,7 @@ def _whole(stream: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> 
 
 _DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "null": lambda data: data,
-    "deflate": _deflate,
+    "deflate": lambda data: _whole(zlib.decompressobj(-15), data),
     "snappy": _snappy,
     "bzip2": lambda data: _whole(bz2.BZ2Decompressor(), data),
     "xz": lambda data: _whole(lzma.LZMADecompressor(memlimit=_XZ_BYTES), data),

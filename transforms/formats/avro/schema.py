@@ -154,13 +154,7 @@ class _Parser:
         self._open.pop()
         if not fields or any(v.wire is None for _, v in fields):
             raise Unsupported("has a record without values, or with a field that is always null")
-        wire = {
-            "type": "record",
-            "name": self._name(),
-            "fields": [{"name": f"f{i}", "type": v.wire} for i, (_, v) in enumerate(fields)],
-        }
-        refused = next((v.refused for _, v in fields if v.refused), None)
-        return Values(wire, pa.struct([pa.field(n, v.type) for n, v in fields]), _struct_converter(fields), refused)
+        return _struct(fields, self._name())
 
     def _fixed(self, schema: Mapping[str, Any]) -> Values:
         size = schema.get("size")
@@ -231,24 +225,21 @@ def _lists(inner: Values) -> Values:
 def _pairs(inner: Values, name: str) -> Values:
     if inner.wire is None:
         raise Unsupported("is a map of null")
-    fields = [("key", _PRIMITIVE["string"]), ("value", inner)]
-    wire = {
-        "type": "record",
-        "name": name,
-        "fields": [{"name": "f0", "type": "bytes"}, {"name": "f1", "type": inner.wire}],
-    }
-    pair = Values(wire, pa.struct([pa.field(n, v.type) for n, v in fields]), _struct_converter(fields))
+    pair = _struct([("key", _PRIMITIVE["string"]), ("value", inner)], name)
     return dataclasses.replace(_lists(pair), refused="is a map: write its values as columns of their own")
 
 
-def _struct_converter(fields: list[tuple[str, Values]]) -> Callable[[pa.Array], pa.Array]:
+def _struct(fields: list[tuple[str, Values]], name: str) -> Values:
+    """Return the values of a record, which is named `name` for the decoder."""
+    wire_fields = [{"name": f"f{i}", "type": v.wire} for i, (_, v) in enumerate(fields)]
     struct = pa.struct([pa.field(n, v.type) for n, v in fields])
+    refused = next((v.refused for _, v in fields if v.refused), None)
 
     def convert(array: pa.Array) -> pa.Array:
         parts = [values.convert(array.field(i)) for i, (_, values) in enumerate(fields)]
         return pa.StructArray.from_arrays(parts, fields=list(struct), mask=_nulls(array))
 
-    return convert
+    return Values({"type": "record", "name": name, "fields": wire_fields}, struct, convert, refused)
 
 
 def _nulls(array: pa.Array) -> pa.Array | None:

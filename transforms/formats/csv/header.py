@@ -9,9 +9,9 @@ from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.framing.lines import BOM
 from beam_score.transforms.stores.compression import CorruptStream, RawStream
 
-BOM = b"\xef\xbb\xbf"
 _FIRST_READ = 1 << 16
 _COMMENT = "; the first line begins with #, and CSV has no comments: remove them, for example with grep -v '^#'"
 

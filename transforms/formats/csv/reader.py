@@ -19,12 +19,13 @@ from beam_score.transforms.contract.numbers import BLANKS
 from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, Wanted, empty_rows
 from beam_score.transforms.formats.csv.blocks import Broken, Records, blocks
 from beam_score.transforms.formats.csv.first_rows import first_rows
-from beam_score.transforms.formats.csv.header import BOM, Header, header_of
+from beam_score.transforms.formats.csv.header import Header, header_of
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.csv.ranges import cut
 from beam_score.transforms.formats.csv.typed import TypedColumns, failed_column
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.framing.lines import BOM
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
     FAULTS,

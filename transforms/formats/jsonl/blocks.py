@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.detect import refuse_foreign
-from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
+from beam_score.transforms.framing.lines import BOM, MAX_PAYLOAD_BYTES
 from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted
 
-BOM = b"\xef\xbb\xbf"
 HEAD_BYTES = 4096
 
 

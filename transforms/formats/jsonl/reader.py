@@ -16,11 +16,11 @@ from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import Chunk, Format, Options, ReadSettings, UnusableFile, Wanted, empty_rows
 from beam_score.transforms.formats.detect import refuse_foreign
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
-from beam_score.transforms.formats.jsonl.blocks import BOM, HEAD_BYTES, blocks
+from beam_score.transforms.formats.jsonl.blocks import HEAD_BYTES, blocks
 from beam_score.transforms.formats.jsonl.first_rows import first_rows
 from beam_score.transforms.formats.jsonl.options import JsonLinesOptions
 from beam_score.transforms.formats.jsonl.rows import FAST_WAYS, LineParser, too_large
-from beam_score.transforms.framing.lines import line_end_positions, line_spans
+from beam_score.transforms.framing.lines import BOM, line_end_positions, line_spans
 from beam_score.transforms.rows.faults import stretch
 from beam_score.transforms.rows.origin import Origin
 from beam_score.transforms.stores.byte_file import ByteFile
