@@ -106,7 +106,8 @@ def test_rows_are_read_and_called_by_their_bytes(tmp_path, model):
     assert 3e6 < trial.call_row_bytes < 40e6
     choice = default_choice(job, trial)
     assert 1 <= choice.batch_rows <= 8 and "MB in a call" in choice.why
-    assert call_bytes(job, trial, choice.batch_rows) <= 2 * (16 << 20)
+    # One picture is the least that a call takes, whatever this processor needs for it (33.7 MB on some).
+    assert call_bytes(job, trial, choice.batch_rows) <= max(16 << 20, trial.call_row_bytes)
 
 
 @pytest.mark.parametrize("rows", [1, 5])
