@@ -28,7 +28,7 @@ _CODES: dict[str, ExitCode] = {
     "beam_score.transforms.stores.fetch.StoreFails": ExitCode.FAILED,
     "beam_score.transforms.stores.objects.NoSuchPlace": ExitCode.WRONG,
     "beam_score.transforms.scoring.preprocess.PreprocessError": ExitCode.FAILED,
-    "beam_score.transforms.ledger.ended.LettersLost": ExitCode.FAILED,
+    "beam_score.transforms.ledger.ended.DeadLettersLost": ExitCode.FAILED,
     "beam_score.transforms.durable.sealed.CorruptFile": ExitCode.FAILED,
     "beam_score.transforms.ledger.verdict.CommitError": ExitCode.FAILED,
     "beam_score.transforms.ledger.publication.Superseded": ExitCode.FAILED,

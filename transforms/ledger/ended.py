@@ -9,7 +9,7 @@ from typing import Any
 from beam_score.transforms.ledger.manifest import read_failed, read_manifest
 
 
-class LettersLost(RuntimeError):
+class DeadLettersLost(RuntimeError):
     """The dead letters, or the record, of the replayed run can no longer be read."""
 
 
@@ -17,11 +17,11 @@ class LettersLost(RuntimeError):
 def files_on_record(output: str, run: str) -> Mapping[str, Mapping[str, Any]]:
     """Return what the record of a run says about each of its input files, by path.
 
-    Raises LettersLost if the run no longer exists.
+    Raises DeadLettersLost if the run no longer exists.
     """
     record = next((record for record in runs_on_record(output) if record["run"] == run), None)
     if record is None:
-        raise LettersLost(f"{output} no longer contains run {run}, whose dead letters are being replayed")
+        raise DeadLettersLost(f"{output} no longer contains run {run}, whose dead letters are being replayed")
     texts = record["headers"]
     return {i["path"]: {**i, "header": None if i["header"] is None else texts[i["header"]]} for i in record["inputs"]}
 

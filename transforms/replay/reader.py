@@ -10,7 +10,7 @@ from typing import Any
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import Chunk, Format, ReadSettings, UnusableFile, format_named
 from beam_score.transforms.formats.jsonl.reader import cut_lines
-from beam_score.transforms.ledger.ended import LettersLost, files_on_record
+from beam_score.transforms.ledger.ended import DeadLettersLost, files_on_record
 from beam_score.transforms.listing.files import InputFile, as_it_is
 from beam_score.transforms.replay.dead_letter import DeadLetter, parse_dead_letters, refused_again
 from beam_score.transforms.replay.from_payloads import from_payloads
@@ -46,7 +46,7 @@ class DeadLetters(Format):
         """Yield the rows that the dead letters of a range stand for; a chunk contains rows of one file.
 
         Raises:
-          LettersLost: the replay is impossible, and not because of the files that the dead letters describe.
+          DeadLettersLost: the replay is impossible, and not because of the files that the dead letters describe.
         """
         replay: Replay = settings.options
         original = dataclasses.replace(settings, format=replay.format, options=replay.options)
@@ -55,7 +55,7 @@ class DeadLetters(Format):
             try:
                 dead_letters = parse_dead_letters(lines, replay.format)
             except (ValueError, KeyError, TypeError):
-                raise LettersLost(
+                raise DeadLettersLost(
                     f"{range_.path}: a line is not a dead letter: the file was changed; restore it"
                 ) from None
             for source in dict.fromkeys(letter.source for letter in dead_letters):
@@ -81,9 +81,9 @@ def _lines(range_: FileRange, size: int) -> Iterator[bytes]:
                 if end:
                     yield lines
     except OSError as error:
-        raise LettersLost(f"{range_.path}: {error.strerror or type(error).__name__}") from error
+        raise DeadLettersLost(f"{range_.path}: {error.strerror or type(error).__name__}") from error
     if rest or left:
-        raise LettersLost(f"{range_.path}: the file of dead letters is truncated: restore it")
+        raise DeadLettersLost(f"{range_.path}: the file of dead letters is truncated: restore it")
 
 
 def _replayed(
@@ -95,7 +95,7 @@ def _replayed(
 ) -> Iterator[Chunk]:
     """Yield the rows that some dead letters of one file stand for."""
     if file is None:
-        raise LettersLost(f"run {replay.run} has dead letters of {source}, but no record of this file")
+        raise DeadLettersLost(f"run {replay.run} has dead letters of {source}, but no record of this file")
     now = as_it_is(source)
     header = _header(source, file, now, settings)
     ways: dict[str, list[DeadLetter]] = {"payload": [], "source": []}
