@@ -190,8 +190,8 @@ def test_signatures_are_read_as_tensorflow_reads_them(model):
                     )
         assert saved_model.tensorflow_version(model(name)) == graph.meta_info_def.tensorflow_version
     for value in types_pb2.DataType.values()[1:]:
-        if value < len(saved_model._DTYPES):
-            assert saved_model._DTYPES[value] == dtypes.as_dtype(value).name
+        if value < len(saved_model.DTYPES):
+            assert saved_model.DTYPES[value] == dtypes.as_dtype(value).name
 
 
 def test_reading_signatures_does_not_import_tensorflow(model):
@@ -433,8 +433,8 @@ def test_one_op_takes_one_thread_and_tensorflow_does_not_chatter(model):
 
 def test_what_others_write_to_standard_error_meanwhile_is_passed_on(model):
     script = (
-        "import os, sys, threading; from beam_score.transforms.model import servable as model\n"
-        "with model._quiet():\n"
+        "import os, sys, threading; from beam_score.transforms.model.native.quiet import quiet\n"
+        "with quiet():\n"
         "    os.write(2, b'I0000 port.cc:153] oneDNN custom operations are on. You may see\\nsomething else\\n')"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

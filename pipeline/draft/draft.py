@@ -17,8 +17,7 @@ from beam_score.pipeline.printing.terminal import printable
 from beam_score.transforms.common.names import quoted
 from beam_score.transforms.formats.first_rows import UNKNOWN, Hints
 from beam_score.transforms.model.copies import local_model, named
-from beam_score.transforms.model.servable import unsupported
-from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures
+from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures, unsupported
 from beam_score.transforms.model.versions import Version, find_version
 
 

@@ -16,8 +16,8 @@ from beam_score.pipeline.prepare.preflight import Prepared
 from beam_score.pipeline.prepare.trial import Trial
 from beam_score.transforms.model.call import DEFAULT_BATCH_ROWS, ModelCall
 from beam_score.transforms.model.copies import local_model
+from beam_score.transforms.model.model import Model
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import Servable
 
 WORTH_A_SWEEP_S = 1.0
 """Estimated model time, in seconds, below which a sweep would cost more than it saves."""
@@ -85,7 +85,7 @@ def default_choice(prepared: Prepared, trial: Trial) -> Choice:
     return Choice(DEFAULT_BATCH_ROWS, compiled, _USUAL)
 
 
-def choose_batch(prepared: Prepared, servable: Servable, trial: Trial, always: bool = False) -> Choice:
+def choose_batch(prepared: Prepared, servable: Model, trial: Trial, always: bool = False) -> Choice:
     """Choose `batch_rows` from the job file, or by a sweep over the trial's rows that times the call alone.
 
     Args:
@@ -132,7 +132,7 @@ def _sizes(most: int) -> list[int]:
     return [2**n for n in range(_MOST_ROWS.bit_length()) if least <= 2**n <= most]
 
 
-def _estimated_seconds(prepared: Prepared, servable: Servable, trial: Trial) -> float:
+def _estimated_seconds(prepared: Prepared, servable: Model, trial: Trial) -> float:
     """Estimate the model time of the whole job from one call and the size of the input."""
     rows = prepared.bytes / trial.row_bytes if trial.row_bytes else 0
     size = min(1024, trial.most_rows(prepared.steps.call))
@@ -209,7 +209,7 @@ _JUDGING_OPS = re.compile(
 values it has (seen with Assert, and with Gather beyond the end): rows that must be refused would be predicted."""
 
 
-def _why_not_compiled(servable: Servable, prepared: Prepared, sample: Mapping[str, np.ndarray]) -> str | None:
+def _why_not_compiled(servable: Model, prepared: Prepared, sample: Mapping[str, np.ndarray]) -> str | None:
     """Return the reason why XLA cannot replace TensorFlow's own execution; None if there is none."""
     call = prepared.steps.call
     ops = ops_of(local_model(call.path, call.sha256), call.signature.name).called

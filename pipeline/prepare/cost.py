@@ -13,7 +13,7 @@ from beam_score.runners.engine import Engine, Measured
 from beam_score.runners.settings.layout import PROCESS_BYTES
 from beam_score.transforms.model.call import DEFAULT_BATCH_ROWS
 from beam_score.transforms.model.copies import model_bytes
-from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.model import Model
 
 _ROWS = 4 * DEFAULT_BATCH_ROWS
 _ENOUGH_S, _MOST_ROUNDS = 0.5, 20
@@ -65,7 +65,7 @@ def check_fits(prepared: Prepared, engine: Engine) -> None:
         raise JobError(problems)
 
 
-def measure(prepared: Prepared, servable: Servable, trial: Trial) -> Measured:
+def measure(prepared: Prepared, servable: Model, trial: Trial) -> Measured:
     """Run the first rows through every step but writing, repeatedly until the time is long enough to measure.
 
     Args:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import leaves, row_shapes
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.model import Model
 from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import OUTPUT, Block
 from beam_score.transforms.scoring.score import Scorer
@@ -32,7 +32,7 @@ _REMEDY = (
 )
 
 
-def dependence(call: ModelCall, servable: Servable, scored: Sequence[Block], batch_rows: int) -> list[str]:
+def dependence(call: ModelCall, servable: Model, scored: Sequence[Block], batch_rows: int) -> list[str]:
     """Return the evidence that the outcome of a row depends on more than the row: one sentence per output.
 
     Args:
@@ -83,7 +83,7 @@ def without_outputs(block: Block) -> Block:
     return dataclasses.replace(block, rows=block.rows.select(names))
 
 
-def _score(call: ModelCall, servable: Servable, blocks: Sequence[Block]) -> list[pa.RecordBatch]:
+def _score(call: ModelCall, servable: Model, blocks: Sequence[Block]) -> list[pa.RecordBatch]:
     return [block.rows for block in Scorer(call, servable).score(blocks)]
 
 

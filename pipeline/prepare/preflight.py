@@ -34,8 +34,7 @@ from beam_score.transforms.listing.files import InputFile
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.copies import hashed_model, model_bytes, named
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import unsupported
-from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures
+from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures, unsupported
 from beam_score.transforms.model.versions import Version, find_version
 from beam_score.transforms.output.json_lines import MARKER
 from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code, load_function

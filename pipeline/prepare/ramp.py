@@ -9,7 +9,7 @@ from beam_score.pipeline.prepare.first_blocks import head
 from beam_score.pipeline.prepare.independence import without_outputs
 from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.model import Model
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.scoring.score import Scorer
 
@@ -27,7 +27,7 @@ class Ramp:
       limit: see `Trial`.
     """
 
-    def __init__(self, call: ModelCall, servable: Servable, asked: int, blocks: Sequence[Block]):
+    def __init__(self, call: ModelCall, servable: Model, asked: int, blocks: Sequence[Block]):
         self._call, self._servable, self._blocks = call, servable, blocks
         self._rows = sum(b.rows.num_rows for b in blocks)
         self._asked = call.fixed_rows or max(1, min(dataclasses.replace(call, batch_rows=asked).most_rows, self._rows))

@@ -18,8 +18,8 @@ from beam_score.pipeline.prepare.ramp import Ramp
 from beam_score.transforms.arrays.plain import concat
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.model.call import DEFAULT_BATCH_ROWS, ModelCall
-from beam_score.transforms.model.loading import load_once
-from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.loading import load_for
+from beam_score.transforms.model.model import Model
 from beam_score.transforms.model.signature import numpy_dtype
 from beam_score.transforms.rows.faults import REJECTED_SCHEMA
 from beam_score.transforms.scoring.feeds import groups
@@ -79,7 +79,7 @@ class Trial:
         ]
 
 
-def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> Trial:
+def try_rows(prepared: Prepared, servable: Model, rows: int = TRIAL_ROWS) -> Trial:
     """Run the first rows of the input through every step.
 
     The model is called on one row, then on more and more, within the memory limit as measured.
@@ -134,7 +134,7 @@ def try_rows(prepared: Prepared, servable: Servable, rows: int = TRIAL_ROWS) -> 
     )
 
 
-def score_first(prepared: Prepared, servable: Servable, rows: int, batch_rows: int) -> int:
+def score_first(prepared: Prepared, servable: Model, rows: int, batch_rows: int) -> int:
     """Run the first rows through every step but writing. Returns their number."""
     blocks = first_blocks(prepared, rows).blocks
     scorer = Scorer(dataclasses.replace(prepared.steps.call, batch_rows=batch_rows), servable)
@@ -165,7 +165,6 @@ def _asked_rows(prepared: Prepared) -> int:
     return asked if isinstance(asked, int) else DEFAULT_BATCH_ROWS
 
 
-def load(prepared: Prepared) -> Servable:
-    """Load the model on this machine, one copy per process."""
-    call = prepared.steps.call
-    return load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)
+def load(prepared: Prepared) -> Model:
+    """Load the model on this machine, one copy per process; for XLA, by Python's TensorFlow."""
+    return load_for(dataclasses.replace(prepared.steps.call, compiled=prepared.job.engine.xla == "on"))

@@ -30,7 +30,7 @@ from beam_score.transforms.ledger.manifest import read_manifest
 from beam_score.transforms.ledger.publication import drop_current
 from beam_score.transforms.ledger.receipts import all_done
 from beam_score.transforms.ledger.verdict import PUBLISH, verdicts
-from beam_score.transforms.model.servable import Servable
+from beam_score.transforms.model.model import PYTHON, Model
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def new_run() -> str:
 def plan_run(
     prepared: Prepared,
     fingerprint: Mapping[str, str],
-    servable: Servable,
+    servable: Model,
     state: OutputState | None = None,
     seconds: dict[str, float] | None = None,
     run: str | None = None,
@@ -92,6 +92,7 @@ def plan_run(
         "xla": call.compiled,
         "why": choice.why,
         "intra_op_threads": call.intra_op_threads,
+        "runtime": servable.runtime,
     }
     header = describe(prepared, fingerprint, state) | {"engine": engine, "start_up_s": seconds}
     return freeze(state, fingerprint, splits, header, run or new_run())
@@ -200,6 +201,7 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
         batch_rows=engine["batch_rows"],
         compiled=engine["xla"],
         intra_op_threads=engine["intra_op_threads"],
+        runtime=engine.get("runtime", PYTHON),  # plans of earlier releases do not name it
         sha256=plan["model"]["sha256"],
     )
     return dataclasses.replace(prepared.steps, call=call)

@@ -44,6 +44,7 @@ from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.folder import RunFolder, read_plan
 from beam_score.transforms.ledger.receipt import Counts
 from beam_score.transforms.ledger.receipts import collect
+from beam_score.transforms.model.model import PYTHON
 from beam_score.transforms.model.servable import import_tensorflow
 from beam_score.transforms.rows.reject_count import RejectCount
 
@@ -139,7 +140,6 @@ class Launch:
     def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises LostRace."""
         check_room(self.prepared)
-        self._import_tensorflow()
         with clock(self.seconds, "load"):
             servable = load(self.prepared)
         return plan_run(self.prepared, self.fingerprint, servable, state, self.seconds, self.new)
@@ -158,10 +158,12 @@ class Launch:
                 wait_for(others)
             if is_read(folder):
                 return
-        # In the main thread: in a worker's thread, beside other threads, the import takes twice as long.
-        self._import_tensorflow()
         plan = read_plan(folder)
         steps = pinned(self.prepared, plan)
+        if steps.call.runtime == PYTHON:
+            # In the main thread: in a worker's thread, beside other threads, the import takes twice as long.
+            with clock(self.seconds, "import"):
+                import_tensorflow()
         log.info("%d splits of %d files", plan["splits"], len(plan["inputs"]))
         job, stopping = self.prepared.job, Stopping()
         most = job.rejects.stop_after
@@ -202,11 +204,6 @@ class Launch:
 
     def _watch(self, folder: RunFolder) -> AbstractContextManager[None]:
         return watch(folder, self.options.get("show_progress"))
-
-    def _import_tensorflow(self) -> None:
-        if "import" not in self.seconds:
-            with clock(self.seconds, "import"):
-                import_tensorflow()
 
     def _run_pipeline(self, put: Callable[[Pipeline], PCollection[Any]], folder: RunFolder, stopping: Stopping) -> None:
         """Run the pipeline to its end. After an error or a signal, stop it and wait for its workers.

@@ -26,6 +26,7 @@ from beam_score.runners.choose import engine_of
 from beam_score.runners.engine import Engine
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.model.copies import local_model
+from beam_score.transforms.model.model import C_API, Model
 from beam_score.transforms.model.ops import ops_of
 
 _SHOWN_FILES = 10
@@ -89,7 +90,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
         console.print(f"[yellow]note[/]    {escape(padded_hint(trial.padded))}", soft_wrap=True)
     choice = default_choice(prepared, trial)
     check_call_fits(prepared, trial, choice.batch_rows)
-    _print_lines("call", _about_calls(job, prepared, trial, choice), console)
+    _print_lines("call", [*_about_calls(job, prepared, trial, choice), *_about_runtime(servable)], console)
     print_rows(console, trial.predictions, "first predictions")
     print_schema(console, trial.predictions.schema)
     _print_lines("note", trial.remarks, console)
@@ -130,6 +131,12 @@ def _about_calls(job: Job, prepared: Prepared, trial: Trial, choice: Choice) -> 
     if not job.model.independent:
         lines.append("model.independent is false: the prediction of a row may depend on other rows of its batch")
     return lines
+
+
+def _about_runtime(servable: Model) -> list[str]:
+    if servable.runtime == C_API:
+        return []
+    return [f"by Python's TensorFlow, whose import takes seconds: {servable.why or 'engine.xla is on'}"]
 
 
 def _print_engine(job: Job, prepared: Prepared, engine: Engine, console: Console) -> None:

@@ -11,13 +11,13 @@ from beam_score.pipeline.printing.terminal import Console, escape, printable
 from beam_score.transforms.contract.outputs import Output, unusable_output
 from beam_score.transforms.model.copies import hashed_model, named
 from beam_score.transforms.model.ops import ops_of
-from beam_score.transforms.model.servable import unsupported
 from beam_score.transforms.model.signature import (
     DEFAULT_SIGNATURE,
     Signature,
     Tensor,
     read_signatures,
     tensorflow_version,
+    unsupported,
 )
 from beam_score.transforms.model.versions import find_version
 

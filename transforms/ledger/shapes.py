@@ -57,6 +57,7 @@ _ENGINE = {
     "batch_rows": NATURAL,
     "xla": bool,
     "intra_op_threads": Maybe(NATURAL),
+    "runtime": Maybe(re.compile("c_api|python")),
 }
 _PARENT = {"run": RUN, "output": str, "from": str}
 

@@ -30,6 +30,7 @@ class ModelCall:
       proven: whether the model is known to work: then rows on which it fails are at fault, however many.
       deadline_s: seconds that a call may take; None for no limit.
       bounds: memory bounds of a worker thread.
+      runtime: how the model is loaded and called; see `transforms.model.loading.load_once`.
     """
 
     path: str
@@ -44,6 +45,7 @@ class ModelCall:
     deadline_s: float | None = None
     full_messages: bool = False
     bounds: Bounds = DEFAULT_BOUNDS
+    runtime: str | None = None
 
     def __post_init__(self) -> None:
         check_type("ModelCall: path", self.path, str, "pass the path of the SavedModel folder as text")

@@ -13,6 +13,10 @@ THREAD = "model call"
 """Name of the threads that make the calls. Never join one: its call may not return."""
 
 
+WARM_UP_S = 300.0
+"""Extra seconds for a call that has to trace or compile: XLA may take minutes."""
+
+
 class ModelHangs(RuntimeError):
     """The model has not returned in time. This is not a row's fault, so the batch must not be halved.
 

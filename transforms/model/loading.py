@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
 
 from beam_score.transforms.model import in_flight
+from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.copies import discard_damaged, local_model, named
+from beam_score.transforms.model.model import C_API, PYTHON, Model
+from beam_score.transforms.model.native.errors import NotNative
+from beam_score.transforms.model.native.session import NativeModel
 from beam_score.transforms.model.servable import Servable
-from beam_score.transforms.model.signature import ModelError
+from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures, unsupported
 from beam_score.transforms.model.versions import hash_model, model_files
 
-_loaded: weakref.WeakValueDictionary[tuple[object, ...], Servable] = weakref.WeakValueDictionary()
+log = logging.getLogger(__name__)
+
+_loaded: weakref.WeakValueDictionary[tuple[object, ...], Model] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
@@ -20,49 +27,79 @@ class ModelChanged(RuntimeError):
     """The model's folder does not contain the model of the plan."""
 
 
-def load_once(path: str, signature: str, intra_op_threads: int | None, sha256: str | None = None) -> Servable:
+def load_for(call: ModelCall) -> Model:
+    """Return the model of a call's settings; see `load_once`."""
+    return load_once(
+        call.path, call.signature.name, call.intra_op_threads, call.sha256, PYTHON if call.compiled else call.runtime
+    )
+
+
+def load_once(
+    path: str, signature: str, intra_op_threads: int | None, sha256: str | None = None, runtime: str | None = None
+) -> Model:
     """Return the model, loaded once per process while it is referenced: the launcher, which tries it
     on real rows, and the workers in the same process share one copy.
 
     Args:
       sha256: its expected `hash_model`; None accepts any model. Hashing reads the model once more, in
         about a second per GB.
+      runtime: `C_API` or `PYTHON`; None for the C API, or for Python's TensorFlow if that is not possible.
 
     Raises:
       ModelChanged: the folder contains another model, or was changed while the model was loaded.
-      ModelError: see `Servable.load`.
+      ModelError: the signature does not exist or cannot be fed, or the model does not load in this way.
     """
     key = (path, signature, intra_op_threads, sha256)
     with _loading:
-        servable = _loaded.get(key)
-        if servable is None:
-            servable = _loaded[key] = _load_verified(path, signature, intra_op_threads, sha256)
-        return servable
+        model = _loaded.get((*key, runtime))
+        if model is None:
+            model = _load_verified(path, signature, intra_op_threads, sha256, runtime)
+            _loaded[*key, runtime] = _loaded[*key, model.runtime] = model
+        return model
 
 
-def _load_verified(path: str, signature: str, intra_op_threads: int | None, sha256: str | None) -> Servable:
+def _load_verified(
+    path: str, signature: str, intra_op_threads: int | None, sha256: str | None, runtime: str | None
+) -> Model:
     if sha256 is None:
-        return _load(path, local_model(path), signature, intra_op_threads)
+        return _load(path, local_model(path), signature, intra_op_threads, runtime)
     local, found, before = _at_hand(path, sha256)
     if discard_damaged(path, local, found):
         local, found, before = _at_hand(path, sha256)
     if found != sha256:
         raise ModelChanged(_changed(path, f"SHA-256 {found}", sha256))
     try:
-        servable = _load(path, local, signature, intra_op_threads)
+        model = _load(path, local, signature, intra_op_threads, runtime)
     except ModelError:
         if _stamps(local) == before:
             raise
     else:
         if _stamps(local) == before:
-            return servable
+            return model
     raise ModelChanged(_changed(path, "files that changed while they were loaded", sha256))
 
 
-def _load(path: str, local: str, signature: str, intra_op_threads: int | None) -> Servable:
+def _load(path: str, local: str, signature: str, intra_op_threads: int | None, runtime: str | None) -> Model:
     in_flight.note_model(path)  # a damaged model may end the process
+    why = ""
     with named(path, local):
-        return Servable.load(local, signature, intra_op_threads=intra_op_threads)
+        if runtime != PYTHON:
+            chosen = choose_signature(read_signatures(local), signature)
+            if problems := unsupported(chosen):
+                raise ModelError("\n".join(problems))
+            try:
+                return NativeModel(local, chosen, intra_op_threads)
+            except NotNative as error:
+                why = str(error)
+            if runtime == C_API:
+                raise ModelError(
+                    f"{path} does not load through TensorFlow's C API, by which this run calls it: {why}; run on "
+                    "machines with the same TensorFlow, or add --restart"
+                )
+            log.info("the model is loaded by Python's TensorFlow, which takes seconds longer: %s", why)
+        model = Servable.load(local, signature, intra_op_threads=intra_op_threads)
+        model.why = why
+        return model
 
 
 def _at_hand(path: str, sha256: str) -> tuple[str, str, dict[str, tuple[int, int, int]] | None]:

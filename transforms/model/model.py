@@ -16,14 +16,22 @@ _RESOURCE_EXHAUSTED = 8
 """The status code of gRPC, which is also that of TensorFlow's exceptions (`tf.errors.RESOURCE_EXHAUSTED`)."""
 
 
+C_API, PYTHON = "c_api", "python"
+"""Ways to load and call a SavedModel: TensorFlow's C API, and Python's TensorFlow."""
+
+
 class Model(Protocol):
-    """One signature of a model that any number of threads may call: `Servable` is one.
+    """One signature of a model that any number of threads may call, such as `NativeModel` and `Servable`.
 
     Attributes:
       signature: the inputs it takes and the outputs it gives.
+      runtime: `C_API` or `PYTHON`.
+      why: the reason for it, if it is not the usual one.
     """
 
     signature: Signature
+    runtime: str = PYTHON
+    why: str = ""
 
     def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
         """Call the model.

@@ -138,7 +138,7 @@ def ops_of(path: str | os.PathLike[str], signature: str) -> ModelOps:
             )
         )
     except message.DecodeError as error:
-        raise ModelError(f"{path}/saved_model.pb is damaged: export or copy the model again") from error
+        raise _damaged(path) from error
     functions = {f.signature.name: f.node_def for f in graph.library.function}
     called = _reached(_ancestors(graph.node, _nodes(meta.signature_def[signature])), functions)
     init = _nodes(meta.signature_def[_INIT]) if _INIT in meta.signature_def else set()
@@ -150,6 +150,20 @@ def ops_of(path: str | os.PathLike[str], signature: str) -> ModelOps:
         at_load |= _reached(functions.get(name, ()), functions)
     stateful = {op.name for op in registered.op if op.is_stateful}
     return ModelOps(frozenset(called), frozenset(at_load), frozenset((called | at_load) & stateful))
+
+
+def nodes_of(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the nodes of a SavedModel folder, including those of functions: name to op. Raises ModelError."""
+    try:
+        graph = _message("GraphDef").FromString(serving_graph(path).graph_def)
+    except message.DecodeError as error:
+        raise _damaged(path) from error
+    found = {node.name: node.op for function in graph.library.function for node in function.node_def}
+    return found | {node.name: node.op for node in graph.node}
+
+
+def _damaged(path: str | os.PathLike[str]) -> ModelError:
+    return ModelError(f"{path}/saved_model.pb is damaged: export or copy the model again")
 
 
 def _nodes(signature: Any) -> set[str]:

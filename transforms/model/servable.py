@@ -1,4 +1,4 @@
-"""The loaded model: one signature of a SavedModel, callable from any number of threads.
+"""A SavedModel loaded and called by Python's TensorFlow.
 
 Importing this module does not import TensorFlow; loading a model does.
 """
@@ -6,60 +6,30 @@ Importing this module does not import TensorFlow; loading a model does.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import re
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from beam_score.transforms.model.damage import damage
-from beam_score.transforms.model.deadline import within
+from beam_score.transforms.model.deadline import WARM_UP_S, within
 from beam_score.transforms.model.model import Feeds, Model
+from beam_score.transforms.model.native.quiet import quiet
 from beam_score.transforms.model.signature import (
-    MOST_VALUES,
     SERVE,
     SUPPORTED,
     ModelError,
     Signature,
     choose_signature,
     read_signatures,
+    unsupported,
 )
 
 _LOCK = threading.Lock()
-
-WARM_UP_S = 300.0
-"""Extra seconds for a call that has to trace or compile: XLA may take minutes."""
-
-
-def unsupported(signature: Signature) -> list[str]:
-    """Return the problems of a signature's inputs, a sentence each. Outputs only matter if they are requested (see
-    `transforms.contract.outputs`)."""
-    problems = []
-    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-        if not tensors:
-            problems.append(f"signature {signature.name!r} has no {side}s: name another as model.signature")
-    for tensor in signature.inputs.values():
-        found = None
-        if tensor.kind != "dense":
-            found = f"is {tensor.kind}"
-        elif tensor.dtype not in SUPPORTED:
-            found = f"has dtype {tensor.dtype}"
-        elif tensor.shape and tensor.shape[0] == 0:
-            found = f"takes no rows ({tensor.describe()})"
-        elif tensor.shape and math.prod(d for d in tensor.shape if d) > MOST_VALUES:
-            found = f"has more than {MOST_VALUES:,} values ({tensor.describe()})"
-        if found:
-            problems.append(
-                f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
-                "export a signature whose inputs are dense tensors of numbers, bool or string"
-            )
-    return problems
 
 
 class Servable(Model):
@@ -110,7 +80,7 @@ class Servable(Model):
         tf = import_tensorflow()
         with _LOCK:
             _set_threads(tf, intra_op_threads, inter_op_threads)
-            with _quiet():  # the first use of a device searches for GPUs, and logs their absence
+            with quiet():  # the first use of a device searches for GPUs, and logs their absence
                 tf.config.list_logical_devices()
             try:
                 model = tf.saved_model.load(os.fspath(path), tags=[SERVE])
@@ -219,12 +189,9 @@ class Servable(Model):
 
 
 def import_tensorflow() -> ModuleType:
-    """Import TensorFlow without its log messages about CPU features and missing GPUs.
-
-    TF_CPP_MIN_LOG_LEVEL is set to 2 unless it is set; at 0 or 1 nothing is suppressed.
-    """
+    """Import TensorFlow without its log messages about CPU features and missing GPUs."""
     if "tensorflow" not in sys.modules:
-        with _LOCK, _quiet():
+        with _LOCK, quiet():
             import tensorflow
     import tensorflow
 
@@ -237,41 +204,6 @@ def _set_threads(tf: ModuleType, intra_op: int | None, inter_op: int | None) -> 
             tf.config.threading.set_intra_op_parallelism_threads(intra_op)
         if inter_op is not None:
             tf.config.threading.set_inter_op_parallelism_threads(inter_op)
-
-
-_CHATTER = re.compile(
-    rb"^\s*$|before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
-    rb"|failed call to cuInit|cpu_feature_guard|To enable the following instructions"
-    rb"|Cannot dlopen some GPU libraries|Skipping registering GPU devices|MLIR V1 optimization pass"
-)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Remove TensorFlow's routine messages from standard error; everything else is forwarded at the end.
-
-    TensorFlow logs some lines before it reads TF_CPP_MIN_LOG_LEVEL, so they can only be intercepted
-    at the file descriptor.
-    """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
-        yield
-        return
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            for line in said:
-                if not _CHATTER.search(line):
-                    os.write(2, line)
 
 
 def _first_line(error: Exception) -> str:

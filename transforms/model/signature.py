@@ -128,6 +128,31 @@ def choose_signature(signatures: Mapping[str, Signature], name: str | None = Non
     )
 
 
+def unsupported(signature: Signature) -> list[str]:
+    """Return the problems of a signature's inputs, a sentence each. Outputs only matter if they are requested (see
+    `transforms.contract.outputs`)."""
+    problems = []
+    for side, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        if not tensors:
+            problems.append(f"signature {signature.name!r} has no {side}s: name another as model.signature")
+    for tensor in signature.inputs.values():
+        found = None
+        if tensor.kind != "dense":
+            found = f"is {tensor.kind}"
+        elif tensor.dtype not in SUPPORTED:
+            found = f"has dtype {tensor.dtype}"
+        elif tensor.shape and tensor.shape[0] == 0:
+            found = f"takes no rows ({tensor.describe()})"
+        elif tensor.shape and math.prod(d for d in tensor.shape if d) > MOST_VALUES:
+            found = f"has more than {MOST_VALUES:,} values ({tensor.describe()})"
+        if found:
+            problems.append(
+                f"input {tensor.name!r} of signature {signature.name!r} {found}: not supported; "
+                "export a signature whose inputs are dense tensors of numbers, bool or string"
+            )
+    return problems
+
+
 def tensorflow_version(path: str | os.PathLike[str]) -> str:
     """Return the TensorFlow version that wrote the model; empty if it is not recorded."""
     return serving_graph(path).meta_info_def.tensorflow_version
@@ -155,11 +180,11 @@ def serving_graph(path: str | os.PathLike[str]) -> message.Message:
     raise ModelError(f"{file} has no graph tagged {{{SERVE}}}, only {found}: export the model for serving")
 
 
-# DataType of tensorflow/core/framework/types.proto, by the names of numpy.
-_DTYPES = tuple(
+DTYPES = tuple(
     "unknown float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 "  # noqa: SIM905
     "qint16 quint16 uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn".split()
 )
+"""The names of numpy, by the numbers of `DataType` in `tensorflow/core/framework/types.proto`."""
 
 # RAGGED_TENSOR_SPEC and the rest of TypeSpecProto.TypeSpecClass, tensorflow/core/protobuf/struct.proto.
 _KINDS = {1: "sparse", 2: "indexed slices", 3: "ragged"}
@@ -181,7 +206,7 @@ def _tensor(name: str, info: message.Message) -> Tensor:
     if kind in ("dense", "sparse") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if d.size < 0 else d.size for d in info.tensor_shape.dim)
     number = declared.dtype
-    return Tensor(name, _DTYPES[number] if 0 <= number < len(_DTYPES) else f"dtype {number}", shape, kind)
+    return Tensor(name, DTYPES[number] if 0 <= number < len(DTYPES) else f"dtype {number}", shape, kind)
 
 
 _FIELDS = {

@@ -27,7 +27,8 @@ def model_error(error: Exception, nodes: Mapping[str, str], full: bool = False) 
       nodes: of the model's graph, name to op. Other names in the error's text are not repeated: they may be values.
       full: whether to append the text of the message, cut, as the job requests by `rejects.model_messages: full`.
     """
-    if type(error).__module__.startswith("beam_score.transforms."):  # our own messages contain no values
+    own = type(error).__module__.startswith("beam_score.transforms.")
+    if own and not hasattr(error, "error_code"):  # our own messages contain no values
         return f"{type(error).__name__}: {error}"
     text = str(getattr(error, "message", None) or error)
     told = type(error).__name__

@@ -17,7 +17,7 @@ from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.deadline import ModelHangs
 from beam_score.transforms.model.in_flight import Rows
-from beam_score.transforms.model.loading import load_once
+from beam_score.transforms.model.loading import load_for
 from beam_score.transforms.model.model import Feeds, Model, is_exhausted
 from beam_score.transforms.model.signature import Tensor, numpy_dtype, output_type
 from beam_score.transforms.rows.block import OUTPUT, Block, reject_rows
@@ -82,10 +82,9 @@ class Scorer:
     def load(self) -> Model:
         """Load the model, one copy a process, and warm it up.
 
-        Raises: see `load_once` and `warm_up`.
+        Raises: see `load_for` and `warm_up`.
         """
-        call = self.call
-        self.model = load_once(call.path, call.signature.name, call.intra_op_threads, call.sha256)
+        self.model = load_for(self.call)
         self.warm_up()
         return self.model
 

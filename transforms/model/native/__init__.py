@@ -1,0 +1,1 @@
+"""SavedModels loaded and called through TensorFlow's C API, without Python's TensorFlow."""
