@@ -14,9 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from beam_score.transforms.model.damage import damage
 from beam_score.transforms.model.deadline import within
@@ -30,6 +28,9 @@ from beam_score.transforms.model.signature import (
     choose_signature,
     read_signatures,
 )
+
+if TYPE_CHECKING:  # `inspect` does not wait for it
+    import numpy as np
 
 _LOCK = threading.Lock()
 
@@ -208,6 +209,8 @@ class Servable(Model):
         return tensors
 
     def _to_arrays(self, outputs: Mapping[str, Any]) -> Feeds:
+        import numpy as np
+
         arrays = {}
         for name, tensor in self.signature.outputs.items():
             if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:
