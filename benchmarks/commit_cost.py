@@ -35,7 +35,7 @@ from beam_score.transforms.ledger.publication import roll_forward
 from beam_score.transforms.ledger.receipt import Receipt
 from beam_score.transforms.ledger.receipts import put
 from beam_score.transforms.ledger.verdict import decide
-from beam_score.transforms.output.parts import Part
+from beam_score.transforms.output.part import Part
 
 _CONTENT = {"predictions": b"x" * 2048, "rejected": b'{"row": 0}\n'}
 _STORE_THREADS = 32

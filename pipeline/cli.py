@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,6 +95,10 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
+    from beam_score.runners.lean import leave_out_extras
+
+    leave_out_extras()  # before modules that make arrays are imported
+
     from beam_score.pipeline.draft.draft import draft_job
     from beam_score.pipeline.job.mistakes import JobError
     from beam_score.transforms.formats.first_rows import Hints
@@ -146,11 +151,14 @@ def check(
     """Finds everything that is wrong with a job before it costs anything, and scores a few rows."""
     from beam_score.pipeline.job.job import load_job
     from beam_score.pipeline.process import logs
-    from beam_score.pipeline.show.check import check_job
 
     logs.set_up(log_level, log_format)
     keep_apart(log_level)
-    raise typer.Exit(check_job(load_job(job, overrides or ()), Console(), beam_options or ()).code)
+    settings = load_job(job, overrides or ())
+    _leave_out_extras(settings, beam_options)
+    from beam_score.pipeline.show.check import check_job
+
+    raise typer.Exit(check_job(settings, Console(), beam_options or ()).code)
 
 
 @command(
@@ -184,7 +192,7 @@ def clean(
 ) -> None:
     """Removes leftovers of failed attempts: nothing that is published, and nothing of a run that is at work."""
     from beam_score.pipeline.run.clean import clean as clean_output
-    from beam_score.pipeline.show.summary import print_cleaned
+    from beam_score.pipeline.show.cleaned import print_cleaned
 
     print_cleaned(Console(), clean_output(output, dry_run, unfinished, lost_jobs), dry_run)
 
@@ -247,6 +255,7 @@ def replay(
 
 def _launch(settings: Job, parent: FromDeadLetters | None, launch: LaunchArguments) -> Outcome:
     """Launch a job, and print its outcome."""
+    _leave_out_extras(settings, launch.beam_options)
     from beam_score.pipeline import commands
     from beam_score.pipeline.show.progress import shown
     from beam_score.pipeline.show.summary import print_summary
@@ -258,6 +267,15 @@ def _launch(settings: Job, parent: FromDeadLetters | None, launch: LaunchArgumen
     else:
         print_summary(Console(), settings.output.path, outcome)
     return outcome
+
+
+def _leave_out_extras(job: Job, beam_options: Sequence[str] | None) -> None:
+    """Import no packages that a local job without a function of its user's does not need. Call it before modules that
+    make arrays are imported."""
+    if job.engine.runner == "local" and job.preprocess is None and not beam_options:
+        from beam_score.runners import lean
+
+        lean.leave_out_extras()
 
 
 @command(epilog="Example:  beam-score bench job.yaml")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from beam_score.runners.elsewhere import Elsewhere, Found
 from beam_score.runners.settings import dataflow_names as names
-from beam_score.runners.settings.engine import EngineSettings
 
 if TYPE_CHECKING:
     from beam_score.runners.engine import Engine
+    from beam_score.runners.settings.engine import EngineSettings
 
 
 def engine_of(settings: EngineSettings, beam_args: Sequence[str] = ()) -> Engine:

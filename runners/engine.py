@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
-
-import apache_beam as beam
-from apache_beam.runners.runner import PipelineResult
+from typing import TYPE_CHECKING, Protocol
 
 from beam_score.runners.elsewhere import Elsewhere
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
 
 
 @dataclasses.dataclass(frozen=True)

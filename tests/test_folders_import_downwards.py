@@ -16,8 +16,8 @@ LEVELS = {
         *("flex", "cli", "arguments", "commands", "show", "run", "prepare", "draft", "process", "job", "printing"),
     ),
     "runners": (
-        *("choose", "local", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
-        *("beam_options", "settings"),
+        *("choose", "local", "fn_api", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
+        *("beam_options", "lean", "settings"),
     ),
     "transforms": (
         *("steps", "replay", "ledger", "formats", "scoring", "output", "contract", "rows", "model", "durable"),
@@ -26,7 +26,7 @@ LEVELS = {
 }
 """From the top: folders, and modules that stand beside folders; of the packages, too."""
 
-BEAM = ("transforms.steps", "runners", "pipeline.prepare.chain", "pipeline.run.launch", "pipeline.flex")
+BEAM = ("transforms.steps", "runners", "pipeline.prepare.chain", "pipeline.flex")
 """What may import Apache Beam."""
 
 MODULES = {

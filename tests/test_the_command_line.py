@@ -74,6 +74,65 @@ def test_a_job_file_is_parsed_and_refused_without_beam(code):
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
+LARGE = ("apache_beam", "google.cloud", "grpc", "tensorflow", "pandas", "pyarrow", "polars", "numpy")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model):
+    """A folder with a finished job, and two jobs that cannot run."""
+    folder = tmp_path_factory.mktemp("finished")
+    jobs.write_people(folder / "data", 2, 100)
+    for name, sections in (
+        ("typo", {"inputs": {"inputs": {"pack": ["age", "incom", "score"]}}}),
+        ("missing", {"input": {"files": str(folder / "nothing" / "*.csv")}}),
+        ("job", {}),
+    ):
+        os.rename(jobs.write_job(folder, model("multiply"), **sections), folder / f"{name}.yaml")
+    run(load_job(str(folder / "job.yaml")))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "needed"),
+    [
+        ("--help", 0, ()),
+        ("status {folder}/out", 0, ()),
+        ("clean {folder}/out", 0, ()),
+        ("inspect {model}", 0, ()),
+        ("init {model} --data {folder}/data/*.csv -o -", 0, ("pyarrow", "polars", "numpy")),
+        ("run {folder}/no-such.yaml", 2, ("pyarrow", "numpy")),
+        ("run {folder}/typo.yaml", 2, ("pyarrow", "polars", "numpy")),
+        ("check {folder}/missing.yaml", 5, ("pyarrow", "polars", "numpy")),
+        ("run {folder}/job.yaml", 0, ("pyarrow", "polars", "numpy")),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(finished, model, arguments, code, needed):
+    arguments = arguments.format(folder=finished, model=model("multiply")).split()
+    done = python(
+        f"import sys; sys.argv = {['beam-score', *arguments]}; from beam_score.pipeline import cli\n"
+        f"code = cli._command(); print(code, [m for m in {LARGE} if m in sys.modules])"
+    )
+    assert done.stdout.splitlines()[-1] == f"{code} {[m for m in LARGE if m in needed]}", done.stderr
+
+
+def test_a_local_run_imports_no_client_of_a_service(finished, model):
+    arguments = ["run", str(finished / "job.yaml"), "--set", f"output.path={finished / 'again'}"]
+    code = called(*arguments) + "print('apache_beam' in sys.modules, {'google.cloud', 'pymongo'} & sys.modules.keys())"
+    assert python(code).stdout.splitlines()[-1] == "True set()"
+
+
+def test_packages_that_were_left_out_can_be_used_later():
+    code = (
+        "import sys; from beam_score.runners import lean; lean.leave_out_extras(); lean.import_beam()\n"
+        "print(sorted({*lean.EXTRAS, 'apache_beam'} & sys.modules.keys()))\n"
+        "import pyarrow as pa; assert pa.array([1.0, None]).to_pandas().isna().sum() == 1\n"
+        "import pandas as pd; assert pa.array(pd.Series([1.0, None])).null_count == 1\n"
+        "import google.cloud.storage, apache_beam.io.gcp.gcsio"
+    )
+    done = python(code)
+    assert done.returncode == 0 and done.stdout.strip() == "['apache_beam']", done.stderr
+
+
 def test_shells_complete_commands_and_options():
     code = "import sys; sys.argv = ['beam-score']; from beam_score.pipeline.cli import main; main()"
     for words, expected in (("beam-score ch", "check"), ("beam-score run --repl", "--replace")):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from beam_score.pipeline.job.steps import Steps
 from beam_score.transforms.common.stopping import Stopping
-from beam_score.transforms.contract.inputs import Input
-from beam_score.transforms.contract.outputs import OutputPlan
-from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.ledger.attempt import WriteSettings
 from beam_score.transforms.ledger.budget import Budget
 from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipts import is_done
-from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.steps.commit import Commit
 from beam_score.transforms.steps.infer import Infer
 from beam_score.transforms.steps.plan import PlannedSplits
@@ -26,25 +22,6 @@ from beam_score.transforms.steps.preprocess import Preprocess
 from beam_score.transforms.steps.read import Read
 from beam_score.transforms.steps.validate import Validate
 from beam_score.transforms.steps.write import WriteParts
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """A fully resolved job: the settings of each step of the chain.
-
-    Attributes:
-      read: includes the contract.
-      inputs: how the model's inputs are made.
-      function: the user's preprocessing function, `package.module:function`, or None.
-      call: how the model is called.
-      outputs: how a prediction is made from the model's outputs.
-    """
-
-    read: ReadSettings
-    inputs: Mapping[str, Input]
-    function: str | None
-    call: ModelCall
-    outputs: OutputPlan
 
 
 def build(

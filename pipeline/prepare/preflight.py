@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.prepare.chain import Steps
+from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.prepare.output_place import output_problems
 from beam_score.pipeline.prepare.row_sources import FromFiles, RowSource
 from beam_score.runners.settings.engine import EngineSettings

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.prepare.batch_choice import choose_batch
-from beam_score.pipeline.prepare.chain import Steps
 from beam_score.pipeline.prepare.cost import check_call_fits
 from beam_score.pipeline.prepare.own_runs import mark
 from beam_score.pipeline.prepare.preflight import Prepared

@@ -8,14 +8,10 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Unpack
-
-from apache_beam import Pipeline
-from apache_beam.pvalue import PCollection
+from typing import TYPE_CHECKING, Any, Unpack
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.prepare.chain import build
 from beam_score.pipeline.prepare.cost import check_fits
 from beam_score.pipeline.prepare.output_place import check_room
 from beam_score.pipeline.prepare.preflight import Prepared, prepare
@@ -38,6 +34,7 @@ from beam_score.pipeline.run.waiting import in_thread, wait_for_end, wait_for_wo
 from beam_score.pipeline.run.watch import watch
 from beam_score.runners.choose import engine_of
 from beam_score.runners.engine import Engine
+from beam_score.runners.lean import import_beam
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -47,6 +44,10 @@ from beam_score.transforms.ledger.receipts import collect
 from beam_score.transforms.model.model import PYTHON
 from beam_score.transforms.model.servable import import_tensorflow
 from beam_score.transforms.rows.reject_count import RejectCount
+
+if TYPE_CHECKING:  # a mistake in a job is reported before Beam is imported
+    from apache_beam import Pipeline
+    from apache_beam.pvalue import PCollection
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ class Launch:
     def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises LostRace."""
         check_room(self.prepared)
+        in_thread(_import_chain)  # beside the model's load and its trial
         with clock(self.seconds, "load"):
             servable = load(self.prepared)
         return plan_run(self.prepared, self.fingerprint, servable, state, self.seconds, self.new)
@@ -158,10 +160,13 @@ class Launch:
                 wait_for(others)
             if is_read(folder):
                 return
+        # In the main thread: in a worker's thread, beside other threads, an import takes twice as long.
+        import_beam()
+        from beam_score.pipeline.prepare.chain import build
+
         plan = read_plan(folder)
         steps = pinned(self.prepared, plan)
         if steps.call.runtime == PYTHON:
-            # In the main thread: in a worker's thread, beside other threads, the import takes twice as long.
             with clock(self.seconds, "import"):
                 import_tensorflow()
         log.info("%d splits of %d files", plan["splits"], len(plan["inputs"]))
@@ -236,6 +241,12 @@ class Launch:
         if submitted is not None:
             forget_if_over(folder, submitted)
         self.seconds["run_cpu"] = round(time.process_time() - cpu, 2)
+
+
+def _import_chain() -> None:
+    """Import Beam and all steps."""
+    import_beam()
+    import beam_score.pipeline.prepare.chain  # noqa: F401
 
 
 def _problems_of_discarding(state: OutputState, discards: Collection[str]) -> list[str]:

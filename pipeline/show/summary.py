@@ -1,4 +1,4 @@
-"""The summary at the end of a run, and tables for `check` and `clean`."""
+"""The summary at the end of a run, and a table of rows for `check`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import shlex
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-import pyarrow as pa
 from rich import box
 from rich.table import Table
 
 from beam_score.pipeline.printing.terminal import Console, escape
-from beam_score.pipeline.run.clean import Found
-from beam_score.pipeline.run.protocol import Outcome
 from beam_score.pipeline.show.status_view import add_counts, fact_table
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.manifest import FAILED, MANIFEST
 from beam_score.transforms.ledger.publication import files_of_runs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from beam_score.pipeline.run.protocol import Outcome
 
 _MOST_SHOWN = 20  # pairs of reason and column
 _LOOKED_AT = 50  # dead-letter files searched for examples
@@ -149,6 +150,8 @@ def _examples(
     output: str, manifest: Mapping[str, Any], wanted: Collection[tuple[str, str | None]]
 ) -> dict[tuple[str, str | None], str]:
     """Return one dead letter for each pair of reason and column, as one line."""
+    import polars as pl
+
     found: dict[tuple[str, str | None], str] = {}
     for file in [f for f in manifest["files"] if f["kind"] == "rejected"][:_LOOKED_AT]:
         content = storage.read(storage.at(output) / file["path"])
@@ -161,22 +164,6 @@ def _examples(
         if found.keys() >= set(wanted):
             break
     return found
-
-
-def print_cleaned(console: Console, found: Found, dry_run: bool) -> None:
-    """Print what `clean` has removed, or would remove."""
-    shown: dict[tuple[str, str], list[int]] = {}
-    for leftover in found.leftovers:
-        shown.setdefault((str(leftover.path.parent), leftover.why), []).append(leftover.bytes)
-    for (folder, why), sizes in shown.items():
-        console.print(f"  {escape(folder)}: {len(sizes):,} x {why}, {sum(sizes) / 1e6:,.1f} MB", soft_wrap=True)
-    for sentence in found.kept:
-        console.print(f"  kept: {escape(sentence)}", soft_wrap=True)
-    verb = "would be removed" if dry_run else "removed"
-    if found.leftovers:
-        console.print(f"{len(found.leftovers):,} leftovers {verb}, {found.bytes / 1e6:,.1f} MB")
-    else:
-        console.print("Nothing to clean.")
 
 
 def print_rows(console: Console, batch: pa.RecordBatch, title: str, most: int = 5) -> None:

@@ -18,7 +18,7 @@ from apache_beam.runners.runner import PipelineResult
 from forks import ROOT, environment, shared
 
 from beam_score.pipeline.job.job import Job, parse_job
-from beam_score.pipeline.prepare.chain import Steps
+from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.trial import load
 from beam_score.pipeline.run.begin import pinned, plan_run

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 _LONGEST_OF_USUAL = 20
 """A split that took more than this many times the median had its clock changed, or its machine suspended."""
 
@@ -19,6 +17,8 @@ def busy_seconds(spans: Sequence[tuple[float, float]]) -> float:
     """
     if not spans:
         return 0.0
+    import numpy as np  # `status` seldom needs it
+
     began, ended = np.array(sorted(spans), np.float64).T
     seconds = np.clip(ended - began, 0, None)
     if not seconds.any():

@@ -6,15 +6,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
 import pydantic
 
 from beam_score.transforms.common.arguments import check_mapping, check_type
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.model.signature import MOST_VALUES, SUPPORTED, Signature, Tensor, output_type
+
+if TYPE_CHECKING:  # `inspect` does not wait for Arrow
+    import pyarrow as pa
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -107,6 +109,8 @@ def output_fields(name: str, tensor: Tensor, how: Output) -> list[pa.Field]:
     Args:
       tensor: the output, as written.
     """
+    import pyarrow as pa
+
     column = how.as_ or name
     fields = [pa.field(column, output_type(tensor, text=how.dtype == "string"))]
     if how.meaning == "raw":
@@ -257,6 +261,8 @@ class OutputPlan:
     tensors: Mapping[str, Tensor]
 
     def __post_init__(self) -> None:
+        import pyarrow as pa
+
         for field in self.keep:
             check_type("OutputPlan: an item of keep", field, pa.Field, "pass (pa.field('id', pa.string()),)")
         check_mapping("OutputPlan: outputs", self.outputs, Output, "pass {name of the output: Output(...)}")
@@ -269,6 +275,8 @@ class OutputPlan:
     @property
     def schema(self) -> pa.Schema:
         """Schema of the predictions: kept columns, position, outputs."""
+        import pyarrow as pa
+
         fields = list(self.keep)
         if self.position:
             fields += [pa.field("source", pa.string()), pa.field("row", pa.int64())]

@@ -20,7 +20,8 @@ from beam_score.transforms.ledger.folder import RunFolder
 from beam_score.transforms.ledger.receipt import Receipt, new_file_counts
 from beam_score.transforms.ledger.receipts import put
 from beam_score.transforms.output.dead_letters import dead_letter_rows
-from beam_score.transforms.output.parts import Part, Parts, PredictionFormat, dead_letter_encoder
+from beam_score.transforms.output.part import Part
+from beam_score.transforms.output.parts import Parts, PredictionFormat, dead_letter_encoder
 from beam_score.transforms.rows.block import Block
 from beam_score.transforms.rows.reject_count import RejectCount, reason_counts
 from beam_score.transforms.rows.rejections import Rejections

@@ -10,7 +10,7 @@ from typing import Any
 from beam_score.transforms.common.sums import add_tally
 from beam_score.transforms.durable.sealed import CorruptFile, seal, unseal
 from beam_score.transforms.ledger.shapes import RECEIPT, Misfit, fit
-from beam_score.transforms.output.parts import Part
+from beam_score.transforms.output.part import Part
 from beam_score.transforms.rows.rejections import Rejection, Rejections
 
 

@@ -8,9 +8,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import CorruptFile, read_sealed, seal
@@ -21,7 +19,10 @@ from beam_score.transforms.ledger.names import PART, PUBLISHED_PATH
 from beam_score.transforms.ledger.receipt import Counts, Receipt
 from beam_score.transforms.ledger.receipts import collect
 from beam_score.transforms.ledger.shapes import VERDICT, Misfit, fit
-from beam_score.transforms.output.parts import Part, Parts, PredictionFormat
+from beam_score.transforms.output.part import Part
+
+if TYPE_CHECKING:  # `status` reads verdicts, and does not wait for Arrow
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +183,8 @@ def _final_names(folder: RunFolder, parts: Sequence[Part]) -> list[tuple[Part, s
 
 def _empty_part(folder: RunFolder, output: Mapping[str, Any], schema: pa.Schema) -> Part:
     """Write a part without rows: a run without predictions still publishes a file, with the right schema."""
+    from beam_score.transforms.output.parts import Parts, PredictionFormat
+
     encoder = PredictionFormat(output["format"], output["not_finite"]).encoder()
     parts = Parts(folder.parts, "predictions", f"predictions-none-{secrets.token_hex(6)}", encoder)
     return parts.write_empty(schema)

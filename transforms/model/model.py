@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from beam_score.transforms.model.signature import Signature
 
-Feeds = dict[str, np.ndarray]
+if TYPE_CHECKING:  # `inspect` does not wait for it
+    import numpy as np
+
+Feeds: TypeAlias = "dict[str, np.ndarray]"
 """An array [rows, ...] for every input of a model, by its name; of its outputs likewise."""
 
 _RESOURCE_EXHAUSTED = 8

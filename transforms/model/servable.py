@@ -11,9 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from beam_score.transforms.model.damage import damage
 from beam_score.transforms.model.deadline import WARM_UP_S, within
@@ -28,6 +26,9 @@ from beam_score.transforms.model.signature import (
     read_signatures,
     unsupported,
 )
+
+if TYPE_CHECKING:  # `inspect` does not wait for it
+    import numpy as np
 
 _LOCK = threading.Lock()
 
@@ -178,6 +179,8 @@ class Servable(Model):
         return tensors
 
     def _to_arrays(self, outputs: Mapping[str, Any]) -> Feeds:
+        import numpy as np
+
         arrays = {}
         for name, tensor in self.signature.outputs.items():
             if tensor.kind != "dense" or tensor.dtype not in SUPPORTED:

@@ -13,15 +13,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
 from google.protobuf import message
 
-from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.model.proto_fields import message_class
 from beam_score.transforms.stores.local_file import LocalFile
+
+if TYPE_CHECKING:  # `inspect` does not wait for them
+    import numpy as np
+    import pyarrow as pa
 
 DEFAULT_SIGNATURE = "serving_default"
 SERVE = "serve"
@@ -255,6 +257,8 @@ def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
     Args:
       text: whether string outputs are text (`string`), not bytes (`binary`).
     """
+    import pyarrow as pa
+
     names = {"bfloat16": "float32", "float16": "float16", "string": "string" if text else "binary", "bool": "bool"}
     type_ = pa.type_for_alias(names.get(tensor.dtype, tensor.dtype))
     for size in reversed(tensor.row_shape):
@@ -264,6 +268,8 @@ def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
 
 def fixed_bytes(tensor: Tensor) -> int | None:
     """Return the bytes of one row of a tensor; None for text, open dimensions, and tensors that cannot be written."""
+    from beam_score.transforms.arrays.nested import fixed
+
     if tensor.dtype == "string" or tensor.dtype not in SUPPORTED or tensor.kind != "dense":
         return None
     if tensor.shape is None or None in tensor.shape[1:]:
@@ -273,4 +279,6 @@ def fixed_bytes(tensor: Tensor) -> int | None:
 
 def numpy_dtype(tensor: Tensor) -> np.dtype:
     """Return the dtype of the arrays that feed an input: float32 for bfloat16, objects (bytes) for string."""
+    import numpy as np
+
     return np.dtype({"bfloat16": "float32", "string": "object"}.get(tensor.dtype, tensor.dtype))

@@ -19,7 +19,7 @@ from beam_score.transforms.rows.as_json import spelling, text_or_base64
 MARKER = "_not_finite"
 """Suffix of the name of the column that says which values were not finite."""
 
-_MARKS = pa.array(["NaN", "Infinity", "-Infinity", None], pa.string())
+_MARKS = ("NaN", "Infinity", "-Infinity", None)
 
 
 def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
@@ -45,7 +45,9 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
             marks = _marks(column)
             if not_finite == "null":
                 none = pa.nulls(len(table), pa.string())
-                columns[field.name + MARKER] = none if marks is None else _MARKS.take(pa.array(marks))
+                columns[field.name + MARKER] = (
+                    none if marks is None else pa.array(_MARKS, pa.string()).take(pa.array(marks))
+                )
             elif marks is not None:
                 odd |= marks < len(_MARKS) - 1
     frame = pl.from_arrow(pa.table(columns))

@@ -16,6 +16,7 @@ from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import Write, nothing_to_wait_for, write_at_once
 from beam_score.transforms.output.dead_letters import dead_letter_lines
 from beam_score.transforms.output.json_lines import to_json_lines
+from beam_score.transforms.output.part import Part
 
 MAX_GROUP_ROWS = 1 << 20
 
@@ -190,22 +191,3 @@ class PredictionFormat:
 def dead_letter_encoder() -> LinesEncoder:
     """Return the encoder for the rows of `dead_letter_rows`."""
     return LinesEncoder(dead_letter_lines)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A file of predictions or dead letters.
-
-    Attributes:
-      name: under the run's `parts` folder.
-      kind: `predictions` or `rejected`.
-      rows: lines or rows in it.
-      bytes: its size.
-      crc32c: of its content, in hexadecimal.
-    """
-
-    name: str
-    kind: str
-    rows: int
-    bytes: int
-    crc32c: str

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from beam_score.transforms.rows.redact import without_values
-from beam_score.transforms.rows.sources import Source, place
+
+if TYPE_CHECKING:  # `status` adds counts, and does not wait for Arrow
+    import pyarrow as pa
+
+    from beam_score.transforms.rows.sources import Source
 
 _MOST_EXAMPLES = 100
 _MOST_ON_RECORD = 100
@@ -55,6 +56,11 @@ class Rejections:
         """Add the dead letters of a block, in `REJECTED_SCHEMA`."""
         if not rejected.num_rows:
             return
+        import numpy as np
+        import pyarrow as pa
+
+        from beam_score.transforms.rows.sources import place
+
         letters = pa.table(
             {
                 "reason": rejected["reason"],

@@ -1,0 +1,59 @@
+"""Imports without packages that a local job does not need.
+
+Arrow imports pandas at the first array that it makes, to recognise objects of pandas. Beam imports pandas, and the
+clients of Google Cloud, AWS and MongoDB for its own connectors: more than half of the time that its import takes. Each
+of them is an extra of Beam, and both libraries work without it. So these packages are made to look as if they were not
+installed, while Arrow and Beam look for them. All later imports find them; Arrow, too, finds pandas when it is asked to
+convert something to or from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Collection, Iterator
+from importlib.abc import MetaPathFinder
+
+EXTRAS = ("pandas", "google.cloud", "pymongo", "boto3")
+"""Packages of the extras `dataframe`, `gcp`, `mongodb` and `aws` of Beam (2.77)."""
+
+_left_out: tuple[str, ...] = ()
+_lock = threading.Lock()
+
+
+def leave_out_extras() -> None:
+    """Do without the extras in this process. Only for a command that calls no function of its user, which may use
+    pandas with Arrow, or connectors of Beam."""
+    import pyarrow as pa
+
+    global _left_out
+    _left_out = EXTRAS
+    with _missing("pandas"):
+        pa.array([])
+
+
+def import_beam() -> None:
+    """Import Beam, without its extras if `leave_out_extras` was called; in whichever thread comes first."""
+    with _lock, _missing(*_left_out):
+        import apache_beam  # noqa: F401
+
+
+@contextlib.contextmanager
+def _missing(*packages: str) -> Iterator[None]:
+    """Make this thread find some packages not installed during the body, unless they are imported already."""
+    finder = _Missing(packages, threading.get_ident())
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Missing(MetaPathFinder):
+    def __init__(self, packages: Collection[str], thread: int):
+        self._packages, self._thread = packages, thread
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name in self._packages and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
