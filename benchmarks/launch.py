@@ -99,7 +99,6 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     from beam_score.transforms.ledger.attempt import WriteSettings
     from beam_score.transforms.ledger.folder import read_plan
     from beam_score.transforms.listing.files import list_files
-    from beam_score.transforms.model.servable import import_tensorflow
     from beam_score.transforms.stores.objects import is_object
 
     class FirstReceipt(disk.Disk):
@@ -129,7 +128,6 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
     prepared = timed("check", preflight.prepare, job)
     signature = prepared.steps.call.signature.name
     fingerprint = timed("fingerprint", preflight.fingerprint, job, prepared.files, prepared.model_hash, signature)
-    timed("import tensorflow", import_tensorflow)
     servable = timed("load the model", trial.load, prepared)
     inside: dict[str, float] = {}
     folder = timed("plan", begin.plan_run, prepared, fingerprint, servable, OutputState.of(job.output.path), inside)

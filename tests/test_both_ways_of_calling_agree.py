@@ -13,9 +13,11 @@ import threading
 import jobs
 import models
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from beam_score.pipeline.prepare.peak_memory import resident_bytes
+from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.model.loading import load_once
 from beam_score.transforms.model.model import C_API, PYTHON, is_exhausted
 from beam_score.transforms.model.native import tensors
@@ -24,6 +26,7 @@ from beam_score.transforms.model.native.session import NativeModel
 from beam_score.transforms.model.servable import Servable, import_tensorflow
 from beam_score.transforms.model.signature import ModelError, choose_signature, numpy_dtype, read_signatures
 from beam_score.transforms.rows.redact import model_error
+from beam_score.transforms.scoring.feeds import dense_array
 
 TEXTS = [b"", b"a", b"b", b"x" * 21, b"y" * 22, b"z" * 23, b"w" * 24, b"\0", b"a\0b\0", b"\xff\xfe" * 20, b"\0" * 30]
 """The first 22 bytes of a text have their place in TensorFlow's own 24."""
@@ -127,6 +130,26 @@ def test_texts_of_every_length(both, texts):
     array = np.empty(len(texts), object)
     array[:] = texts
     assert_same(native.call({"text": array}), python.call({"text": array}))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary()])
+@pytest.mark.parametrize("rows", [slice(0, 12), slice(3, 9), slice(5, 5), slice(-1, None)])
+def test_texts_in_arrows_memory_are_those_of_an_array(both, kind, rows):
+    native, python = both("strings")
+    column = pa.array([text for text in TEXTS if b"\xff" not in text] * 2, kind)[1:]
+    texts = dense_array(column)[rows]
+    array = np.asarray(texts)
+    assert isinstance(texts, Texts) and len(texts) == len(array) and array.dtype == object
+    assert_same(native.call({"text": texts}), python.call({"text": array}))
+
+
+def test_tokens_in_arrows_memory(both):
+    native, python = both("tokens")
+    column = pa.array([["a", "b" * 30], ["", "c"], ["d", "e"]], pa.list_(pa.string(), 2))
+    texts = dense_array(column)
+    assert texts.shape == (3, 2)
+    for some in (texts, texts[1:3], texts[2:]):
+        assert_same(native.call({"tokens": some}), python.call({"tokens": np.asarray(some)}))
 
 
 @pytest.mark.parametrize("wrong", [None, 1.5, [b"a"]])

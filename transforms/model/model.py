@@ -28,11 +28,13 @@ class Model(Protocol):
       signature: the inputs it takes and the outputs it gives.
       runtime: `C_API` or `PYTHON`.
       why: the reason for it, if it is not the usual one.
+      takes_texts: whether `call` takes `Texts` in place of an array of bytes objects, which saves making them.
     """
 
     signature: Signature
     runtime: str = PYTHON
     why: str = ""
+    takes_texts: bool = False
 
     def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
         """Call the model.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.nested import dimensions, fixed, padded, row_shapes, to_numpy
+from beam_score.transforms.arrays.nested import dimensions, fixed, leaves, padded, row_shapes, to_numpy
 from beam_score.transforms.arrays.plain import whole
+from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.model.model import Feeds
 from beam_score.transforms.model.signature import Tensor
 from beam_score.transforms.rows.block import INPUT, Block
@@ -31,7 +32,7 @@ class Group:
         self.shapes = {n: row_shapes(c)[0] for n, c in picked.items() if n in pads}
         self._pads = {name: pads[name] for name in self.shapes}
         self._padded = {name: picked[name] for name in self.shapes}
-        self._dense = {n: to_numpy(c, _shape_of_first(c)) for n, c in picked.items() if n not in self.shapes}
+        self._dense: dict[str, Any] = {n: dense_array(c) for n, c in picked.items() if n not in self.shapes}
         size = sum(c.nbytes for n, c in picked.items() if n not in self.shapes)
         self._row_bytes = size / max(1, len(index))
         self._value_bytes = {n: _value_bytes(c) for n, c in self._padded.items()}
@@ -40,7 +41,8 @@ class Group:
         return len(self.index)
 
     def feeds(self, start: int, stop: int) -> Feeds:
-        """Return the feeds of some of the rows, padded to the longest of them: views if nothing is padded."""
+        """Return the feeds of some of the rows, padded to the longest of them: views, and `Texts` for text, if nothing
+        is padded."""
         made = {name: array[start:stop] for name, array in self._dense.items()}
         for name, column in self._padded.items():
             made[name] = padded(column.slice(start, stop - start), self._pads[name], self.shapes[name][start:stop])
@@ -97,6 +99,14 @@ def groups(blocks: Sequence[Block], tensors: Mapping[str, Tensor], pads: Mapping
     borders = np.flatnonzero((np.diff(keys[order, :apart], axis=0) != 0).any(axis=1)) + 1
     for index in np.split(order, borders):
         yield Group(columns, index, pads)
+
+
+def dense_array(column: pa.Array) -> np.ndarray | Texts:
+    """Return a column whose rows have one shape as an array [rows, ...]; of text, in Arrow's memory."""
+    values, tail = leaves(column), _shape_of_first(column)
+    if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        return Texts(values.cast(pa.binary()), (len(column), *tail))
+    return to_numpy(column, tail)
 
 
 def _shape_of_first(column: pa.Array) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.arrays.nested import fixed
+from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.model import in_flight
@@ -294,6 +295,8 @@ class Scorer:
         """Return the model's answer. Raises ModelHangs with the rows it was given."""
         assert self.model is not None, "call load first"
         call = self.model.call_compiled if compiled else self.model.call
+        if not getattr(self.model, "takes_texts", False):
+            feeds = {name: np.asarray(feed) for name, feed in feeds.items()}
         try:
             return call(feeds, self.call.deadline_s)
         except ModelHangs as error:
@@ -343,8 +346,10 @@ def _nbytes(arrays: Feeds) -> float:
     return sum(_text_bytes(array) if array.dtype == object else array.nbytes for array in arrays.values())
 
 
-def _text_bytes(array: np.ndarray) -> float:
+def _text_bytes(array: np.ndarray | Texts) -> float:
     """Return the approximate bytes of an array of texts, from a sample."""
+    if isinstance(array, Texts):
+        return array.values.nbytes + len(array.values) * _TEXT_BYTES
     some = array.reshape(-1)[:: max(1, array.size // _TEXTS_MEASURED)]
     return array.size * (sum(map(len, some)) / max(1, len(some)) + _TEXT_BYTES)
 

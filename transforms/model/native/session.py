@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import message
 
+from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.model.deadline import WARM_UP_S, within
 from beam_score.transforms.model.model import C_API, Feeds, Model
 from beam_score.transforms.model.native.errors import NotNative, OpError
@@ -34,6 +35,7 @@ class NativeModel(Model):
     """
 
     runtime = C_API
+    takes_texts = True
 
     def __init__(self, path: str | os.PathLike[str], signature: Signature, intra_op_threads: int | None = 1):
         """Load a SavedModel folder.
@@ -75,7 +77,7 @@ class NativeModel(Model):
             raise NotNative("an input is an output, or another input")
         self._fed, self._fetched = _places(library, graph, fed), _places(library, graph, fetched)
 
-    def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
+    def call(self, feeds: Mapping[str, np.ndarray | Texts], deadline_s: float | None = None) -> Feeds:
         """Call the signature; arguments and result as in `Model.call`. Arrays of the result are read-only views of
         TensorFlow's memory, except for strings and bfloat16.
 
@@ -97,13 +99,12 @@ class NativeModel(Model):
         except ModelError:
             return {}
 
-    def _run(self, feeds: Mapping[str, np.ndarray]) -> Feeds:
+    def _run(self, feeds: Mapping[str, np.ndarray | Texts]) -> Feeds:
         library, given = self._library, list[Feed]()
         results = (c_void_p * len(self._outputs))()
         try:
             for tensor in self._inputs:
-                array = np.asarray(feeds[tensor.name])
-                given.append(Feed(library, tensor, array.copy() if self._keeps_feeds else array))
+                given.append(Feed(library, tensor, feeds[tensor.name], copies=self._keeps_feeds))
             library.checked(
                 *(library.TF_SessionRun, self._session, None),
                 *(self._fed, (c_void_p * len(given))(*(f.tensor for f in given)), len(given)),

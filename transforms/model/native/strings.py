@@ -11,6 +11,8 @@ import ctypes
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.texts import Texts
+
 SIZE = 24
 _SMALL, _LARGE, _OFFSET, _VIEW = range(4)
 _SMALL_BYTES = 22
@@ -20,44 +22,42 @@ _MOST_LENGTH = (1 << 30) - 1
 """An OFFSET string has 30 bits for its size, and 32 for the distance."""
 
 
-def encode(texts: np.ndarray) -> tuple[np.ndarray, object]:
-    """Return the memory of a tensor of strings.
-
-    OFFSET strings, with their bytes behind them: an op that keeps a string copies its bytes, while it would keep the
-    pointer of a VIEW. Only tensors too large for it are made of VIEWs.
-
-    Args:
-      texts: array of bytes objects.
-
-    Returns:
-      uint8 [24 * size, ...], aligned; and the owner of memory that it points to, if any.
-
-    Raises:
-      TypeError: a value is not bytes.
-    """
+def texts_of(array: np.ndarray) -> Texts:
+    """Return an array of bytes objects as texts in Arrow's memory. Raises TypeError if a value is not bytes."""
     try:
-        column = pa.array(texts.reshape(-1), pa.large_binary())
+        values = pa.array(array.reshape(-1), pa.large_binary())
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise TypeError(f"expected bytes for a string input: {type(error).__name__}") from None
-    if column.null_count:
+    if values.null_count:
         raise TypeError("expected bytes for a string input, found None")
-    count, (_, offsets, data) = len(column), column.buffers()
-    starts = np.frombuffer(offsets, np.int64, count + 1, 8 * column.offset) if count else np.zeros(1, np.int64)
-    lengths, total = np.diff(starts), int(starts[-1] - starts[0])
-    given = np.frombuffer(data, np.uint8, total, int(starts[0])) if total else np.zeros(0, np.uint8)
-    if total + SIZE * count > _MOST_BYTES or (count and lengths.max() > _MOST_LENGTH):
+    return Texts(values, array.shape)
+
+
+def encode(texts: Texts) -> tuple[np.ndarray, object]:
+    """Return the memory of a tensor of strings.
+
+    It consists of OFFSET strings with their bytes behind them: an op that keeps such a string copies its bytes, while
+    it would keep the pointer of a VIEW. Only tensors that are too large for OFFSET consist of VIEWs.
+
+    Returns:
+      uint8 [24 * texts + bytes], aligned; and the owner of the memory that it points to, if any.
+    """
+    places, data = texts.buffers()
+    lengths = np.diff(places)
+    count = len(lengths)
+    if len(data) + SIZE * count > _MOST_BYTES or (count and lengths.max() > _MOST_LENGTH):
         memory = _aligned(SIZE * count)
         words = memory.view(np.uint64).reshape(count, 3)
         words[:, 0] = lengths << 2 | _VIEW
-        words[:, 1] = given.ctypes.data + (starts[:-1] - starts[0])
+        words[:, 1] = data.ctypes.data + places[:-1]
         words[:, 2] = 0  # nobody counts its references
-        return memory, given
-    memory = _aligned(SIZE * count + total)
+        return memory, texts.values
+    memory = _aligned(SIZE * count + len(data))
     head = memory[: SIZE * count].view(np.uint32).reshape(count, 6)
     head[:, 0] = lengths << 2 | _OFFSET
-    head[:, 1] = SIZE * np.arange(count, 0, -1) + (starts[:-1] - starts[0])
+    head[:, 1] = SIZE * np.arange(count, 0, -1) + places[:-1]
     head[:, 2:] = 0
-    memory[SIZE * count :] = given
+    memory[SIZE * count :] = data
     return memory, None
 
 

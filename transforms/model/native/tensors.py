@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.model.native import strings
 from beam_score.transforms.model.native.library import DEALLOCATOR, Library
 from beam_score.transforms.model.signature import DTYPES, Tensor
@@ -30,27 +31,33 @@ _release = DEALLOCATOR(_forget)
 
 
 class Feed:
-    """An array as a tensor: over the same memory if it is contiguous and aligned, else over a copy.
+    """An array, or texts, as a tensor: over the same memory if it is contiguous and aligned, else over a copy.
 
     Attributes:
       tensor: the `TF_Tensor`; the caller deletes it.
     """
 
-    def __init__(self, library: Library, tensor: Tensor, array: np.ndarray):
-        """Raises TypeError if the array has another dtype than the input."""
+    def __init__(self, library: Library, tensor: Tensor, given: np.ndarray | Texts, copies: bool):
+        """Raises TypeError if the array has another dtype than the input.
+
+        Args:
+          copies: whether to copy the array in any case.
+        """
         self._number, code = next(_numbers), DTYPES.index(tensor.dtype)
         owner: object = None
         if code == _STRING:
-            memory, owner = strings.encode(array)
+            memory, owner = strings.encode(given if isinstance(given, Texts) else strings.texts_of(np.asarray(given)))
         else:
+            array = np.asarray(given, order="C")
+            array = array.copy() if copies else array
             if array.dtype != _FED.get(tensor.dtype, tensor.dtype):
                 raise TypeError(f"input {tensor.name!r}: the array is {array.dtype}, expected {tensor.describe()}")
-            memory = _to_bfloat16(array) if code == _BFLOAT16 else np.ascontiguousarray(array)
+            memory = _to_bfloat16(array) if code == _BFLOAT16 else array
         _fed[self._number] = (memory, owner)
-        dims = (c_int64 * array.ndim)(*array.shape)
+        dims = (c_int64 * len(given.shape))(*given.shape)
         # TensorFlow itself copies what is not aligned.
         self.tensor = library.TF_NewTensor(
-            code, dims, array.ndim, memory.ctypes.data, memory.nbytes, _release, self._number
+            code, dims, len(dims), memory.ctypes.data, memory.nbytes, _release, self._number
         )
         if self.tensor is None:
             raise MemoryError(f"input {tensor.name!r}")
