@@ -23,6 +23,15 @@ def values_of(array: pa.Array) -> np.ndarray:
     return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
 
 
+def nulls_of(values: pa.Array) -> np.ndarray:
+    """Return which values are null."""
+    valid = values.buffers()[0]
+    if valid is None:
+        return np.zeros(len(values), bool)
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), count=values.offset + len(values), bitorder="little")
+    return bits[values.offset :] == 0
+
+
 def plain_type(type_: pa.DataType) -> pa.DataType:
     """Return a type without dictionaries, views, wide offsets and fixed widths of binary, which only affect the layout
     of values."""
@@ -62,6 +71,28 @@ def spread(values: pa.Array, at: np.ndarray) -> pa.Array:
     if len(values) == len(at):
         return values
     return values.take(pa.array(np.cumsum(at) - 1, mask=~at))
+
+
+def cut_out(data: pa.Buffer, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
+    """Return pieces of a buffer as a binary array, copied: a slice would keep the whole buffer in memory."""
+    # Every second range between these offsets is a piece.
+    offsets = np.stack([starts, ends], axis=1).ravel()
+    if len(offsets) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), data]
+        ranges = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+        return ranges.take(pa.array(np.arange(0, len(offsets), 2)))
+    view = memoryview(data)
+    return pa.array([bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)], pa.binary())
+
+
+def scattered(texts: pa.Array, at: np.ndarray, count: int) -> pa.Array:
+    """Return a string array of `count` values: these texts, none of them null, at ascending positions, else null."""
+    texts = pa.concat_arrays([texts])  # without the bytes before and after a slice
+    offsets, valid = np.zeros(count + 1, np.int32), np.zeros(count, bool)
+    offsets[at + 1] = np.diff(np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1))
+    valid[at] = True
+    buffers = [pa.py_buffer(np.packbits(valid, bitorder="little")), pa.py_buffer(np.cumsum(offsets, dtype=np.int32))]
+    return pa.Array.from_buffers(pa.string(), count, [*buffers, texts.buffers()[2]])
 
 
 def is_text(type_: pa.DataType) -> bool:

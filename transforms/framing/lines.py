@@ -58,6 +58,13 @@ def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
     return np.concatenate(found)
 
 
+def count_bytes(data: Buffer, byte: int) -> int:
+    """Return how often a byte occurs; `bytes.count` takes several times as long where it is frequent."""
+    text = np.frombuffer(data, np.uint8)
+    pieces = range(0, len(text), _CACHED_BYTES)
+    return sum(int(np.count_nonzero(text[at : at + _CACHED_BYTES] == byte)) for at in pieces)
+
+
 def is_white(byte: np.ndarray) -> np.ndarray:
     """Return which bytes are a space or a tab."""
     return (byte == SPACE) | (byte == TAB)

@@ -49,17 +49,22 @@ def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.R
 
 def _as_text(payload: pa.Array, kind: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return payloads as strings, and the encoding of each: `utf-8`, `json`, `base64`; null for none."""
-    encoding = pc.if_else(pc.equal(kind, "json"), "json", "utf-8")
+    kinds = pc.unique(kind).to_pylist()
+    if len(kinds) == 1:
+        encoding = pa.repeat("json" if kinds == ["json"] else "utf-8", len(kind))
+    else:
+        encoding = pc.if_else(pc.equal(kind, "json"), "json", "utf-8")
     try:
         # A payload of a binary format is not shown as text, even if it happens to be valid UTF-8.
-        binary = pc.any(pc.and_(pc.equal(kind, "binary"), payload.is_valid())).as_py()
-        text = None if binary else payload.cast(pa.string())
+        text = None if "binary" in kinds else payload.cast(pa.string())
     except pa.ArrowInvalid:
         text = None
     if text is None:
         pairs = [_decoded(*p) for p in zip(payload.to_pylist(), kind.to_pylist(), strict=True)]
         text = pa.array([t for t, _ in pairs], pa.string())
         encoding = pc.if_else(pa.array([plain for _, plain in pairs], pa.bool_()), encoding, "base64")
+    if not payload.null_count:
+        return text, encoding
     return text, pc.if_else(payload.is_valid(), encoding, pa.scalar(None, pa.string()))
 
 

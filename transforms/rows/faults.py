@@ -121,13 +121,10 @@ def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.n
     rank = np.concatenate([np.full(len(f.index), r) for f, r in zip(faults, ranks, strict=True)])
     sort = np.lexsort((rank, index))  # stable: faults of equal rank keep their order
     index = index[sort]
-    take = pa.array(sort)
-    column = pa.chunked_array([pa.repeat(pa.scalar(f.column, pa.string()), len(f.index)) for f in faults])
-    reason = pa.chunked_array([pa.repeat(pa.scalar(f.reason, pa.string()), len(f.index)) for f in faults])
-    message = pa.chunked_array([f.messages() for f in faults])
-    errors = pa.StructArray.from_arrays(
-        [c.take(take).combine_chunks() for c in (column, reason, message)], fields=list(ERROR_TYPE)
-    )
+    kind = pa.array(np.repeat(np.arange(len(faults)), [len(f.index) for f in faults])[sort])
+    column, reason = (pa.array([getattr(f, n) for f in faults], pa.string()).take(kind) for n in ("column", "reason"))
+    message = pa.concat_arrays([f.messages() for f in faults]).take(pa.array(sort))
+    errors = pa.StructArray.from_arrays([column, reason, message], fields=list(ERROR_TYPE))
     positions, first = np.unique(index, return_index=True)
     offsets = pa.array(np.append(first, len(index)), pa.int32())
     return positions, pa.ListArray.from_arrays(offsets, errors, type=FAULTS_TYPE)
@@ -142,7 +139,9 @@ def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Orig
       origin: the source of the payloads; None for no payload.
     """
     count = len(numbers)
-    first = errors.flatten().take(errors.offsets.slice(0, count))
+    first = errors.flatten()
+    if len(first) > count:
+        first = first.take(errors.offsets.slice(0, count))
     payload = pa.nulls(count, pa.binary()) if origin is None else origin.payloads(numbers)
     payload, cut = clip(payload)
     return pa.RecordBatch.from_arrays(

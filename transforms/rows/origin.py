@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.plain import cut_out
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
 
 
@@ -56,15 +57,11 @@ class Origin:
 
             return columns_json(picked)
         starts, ends = self._spans
-        # Copies only the rejected records: a slice would keep the whole block in memory. Every second
-        # range between these offsets is a record.
-        offsets = np.stack([starts[index], ends[index]], axis=1).ravel()
-        if len(index) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():
-            buffers = [None, pa.py_buffer(offsets.astype(np.int32)), self.data]
-            stretches = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
-            return stretches.take(pa.array(np.arange(0, len(offsets), 2)))
-        view = memoryview(self.data)
-        return pa.array([bytes(view[starts[i] : ends[i]]) for i in index], pa.binary())
+        return cut_out(self.data, starts[index], ends[index])
+
+    def know_spans(self, starts: np.ndarray, ends: np.ndarray) -> None:
+        """Take the positions of the records from a reader that has found them."""
+        self.__dict__["_spans"] = starts, ends
 
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
@@ -86,6 +83,8 @@ def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Cut payloads at `MAX_PAYLOAD_BYTES`; also return which were cut, as booleans."""
+    if payload.nbytes <= MAX_PAYLOAD_BYTES:  # all of them together
+        return payload, pa.array(np.zeros(len(payload), bool))
     import pyarrow.compute as pc
 
     cut = pc.fill_null(pc.greater(pc.binary_length(payload), MAX_PAYLOAD_BYTES), False)

@@ -88,6 +88,8 @@ def reason_counts(rejected: pa.RecordBatch) -> tuple[dict[str, int], dict[str, i
     names, index = codes.dictionary.to_pylist(), codes.indices.to_numpy()
     rows = rejected["rows"]
     known = np.bincount(index, pc.fill_null(rows, 0).to_numpy(), len(names)).astype(int).tolist()
+    if not rows.null_count:
+        return dict(zip(names, known, strict=True)), {}
     unknown = np.bincount(index[rows.is_null().to_numpy(zero_copy_only=False)], minlength=len(names)).tolist()
     return {n: c for n, c in zip(names, known, strict=True) if c}, {
         n: c for n, c in zip(names, unknown, strict=True) if c

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from beam_score.transforms.rows.redact import without_values
 
 if TYPE_CHECKING:  # `status` adds counts, and does not wait for Arrow
+    import numpy as np
     import pyarrow as pa
 
     from beam_score.transforms.rows.sources import Source
@@ -57,38 +58,31 @@ class Rejections:
         if not rejected.num_rows:
             return
         import numpy as np
-        import pyarrow as pa
+        import pyarrow.compute as pc
 
+        from beam_score.transforms.arrays.plain import nulls_of
         from beam_score.transforms.rows.sources import place
 
-        letters = pa.table(
-            {
-                "reason": rejected["reason"],
-                "column": rejected["column"],
-                "rows": rejected["rows"],
-                "at": pa.array(np.arange(rejected.num_rows)),
-            }
-        )
-        sums = letters.group_by(["reason", "column"], use_threads=False).aggregate(
-            [("rows", "sum"), ("rows", "count"), ("at", "count"), ("at", "min")]
-        )
-        firsts = {}
-        for one in sums.to_pylist():  # one entry per reason and column, not per row
-            firsts[one["reason"], one["column"]] = one["at_count"]
-            own = self._of(one["reason"], one["column"])
-            own.rows += one["rows_sum"] or 0
-            own.stretches += one["at_count"] - one["rows_count"]
+        pairs, index, first = _pairs(rejected["reason"], rejected["column"])
+        rows = rejected["rows"]
+        sums = np.bincount(index, pc.fill_null(rows, 0).to_numpy(), len(pairs)).astype(int).tolist()
+        stretches = np.bincount(index[nulls_of(rows)], minlength=len(pairs)).tolist()
+        firsts = dict(zip(pairs, np.bincount(index).tolist(), strict=True))
+        for pair, count, unknown, at in zip(pairs, sums, stretches, first, strict=True):  # not one a row
+            own = self._of(*pair)
+            own.rows += count
+            own.stretches += unknown
             if own.source is not None or len(self._found) <= _MOST_EXAMPLES:
-                at = one["at_min"]
                 path, row = place(source, rejected["row"][at].as_py())
                 if own.comes_after(path, row):
                     own.source, own.row = path, row
                     own.message = without_values(rejected["message"][at].as_py())
         faults = rejected["errors"].flatten()
-        pairs = pa.table({name: faults.field(name) for name in ("reason", "column")})
-        for one in pairs.group_by(["reason", "column"], use_threads=False).aggregate([([], "count_all")]).to_pylist():
-            first = firsts.get((one["reason"], one["column"]), 0)
-            self._of(one["reason"], one["column"]).also += max(0, one["count_all"] - first)
+        if len(faults) == rejected.num_rows:  # no row has a second one
+            return
+        pairs, index, _ = _pairs(faults.field("reason"), faults.field("column"))
+        for pair, count in zip(pairs, np.bincount(index).tolist(), strict=True):
+            self._of(*pair).also += max(0, count - firsts.get(pair, 0))
 
     def add(self, others: Iterable[Rejection]) -> None:
         """Add the sums of a receipt."""
@@ -111,3 +105,20 @@ class Rejections:
 
     def _of(self, reason: str, column: str | None) -> Rejection:
         return self._found.setdefault((reason, column), Rejection(reason, column))
+
+
+def _pairs(reason: pa.Array, column: pa.Array) -> tuple[list[tuple[str, str | None]], np.ndarray, list[int]]:
+    """Return the distinct pairs in the order of their first occurrence; the index of each row's pair; and the first
+    position of each pair."""
+    import numpy as np
+    import pyarrow as pa
+
+    codes, names = reason.dictionary_encode(), column.dictionary_encode("encode")
+    both = codes.indices.to_numpy().astype(np.int64) * len(names.dictionary) + names.indices.to_numpy()
+    _, first, index = np.unique(both, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    at = pa.array(first[order])
+    pairs = list(zip(reason.take(at).to_pylist(), column.take(at).to_pylist(), strict=True))
+    return pairs, rank[index], first[order].tolist()

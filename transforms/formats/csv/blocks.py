@@ -11,7 +11,7 @@ import numpy as np
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.framing import csv as csv_records
-from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
+from beam_score.transforms.framing.lines import CR, LF, MAX_PAYLOAD_BYTES, count_bytes
 from beam_score.transforms.stores.compression import CorruptStream, RawStream, Refuted
 
 _NONE = np.array([], np.int64)
@@ -89,7 +89,7 @@ def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[by
         if skip:
             dropped = min(skip, len(piece))
             piece, skip = piece[dropped:], skip - dropped
-        parts = 1 + max(piece.count(b"\n"), piece.count(b"\r")) // settings.max_block_rows
+        parts = 1 + max(count_bytes(piece, LF), count_bytes(piece, CR)) // settings.max_block_rows
         step = -(-len(piece) // parts)
         for at in range(0, len(piece), max(1, step)):
             yield piece[at : at + step]
