@@ -15,7 +15,7 @@ negligible in a long job. In a group with a contender that does not know these m
 the start of the command to its exit, for all of them, and CPU time is that of all processes of the command.
 
 In the first round, the predictions of each contender are compared with those of the first: a contender whose
-predictions differ is refused.
+predictions differ is refused. One that fails is left out.
 
 Missing data sets, models and environments of peers are created under --folder; every run is recorded in `runs.jsonl`
 there.
@@ -51,7 +51,14 @@ def compare(names: Sequence[str], bench: Bench, pairs: int, tell: Callable[[str]
     for round_ in range(pairs):
         for name in list(runs) if round_ % 2 == 0 else reversed(list(runs)):
             contender, out = CONTENDERS[name], bench.folder / "out" / name
-            result = score(contender, bench, out)
+            try:
+                result = score(contender, bench, out)
+            except RuntimeError as error:
+                if name == names[0]:
+                    raise
+                tell(f"\n{name} is left out: {error}")
+                del runs[name]
+                continue
             if round_ == 0:
                 found = predictions(out)
                 difference = compare_predictions(found, expected.setdefault(contender.bad, found))

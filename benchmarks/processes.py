@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import dataclasses
 import os
-import pathlib
 import resource
 import signal
 import subprocess
@@ -142,9 +141,9 @@ _PARENT, _USER, _SYSTEM, _STARTED = 1, 11, 12, 19
 def _descendants() -> dict[int, list[str]]:
     """Return the fields of /proc/PID/stat after the name, by process id, of all processes below this one."""
     fields: dict[int, list[str]] = {}
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as file:
+            fields[int(name)] = file.read().rpartition(")")[2].split()
     children = collections.defaultdict(list)
     for process, of in fields.items():
         children[int(of[_PARENT])].append(process)
@@ -158,8 +157,8 @@ def _descendants() -> dict[int, list[str]]:
 
 def _memory_mb(process: int) -> float:
     """Return the proportional set size; 0 for a process that has ended."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+    with contextlib.suppress(OSError), open(f"/proc/{process}/smaps_rollup") as file:
+        for line in file:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) / 1024
     return 0.0

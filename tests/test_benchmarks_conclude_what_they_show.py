@@ -13,8 +13,8 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-from compare import compare_predictions, conclude, predictions, tables  # noqa: E402
-from contenders import CONTENDERS, SUITES  # noqa: E402
+from compare import compare, compare_predictions, conclude, predictions, tables  # noqa: E402
+from contenders import CONTENDERS, SUITES, Bench  # noqa: E402
 from machine import describe  # noqa: E402
 from processes import run_process  # noqa: E402
 
@@ -41,6 +41,38 @@ def test_contenders_with_other_predictions_are_refused():
     assert compare_predictions(expected[:1], expected) == "other rows: 1, and 2 are expected"
     missing = expected.with_columns(prediction=pl.Series([None, 0.5]))
     assert compare_predictions(missing, expected) == "a prediction is null or not finite"
+
+
+class Scripted:
+    """A contender that writes predictions by a script of Python."""
+
+    bad = False
+
+    def __init__(self, script):
+        self.script = script
+
+    def command(self, bench, out):
+        return [sys.executable, "-c", f"import pathlib, sys; out = pathlib.Path(sys.argv[1]); {self.script}", out]
+
+    def read(self, stdout):
+        return {}
+
+
+def test_a_contender_that_fails_or_predicts_otherwise_leaves_the_comparison(tmp_path, monkeypatch):
+    write = """out.mkdir(); (out / "a.jsonl").write_text('{"id": 1, "prediction": %s}')"""
+    scripts = {"right": write % 0.5, "too": write % 0.5, "wrong": write % 0.7, "broken": "sys.exit('no such thing')"}
+    for name, script in scripts.items():
+        monkeypatch.setitem(CONTENDERS, name, Scripted(script))
+    lines = []
+    compare(("right", "wrong", "broken", "too"), Bench(tmp_path, 1, 1, 1, "small"), 3, lines.append)
+    text = "\n".join(lines)
+    assert "wrong is refused: a prediction differs by" in text
+    assert "broken is left out: exit 1" in text
+    assert "no such thing" in text
+    assert "| right / too | " in text
+    assert "| wrong |" not in text
+    with pytest.raises(RuntimeError, match="no such thing"):
+        compare(("broken", "right"), Bench(tmp_path, 1, 1, 1, "small"), 3, lines.append)
 
 
 def test_predictions_are_found_in_any_layout(tmp_path):
