@@ -1,7 +1,7 @@
 # make demo     install, make sample data and a model, score the data, show the result
 # make test     install the test packages, run all tests (make test ARGS="-k csv" for some)
 # make kills    kill runs by the hundred, and verify that nothing is lost (make kills KILLS=1000 SEED=2)
-# make bench    the comparison of docs/benchmarks.md (make bench ROWS=1000000 PAIRS=3 for a short one)
+# make bench    the comparison of docs/benchmarks.md (make bench SUITES=csv ROWS=1000000 PAIRS=3 for a short one)
 # make golden   write the golden Dataflow job again; read the diff
 # make lint     ruff, as linter and as formatter, mypy, and a check for plain English
 # make lock     resolve the dependencies again, for Python 3.11 to 3.13 at once
@@ -20,6 +20,7 @@ UV := uv==0.13.9
 PYTHON ?=
 ROWS ?= 20000000
 PAIRS ?= 7
+SUITES ?=
 KILLS ?= 200
 SEED ?= 1
 ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder -q
@@ -91,7 +92,7 @@ kills: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/kill_runs.py --kills $(KILLS) --seed $(SEED)
 
 bench: $(VENV)/installed-test
-	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS)
+	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS) $(SUITES)
 
 golden: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/dataflow_golden.py

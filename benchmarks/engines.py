@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import statistics
 
-from compare import Bench, Ours
+from contenders import Bench, Ours, score
 
 _SAME = ("model.batch_rows=8192", "engine.xla=off")
 
@@ -26,11 +26,10 @@ _SAME = ("model.batch_rows=8192", "engine.xla=off")
 def timed(bench: Bench, engine: str, rejects: bool) -> dict[str, float]:
     """Time one run in an empty output folder."""
     out = bench.folder / "out" / engine
-    shutil.rmtree(out, ignore_errors=True)
-    told = Ours(bad=rejects).run(dataclasses.replace(bench, settings=(*_SAME, f"engine.runner={engine}")), out)
+    told = score(Ours(bad=rejects), dataclasses.replace(bench, settings=(*_SAME, f"engine.runner={engine}")), out)
     shutil.rmtree(out)
     return {
-        "rows_per_s": told["rows_per_s"],
+        "rows_per_s": round(told["rows"] / told["seconds"]),
         "scoring_s": told["seconds"],
         "start_up_s": round(told["whole_seconds"] - told["seconds"], 2),
         "cpu_seconds": told["cpu_seconds"],

@@ -40,7 +40,7 @@ def make_files(folder: pathlib.Path, format_: str, files: int) -> pathlib.Path:
         return made
     unfinished = made.with_name(made.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    make_data(unfinished, format_, ROWS, 1, 0.0)
+    make_data(unfinished, format_, ROWS, 1)
     (first,) = unfinished.iterdir()
     content = first.read_bytes()
     first.unlink()
@@ -53,7 +53,7 @@ def make_model(folder: pathlib.Path) -> pathlib.Path:
     """Return the small model of the other benchmarks; create it if it is missing."""
     version = folder / "models" / "small" / "1"
     if not (version / "saved_model.pb").exists():
-        command = [sys.executable, HERE / "make_model.py", "--size", "small", version]
+        command = [sys.executable, HERE / "make_model.py", "--name", "small", version]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     return version.parent
 

@@ -1,10 +1,12 @@
-"""Write a data set for the benchmarks: id, age, income, score, in shards.
+"""Write a data set for the benchmarks, in shards: id, age, income, score, or the columns of another shape.
 
     python benchmarks/make_data.py --rows 20000000 --format csv bench-data/csv-20000000
     python benchmarks/make_data.py --rows 20000000 --format jsonl --bad 0.01 bench-data/jsonl-20000000-bad
+    python benchmarks/make_data.py --rows 1000000 --shape strings bench-data/strings
 
 The same rows in every format: id (int64, nine digits), age (whole years, 18 to 95), income (dollars and cents), score
-(0 to 1); and the same bytes each time. Takes about half a second per million rows.
+(0 to 1); and the same bytes each time. Takes about half a second per million rows. `shapes.py` has the other shapes,
+which are written as CSV.
 
 `--bad SHARE` spoils that share of the rows, at random, so that every block has some: seven in ten out of range, two of
 a wrong type, one malformed. Parquet cannot represent the last two kinds: it has nulls for the wrong types, and NaN for
@@ -21,25 +23,11 @@ import google_crc32c
 import numpy as np
 import polars as pl
 import pyarrow.parquet
-
-FIRST_ID = 300_000_000
-"""Nine digits and a varint of five bytes for every row, so that all TFRecord records have the same length."""
+from shapes import SHAPES
 
 FINE, OUT_OF_RANGE, WRONG_TYPE, MALFORMED = range(4)
 KINDS = [OUT_OF_RANGE, WRONG_TYPE, MALFORMED]
 KIND_SHARES = [0.7, 0.2, 0.1]
-
-
-def sample_rows(rng: np.random.Generator, first: int, rows: int) -> pl.DataFrame:
-    """Return good rows: id int64, age int64, income float64 with two decimals, score float64 with six."""
-    return pl.DataFrame(
-        {
-            "id": np.arange(FIRST_ID + first, FIRST_ID + first + rows),
-            "age": rng.integers(18, 96, rows),
-            "income": rng.integers(0, 20_000_000, rows) / 100,
-            "score": rng.integers(0, 1_000_001, rows) / 1_000_000,
-        }
-    )
 
 
 def sample_faults(rng: np.random.Generator, rows: int, share: float) -> np.ndarray:
@@ -59,7 +47,8 @@ def with_age(people: pl.DataFrame, faults: np.ndarray, values: dict[int, str]) -
 def write_csv(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) -> None:
     if faults.any():
         people = with_age(people, faults, {OUT_OF_RANGE: "212", WRONG_TYPE: "n/a", MALFORMED: "41,41"})
-    people.write_csv(path, quote_style="never")  # unquoted, so that an extra comma adds a field
+    # Bad rows are unquoted, so that an extra comma adds a field.
+    people.write_csv(path, quote_style="never" if faults.any() else "necessary")
 
 
 def write_jsonl(people: pl.DataFrame, faults: np.ndarray, path: pathlib.Path) -> None:
@@ -147,15 +136,17 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
 WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet, "tfrecord": write_tfrecord}
 
 
-def make_data(folder: pathlib.Path, format_: str, rows: int, shards: int, bad: float) -> None:
+def make_data(
+    folder: pathlib.Path, format_: str, rows: int, shards: int, bad: float = 0.0, shape: str = "people"
+) -> None:
     """Write `folder/part-N.FORMAT`; the same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     edges = np.linspace(0, rows, shards + 1).astype(int)
     for shard in range(shards):
         rng = np.random.default_rng([20, shard])
         first, count = int(edges[shard]), int(edges[shard + 1] - edges[shard])
-        people = sample_rows(rng, first, count)
-        WRITERS[format_](people, sample_faults(rng, count, bad), folder / f"part-{shard:05}.{format_}")
+        table = SHAPES[shape].sample_rows(rng, first, count)
+        WRITERS[format_](table, sample_faults(rng, count, bad), folder / f"part-{shard:05}.{format_}")
 
 
 def main() -> None:
@@ -165,8 +156,11 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=40)
     parser.add_argument("--format", choices=WRITERS, default="csv")
     parser.add_argument("--bad", type=float, default=0.0, help="share of the rows to spoil")
+    parser.add_argument("--shape", choices=SHAPES, default="people")
     args = parser.parse_args()
-    make_data(args.folder, args.format, args.rows, args.shards, args.bad)
+    if args.shape != "people" and (args.format != "csv" or args.bad):
+        parser.error(f"rows of the shape {args.shape} are written as CSV, none of them bad")
+    make_data(args.folder, args.format, args.rows, args.shards, args.bad, args.shape)
 
 
 if __name__ == "__main__":

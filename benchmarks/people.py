@@ -1,10 +1,10 @@
-"""The code that all peers share: the columns, the rules of a valid row, the model's input, the clock."""
+"""The code that peers share: arguments, the columns, the rules of a valid row, the model's input, the clock."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import resource
 import time
 
 import numpy as np
@@ -14,6 +14,16 @@ LOW = np.array([0, 0, 0], np.float32)
 HIGH = np.array([150, np.inf, 1], np.float32)
 MEAN = np.array([40, 5e4, 0.5], np.float32)
 STD = np.array([12, 3e4, 0.3], np.float32)
+
+
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """Return the arguments of a peer without options: pattern, model, out, threads."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pattern", help="input files, .csv")
+    parser.add_argument("--model", required=True, help="a SavedModel")
+    parser.add_argument("--out", required=True, help="folder of the predictions")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
 
 
 class Clock:
@@ -33,8 +43,6 @@ class Clock:
             "predicted": predicted,
             "seconds": round(seconds, 3),
             "cpu_seconds": round(time.process_time() - self._cpu_start, 3),
-            "rows_per_s": round(rows / seconds),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             **extra,
         }
         print(json.dumps(line), flush=True)

@@ -19,7 +19,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from compare import Bench, Ours, run_process
+from contenders import Bench, Ours
+from processes import run_process
 
 _LOOKS_EVERY_S = 0.005
 
