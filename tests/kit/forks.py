@@ -1,4 +1,4 @@
-"""A fork server: real processes that run the real command line, without the seconds that imports take.
+"""A fork server: real processes that run the real command line or a worker, without the seconds that imports take.
 
 `python tests/kit/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
 JSON on standard input. Each child has its own session, and can be killed or stopped like any other process.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,31 @@ _IMPORTED_LATE = (
     "outcomes",
     "beam_score.pipeline.cli",
     "beam_score.pipeline.commands",
+    "beam_score.pipeline.draft.sample",
+    "beam_score.pipeline.draft.yaml_text",
     "beam_score.pipeline.process.errors",
     "beam_score.pipeline.run.launch",
+    "beam_score.pipeline.show.check",
     "beam_score.pipeline.show.progress",
     "beam_score.pipeline.show.summary",
+    "beam_score.pipeline.show.tried",
+    "beam_score.runners.worker.boot",
+    "apache_beam.typehints.intrinsic_one_ops",
     "apache_beam.typehints.opcodes",
     "grpc._server",
+    "grpc._utilities",
     "polars",
+    "pyarrow.acero",
     "pyarrow.csv",
     "pyarrow.dataset",
     "pyarrow.json",
+    "pyarrow.orc",
     "pyarrow.parquet",
+    "pydantic.type_adapter",
     "rich._emoji_codes",
     "rich.progress",
+    "typer._adapters",
+    "typer._click.decorators",
     "beam_score.transforms.formats.csv.blocks",
     "beam_score.transforms.formats.csv.typed",
     "beam_score.transforms.formats.csv.reader",
@@ -191,11 +204,30 @@ class Forks:
           cwd: its working folder.
           variables: of its environment, beside those of this process.
         """
-        log = self._folder / f"run-{next(self._numbers)}"
+        return self.start_module(
+            "beam_score.pipeline.cli", *arguments, disk=disk, cwd=cwd, env=environment(**variables)
+        )
+
+    def start_module(
+        self,
+        module: str,
+        *arguments: str,
+        env: Mapping[str, str],
+        disk: Mapping[str, Any] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+    ) -> Running:
+        """Start the `main` of a module as `python -m MODULE ARGUMENTS` would.
+
+        Args:
+          env: its whole environment.
+          log: its output: the path without a suffix.
+        """
+        log = log or self._folder / f"run-{next(self._numbers)}"
         for suffix in _STREAMS:
             log.with_suffix(suffix).touch()
-        where = {"log": str(log), "cwd": str(cwd), "environment": environment(**variables)}
-        pid = self.ask(arguments=arguments, disk=disk, **where)["pid"]
+        where = {"log": str(log), "cwd": str(cwd), "environment": dict(env)}
+        pid = self.ask(module=module, arguments=arguments, disk=disk, **where)["pid"]
         self._started.append(pid)
         return Running(pid, log, self)
 
@@ -243,6 +275,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def _serve() -> None:
+    import beam_repeats
+
+    from beam_score.transforms.formats.base import formats
     from beam_score.transforms.model.servable import import_tensorflow
 
     began = set(os.environ)
@@ -250,6 +285,8 @@ def _serve() -> None:
     import_tensorflow()
     for module in _IMPORTED_LATE:
         importlib.import_module(module)
+    beam_repeats.remember()
+    formats()  # imports the readers
     # Existing objects are never collected, so that the children continue to share the server's pages.
     gc.collect()
     gc.freeze()
@@ -268,17 +305,21 @@ def _serve() -> None:
             os.close(tell)
             for name in began - set(request["environment"]):
                 del os.environ[name]
-            _be_the_command(**request)
+            _be_the_module(**request)
         os.close(tell)
         os.read(ready, 1)
         os.close(ready)
         print(json.dumps({"pid": pid}), file=replies)
 
 
-def _be_the_command(
-    arguments: list[str], log: str, cwd: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
+def _be_the_module(
+    module: str,
+    arguments: list[str],
+    log: str,
+    cwd: str,
+    disk: Mapping[str, Any] | None,
+    environment: Mapping[str, str],
 ) -> None:
-    from beam_score.pipeline.cli import main
     from beam_score.transforms.durable import disk as real
 
     for descriptor, path, flags in (
@@ -296,8 +337,13 @@ def _be_the_command(
     tempfile.tempdir = None  # TMPDIR may be another
     sys.path[1:1] = [path for path in environment["PYTHONPATH"].split(":") if path not in sys.path]
     sys.argv = ["beam-score", *arguments]
-    sys.orig_argv = [sys.executable, "-m", "beam_score.pipeline.cli", *arguments]  # to start anew after a crash
-    main()
+    sys.orig_argv = [sys.executable, "-m", module, *arguments]  # to start anew after a crash
+    try:
+        sys.modules[module].main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":
