@@ -24,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,58 @@ class Running:
         return [self.log.with_suffix(suffix).read_text() for suffix in _STREAMS]
 
 
+class Piped:
+    """A process whose output is read from pipes, with the methods of `subprocess.Popen` that tests use.
+
+    Attributes:
+      pid: of the process, which leads its own session.
+      stdout, stderr: text.
+      returncode: None while the process runs; the negative signal number if a signal killed it.
+    """
+
+    def __init__(self, server: Forks, folder: Path, arguments: tuple[str, ...], variables: Mapping[str, str]):
+        log, opened = folder / "pipe", []
+        for suffix in _STREAMS:
+            os.mkfifo(log.with_suffix(suffix))
+            opened.append(os.open(log.with_suffix(suffix), os.O_RDONLY | os.O_NONBLOCK))
+        self.pid = server.start(*arguments, log=log, **variables).pid
+        for descriptor in opened:
+            os.set_blocking(descriptor, True)
+        self.stderr, self.stdout = (os.fdopen(descriptor) for descriptor in opened)
+        self.returncode: int | None = None
+        self._server, self._ended = server, os.pidfd_open(self.pid)
+
+    def poll(self) -> int | None:
+        return self._wait(0)
+
+    def wait(self, timeout: float = _TIMEOUT_S) -> int:
+        assert self._wait(timeout) is not None, f"still at work after {timeout} s"
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = _TIMEOUT_S) -> tuple[str, str]:
+        with ThreadPoolExecutor() as readers:
+            written = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            done = wait(written, timeout).done
+            if len(done) < len(written):
+                _signal_all(self.pid, signal.SIGKILL)
+                raise AssertionError(f"its output is still open after {timeout} s: {[w.result() for w in written]}")
+        self.wait(timeout)
+        return written[0].result(), written[1].result()
+
+    def _wait(self, timeout_s: float) -> int | None:
+        if self.returncode is None and select.select([self._ended], [], [], timeout_s)[0]:
+            os.close(self._ended)
+            self.returncode = self._server.ask(wait=self.pid)["code"]
+        return self.returncode
+
+
 def _session(leader: int) -> dict[int, str]:
     """Return the live processes of a session, with their states."""
     found = {}
@@ -195,18 +248,27 @@ class Forks:
         return json.loads(line)
 
     def start(
-        self, *arguments: str, disk: Mapping[str, Any] | None = None, cwd: Path = ROOT, **variables: str
+        self,
+        *arguments: str,
+        disk: Mapping[str, Any] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+        **variables: str,
     ) -> Running:
         """Start `beam-score ARGUMENTS`.
 
         Args:
           disk: replaces the disk in the process; see `disks.make`.
           cwd: its working folder.
+          log: its output: the path without a suffix.
           variables: of its environment, beside those of this process.
         """
-        return self.start_module(
-            "beam_score.pipeline.cli", *arguments, disk=disk, cwd=cwd, env=environment(**variables)
-        )
+        env = environment(**variables)
+        return self.start_module("beam_score.pipeline.cli", *arguments, disk=disk, cwd=cwd, log=log, env=env)
+
+    def start_piped(self, *arguments: str, **variables: str) -> Piped:
+        """Start `beam-score ARGUMENTS`, its output in pipes."""
+        return Piped(self, Path(tempfile.mkdtemp(dir=self._folder)), arguments, variables)
 
     def start_module(
         self,
@@ -302,6 +364,7 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            _write_to(request.pop("log"))
             os.close(tell)
             for name in began - set(request["environment"]):
                 del os.environ[name]
@@ -312,16 +375,7 @@ def _serve() -> None:
         print(json.dumps({"pid": pid}), file=replies)
 
 
-def _be_the_module(
-    module: str,
-    arguments: list[str],
-    log: str,
-    cwd: str,
-    disk: Mapping[str, Any] | None,
-    environment: Mapping[str, str],
-) -> None:
-    from beam_score.transforms.durable import disk as real
-
+def _write_to(log: str) -> None:
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, f"{log}.out", os.O_WRONLY | os.O_CREAT),
@@ -330,6 +384,17 @@ def _be_the_module(
         opened = os.open(path, flags, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
+
+
+def _be_the_module(
+    module: str,
+    arguments: list[str],
+    cwd: str,
+    disk: Mapping[str, Any] | None,
+    environment: Mapping[str, str],
+) -> None:
+    from beam_score.transforms.durable import disk as real
+
     if disk is not None:
         real.use(disks.make(**disk))
     os.environ.update(environment)
