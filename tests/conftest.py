@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 pytest.register_assert_rewrite("dirty", "forks", "kills", "outcomes")  # before they are imported
 
@@ -16,6 +18,7 @@ sys.dont_write_bytecode = False
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="beam-score-state-")  # the key of whoever runs the tests
 
+import beam_repeats  # noqa: E402
 import faults  # noqa: E402
 import kills  # noqa: E402
 import models  # noqa: E402
@@ -24,25 +27,56 @@ from flink import cluster, jars  # noqa: E402
 from forks import shared  # noqa: E402
 from outcomes import make_scene  # noqa: E402
 
-_LONGEST = (
+beam_repeats.remember()
+
+_ON_ONE_CLUSTER = (
     "test_engines_agree",
+    "test_flink_starts_and_ends",
+    "test_jobs_outlive_their_launcher",
     "test_a_real_cluster_survives",
-    "test_whatever_dies_nothing_is_lost",
-    "test_failures_inside",
-    "test_dead_letters_are_replayed",
+)
+"""The files that use the Flink cluster. The last one kills a machine of it."""
+
+_LONGEST = (
+    *_ON_ONE_CLUSTER,
     "test_every_call_may_fail",
     "test_all_or_nothing",
+    "test_failures_inside",
+    "test_dead_letters_are_replayed",
+    "test_whatever_dies_nothing_is_lost",
     "test_many_at_once",
-    "test_flink_starts_and_ends",
+    "test_schedulers",
     "test_the_command_line",
     "test_progress_can_be_seen_from_anywhere",
+    "test_outputs_in_object_stores",
+    "test_any_table_in_any_format",
+    "test_the_lock_installs_as_it_stands",
+    "test_jsonl_is_read_exactly",
+    "test_the_protocol_holds_in_any_order",
+    "test_a_users_folder_shadows_nothing",
+    "test_dataflow_without_the_cloud",
 )
-"""The files that take minutes. They come first, so that no worker of pytest is alone with one at the end."""
+"""The files that take half a minute or more. They come first, so that no worker of pytest is alone with one at the
+end."""
 
 
 def pytest_collection_modifyitems(items):
-    """Order the files; `make test` gives each file to one worker, so that its fixtures are made once."""
+    """Order the files."""
     items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
+
+
+class _Files(LoadFileScheduling):
+    """Gives each file to one worker of pytest, so that its fixtures are made once, and all files on the cluster to the
+    same one."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "the cluster" if Path(file).stem in _ON_ONE_CLUSTER else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Serve `--dist loadfile`, as in `make test`."""
+    return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

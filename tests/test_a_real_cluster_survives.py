@@ -33,7 +33,7 @@ def expected(plenty, model, tmp_path_factory):
 
 def settings(data: Path, model, output: Path, engine: dict) -> dict:
     engine = dirty.PLENTY | {"workers": 2} | engine
-    return dirty.job(data, "csv", model("echo_and_multiply"), output, preprocess="faults:trip", engine=engine)
+    return dirty.plenty_job(data, model("echo_and_multiply"), output, preprocess="faults:trip", engine=engine)
 
 
 def on(cluster, jars: Path) -> dict:

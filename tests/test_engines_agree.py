@@ -164,7 +164,7 @@ def test_a_run_is_killed_on_one_engine_and_ended_on_another(begins, model, flink
     folder, output = tmp_path / "data", tmp_path / "out"
     folder.mkdir()
     dirty.write_plenty(folder)
-    settings = dirty.job(folder, "csv", model("echo_and_multiply"), output, preprocess="faults:trip")
+    settings = dirty.plenty_job(folder, model("echo_and_multiply"), output, preprocess="faults:trip")
     path = tmp_path / "job.yaml"
     path.write_text(json.dumps(settings | {"engine": dirty.PLENTY | engines[begins] | {"workers": 2}}))
     faults.order(tmp_path, "kill group", output)

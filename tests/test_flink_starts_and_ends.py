@@ -20,7 +20,7 @@ from beam_score.pipeline.run.launch import run
 
 def settings(data: Path, model, output: Path, flink: dict, **engine) -> dict:
     engine = dirty.PLENTY | {"runner": "flink", "workers": 2, "flink": flink} | engine
-    return dirty.job(data, "csv", model("echo_and_multiply"), output, preprocess="faults:trip", engine=engine)
+    return dirty.plenty_job(data, model("echo_and_multiply"), output, preprocess="faults:trip", engine=engine)
 
 
 def on(cluster, jars: Path) -> dict:

@@ -38,7 +38,7 @@ def test_a_job_whose_launcher_was_killed_goes_on_and_publishes(caplog, model, fl
     data.mkdir()
     dirty.write_plenty(data)
     engine = dirty.PLENTY | {"runner": "flink", "workers": 2, "flink": on(flink_cluster, flink_jars)}
-    settings = dirty.job(data, "csv", model("echo_and_multiply"), out, preprocess="faults:trip", engine=engine)
+    settings = dirty.plenty_job(data, model("echo_and_multiply"), out, preprocess="faults:trip", engine=engine)
     path = tmp_path / "job.yaml"
     path.write_text(json.dumps(settings))
     faults.order(folder, "hold", out)

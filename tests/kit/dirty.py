@@ -72,6 +72,11 @@ PLENTY = {"split_bytes": "1MB", "block_bytes": "128KiB"}
 """Engine settings for reading the files of `write_plenty`."""
 
 
+def plenty_job(data: Path, model: str, output: Path, **sections: Any) -> dict[str, Any]:
+    """Return a job over the files of `write_plenty`, with few calls of the model."""
+    return job(data, "csv", model, output, **sections) | {"model": {"path": model, "batch_rows": 8192}}
+
+
 def job(data: Path, format_: str, model: str, output: Path, **sections: Any) -> dict[str, Any]:
     """Return a job over all the files, as plain data."""
     engine = {"workers": 2, "split_bytes": "8KiB", "block_bytes": "2KiB", "xla": "off"}

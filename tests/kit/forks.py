@@ -1,4 +1,4 @@
-"""A fork server: real processes that run the real command line, without the seconds that imports take.
+"""A fork server: real processes that run the real command line or a worker, without the seconds that imports take.
 
 `python tests/kit/forks.py` imports everything once, starts no thread, and forks a child for each request, a line of
 JSON on standard input. Each child has its own session, and can be killed or stopped like any other process.
@@ -22,7 +22,9 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +42,31 @@ _IMPORTED_LATE = (
     "outcomes",
     "beam_score.pipeline.cli",
     "beam_score.pipeline.commands",
+    "beam_score.pipeline.draft.sample",
+    "beam_score.pipeline.draft.yaml_text",
     "beam_score.pipeline.process.errors",
     "beam_score.pipeline.run.launch",
+    "beam_score.pipeline.show.check",
     "beam_score.pipeline.show.progress",
     "beam_score.pipeline.show.summary",
+    "beam_score.pipeline.show.tried",
+    "beam_score.runners.worker.boot",
+    "apache_beam.typehints.intrinsic_one_ops",
     "apache_beam.typehints.opcodes",
     "grpc._server",
+    "grpc._utilities",
     "polars",
+    "pyarrow.acero",
     "pyarrow.csv",
     "pyarrow.dataset",
     "pyarrow.json",
+    "pyarrow.orc",
     "pyarrow.parquet",
+    "pydantic.type_adapter",
     "rich._emoji_codes",
     "rich.progress",
+    "typer._adapters",
+    "typer._click.decorators",
     "beam_score.transforms.formats.csv.blocks",
     "beam_score.transforms.formats.csv.typed",
     "beam_score.transforms.formats.csv.reader",
@@ -134,6 +148,58 @@ class Running:
         return [self.log.with_suffix(suffix).read_text() for suffix in _STREAMS]
 
 
+class Piped:
+    """A process whose output is read from pipes, with the methods of `subprocess.Popen` that tests use.
+
+    Attributes:
+      pid: of the process, which leads its own session.
+      stdout, stderr: text.
+      returncode: None while the process runs; the negative signal number if a signal killed it.
+    """
+
+    def __init__(self, server: Forks, folder: Path, arguments: tuple[str, ...], variables: Mapping[str, str]):
+        log, opened = folder / "pipe", []
+        for suffix in _STREAMS:
+            os.mkfifo(log.with_suffix(suffix))
+            opened.append(os.open(log.with_suffix(suffix), os.O_RDONLY | os.O_NONBLOCK))
+        self.pid = server.start(*arguments, log=log, **variables).pid
+        for descriptor in opened:
+            os.set_blocking(descriptor, True)
+        self.stderr, self.stdout = (os.fdopen(descriptor) for descriptor in opened)
+        self.returncode: int | None = None
+        self._server, self._ended = server, os.pidfd_open(self.pid)
+
+    def poll(self) -> int | None:
+        return self._wait(0)
+
+    def wait(self, timeout: float = _TIMEOUT_S) -> int:
+        assert self._wait(timeout) is not None, f"still at work after {timeout} s"
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = _TIMEOUT_S) -> tuple[str, str]:
+        with ThreadPoolExecutor() as readers:
+            written = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            done = wait(written, timeout).done
+            if len(done) < len(written):
+                _signal_all(self.pid, signal.SIGKILL)
+                raise AssertionError(f"its output is still open after {timeout} s: {[w.result() for w in written]}")
+        self.wait(timeout)
+        return written[0].result(), written[1].result()
+
+    def _wait(self, timeout_s: float) -> int | None:
+        if self.returncode is None and select.select([self._ended], [], [], timeout_s)[0]:
+            os.close(self._ended)
+            self.returncode = self._server.ask(wait=self.pid)["code"]
+        return self.returncode
+
+
 def _session(leader: int) -> dict[int, str]:
     """Return the live processes of a session, with their states."""
     found = {}
@@ -182,20 +248,48 @@ class Forks:
         return json.loads(line)
 
     def start(
-        self, *arguments: str, disk: Mapping[str, Any] | None = None, cwd: Path = ROOT, **variables: str
+        self,
+        *arguments: str,
+        disk: Mapping[str, Any] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+        **variables: str,
     ) -> Running:
         """Start `beam-score ARGUMENTS`.
 
         Args:
           disk: replaces the disk in the process; see `disks.make`.
           cwd: its working folder.
+          log: its output: the path without a suffix.
           variables: of its environment, beside those of this process.
         """
-        log = self._folder / f"run-{next(self._numbers)}"
+        env = environment(**variables)
+        return self.start_module("beam_score.pipeline.cli", *arguments, disk=disk, cwd=cwd, log=log, env=env)
+
+    def start_piped(self, *arguments: str, **variables: str) -> Piped:
+        """Start `beam-score ARGUMENTS`, its output in pipes."""
+        return Piped(self, Path(tempfile.mkdtemp(dir=self._folder)), arguments, variables)
+
+    def start_module(
+        self,
+        module: str,
+        *arguments: str,
+        env: Mapping[str, str],
+        disk: Mapping[str, Any] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+    ) -> Running:
+        """Start the `main` of a module as `python -m MODULE ARGUMENTS` would.
+
+        Args:
+          env: its whole environment.
+          log: its output: the path without a suffix.
+        """
+        log = log or self._folder / f"run-{next(self._numbers)}"
         for suffix in _STREAMS:
             log.with_suffix(suffix).touch()
-        where = {"log": str(log), "cwd": str(cwd), "environment": environment(**variables)}
-        pid = self.ask(arguments=arguments, disk=disk, **where)["pid"]
+        where = {"log": str(log), "cwd": str(cwd), "environment": dict(env)}
+        pid = self.ask(module=module, arguments=arguments, disk=disk, **where)["pid"]
         self._started.append(pid)
         return Running(pid, log, self)
 
@@ -243,6 +337,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def _serve() -> None:
+    import beam_repeats
+
+    from beam_score.transforms.formats.base import formats
     from beam_score.transforms.model.servable import import_tensorflow
 
     began = set(os.environ)
@@ -250,6 +347,8 @@ def _serve() -> None:
     import_tensorflow()
     for module in _IMPORTED_LATE:
         importlib.import_module(module)
+    beam_repeats.remember()
+    formats()  # imports the readers
     # Existing objects are never collected, so that the children continue to share the server's pages.
     gc.collect()
     gc.freeze()
@@ -265,22 +364,18 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             os.setsid()
+            _write_to(request.pop("log"))
             os.close(tell)
             for name in began - set(request["environment"]):
                 del os.environ[name]
-            _be_the_command(**request)
+            _be_the_module(**request)
         os.close(tell)
         os.read(ready, 1)
         os.close(ready)
         print(json.dumps({"pid": pid}), file=replies)
 
 
-def _be_the_command(
-    arguments: list[str], log: str, cwd: str, disk: Mapping[str, Any] | None, environment: Mapping[str, str]
-) -> None:
-    from beam_score.pipeline.cli import main
-    from beam_score.transforms.durable import disk as real
-
+def _write_to(log: str) -> None:
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, f"{log}.out", os.O_WRONLY | os.O_CREAT),
@@ -289,6 +384,17 @@ def _be_the_command(
         opened = os.open(path, flags, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
+
+
+def _be_the_module(
+    module: str,
+    arguments: list[str],
+    cwd: str,
+    disk: Mapping[str, Any] | None,
+    environment: Mapping[str, str],
+) -> None:
+    from beam_score.transforms.durable import disk as real
+
     if disk is not None:
         real.use(disks.make(**disk))
     os.environ.update(environment)
@@ -296,8 +402,13 @@ def _be_the_command(
     tempfile.tempdir = None  # TMPDIR may be another
     sys.path[1:1] = [path for path in environment["PYTHONPATH"].split(":") if path not in sys.path]
     sys.argv = ["beam-score", *arguments]
-    sys.orig_argv = [sys.executable, "-m", "beam_score.pipeline.cli", *arguments]  # to start anew after a crash
-    main()
+    sys.orig_argv = [sys.executable, "-m", module, *arguments]  # to start anew after a crash
+    try:
+        sys.modules[module].main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":

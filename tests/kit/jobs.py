@@ -15,7 +15,7 @@ import apache_beam as beam
 import polars as pl
 import pytest
 from apache_beam.runners.runner import PipelineResult
-from forks import ROOT, environment, shared
+from forks import ROOT, Piped, environment, shared
 
 from beam_score.pipeline.job.job import Job, parse_job
 from beam_score.pipeline.job.steps import Steps
@@ -166,14 +166,6 @@ def anew(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedP
     )
 
 
-def start(*arguments: str, **env: str) -> subprocess.Popen[str]:
-    """Start `beam-score ARGUMENTS` in a separate process group."""
-    return subprocess.Popen(
-        command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(**env),
-        start_new_session=True,
-    )
+def start(*arguments: str, **env: str) -> Piped:
+    """Start `beam-score ARGUMENTS` like `cli`, in its own session, and return it at once."""
+    return shared().start_piped(*arguments, **env)

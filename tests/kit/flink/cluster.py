@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jobs
+from flink.forking import MODULE, ForkedWorkers
 from flink.jars import OPENED
 
 from beam_score.runners.flink import cluster as flink_cluster
@@ -56,6 +57,15 @@ cluster.registration.error-delay: 500
 """
 
 
+_CLIENT = Path(__file__).parent / "forked_worker.py"
+_WORKER = """\
+#!/bin/sh
+mkdir {folder}/first 2>/dev/null && exec {python} -m {module} "$@"
+exec {python} -I -S {client} {folder}/forked "$@"
+"""
+"""The command of a worker. The first one is a new Python, as everywhere else; the others are forked: see `forks`."""
+
+
 class Cluster:
     """A running cluster; see `standing`.
 
@@ -77,6 +87,7 @@ class Cluster:
         text = _CONFIGURATION.format(rpc=rpc, rest=rest, slots=slots, folder=folder / "tmp")
         (folder / "conf" / "config.yaml").write_text(text)
         self._task_manager: subprocess.Popen | None = None
+        self._forked = ForkedWorkers(folder / "forked")
 
     def start(self) -> None:
         """Start all processes, and wait until they are ready."""
@@ -95,16 +106,6 @@ class Cluster:
         """Kill a TaskManager with SIGKILL, like the loss of a machine."""
         self._task_manager.kill()
         self._task_manager.wait()
-
-    def worker_processes(self) -> list[int]:
-        """Return the ids of the live Python workers that the pool has started."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[1]) == self._pool_process.pid and fields[0] != "Z":
-                    found.append(int(stat.parent.name))
-        return found
 
     def ask(self, path: str) -> Any:
         return flink_cluster.ask(self.master, path)
@@ -135,9 +136,11 @@ class Cluster:
         raise AssertionError(f"the pool does not answer after {_READY_WITHIN_S} s: {self.said()}")
 
     def said(self) -> str:
-        return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-2000:]}" for p in self.folder.glob("*.log"))
+        logs = [*self.folder.glob("*.log"), *self.folder.glob("*.err")]
+        return "\n".join(f"{p.name}: {p.read_text(errors='replace')[-2000:]}" for p in logs)
 
     def end(self) -> None:
+        self._forked.close()
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -145,7 +148,7 @@ class Cluster:
 
     def _start_pool(self) -> None:
         worker = self.folder / "worker"
-        worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m beam_score.runners.worker.boot "$@"\n')
+        worker.write_text(_WORKER.format(folder=self.folder, python=sys.executable, module=MODULE, client=_CLIENT))
         worker.chmod(0o755)
         arguments = [f"--service_port={self._pool_port}", f"--container_executable={worker}"]
         self._pool_process = self._process(
