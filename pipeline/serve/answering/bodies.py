@@ -1,4 +1,4 @@
-"""The rows of JSON bodies in row form, `{"instances": [{...}, ...]}`, as the lines of a JSON Lines file.
+"""The rows of JSON bodies in row form, `{"instances": [{...}, ...]}`, or in column form, as the lines of a JSON Lines file.
 
 The rows of a request are judged by the reader of JSON Lines, so that a row has the same verdict online as in a file.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,14 @@ class Body:
       rows: their number.
       signature: the signature that the request names.
       partial: whether the good rows are predicted if others are refused.
+      columns: whether the request is in column form, and so is its answer.
     """
 
     lines: bytes
     rows: int
     signature: str | None = None
     partial: bool = False
+    columns: bool = False
 
 
 def quick(body: bytes) -> Body | None:
@@ -61,16 +63,42 @@ def quick(body: bytes) -> Body | None:
     return Body(lines, lines.count(b"\n") + 1, None if named is None else named.decode(errors="surrogateescape"))
 
 
-def exact(body: bytes) -> Body:
-    """Return the rows of a body in any form.
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """The JSON object that a body is, its members not yet parsed.
 
-    Raises:
-      BadBody: it is not a JSON object with a list of instances.
+    Attributes:
+      spans: the text of each member.
+      signature: the signature that it names.
     """
+
+    spans: Mapping[str, str]
+    signature: str | None
+
+    def rows(self) -> Body:
+        """Return the rows. Raises BadBody."""
+        on_error = _setting(self.spans, "on_error")
+        if on_error not in (None, "row", "request"):
+            raise BadBody('"on_error" must be "row" or "request"')
+        if ("instances" in self.spans) == ("inputs" in self.spans):
+            raise BadBody('expected one of the keys "instances", a list of rows, and "inputs", an object of columns')
+        by_row = "instances" in self.spans
+        rows = _instances(self.spans["instances"]) if by_row else _transposed(self.spans["inputs"])
+        return Body("\n".join(rows).encode(), len(rows), self.signature, on_error == "row", not by_row)
+
+
+def exact(body: bytes) -> Outer:
+    """Return the members of a body in any form. Raises BadBody: it is not a JSON object."""
+    spans = _spans(body)
+    return Outer(spans, _setting(spans, "signature_name"))
+
+
+def _spans(body: bytes) -> dict[str, str]:
+    """Return the text of each member of the JSON object that a body is."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise BadBody(f"the body is not UTF-8: byte {error.start}") from None
+        raise BadBody(f"the body is not UTF-8 at byte {error.start}") from None
     try:
         first, found = members(text)
     except Malformed as error:
@@ -84,16 +112,34 @@ def exact(body: bytes) -> Body:
         if key in spans:
             raise BadBody(f"the body has the key {key!r} twice" if key in _KNOWN else "the body has a key twice")
         spans[key] = text[start:end]
-    settings = {key: _setting(spans, key) for key in ("signature_name", "on_error")}
-    if settings["on_error"] not in (None, "row", "request"):
-        raise BadBody('"on_error" must be "row" or "request"')
-    if "instances" not in spans:
-        raise BadBody('the body has no key "instances": expected {"instances": [...]}')
-    first, elements = members(spans["instances"])
+    return spans
+
+
+def _instances(text: str) -> list[str]:
+    first, elements = members(text)
     if first != "[" or not elements:
         raise BadBody('"instances" must be a list with at least one instance')
-    rows = [_one_line(spans["instances"][start:end]) for _, start, end in elements]
-    return Body("\n".join(rows).encode(), len(rows), settings["signature_name"], settings["on_error"] == "row")
+    return [_one_line(text[start:end]) for _, start, end in elements]
+
+
+def _transposed(text: str) -> list[str]:
+    """Return the rows of an object of columns, as the text of an object each: each value keeps its own spelling."""
+    first, columns = members(text)
+    if first != "{" or not columns:
+        raise BadBody('"inputs" must be an object with a list for each column')
+    values: list[list[str]] = []
+    for raw, start, end in columns:
+        column = text[start:end]
+        first, elements = members(column)
+        if first != "[":
+            raise BadBody('"inputs": expected a list of values for each column')
+        values.append([f"{raw}:{_one_line(column[begin:stop])}" for _, begin, stop in elements])
+    rows = {len(column) for column in values}
+    if len(rows) > 1:
+        raise BadBody(f'"inputs": its columns have from {min(rows)} to {max(rows)} values: expected the same number')
+    if rows == {0}:
+        raise BadBody('"inputs" must have at least one row')
+    return ["{" + ",".join(row) + "}" for row in zip(*values, strict=True)]
 
 
 def joined(bodies: Sequence[Body]) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray]:
@@ -105,10 +151,10 @@ def joined(bodies: Sequence[Body]) -> tuple[bytes, np.ndarray, np.ndarray, np.nd
     return data, starts, ends, np.cumsum([0, *(body.rows for body in bodies)])
 
 
-_KNOWN = ("instances", "signature_name", "on_error")
+_KNOWN = ("instances", "inputs", "signature_name", "on_error")
 
 
-def _setting(spans: dict[str, str], key: str) -> Any:
+def _setting(spans: Mapping[str, str], key: str) -> Any:
     if key not in spans:
         return None
     value = json.loads(spans[key])
