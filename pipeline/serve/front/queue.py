@@ -7,7 +7,7 @@ import collections
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from beam_score.pipeline.serve.answering.answers import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.models.process import ProcessDied
 
 IN_FLIGHT = 2

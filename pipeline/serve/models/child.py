@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,10 @@ import traceback
 from typing import Any
 
 from beam_score.pipeline.job.job import Job, parse_job
-from beam_score.pipeline.serve.answering.answers import Answer, Answerer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.rows import Rows
+from beam_score.pipeline.serve.answering.served import CONTRACT, Served
+from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.pipeline.serve.rules import rules_of
@@ -32,7 +36,7 @@ def main() -> int:
         return 0
     began = time.perf_counter()
     try:
-        answerer = _load(first[0])
+        served = _load(first[0])
     except Exception as error:
         send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
         return 1
@@ -41,7 +45,7 @@ def main() -> int:
         header, bodies = batch
         requests = [Request(id_, body) for id_, body in zip(header["ids"], bodies, strict=True)]
         began = time.perf_counter()
-        answers, trace = _answers(answerer, requests)
+        answers, trace = _answers(served, requests)
         report: dict[str, Any] = {"seconds": time.perf_counter() - began, "trace": trace}
         report["answers"] = [
             [a.status, a.received, a.predicted, a.rejected, a.failed, a.reasons] for a in answers
@@ -50,23 +54,26 @@ def main() -> int:
     return 0
 
 
-def _load(config: dict[str, Any]) -> Answerer:
+def _load(config: dict[str, Any]) -> Served:
     job: Job = parse_job(config["job"], config["name"])
     rules = rules_of(job, config["path"], config["sha256"])
     scorer = Scorer(dataclasses.replace(rules.call, batch_rows=config["batch_rows"]))
-    return Answerer(Verdicts(rules, scorer.load()))
+    model, lenient = scorer.load(), config["lenient"]
+    own = {model.signature.name: Tensorial(model, lenient)}
+    return Served(Rows(Verdicts(rules, model)), own, CONTRACT, lenient)
 
 
-def _answers(answerer: Answerer, requests: list[Request]) -> tuple[list[Answer], str | None]:
+def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:
     """Return the answers; if anything goes wrong, that of each request alone, so that one costs no other."""
     try:
-        return answerer.answer(requests), None
+        return served.answer(requests), None
     except Exception:
         trace = traceback.format_exc()
         if len(requests) == 1:
             return [refusal(500, "prediction failed", requests[0].id)], trace
-        return [_answers(answerer, [request])[0][0] for request in requests], trace
+        return [_answers(served, [request])[0][0] for request in requests], trace
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Ending the interpreter with the threads of Arrow and TensorFlow takes a while, and can abort.
+    os._exit(main())

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beam_score.pipeline.serve.answering.answers import Answer, Request
+from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.models.frames import frame, read_frame
 
 
@@ -51,12 +51,13 @@ class ModelProcess:
         self._reading: asyncio.Task[None]
 
     @classmethod
-    async def load(cls, version: Version, job: Mapping[str, Any], batch_rows: int) -> ModelProcess:
+    async def load(cls, version: Version, job: Mapping[str, Any], batch_rows: int, lenient: bool) -> ModelProcess:
         """Start a process and load a version in it.
 
         Args:
           job: the job file's content.
           batch_rows: maximum rows of a call of the model.
+          lenient: see `Tensorial`.
 
         Raises:
           LoadFailed: with the reason.
@@ -70,7 +71,7 @@ class ModelProcess:
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self = cls(version, process, reader, writer)
         config = {"job": job, "name": version.name, "path": version.path, "sha256": version.sha256}
-        writer.writelines(frame({**config, "batch_rows": batch_rows}, []))
+        writer.writelines(frame({**config, "batch_rows": batch_rows, "lenient": lenient}, []))
         try:
             header, _ = await read_frame(reader)
         except asyncio.IncompleteReadError:
