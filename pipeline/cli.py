@@ -279,7 +279,8 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on; by default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of HTTP; by default 8501. 0: any that is free.")] = None,
     compat: Annotated[
-        str | None, typer.Option("--compat", metavar="tfserving", help="Answer like TensorFlow Serving to the letter.")
+        str | None,
+        typer.Option("--compat", metavar="tfserving", help="Take and give exactly what TensorFlow Serving does."),
     ] = None,
     ready_file: Annotated[
         str | None, typer.Option("--ready-file", help="Written, with HOST:PORT, once requests are answered.")

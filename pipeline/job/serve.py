@@ -11,7 +11,7 @@ from beam_score.transforms.common.units import parse_bytes, parse_seconds
 
 
 class Limits(Strict):
-    """What a request may take.
+    """Limits of a request.
 
     Attributes:
       body: bytes of a body, also after it is inflated.
@@ -20,10 +20,10 @@ class Limits(Strict):
       connections: open connections.
     """
 
-    body: int = pydantic.Field(4 << 20, ge=1)
-    rows: int = pydantic.Field(1024, ge=1)
-    request: float = pydantic.Field(30.0, gt=0)
-    connections: int = pydantic.Field(1000, ge=1)
+    body: int = pydantic.Field(default=4 << 20, ge=1)
+    rows: int = pydantic.Field(default=1024, ge=1)
+    request: float = pydantic.Field(default=30.0, gt=0)
+    connections: int = pydantic.Field(default=1000, ge=1)
 
     _bytes = pydantic.field_validator("body", mode="before")(parse_bytes)
     _seconds = pydantic.field_validator("request", mode="before")(parse_seconds)
@@ -36,7 +36,7 @@ class Batching(Strict):
       rows: maximum rows of a call.
     """
 
-    rows: int = pydantic.Field(1024, ge=1)
+    rows: int = pydantic.Field(default=1024, ge=1)
 
 
 class ServeSettings(Strict):
@@ -47,14 +47,14 @@ class ServeSettings(Strict):
       host: the address to listen on.
       port: of HTTP; 0 for any that is free.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
-      drain: seconds that accepted requests have to be answered once the server is told to end.
+      drain: seconds that accepted requests have to be answered after SIGTERM.
     """
 
-    name: str | None = pydantic.Field(None, pattern=r"[^/:]+")
+    name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
     host: str = "127.0.0.1"
-    port: int = pydantic.Field(8501, ge=0, le=65535)
+    port: int = pydantic.Field(default=8501, ge=0, le=65535)
     compat: Literal["tfserving"] | None = None
-    drain: float = pydantic.Field(25.0, ge=0)
+    drain: float = pydantic.Field(default=25.0, ge=0)
     limits: Limits = Limits()
     batching: Batching = Batching()
 

@@ -1,4 +1,4 @@
-"""The server: from a job to a service that answers, until it is told to end."""
+"""The server: from a job to a service that answers until a signal ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.pipeline.serve.answering.served import CONTRACT
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.pipeline.serve.rules import rules_of
-from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.transforms.model.copies import hashed_model
 from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
 from beam_score.transforms.model.versions import find_version
@@ -68,12 +68,12 @@ class Service:
           ready: called with the host and the port, once requests are answered.
 
         Raises:
-          JobError: the address cannot be had, or the model does not load.
+          JobError: the address is not available, or the model does not load.
         """
         settings = self._settings
         with _listening(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
-            server = _Server(
+            server = uvicorn.Server(
                 uvicorn.Config(
                     Application(self._models, settings.limits),
                     http="httptools",
@@ -87,6 +87,7 @@ class Service:
                     timeout_graceful_shutdown=settings.drain or 1,
                 )
             )
+            server.capture_signals = contextlib.nullcontext  # uvicorn would raise them again at its end
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
@@ -99,8 +100,9 @@ class Service:
                 server.should_exit = True
                 await serving
                 raise JobError([str(error)]) from None
-            self._models.add(Served(process, self._metadata))
-            if not server.should_exit:  # it was told to end while it loaded
+            account = self._models.accounts.of(self._version.name, self._version.number)
+            self._models.add(Served(process, self._metadata, account, settings.batching.rows))
+            if not server.should_exit:  # a signal came while it loaded
                 self._models.ready = True
                 ready(settings.host, port)
             await serving
@@ -111,18 +113,13 @@ class Service:
         server.should_exit = True
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Service.run`: uvicorn would raise them again at the end."""
-        yield
-
-
 def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; choose another, or 0 for any that is free"]) from None
+        remedy = "choose another, or 0 for any that is free"
+        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
 
 
 def write_ready_file(path: str, host: str, port: int) -> None:

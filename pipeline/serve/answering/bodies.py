@@ -1,4 +1,4 @@
-"""The rows of JSON bodies in row form, `{"instances": [{...}, ...]}`, or in column form, as the lines of a JSON Lines file.
+"""The rows of JSON bodies, in row form or in column form, as the lines of a JSON Lines file.
 
 The rows of a request are judged by the reader of JSON Lines, so that a row has the same verdict online as in a file.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from beam_score.transforms.formats.jsonl.exact import Malformed, members
 
 _KEY = rb'(?:"signature_name"\s*:\s*"(?P<signature>[^"\\\x00-\x1f]*)"\s*,\s*)?'
-_SIMPLE = re.compile(rb'\s*\{\s*' + _KEY + rb'"instances"\s*:\s*\[(?P<rows>.*)\]\s*\}\s*\Z')
-"""A body that holds nothing but its instances, on one line. What stands between the outer brackets is not checked."""
+_SIMPLE = re.compile(rb"\s*\{\s*" + _KEY + rb'"instances"\s*:\s*\[(?P<rows>.*)\]\s*\}\s*\Z')
+"""A body that holds nothing but its instances, on one line. The text between the outer brackets is not checked."""
 
 _BETWEEN = re.compile(rb"\}[ \t]*,[ \t]*\{")
 

@@ -66,8 +66,8 @@ class Rows:
             rows = int(first[k + 1] - first[k])
             own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
             if not own.num_rows:
-                done = slice(int(at[k]), int(at[k + 1]))
-                answers[number] = Answer(200, self._good(lines, scored.predictions, done, columns[k]), rows, rows)
+                where = slice(int(at[k]), int(at[k + 1]))
+                answers[number] = Answer(200, self._good(lines, scored.predictions, where, columns[k]), rows, rows)
             elif not partial[k]:
                 answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
             else:
@@ -87,7 +87,7 @@ def _rejected(rejected: pa.RecordBatch, first: int, rows: int, id_: str) -> Answ
     found = _details(rejected, first)
     shown = "; ".join(f"[{d['index']}] {d['message']}" for d in found[:3])
     more = {"rejected": rejected.num_rows, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
-    answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, **more)
+    answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, more)
     return dataclasses.replace(answer, received=rows, rejected=rows, reasons=_reasons(rejected))
 
 

@@ -21,7 +21,7 @@ class Tensorial:
 
     Args:
       model: the signature, loaded.
-      lenient: whether requests and answers are those of TensorFlow Serving to the letter.
+      lenient: whether requests and answers are exactly those of TensorFlow Serving.
     """
 
     def __init__(self, model: Model, lenient: bool = False):
@@ -79,8 +79,8 @@ class Tensorial:
         ends = np.cumsum([_rows(r.feeds) for r in read.values()])
         answers = {}
         for number, start, stop in zip(read, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
-            own = {name: array[start:stop] for name, array in outputs.items()}
-            answers[number] = self._written(requests[number], own, read[number].rows, stop - start)
+            part = {name: array[start:stop] for name, array in outputs.items()}
+            answers[number] = self._written(requests[number], part, read[number].rows, stop - start)
         return answers
 
     def _written(self, request: Request, outputs: Feeds, by_row: bool, rows: int) -> Answer:

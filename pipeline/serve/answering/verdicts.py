@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.bodies import Body, joined
+from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import OutputPlan
@@ -17,7 +18,7 @@ from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.rows import LineParser
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.model import Model
-from beam_score.transforms.rows.block import ROW, Block, filter_rows
+from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.scoring.postprocess import postprocess
 from beam_score.transforms.scoring.preprocess import Preparation
 from beam_score.transforms.scoring.score import Scorer
@@ -29,7 +30,7 @@ FEW_ROWS = 48
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a job says about rows, wherever they come from.
+    """The settings of a job for rows, wherever they come from.
 
     Attributes:
       contract: defines a valid row.

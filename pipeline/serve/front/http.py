@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any
 
 import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel
-from beam_score.pipeline.job.serve import Limits
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -57,12 +58,10 @@ class Application:
             answer = refusal(status, message, id_)
         except NoSuchModel as error:
             answer = refusal(404, str(error), id_)
-        sent = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(answer.body)),
-            (b"x-request-id", id_.encode()),
-            *more,
-        ]
+        length = b"%d" % len(answer.body)
+        sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
+        if not any(name == b"content-type" for name, _ in more):
+            sent.append((b"content-type", b"application/json"))
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})
         await send({"type": "http.response.body", "body": answer.body})
 
@@ -70,23 +69,26 @@ class Application:
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         path, method = scope["path"], scope["method"]
-        if path == "/predict" or (found := _PREDICT.fullmatch(path)):
+        found = _PREDICT.fullmatch(path)
+        if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.only if path == "/predict" else self._models.find(found["name"], found["version"])
+            served = self._models.find(found["name"], found["version"]) if found else self._models.only
             body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body), self._limits.request), served.headers
+            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
         _only(method, "GET", "HEAD")
         if path == "/healthz":
             return _json({"status": "ok"}), ()
         if path == "/readyz":
             return (_json({"status": "ready"}), ()) if self._models.ready else (refusal(503, "not ready", id_), ())
+        if path == "/metrics":
+            return Answer(200, generate_latest(self._models.accounts.registry)), ((b"content-type", _PROMETHEUS),)
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
             return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
         if found := _METADATA.fullmatch(path):
             return _json(self._models.find(found["name"], found["version"]).metadata), ()
-        raise Refusal(404, f"there is nothing at this path: see docs/serving.md for the routes", ())
+        raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes", ())
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Return the body, inflated. Raises Refusal."""
@@ -129,7 +131,8 @@ def _inflated(body: bytes, most: int) -> bytes:
 
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
-        raise Refusal(405, f"{method[:20]} is not for this path: use {allowed[0]}", ((b"allow", ", ".join(allowed).encode()),))
+        allow = ((b"allow", ", ".join(allowed).encode()),)
+        raise Refusal(405, f"{method[:20]} is not for this path: use {allowed[0]}", allow)
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
@@ -141,4 +144,5 @@ def _json(value: Any) -> Answer:
     return Answer(200, orjson.dumps(value))
 
 
+_PROMETHEUS = CONTENT_TYPE_LATEST.encode()
 _CLOSE = ((b"connection", b"close"),)

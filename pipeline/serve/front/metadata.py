@@ -1,4 +1,4 @@
-"""What TensorFlow Serving says of a model: its versions and their states, its signatures."""
+"""The description of a model, as TensorFlow Serving gives it: its versions and their states, its signatures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def _tensor(name: str, type_: Any) -> Tensor:
 def _info(tensor: Tensor) -> dict[str, Any]:
     sizes = [{"size": "-1" if size is None else str(size), "name": ""} for size in tensor.shape or ()]
     shape = {"dim": sizes, "unknown_rank": tensor.shape is None}
-    return {"dtype": _DTYPES.get(tensor.dtype, "DT_" + tensor.dtype.upper()), "tensor_shape": shape, "name": tensor.name}
+    dtype = _DTYPES.get(tensor.dtype, "DT_" + tensor.dtype.upper())
+    return {"dtype": dtype, "tensor_shape": shape, "name": tensor.name}
 
 
 _DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "DT_HALF"}

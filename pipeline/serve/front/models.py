@@ -1,12 +1,14 @@
-"""What is served: models, their versions, and the way to each."""
+"""The models that are served, their versions, and the way to each."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.front.accounts import Account, Accounts
 from beam_score.pipeline.serve.front.metadata import status
 from beam_score.pipeline.serve.front.queue import Batches
 from beam_score.pipeline.serve.models.process import ModelProcess
@@ -24,9 +26,9 @@ class Served:
       metadata: its signatures; see `front.metadata`.
     """
 
-    def __init__(self, process: ModelProcess, metadata: Mapping[str, Any]):
-        self.process, self.metadata = process, metadata
-        self.batches = Batches(process.answer)
+    def __init__(self, process: ModelProcess, metadata: Mapping[str, Any], account: Account, most_rows: int):
+        self.process, self.metadata, self.account = process, metadata, account
+        self._batches = Batches(process.answer, account.batch_rows.add, most_rows)
         version = process.version
         self.headers: Sequence[tuple[bytes, bytes]] = (
             (b"x-model-name", version.name.encode()),
@@ -34,13 +36,24 @@ class Served:
             (b"x-model-sha256", version.sha256.encode()),
         )
 
-    async def answer(self, request: Request, seconds: float) -> Answer:
-        """Return the answer to a request, or say that it is late."""
+    async def answer(self, request: Request, seconds: float, protocol: str) -> Answer:
+        """Return the answer to a request, or say that it is late, and keep the account of its rows.
+
+        Args:
+          seconds: until it is late.
+          protocol: `rest` or `grpc`.
+        """
+        rows, began = request.rows, time.perf_counter()
+        self.account.begin(rows)
+        answer = refusal(499, "the client has gone", request.id, shed=True)
         try:
             async with asyncio.timeout(seconds):
-                return await self.batches.answer(request)
+                answer = await self._batches.answer(request)
         except TimeoutError:
-            return refusal(504, f"there was no answer within {seconds:g} s", request.id)
+            answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
+        finally:
+            self.account.end(rows, answer, protocol, time.perf_counter() - began)
+        return answer
 
 
 class Models:
@@ -48,6 +61,7 @@ class Models:
 
     def __init__(self) -> None:
         self._served: dict[str, dict[int, Served]] = {}
+        self.accounts = Accounts()
         self.ready = False
 
     def add(self, served: Served) -> None:

@@ -19,17 +19,19 @@ class Batches:
 
     Args:
       call: answers a batch.
-      most_bytes: of the bodies of a batch; a single request may be larger.
-      most_requests: of a batch.
+      note: called with the rows of each batch.
+      most_rows: of a batch; a single request may have more.
+      most_bytes: of the bodies of a batch; likewise.
     """
 
     def __init__(
         self,
         call: Callable[[Sequence[Request]], Coroutine[Any, Any, list[Answer]]],
-        most_bytes: int = 1 << 20,
-        most_requests: int = 256,
+        note: Callable[[int], None],
+        most_rows: int,
+        most_bytes: int = 16 << 20,
     ):
-        self._call, self._most_bytes, self._most_requests = call, most_bytes, most_requests
+        self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
         self._free = IN_FLIGHT
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,14 +54,14 @@ class Batches:
             task.add_done_callback(self._tasks.discard)
 
     def _next(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
-        batch, size = list[tuple[Request, asyncio.Future[Answer]]](), 0
-        while self._waiting and len(batch) < self._most_requests:
+        batch, rows, size = list[tuple[Request, asyncio.Future[Answer]]](), 0, 0
+        while self._waiting:
             request, future = self._waiting[0]
-            size += len(request.body)
-            if batch and size > self._most_bytes:
+            rows, size = rows + request.rows, size + len(request.body)
+            if batch and (rows > self._most_rows or size > self._most_bytes):
                 break
             self._waiting.popleft()
-            if not future.cancelled():  # its client has gone
+            if not future.cancelled():  # its client has gone, or it is late
                 batch.append((request, future))
         return batch
 
@@ -67,7 +69,9 @@ class Batches:
         try:
             answers = await self._call([request for request, _ in batch])
         except ProcessDied:
-            answers = [refusal(503, "the process of the model has ended", request.id) for request, _ in batch]
+            message = "the process of the model has ended"
+            answers = [refusal(503, message, request.id, shed=True) for request, _ in batch]
+        self._note(sum(answer.received for answer in answers))
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)

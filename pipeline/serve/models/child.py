@@ -47,9 +47,7 @@ def main() -> int:
         began = time.perf_counter()
         answers, trace = _answers(served, requests)
         report: dict[str, Any] = {"seconds": time.perf_counter() - began, "trace": trace}
-        report["answers"] = [
-            [a.status, a.received, a.predicted, a.rejected, a.failed, a.reasons] for a in answers
-        ]
+        report["answers"] = [[a.status, a.received, a.predicted, a.rejected, a.failed, a.reasons] for a in answers]
         send(connection, report, [a.body for a in answers])
     return 0
 

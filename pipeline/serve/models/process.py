@@ -43,7 +43,11 @@ class ModelProcess:
     """A loaded version in a process of its own."""
 
     def __init__(
-        self, version: Version, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        version: Version,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ):
         self.version = version
         self._process, self._reader, self._writer = process, reader, writer
@@ -65,8 +69,13 @@ class ModelProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "beam_score.pipeline.serve.models.child", str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
+                sys.executable,
+                "-P",
+                "-m",
+                "beam_score.pipeline.serve.models.child",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self = cls(version, process, reader, writer)
@@ -96,8 +105,10 @@ class ModelProcess:
             while True:
                 header, bodies = await read_frame(self._reader)
                 answers = [
-                    Answer(status, body, *counts, reasons=reasons)
-                    for (status, *counts, reasons), body in zip(header["answers"], bodies, strict=True)
+                    Answer(status, body, received, predicted, rejected, failed, reasons)
+                    for (status, received, predicted, rejected, failed, reasons), body in zip(
+                        header["answers"], bodies, strict=True
+                    )
                 ]
                 self._owed.popleft().set_result(answers)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -106,6 +117,6 @@ class ModelProcess:
             self._owed.clear()
 
     async def close(self) -> None:
-        """End the process, after the answers that it owes."""
+        """End the process, after its outstanding answers."""
         self._writer.close()
         await self._process.wait()

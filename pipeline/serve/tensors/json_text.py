@@ -2,7 +2,7 @@
 
 Python's parser is made to differ where RapidJSON does (util/json_tensor.cc; goldens in tests/cases/serving.jsonl): of
 a repeated key the first counts, `Inf` and `-NaN` are numbers, a number that no double can hold fails the document, and
-text after the first value is not read. In strict mode all of these are refused, since each loses a value or is not JSON.
+text after the first value is not read. Strict mode refuses all of these: each loses a value, or is not JSON.
 """
 
 from __future__ import annotations
@@ -94,6 +94,4 @@ def _no_constant(text: str) -> NoReturn:
 
 
 _LENIENT = json.JSONDecoder(object_pairs_hook=_first, parse_int=_integer, parse_float=_float)
-_STRICT = json.JSONDecoder(
-    object_pairs_hook=_once, parse_int=_integer, parse_float=_float, parse_constant=_no_constant
-)
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_int=_integer, parse_float=_float, parse_constant=_no_constant)

@@ -130,8 +130,9 @@ def _columns(values: Any, inputs: Mapping[str, Tensor], strict: bool) -> dict[st
     if missing := [name for name in inputs if name not in values]:
         raise Refused(f"Missing named input: {missing[0]} in 'inputs' object.")
     if strict and (surplus := [name for name in values if name not in inputs]):
-        raise Refused(f"'inputs' has a name that the signature does not: expected {','.join(sorted(inputs))}; "
-                      f"{len(surplus)} more")
+        raise Refused(
+            f"'inputs' has a name that the signature does not: expected {','.join(sorted(inputs))}; {len(surplus)} more"
+        )
     return {name: _tensor(name, tensor, values[name], strict, rows=False) for name, tensor in inputs.items()}
 
 

@@ -7,10 +7,8 @@ written bare, several as objects; a string output whose name ends in `_bytes` as
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +34,8 @@ def predictions(outputs: Mapping[str, np.ndarray]) -> str:
     else:
         columns = [[f'"{name}": {text}' for text in _elements(name, array, 3)] for name, array in outputs.items()]
         pad = _INDENT * 3
-        rows = ("{\n" + pad + (",\n" + pad).join(items) + "\n" + _INDENT * 2 + "}" for items in zip(*columns))
+        items = (pad + (",\n" + pad).join(row) for row in zip(*columns, strict=True))
+        rows = ("{\n" + row + "\n" + _INDENT * 2 + "}" for row in items)
     return '{\n    "predictions": [' + ", ".join(rows) + "\n    ]\n}"
 
 
@@ -94,7 +93,7 @@ def _texts(name: str, array: np.ndarray, depth: int) -> np.ndarray:
     made = np.empty(flat.size, object)
     if name.endswith("_bytes"):
         pad = _INDENT * depth
-        made[:] = [f'{{\n{pad}"b64": "{base64.b64encode(v).decode()}"\n{pad[len(_INDENT):]}}}' for v in flat]
+        made[:] = [f'{{\n{pad}"b64": "{base64.b64encode(v).decode()}"\n{pad[len(_INDENT) :]}}}' for v in flat]
     else:
         made[:] = [_quoted(v) for v in flat]
     return made
