@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = {
     "pipeline": (
-        *("flex", "cli", "arguments", "commands", "serve", "show", "run", "prepare", "draft", "process", "job", "printing"),
+        *("flex", "cli", "arguments", "commands", "serve", "show", "run", "prepare", "draft", "process", "job"),
+        "printing",
     ),
     "runners": (
         *("choose", "local", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
