@@ -1,5 +1,5 @@
-"""Bodies whose answers the code of TensorFlow Serving gave (tests/cases/serving.jsonl): the same code, and the same text
-where it reads the number rightly."""
+"""Bodies that TensorFlow Serving's own code has answered (tests/cases/serving.jsonl): the same code here, and the same
+text, but for numbers that it reads wrongly."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -92,24 +93,33 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
+            served = self._served()
+            self._models.add(served)
             try:
-                process = await ModelProcess.load(
-                    self._version, self._job.as_json(), settings.batching.rows, settings.compat == "tfserving"
-                )
+                await served.start()
             except LoadFailed as error:
                 server.should_exit = True
                 await serving
                 raise JobError([str(error)]) from None
-            account = self._models.accounts.of(self._version.name, self._version.number)
-            self._models.add(Served(process, self._metadata, account, settings.batching.rows))
             if not server.should_exit:  # a signal came while it loaded
-                self._models.ready = True
                 ready(settings.host, port)
             await serving
             await self._models.close()
 
+    def _served(self) -> Served:
+        version, batch_rows = self._version, self._settings.batching.rows
+        settings = {
+            "job": self._job.as_json(),
+            "batch_rows": batch_rows,
+            "most_rows": self._settings.limits.rows,
+            "lenient": self._settings.compat == "tfserving",
+        }
+        load = functools.partial(ModelProcess.load, version, settings)
+        account = self._models.accounts.of(version.name, version.number)
+        return Served(load, version, self._metadata, account, batch_rows)
+
     def _end(self, server: uvicorn.Server) -> None:
-        self._models.ready = False
+        self._models.draining = True
         server.should_exit = True
 
 

@@ -39,6 +39,12 @@ class Server:
     def get(self, path: str) -> requests.Response:
         return requests.get(self.address + path, timeout=30)
 
+    @property
+    def model_process(self) -> int:
+        """The process id of the only model."""
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit code."""
         os.kill(self.process.pid, number)

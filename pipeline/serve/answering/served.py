@@ -22,11 +22,20 @@ class Served:
       rows: answers requests for the contract; None without a job.
       signatures: answer requests for the model's own signatures, by name.
       default: the signature that is meant if a request names none.
+      most_rows: of a request.
       lenient: see `Tensorial`.
     """
 
-    def __init__(self, rows: Rows | None, signatures: Mapping[str, Tensorial], default: str, lenient: bool = False):
-        self._rows, self._signatures, self._default, self._lenient = rows, signatures, default, lenient
+    def __init__(
+        self,
+        rows: Rows | None,
+        signatures: Mapping[str, Tensorial],
+        default: str,
+        most_rows: int = 1024,
+        lenient: bool = False,
+    ):
+        self._rows, self._signatures, self._default = rows, signatures, default
+        self._most_rows, self._lenient = most_rows, lenient
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Return the answers, in order. Requests for the same signature share calls."""
@@ -36,8 +45,12 @@ class Served:
         for number, request in enumerate(requests):
             try:
                 body = self._contract_body(request.body)
-                if body is not None:
+                if body is not None and body.rows > self._most_rows:
+                    message = f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}"
+                    answers[number] = refusal(413, message, request.id)
+                elif body is not None:
                     bodies[number] = body
+                if body is not None:
                     continue
                 read = document(request.body, not self._lenient)
                 name = signature_name(read) or self._default

@@ -58,7 +58,7 @@ def _load(config: dict[str, Any]) -> Served:
     scorer = Scorer(dataclasses.replace(rules.call, batch_rows=config["batch_rows"]))
     model, lenient = scorer.load(), config["lenient"]
     own = {model.signature.name: Tensorial(model, lenient)}
-    return Served(Rows(Verdicts(rules, model)), own, CONTRACT, lenient)
+    return Served(Rows(Verdicts(rules, model)), own, CONTRACT, config["most_rows"], lenient)
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:

@@ -55,13 +55,12 @@ class ModelProcess:
         self._reading: asyncio.Task[None]
 
     @classmethod
-    async def load(cls, version: Version, job: Mapping[str, Any], batch_rows: int, lenient: bool) -> ModelProcess:
+    async def load(cls, version: Version, settings: Mapping[str, Any]) -> ModelProcess:
         """Start a process and load a version in it.
 
         Args:
-          job: the job file's content.
-          batch_rows: maximum rows of a call of the model.
-          lenient: see `Tensorial`.
+          settings: `job`, the job file's content; `batch_rows`, the maximum rows of a call of the model; `most_rows`,
+            of a request; `lenient`, see `Tensorial`.
 
         Raises:
           LoadFailed: with the reason.
@@ -79,8 +78,8 @@ class ModelProcess:
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self = cls(version, process, reader, writer)
-        config = {"job": job, "name": version.name, "path": version.path, "sha256": version.sha256}
-        writer.writelines(frame({**config, "batch_rows": batch_rows, "lenient": lenient}, []))
+        config = {"name": version.name, "path": version.path, "sha256": version.sha256, **settings}
+        writer.writelines(frame(config, []))
         try:
             header, _ = await read_frame(reader)
         except asyncio.IncompleteReadError:
@@ -115,6 +114,15 @@ class ModelProcess:
             for future in self._owed:
                 future.set_exception(ProcessDied())
             self._owed.clear()
+
+    async def ended(self) -> int:
+        """Wait until the process ends; return its exit code, negative for a signal."""
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        """End the process at once: it does not answer."""
+        if self._process.returncode is None:
+            self._process.kill()
 
     async def close(self) -> None:
         """End the process, after its outstanding answers."""
