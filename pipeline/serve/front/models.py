@@ -145,7 +145,7 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers, and the server does not end."""
+        """True while every model answers, and no signal has ended the server."""
         states = [one.state for versions in self._served.values() for one in versions.values()]
         return not self.draining and bool(states) and all(state == State.AVAILABLE for state in states)
 
