@@ -290,6 +290,34 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
+@command(epilog="Example:  beam-score serve job.yaml --port 8501")
+def serve(
+    job: JobFile,
+    overrides: Overrides = None,
+    host: Annotated[str | None, typer.Option("--host", help="The address to listen on; by default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Of HTTP; by default 8501. 0: any that is free.")] = None,
+    compat: Annotated[
+        str | None,
+        typer.Option("--compat", metavar="tfserving", help="Take and give exactly what TensorFlow Serving does."),
+    ] = None,
+    ready_file: Annotated[
+        str | None, typer.Option("--ready-file", help="Written, with HOST:PORT, once requests are answered.")
+    ] = None,
+    only_check: Annotated[bool, typer.Option("--check", help="Find everything that is wrong, and end.")] = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+) -> None:
+    """Answers requests with the verdicts of the job's contract, in the protocol of TensorFlow Serving."""
+    from beam_score.pipeline.job.job import load_job
+    from beam_score.pipeline.process import logs
+    from beam_score.pipeline.serve.command import serve_job
+
+    logs.set_up(log_level, log_format)
+    given = {"serve.host": host, "serve.port": port, "serve.compat": compat}
+    flags = [f"{key}={value}" for key, value in given.items() if value is not None]
+    serve_job(load_job(job, [*(overrides or ()), *flags]), Console(), ready_file, only_check)
+
+
 _SCORE = ("run", "replay", "check", "bench")
 """Commands that call the model, which may crash the process."""
 

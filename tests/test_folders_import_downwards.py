@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 LEVELS = {
     "pipeline": (
-        *("flex", "cli", "arguments", "commands", "show", "run", "prepare", "draft", "process", "job", "printing"),
+        *("flex", "cli", "arguments", "commands", "serve", "show", "run", "prepare", "draft", "process", "job"),
+        "printing",
     ),
     "runners": (
         *("choose", "local", "fn_api", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),

@@ -9,6 +9,7 @@ import pydantic
 
 from beam_score.pipeline.job.job_text import LARGEST_BYTES, JobText, parse_value
 from beam_score.pipeline.job.mistakes import JobError, sentences
+from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.runners.settings.engine import EngineSettings
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds, parse_share
@@ -133,6 +134,7 @@ class Job(Strict):
     outputs: Mapping[str, Output] = {}
     rejects: Rejects = Rejects()
     engine: EngineSettings = EngineSettings()
+    serve: ServeSettings = ServeSettings()
 
     @pydantic.field_validator("outputs", mode="before")
     @classmethod

@@ -1,0 +1,1 @@
+"""The contract online: a server that answers in the protocol of TensorFlow Serving."""

@@ -1,0 +1,132 @@
+"""Answers to requests for the contract: predictions of rows, or what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
+from beam_score.pipeline.serve.answering.lines import Lines, as_columns
+from beam_score.pipeline.serve.answering.verdicts import Verdicts
+
+MOST_DETAILS = 100
+"""Rejected rows that an answer describes."""
+
+
+class Rows:
+    """Answers batches of requests to one version of a model.
+
+    Args:
+      verdicts: of the job and the loaded model.
+    """
+
+    def __init__(self, verdicts: Verdicts):
+        self._verdicts = verdicts
+        names = verdicts.schema.names
+        self._bare = names[0] if len(names) == 1 else None
+
+    def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
+        """Return the answers to some requests, by their positions.
+
+        Args:
+          bodies: of these requests, by position.
+        """
+        answers: dict[int, Answer] = {}
+        self._answer(requests, dict(bodies), answers)
+        return answers
+
+    def _answer(self, requests: Sequence[Request], read: dict[int, Body], answers: dict[int, Answer]) -> None:
+        judged, first = self._verdicts.judge(list(read.values()))
+        if again := _malformed(judged.rejected, first):
+            numbers = list(read)
+            for number in (numbers[k] for k in again):
+                try:
+                    read[number] = exact(requests[number].body).rows()
+                except BadBody as error:
+                    del read[number]
+                    answers[number] = refusal(400, str(error), requests[number].id)
+            if not read:
+                return
+            judged, first = self._verdicts.judge(list(read.values()))
+        partial = np.array([body.partial for body in read.values()])
+        columns = [body.columns for body in read.values()]
+        refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
+        scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
+        lines = Lines(scored.predictions, self._bare)
+        at = np.searchsorted(scored.rows, first)
+        bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
+        for k, number in enumerate(read):
+            rows = int(first[k + 1] - first[k])
+            own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
+            if not own.num_rows:
+                where = slice(int(at[k]), int(at[k + 1]))
+                answers[number] = Answer(200, self._good(lines, scored.predictions, where, columns[k]), rows, rows)
+            elif not partial[k]:
+                answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
+            else:
+                done = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
+                answers[number] = _partial(done, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
+
+    @staticmethod
+    def _good(lines: Lines, predictions: pa.RecordBatch, rows: slice, columns: bool) -> bytes:
+        if columns:
+            some = predictions.slice(rows.start, rows.stop - rows.start)
+            own = dict(zip(some.schema.names, some.columns, strict=True))
+            return b'{"outputs":' + as_columns(own) + b"}"
+        return b'{"predictions":[' + lines.between(rows.start, rows.stop) + b"]}"
+
+
+def _rejected(rejected: pa.RecordBatch, first: int, rows: int, id_: str) -> Answer:
+    found = _details(rejected, first)
+    shown = "; ".join(f"[{d['index']}] {d['message']}" for d in found[:3])
+    more = {"rejected": rejected.num_rows, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
+    answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, more)
+    return dataclasses.replace(answer, received=rows, rejected=rows, reasons=_reasons(rejected))
+
+
+def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, first: int, rows: int) -> Answer:
+    values = [b"null"] * rows
+    for line, row in zip(done, at.tolist(), strict=True):
+        values[row] = line
+    found = _details(rejected, first)
+    counts = {"received": rows, "predicted": len(done), "rejected": rejected.num_rows}
+    rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
+    body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
+    return Answer(200, body, rows, len(done), rejected.num_rows, reasons=_reasons(rejected))
+
+
+def _details(rejected: pa.RecordBatch, first: int) -> list[dict[str, Any]]:
+    """Return all faults of some dead letters, by index in their request."""
+    return [
+        {"index": row - first, **fault}
+        for row, faults in zip(rejected["row"].to_pylist(), rejected["errors"].to_pylist(), strict=True)
+        for fault in faults
+    ]
+
+
+def _reasons(rejected: pa.RecordBatch) -> dict[str, int]:
+    return {str(found["values"]): found["counts"] for found in pc.value_counts(rejected["reason"]).to_pylist()}
+
+
+def _malformed(rejected: pa.RecordBatch, first: np.ndarray) -> list[int]:
+    """Return the positions of the requests with a row that is not JSON: they may have been cut at the wrong places."""
+    if not rejected.num_rows:
+        return []
+    rows = rejected["row"].to_numpy()[pc.equal(rejected["reason"], "malformed").to_numpy(zero_copy_only=False)]
+    return np.unique(_requests_of(rows, first)).tolist()
+
+
+def _requests_of(rows: np.ndarray, first: np.ndarray) -> np.ndarray:
+    return np.searchsorted(first, rows, side="right") - 1
+
+
+def _rows_of(requests: np.ndarray, first: np.ndarray) -> np.ndarray:
+    spans = [np.arange(first[k], first[k + 1]) for k in requests]
+    return np.concatenate(spans) if spans else np.array([], np.int64)

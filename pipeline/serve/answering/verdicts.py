@@ -1,0 +1,121 @@
+"""The rows of several requests through contract and model in one batch, with the functions of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_score.pipeline.serve.answering.bodies import Body, joined
+from beam_score.transforms.arrays.plain import filter_rows
+from beam_score.transforms.contract.columns import Contract
+from beam_score.transforms.contract.inputs import Input
+from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.jsonl.rows import LineParser
+from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.model.model import Model
+from beam_score.transforms.rows.block import ROW, Block
+from beam_score.transforms.scoring.postprocess import postprocess
+from beam_score.transforms.scoring.preprocess import Preparation
+from beam_score.transforms.scoring.score import Scorer
+from beam_score.transforms.scoring.validate import validate
+
+FEW_ROWS = 48
+"""Up to so many rows the exact parser is faster than those that parse a whole block at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The settings of a job for rows, wherever they come from.
+
+    Attributes:
+      contract: defines a valid row.
+      inputs: how the model's inputs are made.
+      function: the user's preprocessing function, `package.module:function`, or None.
+      call: how the model is called.
+      outputs: how a prediction is made from the model's outputs.
+    """
+
+    contract: Contract
+    inputs: Mapping[str, Input]
+    function: str | None
+    call: ModelCall
+    outputs: OutputPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The verdicts on a batch of rows.
+
+    Attributes:
+      predictions: of the rows that were predicted, in their order.
+      rows: int64, the numbers of these rows in the batch.
+      rejected: the dead letters of the others, by number in the batch; without those that were left out.
+    """
+
+    predictions: pa.RecordBatch
+    rows: np.ndarray
+    rejected: pa.RecordBatch
+
+
+class Verdicts:
+    """Judges and scores the rows of requests. Not thread-safe.
+
+    Args:
+      rules: of the job.
+      model: the loaded model.
+    """
+
+    def __init__(self, rules: Rules, model: Model):
+        self._rules = rules
+        settings = ReadSettings(format="jsonl", columns=rules.contract, payload=False)
+        self._exact, self._many = LineParser(settings, ()), LineParser(settings)
+        self._prepare = Preparation(rules.inputs, rules.call.signature.inputs, rules.contract, rules.function)
+        self._scorer = Scorer(dataclasses.replace(rules.call, proven=True), model)
+
+    def judge(self, bodies: Sequence[Body]) -> tuple[Block, np.ndarray]:
+        """Judge the rows of some requests together.
+
+        Returns:
+          the rows ready for the model, and those that are refused, by number in the batch; and the number of the first
+          row of each request, followed by that of all rows: int64.
+        """
+        data, starts, ends, first = joined(bodies)
+        parser = self._exact if len(starts) <= FEW_ROWS else self._many
+        chunk = parser.parse(data, starts, ends, 0, None)
+        block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)
+        return self._prepare(validate(block, self._rules.contract, show_values=False)), first
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of a prediction."""
+        return self._rules.outputs.schema
+
+    def score(self, block: Block, skip: np.ndarray) -> Scored:
+        """Score judged rows.
+
+        Args:
+          skip: int64, the numbers of rows that are not wanted, since their request is refused.
+
+        Raises: see `Scorer.score`.
+        """
+        numbers = block.rows[ROW].to_numpy()
+        if len(skip):
+            wanted = ~np.isin(numbers, skip)
+            block = dataclasses.replace(block, rows=filter_rows(block.rows, wanted))
+            numbers = numbers[wanted]
+        if len(numbers):
+            (block,) = self._scorer.score([block])
+            block = postprocess(block, self._rules.outputs)
+            predictions = block.rows
+        else:
+            predictions = pa.RecordBatch.from_pylist([], self.schema)
+        rejected = block.rejected
+        if rejected.num_rows:
+            rejected = rejected.take(pc.sort_indices(rejected, [("row", "ascending")]))
+            numbers = np.setdiff1d(numbers, rejected["row"].to_numpy(), assume_unique=True)
+        return Scored(predictions, numbers, rejected)

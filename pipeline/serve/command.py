@@ -1,0 +1,39 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.printing.terminal import Console, escape
+
+
+def serve_job(job: Job, console: Console, ready_file: str | None, only_check: bool) -> None:
+    """Serve a job until SIGTERM or SIGINT.
+
+    Args:
+      ready_file: written once requests are answered.
+      only_check: whether to end once everything is checked.
+
+    Raises:
+      JobError: with every problem that would prevent it.
+    """
+    try:
+        import uvloop
+
+        from beam_score.pipeline.serve.service import Service, write_ready_file
+    except ModuleNotFoundError as error:
+        raise JobError([f"serve needs the package {error.name}: pip install 'beam-score[serve]'"]) from None
+    service = Service(job, job.serve)
+    if only_check:
+        console.print("Ready to serve.")
+        return
+
+    def ready(host: str, port: int) -> None:
+        console.print(f"Serving [bold]{escape(service.name)}[/] on http://{escape(host)}:{port}", highlight=False)
+        if ready_file is not None:
+            write_ready_file(ready_file, host, port)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(service.run(ready))

@@ -1,0 +1,148 @@
+"""HTTP: requests to answers, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from beam_score.pipeline.job.serve import Limits
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
+_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
+_PREDICT = re.compile(_OF_MODEL + ":predict", re.IGNORECASE)
+_STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
+_METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Refusal(Exception):
+    """A request that is refused before it reaches a model. Args: status of HTTP, a sentence, further headers."""
+
+
+class Application:
+    """The ASGI application.
+
+    Args:
+      models: what is served.
+      limits: of a request.
+    """
+
+    def __init__(self, models: Models, limits: Limits):
+        self._models, self._limits = models, limits
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise NotImplementedError(f"{scope['type']} is not served")
+        headers = dict(scope["headers"])
+        id_ = _request_id(headers)
+        more: Iterable[tuple[bytes, bytes]] = ()
+        try:
+            answer, more = await self._answer(scope, headers, receive, id_)
+        except Refusal as error:
+            status, message, more = error.args
+            answer = refusal(status, message, id_)
+        except NoSuchModel as error:
+            answer = refusal(404, str(error), id_)
+        length = b"%d" % len(answer.body)
+        sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
+        if not any(name == b"content-type" for name, _ in more):
+            sent.append((b"content-type", b"application/json"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": sent})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
+    ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
+        path, method = scope["path"], scope["method"]
+        found = _PREDICT.fullmatch(path)
+        if found or path == "/predict":
+            _only(method, "POST")
+            served = self._models.find(found["name"], found["version"]) if found else self._models.only
+            body = await self._body(headers, receive)
+            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
+        _only(method, "GET", "HEAD")
+        if path == "/healthz":
+            return _json({"status": "ok"}), ()
+        if path == "/readyz":
+            return (_json({"status": "ready"}), ()) if self._models.ready else (refusal(503, "not ready", id_), ())
+        if path == "/metrics":
+            return Answer(200, generate_latest(self._models.accounts.registry)), ((b"content-type", _PROMETHEUS),)
+        if path == "/v1/models":
+            return _json({"models": self._models.names}), ()
+        if found := _STATUS.fullmatch(path):
+            return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
+        if found := _METADATA.fullmatch(path):
+            return _json(self._models.find(found["name"], found["version"]).metadata), ()
+        raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes", ())
+
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Return the body, inflated. Raises Refusal."""
+        most = self._limits.body
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > most:
+            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}", _CLOSE)
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > most:
+                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}", _CLOSE)
+            if not message.get("more_body"):
+                break
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = headers.get(b"content-encoding", b"identity").lower()
+        if encoding == b"identity":
+            return body
+        if encoding != b"gzip":
+            raise Refusal(415, "the body has another Content-Encoding than gzip", ((b"accept-encoding", b"gzip"),))
+        return _inflated(body, most)
+
+
+def _inflated(body: bytes, most: int) -> bytes:
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        made = inflate.decompress(body, most + 1)
+    except zlib.error:
+        raise Refusal(400, "the body is not gzip, and its Content-Encoding says so", ()) from None
+    if len(made) > most:
+        raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,} once it is inflated", ())
+    if not inflate.eof or inflate.unused_data:
+        raise Refusal(400, "the body is not one whole gzip stream", ())
+    return made
+
+
+def _only(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        allow = ((b"allow", ", ".join(allowed).encode()),)
+        raise Refusal(405, f"{method[:20]} is not for this path: use {allowed[0]}", allow)
+
+
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, orjson.dumps(value))
+
+
+_PROMETHEUS = CONTENT_TYPE_LATEST.encode()
+_CLOSE = ((b"connection", b"close"),)

@@ -1,0 +1,64 @@
+"""The description of a model, as TensorFlow Serving gives it: its versions and their states, its signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.contract.outputs import OutputPlan
+from beam_score.transforms.model.signature import Signature, Tensor
+
+PREDICT = "tensorflow/serving/predict"
+CONTRACT_METHOD = "beam_score/contract"
+
+
+def status(version: int, state: str = "AVAILABLE", code: str = "OK", message: str = "") -> dict[str, Any]:
+    """Return the status of a version, as an element of `model_version_status`."""
+    return {"version": str(version), "state": state, "status": {"error_code": code, "error_message": message}}
+
+
+def metadata(name: str, version: int, signatures: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the answer of GET .../metadata: a GetModelMetadataResponse as JSON, with integers of 64 bits as text."""
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": dict(signatures)}},
+    }
+
+
+def of_signature(signature: Signature) -> dict[str, Any]:
+    """Return a signature as a SignatureDef."""
+    return {
+        "inputs": {name: _info(tensor) for name, tensor in signature.inputs.items()},
+        "outputs": {name: _info(tensor) for name, tensor in signature.outputs.items()},
+        "method_name": signature.method_name,
+        "defaults": {},
+    }
+
+
+def of_contract(columns: Mapping[str, Column], outputs: OutputPlan) -> dict[str, Any]:
+    """Return the contract as a SignatureDef: columns in, predictions out."""
+    inputs = {}
+    for name, column in columns.items():
+        dtype = "string" if column.dtype == "bytes" else column.dtype
+        inputs[name] = _info(Tensor(name, dtype, (None, *column.shape)))
+    made = {field.name: _info(_tensor(field.name, field.type)) for field in outputs.schema}
+    return {"inputs": inputs, "outputs": made, "method_name": PREDICT, "defaults": {}}
+
+
+def _tensor(name: str, type_: Any) -> Tensor:
+    from beam_score.transforms.arrays.nested import dimensions
+
+    shape, value = dimensions(type_)
+    names = {"float": "float32", "double": "float64", "halffloat": "float16", "binary": "string"}
+    return Tensor(name, names.get(str(value), str(value)), (None, *shape))
+
+
+def _info(tensor: Tensor) -> dict[str, Any]:
+    sizes = [{"size": "-1" if size is None else str(size), "name": ""} for size in tensor.shape or ()]
+    shape = {"dim": sizes, "unknown_rank": tensor.shape is None}
+    dtype = _DTYPES.get(tensor.dtype, "DT_" + tensor.dtype.upper())
+    return {"dtype": dtype, "tensor_shape": shape, "name": tensor.name}
+
+
+_DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "DT_HALF"}

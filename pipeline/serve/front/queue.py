@@ -1,0 +1,79 @@
+"""The requests that wait for a version: whatever waits while the model works is the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.models.process import ProcessDied
+
+IN_FLIGHT = 2
+"""Batches with the process of a model: one that it works on, and one that is ready when it is done."""
+
+
+class Batches:
+    """Forms batches without a timer.
+
+    Args:
+      call: answers a batch.
+      note: called with the rows of each batch.
+      most_rows: of a batch; a single request may have more.
+      most_bytes: of the bodies of a batch; likewise.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Sequence[Request]], Coroutine[Any, Any, list[Answer]]],
+        note: Callable[[int], None],
+        most_rows: int,
+        most_bytes: int = 16 << 20,
+    ):
+        self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
+        self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
+        self._free = IN_FLIGHT
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def answer(self, request: Request) -> Answer:
+        """Return the answer to a request, which may wait for others."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        self._start()
+        return await future
+
+    def _start(self) -> None:
+        while self._free and self._waiting:
+            batch = self._next()
+            if not batch:
+                continue
+            self._free -= 1
+            task = asyncio.create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
+        batch, rows, size = list[tuple[Request, asyncio.Future[Answer]]](), 0, 0
+        while self._waiting:
+            request, future = self._waiting[0]
+            rows, size = rows + request.rows, size + len(request.body)
+            if batch and (rows > self._most_rows or size > self._most_bytes):
+                break
+            self._waiting.popleft()
+            if not future.cancelled():  # its client has gone, or it is late
+                batch.append((request, future))
+        return batch
+
+    async def _run(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._call([request for request, _ in batch])
+        except ProcessDied:
+            message = "the process of the model has ended"
+            answers = [refusal(503, message, request.id, shed=True) for request, _ in batch]
+        self._note(sum(answer.received for answer in answers))
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        self._free += 1
+        self._start()

@@ -1,0 +1,77 @@
+"""The process of one version of a model: loads it, and answers one batch after the other until its socket closes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.rows import Rows
+from beam_score.pipeline.serve.answering.served import CONTRACT, Served
+from beam_score.pipeline.serve.answering.signature import Tensorial
+from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.models.frames import receive, send
+from beam_score.pipeline.serve.rules import rules_of
+from beam_score.transforms.scoring.score import Scorer
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Serve on the socket whose file descriptor is the only argument. The first frame says what to load."""
+    # The front decides when this process ends: by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    first = receive(connection)
+    if first is None:
+        return 0
+    began = time.perf_counter()
+    try:
+        served = _load(first[0])
+    except Exception as error:
+        send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
+        return 1
+    send(connection, {"ready": True, "load_s": time.perf_counter() - began}, [])
+    while (batch := receive(connection)) is not None:
+        header, bodies = batch
+        requests = [Request(id_, body) for id_, body in zip(header["ids"], bodies, strict=True)]
+        began = time.perf_counter()
+        answers, trace = _answers(served, requests)
+        report: dict[str, Any] = {"seconds": time.perf_counter() - began, "trace": trace}
+        report["answers"] = [[a.status, a.received, a.predicted, a.rejected, a.failed, a.reasons] for a in answers]
+        send(connection, report, [a.body for a in answers])
+    return 0
+
+
+def _load(config: dict[str, Any]) -> Served:
+    job: Job = parse_job(config["job"], config["name"])
+    rules = rules_of(job, config["path"], config["sha256"])
+    scorer = Scorer(dataclasses.replace(rules.call, batch_rows=config["batch_rows"]))
+    model, lenient = scorer.load(), config["lenient"]
+    own = {model.signature.name: Tensorial(model, lenient)}
+    return Served(Rows(Verdicts(rules, model)), own, CONTRACT, config["most_rows"], lenient)
+
+
+def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:
+    """Return the answers; if anything goes wrong, that of each request alone, so that one costs no other."""
+    try:
+        return served.answer(requests), None
+    except Exception:
+        trace = traceback.format_exc()
+        if len(requests) == 1:
+            return [refusal(500, "prediction failed", requests[0].id)], trace
+        return [_answers(served, [request])[0][0] for request in requests], trace
+
+
+if __name__ == "__main__":
+    # Ending the interpreter with the threads of Arrow and TensorFlow takes a while, and can abort.
+    os._exit(main())

@@ -1,0 +1,139 @@
+"""The server: from a job to a service that answers until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.serve import ServeSettings
+from beam_score.pipeline.serve.answering.served import CONTRACT
+from beam_score.pipeline.serve.front.http import Application
+from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
+from beam_score.pipeline.serve.front.models import Models, Served
+from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
+from beam_score.pipeline.serve.rules import rules_of
+from beam_score.transforms.model.copies import hashed_model
+from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
+from beam_score.transforms.model.versions import find_version
+
+
+class Service:
+    """A server for one job.
+
+    Args:
+      job: its contract and model.
+      settings: of the server.
+    """
+
+    def __init__(self, job: Job, settings: ServeSettings):
+        self._job, self._settings = job, settings
+        self._models = Models()
+        self._version, self._metadata = self._prepare()
+
+    def _prepare(self) -> tuple[Version, dict[str, Any]]:
+        """Return the version to serve and what is said of it. Raises JobError."""
+        job = self._job
+        try:
+            found = find_version(job.model.path, job.model.version)
+            local, sha256 = hashed_model(found.path)
+            signatures = read_signatures(local)
+            own = choose_signature(signatures, job.model.signature)
+            rules = rules_of(job, str(local), sha256)
+        except (ModelError, OSError) as error:
+            raise JobError([f"model.path: {error}"]) from None
+        name = self._settings.name or Path(job.model.path.rstrip("/")).name
+        version = Version(name, int(found.version or 1), str(local), sha256)
+        shown = {own.name: of_signature(own), CONTRACT: of_contract(job.contract.columns, rules.outputs)}
+        return version, metadata(version.name, version.number, shown)
+
+    @property
+    def name(self) -> str:
+        """The name of the model in paths."""
+        return self._version.name
+
+    async def run(self, ready: Callable[[str, int], None]) -> None:
+        """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
+
+        Args:
+          ready: called with the host and the port, once requests are answered.
+
+        Raises:
+          JobError: the address is not available, or the model does not load.
+        """
+        settings = self._settings
+        with _listening(settings.host, settings.port) as listener:
+            port = listener.getsockname()[1]
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    Application(self._models, settings.limits),
+                    http="httptools",
+                    loop="uvloop",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    date_header=False,
+                    limit_concurrency=settings.limits.connections,
+                    timeout_graceful_shutdown=settings.drain or 1,
+                )
+            )
+            server.capture_signals = contextlib.nullcontext  # uvicorn would raise them again at its end
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._end, server)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            served = self._served()
+            self._models.add(served)
+            try:
+                await served.start()
+            except LoadFailed as error:
+                server.should_exit = True
+                await serving
+                raise JobError([str(error)]) from None
+            if not server.should_exit:  # a signal came while it loaded
+                ready(settings.host, port)
+            await serving
+            await self._models.close()
+
+    def _served(self) -> Served:
+        version, batch_rows = self._version, self._settings.batching.rows
+        settings = {
+            "job": self._job.as_json(),
+            "batch_rows": batch_rows,
+            "most_rows": self._settings.limits.rows,
+            "lenient": self._settings.compat == "tfserving",
+        }
+        load = functools.partial(ModelProcess.load, version, settings)
+        account = self._models.accounts.of(version.name, version.number)
+        return Served(load, version, self._metadata, account, batch_rows)
+
+    def _end(self, server: uvicorn.Server) -> None:
+        self._models.draining = True
+        server.should_exit = True
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        remedy = "choose another, or 0 for any that is free"
+        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
+
+
+def write_ready_file(path: str, host: str, port: int) -> None:
+    """Write `HOST:PORT` to a file that appears whole."""
+    partial = f"{path}.{os.getpid()}"
+    Path(partial).write_text(f"{host}:{port}\n", encoding="utf-8")
+    os.replace(partial, path)

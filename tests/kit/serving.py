@@ -1,0 +1,84 @@
+"""A real server, and requests to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jobs
+import requests
+import urllib3
+
+_START_S = 120
+
+
+@dataclasses.dataclass
+class Server:
+    """A running `beam-score serve`.
+
+    Attributes:
+      process: the front.
+      address: `http://HOST:PORT`.
+    """
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        return requests.post(self.address + path, data=data, timeout=30, **options)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.address + path, timeout=30)
+
+    @property
+    def model_process(self) -> int:
+        """The process id of the only model."""
+        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(child)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code."""
+        os.kill(self.process.pid, number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
+    """Serve a job on a free port while the body runs."""
+    ready = folder / "ready"
+    ready.unlink(missing_ok=True)
+    process = jobs.start("serve", job, "--port", "0", "--ready-file", str(ready), *arguments)
+    try:
+        late = time.monotonic() + _START_S
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > late:
+                process.kill()
+                raise AssertionError(f"the server did not start: {process.communicate()}")
+            time.sleep(0.02)
+        yield Server(process, f"http://{ready.read_text().strip()}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def raw(address: str, data: bytes) -> bytes:
+    """Send bytes as they are, and return all that comes back until the server closes."""
+    import socket
+
+    host, _, port = urllib3.util.parse_url(address).netloc.partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(data)
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)

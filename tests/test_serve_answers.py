@@ -1,0 +1,205 @@
+"""The server as its clients see it: routes, errors, limits, accounts, and the end of a process."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gzip
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import jobs
+import pytest
+import serving
+from prometheus_client.parser import text_string_to_metric_families
+
+GOOD = {"age": 30, "income": 1.5, "score": 0.5}
+BAD = {"age": 300, "income": 1.0, "score": "?"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("served")
+    job = jobs.write_job(folder, model("multiply"), serve={"name": "people", "limits": {"body": "64KiB"}})
+    with serving.served(folder, job) as running:
+        yield running
+        assert running.end() == 0
+
+
+def test_rows_are_predicted_by_every_route(server):
+    for path in ("/predict", "/v1/models/people:predict", "/V1/Models/people/versions/1:PREDICT"):
+        answer = server.post(path, {"instances": [GOOD, GOOD]})
+        assert answer.status_code == 200, answer.text
+        (one, other) = answer.json()["predictions"]
+        assert one == other and 0 < one < 1
+        assert answer.headers["content-type"] == "application/json" and answer.headers["x-model-version"] == "1"
+
+
+def test_contract_and_signature_of_the_model_answer_side_by_side(server):
+    contract = server.post("/predict", {"signature_name": "contract", "instances": [GOOD]}).json()
+    own = server.post("/predict", {"signature_name": "serving_default", "instances": [[30, 1.5, 0.5]]}).json()
+    column = server.post("/predict", {"signature_name": "serving_default", "inputs": [[30, 1.5, 0.5]]}).json()
+    assert own == {"predictions": column["outputs"]}
+    assert own["predictions"] == [contract["predictions"]]  # the contract writes [rows, 1] as a number a row
+
+
+def test_status_and_metadata_are_those_of_tensorflow_serving(server):
+    status = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    assert server.get("/v1/models/people").json() == {"model_version_status": [status]}
+    assert server.get("/v1/models/people/versions/1").json() == {"model_version_status": [status]}
+    metadata = server.get("/v1/models/people/metadata").json()
+    assert metadata["model_spec"] == {"name": "people", "signature_name": "", "version": "1"}
+    signatures = metadata["metadata"]["signature_def"]["signature_def"]
+    assert set(signatures) == {"serving_default", "contract"}
+    assert signatures["serving_default"]["inputs"]["inputs"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}, {"size": "3", "name": ""}],
+        "unknown_rank": False,
+    }
+    assert list(signatures["contract"]["inputs"]) == ["age", "income", "score"]
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/v1/models/nix", "Could not find any versions of model nix"),
+        ("/v1/models/people/versions/7", "Could not find version 7 of model people"),
+        ("/v1/models/people/versions/7/metadata", "Specific(people, 7)"),
+        ("/nix", "docs/serving.md"),
+    ],
+)
+def test_what_is_not_there_is_404(server, path, error):
+    answer = server.get(path)
+    assert answer.status_code == 404 and error in answer.json()["error"]
+
+
+def test_refusals_are_json_with_a_code_and_the_id_of_the_request(server):
+    answer = server.post("/predict", {"instances": [GOOD, BAD]}, headers={"X-Request-ID": "mine-1"})
+    body = answer.json()
+    assert answer.status_code == 400 and answer.headers["x-request-id"] == "mine-1"
+    assert list(body)[:3] == ["error", "code", "request_id"] and body["request_id"] == "mine-1"
+    assert body["code"] == "INVALID_ARGUMENT" and "1 of 2 instances" in body["error"]
+    assert [(d["index"], d["column"], d["reason"]) for d in body["details"]] == [
+        (1, "age", "out_of_range"),
+        (1, "score", "wrong_type"),
+    ]
+    assert server.post("/predict", {"instances": [GOOD]}, headers={"X-Request-ID": "no spaces"}).headers[
+        "x-request-id"
+    ] not in ("", "no spaces")
+
+
+def test_the_good_rows_are_predicted_on_request(server):
+    body = server.post("/predict", {"instances": [BAD, GOOD], "on_error": "row"}).json()
+    assert body["predictions"][0] is None and 0 < body["predictions"][1] < 1
+    assert body["counts"] == {"received": 2, "predicted": 1, "rejected": 1}
+    assert {error["index"] for error in body["errors"]} == {0}
+
+
+def test_methods_encodings_and_sizes_have_their_codes(server):
+    assert server.get("/predict").status_code == 405
+    assert server.post("/v1/models/people", {}).headers["allow"] == "GET, HEAD"
+    packed = gzip.compress(json.dumps({"instances": [GOOD]}).encode())
+    assert server.post("/predict", packed, headers={"Content-Encoding": "gzip"}).status_code == 200
+    assert server.post("/predict", packed[:-9], headers={"Content-Encoding": "gzip"}).status_code == 400
+    assert server.post("/predict", b"not gzip", headers={"Content-Encoding": "gzip"}).status_code == 400
+    assert server.post("/predict", packed, headers={"Content-Encoding": "br"}).status_code == 415
+    assert server.post("/predict", b" " * 70_000).status_code == 413
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < 65_000
+    assert server.post("/predict", bomb, headers={"Content-Encoding": "gzip"}).status_code == 413
+    too_many = {"instances": [{"age": 1, "income": 1, "score": 1}] * 1025}
+    answer = server.post("/predict", too_many)
+    assert answer.status_code == 413 and "1,024" in answer.json()["error"]
+
+
+def counted(server) -> dict[str, float]:
+    """Return the rows by outcome."""
+    families = text_string_to_metric_families(server.get("/metrics").text)
+    samples = {family.name: family.samples for family in families}
+    rows = {s.labels["outcome"]: s.value for s in samples["beam_score_rows"] if s.name.endswith("_total")}
+    return rows | {"in flight": samples["beam_score_inflight_rows"][0].value}
+
+
+def test_the_account_of_rows_closes(server):
+    before = counted(server)
+    bodies = [{"instances": [GOOD] * n} for n in range(1, 30)] + [{"instances": [GOOD, BAD]}] * 10
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda body: server.post("/predict", body), bodies))
+    assert sum(answer.status_code == 200 for answer in answers) == 29
+    after = counted(server)
+    assert after["predicted"] - before["predicted"] == sum(range(1, 30))
+    assert after["rejected"] - before["rejected"] == 20
+    assert after["in flight"] == 0
+    assert after["received"] == sum(after[name] for name in ("predicted", "rejected", "failed", "shed"))
+
+
+def test_each_answer_goes_to_its_own_request(tmp_path, model):
+    columns = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}
+    settings = jobs.settings(tmp_path, model("echo"), columns=columns, inputs={}, serve={"name": "echo"})
+    job = str(tmp_path / "job.yaml")
+    Path(job).write_text(json.dumps(settings | {"input": {"files": "*.jsonl"}}))
+    with serving.served(tmp_path, job) as server:
+
+        def ask(number: int) -> None:
+            rows = [{"id": number * 100 + i, "x": [number, i, 0.5]} for i in range(number % 7 + 1)]
+            answer = server.post("/predict", {"instances": rows})
+            assert answer.json()["predictions"] == [
+                {"out": row["id"], "y": [float(v) for v in row["x"]]} for row in rows
+            ]
+
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            list(pool.map(ask, range(600)))
+
+
+def test_a_model_process_that_dies_is_replaced(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people"})
+    with serving.served(tmp_path, job) as server:
+        os.kill(server.model_process, signal.SIGKILL)
+        late = time.monotonic() + 60
+        codes = set()
+        while time.monotonic() < late:
+            answer = server.post("/predict", {"instances": [GOOD]})
+            codes.add(answer.status_code)
+            if answer.status_code == 200 and server.get("/readyz").status_code == 200:
+                break
+            assert server.get("/healthz").status_code == 200
+            time.sleep(0.1)
+        assert codes <= {200, 503} and answer.status_code == 200
+
+
+def test_what_was_accepted_is_answered_before_the_server_ends(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people"})
+    with serving.served(tmp_path, job) as server:
+        child = server.model_process
+        os.kill(child, signal.SIGSTOP)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(server.post, "/predict", {"instances": [GOOD]}) for _ in range(8)]
+            while counted(server)["in flight"] < 8:
+                time.sleep(0.02)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            os.kill(child, signal.SIGCONT)
+            assert [answer.result().status_code for answer in asked] == [200] * 8
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"serve": {"prot": 5}}, "prot"),
+        ({"serve": {"port": 70000}}, "less than or equal to 65535"),
+        ({"columns": {"age": {"dtype": "float32"}}}, "income"),
+        ({"model": {"path": "nix"}}, "nix"),
+    ],
+)
+def test_what_is_wrong_is_said_at_the_start(tmp_path, model, change, problem):
+    job = jobs.write_job(tmp_path, model("multiply"), **change)
+    done = jobs.cli("serve", job, "--check")
+    assert done.returncode == 2 and problem in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path, model, server):
+    job = jobs.write_job(tmp_path, model("multiply"))
+    done = jobs.cli("serve", job, "--port", server.address.rpartition(":")[2])
+    assert done.returncode == 2 and "serve.port" in done.stderr and "in use" in done.stderr
