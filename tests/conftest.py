@@ -18,7 +18,6 @@ sys.dont_write_bytecode = False
 
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="beam-score-state-")  # the key of whoever runs the tests
 
-import beam_repeats  # noqa: E402
 import faults  # noqa: E402
 import kills  # noqa: E402
 import models  # noqa: E402
@@ -26,8 +25,6 @@ from emulators import gcs, gcs_server, s3, s3_server, store  # noqa: E402, F401
 from flink import cluster, jars  # noqa: E402
 from forks import shared  # noqa: E402
 from outcomes import make_scene  # noqa: E402
-
-beam_repeats.remember()
 
 _ON_ONE_CLUSTER = (
     "test_engines_agree",

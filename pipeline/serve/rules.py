@@ -8,8 +8,7 @@ from beam_score.pipeline.serve.answering.verdicts import Rules
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.outputs import OutputPlan, bind_outputs, signature_as_written, wanted_outputs
 from beam_score.transforms.model.call import ModelCall
-from beam_score.transforms.model.servable import unsupported
-from beam_score.transforms.model.signature import choose_signature, read_signatures
+from beam_score.transforms.model.signature import choose_signature, read_signatures, unsupported
 
 
 def rules_of(job: Job, path: str, sha256: str) -> Rules:

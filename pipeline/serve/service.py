@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Service:
         settings = self._settings
         with _listening(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
-            server = uvicorn.Server(
+            server = _Server(
                 uvicorn.Config(
                     Application(self._models, settings.limits),
                     http="httptools",
@@ -85,10 +86,9 @@ class Service:
                     server_header=False,
                     date_header=False,
                     limit_concurrency=settings.limits.connections,
-                    timeout_graceful_shutdown=settings.drain or 1,
+                    timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
                 )
             )
-            server.capture_signals = contextlib.nullcontext  # uvicorn would raise them again at its end
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
@@ -121,6 +121,13 @@ class Service:
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True
         server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `Service.run`: uvicorn would raise them again at its end."""
+        yield
 
 
 def _listening(host: str, port: int) -> socket.socket:

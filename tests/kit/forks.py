@@ -337,8 +337,6 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def _serve() -> None:
-    import beam_repeats
-
     from beam_score.transforms.formats.base import formats
     from beam_score.transforms.model.servable import import_tensorflow
 
@@ -347,7 +345,6 @@ def _serve() -> None:
     import_tensorflow()
     for module in _IMPORTED_LATE:
         importlib.import_module(module)
-    beam_repeats.remember()
     formats()  # imports the readers
     # Existing objects are never collected, so that the children continue to share the server's pages.
     gc.collect()
