@@ -15,7 +15,7 @@ import pytest
 import serving
 from prometheus_client.parser import text_string_to_metric_families
 
-GOOD = {"age": 30, "income": 1.5, "score": 0.5}
+GOOD = {"age": 1, "income": 1.5, "score": 0.5}
 BAD = {"age": 300, "income": 1.0, "score": "?"}
 
 
@@ -39,8 +39,8 @@ def test_rows_are_predicted_by_every_route(server):
 
 def test_contract_and_signature_of_the_model_answer_side_by_side(server):
     contract = server.post("/predict", {"signature_name": "contract", "instances": [GOOD]}).json()
-    own = server.post("/predict", {"signature_name": "serving_default", "instances": [[30, 1.5, 0.5]]}).json()
-    column = server.post("/predict", {"signature_name": "serving_default", "inputs": [[30, 1.5, 0.5]]}).json()
+    own = server.post("/predict", {"signature_name": "serving_default", "instances": [[1, 1.5, 0.5]]}).json()
+    column = server.post("/predict", {"signature_name": "serving_default", "inputs": [[1, 1.5, 0.5]]}).json()
     assert own == {"predictions": column["outputs"]}
     assert own["predictions"] == [contract["predictions"]]  # the contract writes [rows, 1] as a number a row
 
