@@ -5,8 +5,8 @@
 Each thread takes the next file and reads all of it by pyarrow, with the column types that the signature needs, calls
 the signature on batches of its own best size (a sweep before the clock starts; one intra-op thread), and writes id and
 prediction to one Parquet file. The input `inputs` takes all columns but the id, side by side; any other takes the
-column of its name. The loop checks nothing, and stops at the first value of a wrong type. Unlike `hand_loop.py` it does
-not use XLA, which does not compile strings.
+column of its name. Nothing is standardized, so this is not a peer for the shape `people`. The loop checks nothing, and
+stops at the first value of a wrong type. Unlike `hand_loop.py` it does not use XLA, which does not compile strings.
 """
 
 from __future__ import annotations
