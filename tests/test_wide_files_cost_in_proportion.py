@@ -2,6 +2,7 @@
 
 import time
 
+import jobs
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -53,3 +54,18 @@ def seconds(path, format_, columns):
 def test_the_time_grows_with_the_columns_and_not_with_their_square(tmp_path, format_):
     few = seconds(tmp_path / "few", format_, 500)
     assert seconds(tmp_path / "many", format_, 5000) < 30 * few
+
+
+@pytest.mark.parametrize("set_", [{}, {"block_bytes": "64KiB"}], ids=["by default", "set"])
+def test_blocks_of_wide_rows_have_many_rows_unless_their_size_is_set(tmp_path, model, set_):
+    names = [f"c{i}" for i in range(1000)]
+    row = ",".join(["0.12345"] * 1000)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "wide.csv").write_text("\n".join([",".join(names), *[row] * 200]) + "\n")
+    columns = {name: {"dtype": "float32"} for name in names}
+    job = jobs.job(
+        tmp_path, model("multiply"), columns=columns, inputs={"inputs": {"pack": names[:3]}}, output={"keep": []}
+    )
+    job = job.model_copy(update={"engine": type(job.engine).model_validate({"workers": 1, **set_})})
+    block_bytes = jobs.plan(job).steps.read.max_block_bytes
+    assert block_bytes == 64 << 10 if set_ else 0.9 < block_bytes / (1024 * (len(row) + 1)) < 1.1

@@ -58,6 +58,7 @@ _ENGINE = {
     "xla": bool,
     "intra_op_threads": Maybe(NATURAL),
     "runtime": Maybe(re.compile("c_api|python")),
+    "block_bytes": Maybe(NATURAL),
 }
 _PARENT = {"run": RUN, "output": str, "from": str}
 
