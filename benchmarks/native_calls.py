@@ -3,9 +3,9 @@
     python benchmarks/native_calls.py
 
 Two models, written once under --folder: the small dense model of the other benchmarks (3-64-32-1, float32 in), and a
-lookup of a text of 8 bytes in a table of 10,000. Prints JSON: microseconds of CPU and of elapsed time per call, by
-model, rows and way, medians of interleaved rounds with one intra-op thread; and, of new processes, seconds of CPU and
-elapsed time and peak memory up to the first prediction.
+lookup of a text of 8 bytes, in an Arrow column, in a table of 10,000. Prints JSON: microseconds of CPU and of elapsed
+time per call, by model, rows and way, medians of interleaved rounds with one intra-op thread; and, of new processes,
+seconds of CPU and elapsed time and peak memory up to the first prediction.
 """
 
 from __future__ import annotations
@@ -78,20 +78,17 @@ def first_prediction(path: str, way: str) -> None:
 
 def time_calls(path: str, name: str) -> dict[str, dict[str, dict[str, float]]]:
     """Return, by rows and way, CPU and elapsed microseconds per call."""
-    import numpy as np
-
     from beam_score.transforms.model.loading import load_once
 
     models = {way: load_once(path, "serving_default", 1, runtime=way) for way in WAYS}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for rows in ROWS:
-        # As from a column of Arrow: for Python's TensorFlow, an array of objects has to be made of texts.
         given, times = feeds(name, rows), {way: list[tuple[float, float]]() for way in WAYS}
         for round_ in range(ROUNDS + 1):
             for way, model in models.items():
                 began, busy, calls = time.perf_counter(), time.process_time(), 0
                 while time.process_time() - busy < ROUND_S:
-                    model.call(given if model.takes_texts else {n: np.asarray(f) for n, f in given.items()})
+                    model.call(given)
                     calls += 1
                 spent = ((time.process_time() - busy) / calls, (time.perf_counter() - began) / calls)
                 times[way] += [spent] if round_ else []  # the first round warms up

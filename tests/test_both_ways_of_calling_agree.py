@@ -3,6 +3,7 @@ import."""
 
 import gc
 import importlib.metadata
+import io
 import logging
 import os
 import shutil
@@ -16,8 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.prepare.peak_memory import resident_bytes
+from beam_score.pipeline.printing.terminal import Console
+from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.arrays.texts import Texts
+from beam_score.transforms.ledger.folder import read_plan
 from beam_score.transforms.model.loading import load_once
 from beam_score.transforms.model.model import C_API, PYTHON, is_exhausted
 from beam_score.transforms.model.native import tensors
@@ -148,8 +153,9 @@ def test_tokens_in_arrows_memory(both):
     column = pa.array([["a", "b" * 30], ["", "c"], ["d", "e"]], pa.list_(pa.string(), 2))
     texts = dense_array(column)
     assert texts.shape == (3, 2)
-    for some in (texts, texts[1:3], texts[2:]):
+    for some in (texts, texts[1:3], texts[2:], texts.take(np.array([2, 0, 0, 1]), axis=0)):
         assert_same(native.call({"tokens": some}), python.call({"tokens": np.asarray(some)}))
+    assert np.asarray(some).tolist() == [[b"d", b"e"], *[[b"a", b"b" * 30]] * 2, [b"", b"c"]]
 
 
 @pytest.mark.parametrize("wrong", [None, 1.5, [b"a"]])
@@ -361,6 +367,18 @@ def test_both_live_in_one_process_in_either_order(model, order):
         [sys.executable, "-c", code, model("dense"), order], capture_output=True, text=True, env=environment
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize(("xla", "runtime"), [("off", C_API), ("on", PYTHON)])
+def test_a_job_says_how_its_model_is_called(tmp_path, model, xla, runtime):
+    jobs.write_people(tmp_path / "data", 1, 100)
+    settings = jobs.settings(tmp_path, model("multiply"), engine={"xla": xla})
+    said = Console(file=io.StringIO(), width=200)
+    check_job(parse_job(settings), said)
+    assert ("by Python's TensorFlow" in said.file.getvalue()) == (runtime == PYTHON)
+    planned = jobs.plan(parse_job(settings))
+    assert planned.steps.call.runtime == runtime
+    assert read_plan(planned.folder)["engine"]["runtime"] == runtime
 
 
 def test_a_job_does_not_import_tensorflow(tmp_path, model):

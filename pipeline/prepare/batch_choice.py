@@ -147,7 +147,8 @@ def _estimated_seconds(prepared: Prepared, servable: Model, trial: Trial) -> flo
 
 
 def _tile(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    return {n: np.resize(f, (rows, *f.shape[1:])) for n, f in feeds.items()}
+    index = np.resize(np.arange(len(next(iter(feeds.values())))), rows)
+    return {name: feed.take(index, axis=0) for name, feed in feeds.items()}
 
 
 def _time_sizes(

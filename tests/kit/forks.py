@@ -341,11 +341,11 @@ def environment(**variables: str) -> dict[str, str]:
 
 def _serve() -> None:
     from beam_score.transforms.formats.base import formats
-    from beam_score.transforms.model.servable import import_tensorflow
+    from beam_score.transforms.model.native.library import load_library
 
     began = set(os.environ)
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    import_tensorflow()
+    load_library()
     for module in _IMPORTED_LATE:
         importlib.import_module(module)
     formats()  # imports the readers

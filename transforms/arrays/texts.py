@@ -35,6 +35,12 @@ class Texts:
         count, each = max(0, stop - start), math.prod(self.shape[1:])
         return Texts(self.values.slice(start * each, count * each), (count, *self.shape[1:]))
 
+    def take(self, rows: np.ndarray, axis: int) -> Texts:
+        """Return the rows at these positions, int64, as `numpy.ndarray.take` with axis 0."""
+        each = math.prod(self.shape[1:])
+        places = (rows[:, None] * each + np.arange(each)).reshape(-1)
+        return Texts(self.values.take(pa.array(places)), (len(rows), *self.shape[1:]))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.values.to_numpy(zero_copy_only=False).reshape(self.shape)
 
