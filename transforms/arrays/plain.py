@@ -85,16 +85,6 @@ def cut_out(data: pa.Buffer, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
     return pa.array([bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)], pa.binary())
 
 
-def scattered(texts: pa.Array, at: np.ndarray, count: int) -> pa.Array:
-    """Return a string array of `count` values: these texts, none of them null, at ascending positions, else null."""
-    texts = pa.concat_arrays([texts])  # without the bytes before and after a slice
-    offsets, valid = np.zeros(count + 1, np.int32), np.zeros(count, bool)
-    offsets[at + 1] = np.diff(np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1))
-    valid[at] = True
-    buffers = [pa.py_buffer(np.packbits(valid, bitorder="little")), pa.py_buffer(np.cumsum(offsets, dtype=np.int32))]
-    return pa.Array.from_buffers(pa.string(), count, [*buffers, texts.buffers()[2]])
-
-
 def is_text(type_: pa.DataType) -> bool:
     """Return whether a plain type is text or bytes."""
     return (

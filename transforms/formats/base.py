@@ -158,8 +158,7 @@ class Chunk:
     """The output of a reader: some consecutive records of one range.
 
     Attributes:
-      rows: `ROW` (int64, ascending), then every contract column and every kept column by its name, optionally `FAULTS`,
-        and columns `TEXT` with the texts of single values of a numeric column (CSV only), which replace those values.
+      rows: `ROW` (int64, ascending), then every contract column and every kept column by its name, optionally `FAULTS`.
         A contract column is either unparsed text (a string array under a numeric or bool column: CSV only) or has
         values that each represent exactly one value of the dtype; null if the value is missing, or if FAULTS describes
         what is wrong.

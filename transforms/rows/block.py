@@ -28,10 +28,6 @@ ROW = "#row"
 """Name of the int64 column of `Block.rows` with each row's number in its file; for a block of several files,
 `transforms.rows.sources.places` returns file and number of each row."""
 
-TEXT = "#text/"
-"""Prefix of the columns of `Block.rows` in which a reader leaves the text of single values of a column, null
-elsewhere; `Validate` judges the texts and drops the column."""
-
 INPUT = "input/"
 """Prefix of the columns of `Block.rows` that contain the model's inputs."""
 

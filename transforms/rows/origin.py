@@ -59,10 +59,6 @@ class Origin:
         starts, ends = self._spans
         return cut_out(self.data, starts[index], ends[index])
 
-    def know_spans(self, starts: np.ndarray, ends: np.ndarray) -> None:
-        """Take the positions of the records from a reader that has found them."""
-        self.__dict__["_spans"] = starts, ends
-
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the records, computed once for all steps that reject rows of this block."""

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, owners
-from beam_score.transforms.arrays.plain import concat, filter_rows, nulls_of, values_of, whole
+from beam_score.transforms.arrays.plain import values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
 from beam_score.transforms.contract.single_values import without_nan
 from beam_score.transforms.contract.values import NAN_HINT, convert, fits
-from beam_score.transforms.rows.block import ROW, TEXT, Block, reject_rows
-from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, Fault
+from beam_score.transforms.rows.block import ROW, Block, reject_rows
+from beam_score.transforms.rows.faults import FAULTS, Fault
 
 _SHOWN_CHARS = 40
 _DECIMAL_COMMA = r"^[ \t]*[+-]?[0-9]+,[0-9]+[ \t]*$"
@@ -37,33 +37,6 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
       ValueError: the block's rows have no numbers.
     """
     _check_numbered(block.rows)
-    texts = [name for name in block.rows.schema.names if name.startswith(TEXT)]
-    if not texts:
-        return _validated(block, contract, show_values)
-    # The rows with texts are few: judged apart, they cost the others nothing.
-    odd = np.logical_or.reduce([~nulls_of(block.rows[name]) for name in texts])
-    clean = block.rows.select([name for name in block.rows.schema.names if name not in texts])
-    clean = filter_rows(clean, ~odd)
-    few = pa.RecordBatch.from_arrays(
-        [whole(column).take(pa.array(np.flatnonzero(odd))) for column in block.rows.columns], schema=block.rows.schema
-    )
-    before = dataclasses.replace(block, rejected=NO_REJECTED)
-    good = _validated(dataclasses.replace(before, rows=clean), contract, show_values)
-    rest = _validated(dataclasses.replace(before, rows=few, tally={}), contract, show_values)
-    rejected = concat([block.rejected, _merged(good.rejected, rest.rejected, "row")])
-    good = dataclasses.replace(good, rows=_merged(good.rows, rest.rows, ROW), rejected=rejected)
-    return good.with_tally(**rest.tally)
-
-
-def _merged(first: pa.RecordBatch, second: pa.RecordBatch, number: str) -> pa.RecordBatch:
-    """Return the rows of both batches in the order of their numbers, in which each of the two is."""
-    joined = concat([first, second])
-    if not first.num_rows or not second.num_rows:
-        return joined
-    return joined.take(pa.array(np.argsort(joined[number].to_numpy(), kind="stable")))
-
-
-def _validated(block: Block, contract: Contract, show_values: bool) -> Block:
     names = block.rows.schema.names  # built at each call
     known = set(names)
     lacking = [name for name in contract.columns if name not in known]
@@ -81,14 +54,13 @@ def _validated(block: Block, contract: Contract, show_values: bool) -> Block:
         values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
         column = contract.columns.get(name)
         if column is not None:
-            texts = block.rows[TEXT + name] if TEXT + name in known else None
-            judged = judge(name, column, values, faulty.get(name), show_values, texts)
+            judged = judge(name, column, values, faulty.get(name), show_values)
             values = judged.values
             faults += judged.faults
             if judged.defaults:
                 tally["defaults_used"] = tally.get("defaults_used", 0) + judged.defaults
                 tally[f"defaults_used.{name}"] = judged.defaults
-        if name != FAULTS and not name.startswith(TEXT):
+        if name != FAULTS:
             columns[name] = values
     rows = pa.RecordBatch.from_pydict(columns)
     block = dataclasses.replace(block, rows=rows).with_tally(**tally)
@@ -137,36 +109,19 @@ class Judged:
 
 
 def judge(
-    name: str,
-    column: Column,
-    values: pa.Array,
-    known_bad: np.ndarray | None,
-    show_values: bool = True,
-    texts: pa.Array | None = None,
+    name: str, column: Column, values: pa.Array, known_bad: np.ndarray | None, show_values: bool = True
 ) -> Judged:
     """Type one column and find every row that breaks its rules.
 
     Args:
       values: text (under a number or bool column), or values of the column's Arrow type.
       known_bad: positions at which the reader has already reported a fault of this column.
-      texts: the values that the reader left as text, where they are not null; they replace those of `values`.
     """
+    found = values  # quoted in messages
     faults: list[Fault] = []
-    defaults = 0
     bad = np.zeros(len(values), bool)
     if known_bad is not None:
         bad[known_bad] = True
-    if texts is not None:
-        at = np.flatnonzero(~nulls_of(texts))
-        judged = judge(name, column, texts.take(pa.array(at)), None, show_values)
-        mask = np.zeros(len(values), bool)
-        mask[at] = True
-        values = pc.replace_with_mask(values, pa.array(mask), judged.values)
-        for fault in judged.faults:
-            faults.append(dataclasses.replace(fault, index=at[fault.index]))
-            bad[faults[-1].index] = True
-        defaults = judged.defaults
-    found = values  # quoted in messages
 
     def refuse(mask: np.ndarray, reason: str, expected: str | None = None) -> None:
         mask = mask & ~bad
@@ -220,11 +175,12 @@ def judge(
     if column.trims:
         values = pc.utf8_trim(values, BLANKS)
 
+    defaults = 0
     if values.null_count:
         missing = values.is_null().to_numpy(zero_copy_only=False) & ~bad
         if column.default is not None:
-            if missing.any():
-                defaults += int(missing.sum())
+            defaults = int(missing.sum())
+            if defaults:
                 values = pc.if_else(pa.array(missing), pa.scalar(column.default, column.arrow_type), values)
         elif column.required and missing.any():
             index = np.flatnonzero(missing)

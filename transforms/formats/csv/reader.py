@@ -1,5 +1,5 @@
-"""The CSV reader: records to columns. Numbers are parsed directly where that is safe; all other values are text, which
-`transforms.scoring.validate` parses later."""
+"""The CSV reader: records to columns, mostly of text, which `transforms.scoring.validate` parses later in one
+vectorised path for clean and dirty rows. Columns of clean numbers are parsed directly."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from beam_score.transforms.formats.csv.blocks import Broken, Records, blocks
 from beam_score.transforms.formats.csv.first_rows import first_rows
 from beam_score.transforms.formats.csv.header import Header, header_of
 from beam_score.transforms.formats.csv.options import CsvOptions
-from beam_score.transforms.formats.csv.plain import NO_RECORDS, Field, Parsed, PlainBlocks
 from beam_score.transforms.formats.csv.ranges import cut
 from beam_score.transforms.formats.csv.typed import TypedColumns, failed_column
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.framing.lines import BOM
-from beam_score.transforms.rows.block import ROW, TEXT
+from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
     FAULTS,
     FAULTS_TYPE,
@@ -114,13 +113,8 @@ class Csv(Format):
 FORMAT = Csv()
 
 
-class _Dirty(Exception):
-    """A number column has a value that is not plainly valid, for the first time in this file."""
-
-
 class _Parser:
-    """Parses whole records of one file to chunks: numbers by pyarrow, until one is not plainly valid, and then by
-    polars, if the block is plain. pyarrow takes less time, but fails a whole block for one bad value."""
+    """Parses whole records of one file to chunks."""
 
     def __init__(self, header: Header, settings: ReadSettings):
         self._settings = settings
@@ -133,7 +127,6 @@ class _Parser:
         self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
         # Null text is distinguished from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
-        fields: dict[str, Field] = {}
         for name in self._field_of:
             column = self._contract.get(name)
             nulls = ("", *settings.options.nulls, *(column.nulls if column else ()))
@@ -141,9 +134,6 @@ class _Parser:
             if strip:  # before they are looked up
                 nulls = tuple(n for n in nulls if n == n.strip(BLANKS))
             self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
-            fields[name] = Field(int(self._field_of[name]), column, nulls[1:], strip)
-        self._is_dirty = self._may_switch = False
-        self._plain = PlainBlocks(fields, len(header.names), settings.options)
         # For each stripped set of nulls: the padded texts seen so far that are null without their blanks.
         self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
 
@@ -155,44 +145,31 @@ class _Parser:
         if settings.payload:
             origin = Origin("csv", row, pa.py_buffer(data), dialect)
         text, broken, why = self._without_broken(block)
+        columns: dict[str, pa.Array] = {}
+        ragged: list[tuple[int, int]] = []
         faults: list[Fault] = []
-        self._may_switch = self._plain.may_parse(data)
-        parsed = self._plain.parse(data) if self._is_dirty and self._may_switch else None
-        if parsed is None:
-            text = csv_records.without_escapes(text, *dialect)
-            try:
-                parsed, faults = self._columns(text)
-            except _Dirty:
-                self._is_dirty = True
-                parsed = self._plain.parse(data)
-                if parsed is None:
-                    parsed, faults = self._columns(text)
-        if parsed.spans is not None and origin is not None:
-            origin.know_spans(*parsed.spans)
-        index, fields = parsed.ragged
-        numbers = np.arange(row, row + parsed.rows + len(index) + len(broken))
+        good = 0
+        if not len(broken) or text.strip(b"\r\n"):
+            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *dialect))
+        numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
-        if len(index) or len(broken):
+        if ragged or len(broken):
+            index = np.array([number for number, _ in ragged], np.int64)
             if len(broken):
                 index = np.delete(np.arange(len(numbers)), broken)[index]
-            ragged = Fault(index, None, "ragged_row", self._ragged_messages(fields))
-            refused, errors = fault_lists([ragged, Fault(broken, None, "malformed", why)], {})
+            expected = f"expected {len(self._fields)}, as in the header"
+            message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged], pa.string())
+            found = [Fault(index, None, "ragged_row", message), Fault(broken, None, "malformed", why)]
+            refused, errors = fault_lists(found, {})
             rejected = dead_letters(row + refused, errors, "read", origin)
             numbers = np.delete(numbers, refused)
         rows = {ROW: pa.array(numbers)}
         for name in (*settings.contract_columns, *settings.kept_undeclared):
-            rows[name] = parsed.columns.get(name, pa.nulls(parsed.rows, pa.string()))
-            if (texts := TEXT + name) in parsed.columns:
-                rows[texts] = parsed.columns[texts]
+            rows[name] = columns[name] if name in columns else pa.nulls(good, pa.string())
         if faults:
             positions, lists = fault_lists(faults, settings.columns.order)
-            rows[FAULTS] = _scatter(positions, lists, parsed.rows)
+            rows[FAULTS] = _scatter(positions, lists, good)
         return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
-
-    def _ragged_messages(self, fields: np.ndarray) -> pa.Array:
-        counts, index = np.unique(fields, return_inverse=True)
-        expected = f"expected {len(self._fields)}, as in the header"
-        return pa.array([f"found {n} fields, {expected}" for n in counts.tolist()], pa.string()).take(pa.array(index))
 
     def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
         """Return the text without records with text after a closing quote, which pyarrow joins silently; the numbers
@@ -209,10 +186,9 @@ class _Parser:
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
-    def _columns(self, data: bytes) -> tuple[Parsed, list[Fault]]:
-        """Return the records of a block, by pyarrow, and the faults of encoding."""
-        if not data.strip(b"\r\n"):
-            return NO_RECORDS, []
+    def _columns(self, data: bytes) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
+        """Return text columns by name; the number of their rows; (index, number of fields) of the ragged rows;
+        faults of encoding."""
         # pyarrow fails a block for bytes that are not UTF-8, wherever they are, and cannot report a ragged row that has
         # some. In Latin-1 every byte is a character; the used columns are converted back.
         is_utf8 = valid_utf8(data)
@@ -240,8 +216,7 @@ class _Parser:
                 elif self._is_binary(name):
                     values = values.cast(pa.binary())
                 columns[name] = values
-        at = np.array(ragged, np.int64).reshape(-1, 2)
-        return Parsed(columns, good, (at[:, 0], at[:, 1])), faults
+        return columns, good, ragged, faults
 
     def _stripped(
         self,
@@ -291,7 +266,7 @@ class _Parser:
                 name = next((n for n in left if self._field_of[n] == str(field)), None)
                 if name not in typed:
                     raise
-                self._give_up(name)
+                self._typed.give_up(name)
                 del typed[name]
                 if (given_up := given_up + 1) == _MOST_GIVEN_UP:
                     typed = {}  # each failure costs a whole read, and there may be thousands more
@@ -299,18 +274,12 @@ class _Parser:
             for name, values in zip(left, table.columns, strict=False):
                 whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
                 if name in typed and (whole := self._typed.accept(name, whole)) is None:
-                    self._give_up(name)
+                    self._typed.give_up(name)
                     del typed[name]
                 else:
                     columns[name] = whole
             if len(columns) == len(names):
                 return columns, table.num_rows
-
-    def _give_up(self, name: str) -> None:
-        """Read a column as text from now on. Raises _Dirty if polars can parse it instead, for the first time."""
-        if self._may_switch and not self._is_dirty:
-            raise _Dirty
-        self._typed.give_up(name)
 
     def _read(
         self,

@@ -2,10 +2,9 @@
 
 It parses numbers in half the time that a later cast from text takes, but it fails a whole block for one bad value,
 reads 0x10 as 16, and does not distinguish 1e400 from inf. So a column is parsed directly only while every value in it
-is a number inside the contract's limits; from the first block with another value on, plain blocks are parsed by polars
-(`transforms.formats.csv.plain`). In other blocks the column is then read as text for the rest of the range, and
-`transforms.scoring.validate` judges it. All ways accept a directly parsed value, with the same result: nothing depends
-on which was taken.
+is a number inside the contract's limits; from the first block with another value on, the column is read as text for the
+rest of the range, and `transforms.scoring.validate` judges it. Both ways accept a directly parsed value, with the same
+result: nothing depends on which was taken.
 """
 
 from __future__ import annotations
