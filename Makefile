@@ -92,6 +92,7 @@ kills: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/kill_runs.py --kills $(KILLS) --seed $(SEED)
 
 bench: $(VENV)/installed-test
+	@$(BIN)/python benchmarks/startup.py --pairs $(PAIRS)
 	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS) $(SUITES)
 
 golden: $(VENV)/installed-test

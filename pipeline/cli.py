@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import shlex
@@ -26,7 +27,7 @@ from beam_score.pipeline.arguments import (
     with_launch_arguments,
 )
 from beam_score.pipeline.printing.printed import Printed, keep_apart
-from beam_score.pipeline.printing.terminal import Console, escape, flush, put, say
+from beam_score.pipeline.printing.terminal import Console, begun, escape, flush, put, say
 from beam_score.pipeline.process import interrupts
 from beam_score.pipeline.process.supervise import supervised
 from beam_score.runners.ended import GoesOnElsewhere
@@ -321,6 +322,9 @@ def serve(
 _SCORE = ("run", "replay", "check", "bench")
 """Commands that call the model, which may crash the process."""
 
+_COLLECTED_AFTER = 100_000
+"""New objects after which Python looks for cycles."""
+
 
 def main() -> None:
     """The console script. A user's mistake is reported in a sentence, never as a traceback."""
@@ -347,6 +351,10 @@ def _command() -> int:
     # While TensorFlow is imported, in a worker's thread, writes to descriptor 2 are delayed.
     with contextlib.suppress(OSError):
         sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    # Most objects are of modules, and stay: with Python's own threshold, imports take a tenth longer.
+    gc.set_threshold(_COLLECTED_AFTER)
+    if sys.argv[1:2] and sys.argv[1] in _SCORE and not {"-h", "--help"} & set(sys.argv):
+        begun("checking the job")
     try:
         app()
         code = 0

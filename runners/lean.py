@@ -19,7 +19,6 @@ EXTRAS = ("pandas", "google.cloud", "pymongo", "boto3")
 """Packages of the extras `dataframe`, `gcp`, `mongodb` and `aws` of Beam (2.77)."""
 
 _left_out: tuple[str, ...] = ()
-_lock = threading.Lock()
 
 
 def leave_out_extras() -> None:
@@ -35,7 +34,9 @@ def leave_out_extras() -> None:
 
 def import_beam() -> None:
     """Import Beam, without its extras if `leave_out_extras` was called; in whichever thread comes first."""
-    with _lock, _missing(*_left_out):
+    from beam_score.transforms.model.servable import IMPORTING
+
+    with IMPORTING, _missing(*_left_out):
         import apache_beam  # noqa: F401
 
 

@@ -121,6 +121,16 @@ def test_a_local_run_imports_no_client_of_a_service(finished, model):
     assert python(code).stdout.splitlines()[-1] == "True set()"
 
 
+def test_a_terminal_shows_first_of_all_that_a_command_has_begun():
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "beam_score.pipeline.cli", "check", "no-such.yaml"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=jobs.ROOT, env=jobs.environment())
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "checking the job" in shown.splitlines()[0] and "no-such.yaml" in shown
+
+
 def test_packages_that_were_left_out_can_be_used_later():
     code = (
         "import sys; from beam_score.runners import lean; lean.leave_out_extras(); lean.import_beam()\n"

@@ -39,7 +39,7 @@ from beam_score.transforms.model.versions import Version, find_version
 from beam_score.transforms.output.json_lines import MARKER
 from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code, load_function
 from beam_score.transforms.stores.local_file import is_of_the_system
-from beam_score.transforms.stores.objects import AT_ONCE, is_object
+from beam_score.transforms.stores.objects import HEADS_AT_ONCE, is_object
 
 _LEAST_ROWS, _MOST_ROWS = 8192, 65536
 """Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
@@ -296,7 +296,7 @@ def _check_files(files: Sequence[InputFile], read: ReadSettings) -> list[tuple[s
                 return error
             return UnusableFile("unreadable", error.strerror or type(error).__name__)
 
-    at_once = AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
+    at_once = HEADS_AT_ONCE if any(is_object(f.path) for f in files) else _CHECKED_AT_ONCE
     found = list(zip((f.path for f in files), parallel_map(check, files, at_once), strict=True))
     if failed := [f"input.files: {path}: {e.strerror}" for path, e in found if isinstance(e, OSError)]:
         raise JobError([*failed[:_NAMED], *([f"and {len(failed) - _NAMED:,} more files"] if failed[_NAMED:] else [])])

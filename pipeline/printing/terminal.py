@@ -122,6 +122,13 @@ def note(text: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"[dim]note: {escape(text)}[/]")
 
 
+def begun(text: str) -> None:
+    """Show on a terminal that a command has begun, before it imports what it needs."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        console.print(f"[dim]{escape(text)}[/]")
+
+
 def use(out: TextIO, err: TextIO) -> None:
     """Send the command's output to these streams instead of `sys.stdout` and `sys.stderr`."""
     global _own

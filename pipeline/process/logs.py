@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
-
-import structlog
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.printing.terminal import cut, printable, printable_lines
@@ -47,31 +46,8 @@ def set_up(level: str, form: str) -> None:
     own = getattr(logging, level.upper())
     others = logging.INFO if level == "debug" else logging.CRITICAL
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if level == "debug" else "2")
-    before: list[structlog.types.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_run,
-    ]
-    last: list[structlog.types.Processor] = [structlog.processors.format_exc_info]
-    if form == "json":
-        last.append(structlog.processors.JSONRenderer())  # escapes non-ASCII characters
-    else:
-        last.append(_escape)
-        last.append(
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                pad_event_to=0,
-                sort_keys=False,
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-        )
-    )
+    handler.setFormatter(_Formatter(form, colors=sys.stderr.isatty()))
     handler.addFilter(_is_wanted)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -80,6 +56,44 @@ def set_up(level: str, form: str) -> None:
     # Below INFO they log the data that they send and receive.
     for name in ("apache_beam", "tensorflow", "absl"):
         logging.getLogger(name).setLevel(others)
+
+
+class _Formatter(logging.Formatter):
+    """Imports structlog at the first record: many commands log nothing."""
+
+    def __init__(self, form: str, colors: bool):
+        super().__init__()
+        self._form, self._colors = form, colors
+
+    @functools.cached_property
+    def _own(self) -> logging.Formatter:
+        import structlog
+
+        before: list[structlog.types.Processor] = [
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _add_run,
+        ]
+        last: list[structlog.types.Processor] = [structlog.processors.format_exc_info]
+        if self._form == "json":
+            last.append(structlog.processors.JSONRenderer())  # escapes non-ASCII characters
+        else:
+            last.append(_escape)
+            last.append(
+                structlog.dev.ConsoleRenderer(
+                    colors=self._colors,
+                    pad_event_to=0,
+                    sort_keys=False,
+                    exception_formatter=structlog.dev.plain_traceback,
+                )
+            )
+        return structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._own.format(record)
 
 
 def _escape(logger: Any, method: str, event: MutableMapping[str, Any]) -> dict[str, Any]:

@@ -56,20 +56,23 @@ def log_now_and_then(now: Callable[[], float], say: Callable[..., None]) -> Show
 def _bar(console: Console) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[known]}"), TimeElapsedColumn())
     # rich shall not capture output of others, which is redirected already (see `pipeline.printing.printed`).
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
-        task = None
+        task = progress.add_task("starting", total=None, known="")
 
         def show(status: Status) -> None:
-            nonlocal task
             if status.splits is None:
                 return
-            if task is None:
-                task = progress.add_task("scoring", total=max(status.splits, 1), known="")
             speed = "" if status.rows_per_s is None else f"  {status.rows_per_s:,.0f} rows/s"
             known = f"{status.splits_done:,}/{status.splits:,} splits  {status.counts['read']:,} rows{speed}"
             left = f"  {time_left(status)} left" if status.state == RunState.RUNNING else ""
-            progress.update(task, completed=status.splits_done, known=known + left)
+            progress.update(
+                task,
+                description="scoring",
+                total=max(status.splits, 1),
+                completed=status.splits_done,
+                known=known + left,
+            )
 
         yield show

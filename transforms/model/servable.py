@@ -30,7 +30,8 @@ from beam_score.transforms.model.signature import (
 if TYPE_CHECKING:  # `inspect` does not wait for it
     import numpy as np
 
-_LOCK = threading.Lock()
+IMPORTING = threading.Lock()
+"""Held while TensorFlow is set up, or Beam imported: two imports at once that share packages can see them half made."""
 
 
 class Servable(Model):
@@ -81,7 +82,7 @@ class Servable(Model):
         if problems := unsupported(signature):
             raise ModelError("\n".join(problems))
         tf = import_tensorflow()
-        with _LOCK:
+        with IMPORTING:
             _set_threads(tf, intra_op_threads, inter_op_threads)
             with quiet():  # the first use of a device searches for GPUs, and logs their absence
                 tf.config.list_logical_devices()
@@ -198,7 +199,7 @@ class Servable(Model):
 def import_tensorflow() -> ModuleType:
     """Import TensorFlow without its log messages about CPU features and missing GPUs."""
     if "tensorflow" not in sys.modules:
-        with _LOCK, quiet():
+        with IMPORTING, quiet():
             import tensorflow
     import tensorflow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import functools
 import io
 import json
@@ -259,6 +260,11 @@ def _retry() -> Retry:
 
 def _trying(call: Callable[[], Result]) -> Result:
     """Return the result of a call, retried while that may help."""
+    try:
+        return call()
+    except Exception as error:
+        if not _may_help(error):
+            raise
     return _retry()(call)()
 
 
@@ -269,7 +275,9 @@ def _may_help(error: Exception) -> bool:
 
 def _info(path: ObjectPath, blob: gcs.Blob) -> ObjectInfo:
     crc = None if blob.crc32c is None else base64.b64decode(blob.crc32c).hex()
-    updated = 0.0 if blob.updated is None else blob.updated.timestamp()
+    # `blob.updated` takes ten times as long, which matters for a list of very many.
+    changed = blob._properties.get("updated")
+    updated = 0.0 if changed is None else datetime.datetime.fromisoformat(changed).timestamp()
     return ObjectInfo(path, blob.size, str(blob.generation or ABSENT), crc, updated)
 
 

@@ -23,7 +23,10 @@ ABSENT = ""
 """The version of an object that does not exist."""
 
 AT_ONCE = 64
-"""Number of connections to a store that a process keeps."""
+"""Maximum number of changes at the same time."""
+
+HEADS_AT_ONCE = 128
+"""Maximum number of requests at the same time for the heads of files, and of connections that a process keeps."""
 
 _RETRY_S = 60.0
 
@@ -196,9 +199,13 @@ class StoreClock:
 
     def __init__(self) -> None:
         self._heard: tuple[float, float] | None = None
+        self._date: str | None = None
 
     def heard(self, date: str | None) -> None:
         """Record the Date of a response that has just arrived."""
+        if date == self._date:  # of the same second: not parsed again
+            return
+        self._date = date
         with contextlib.suppress(TypeError, ValueError):
             self._heard = email.utils.parsedate_to_datetime(date or "").timestamp(), time.monotonic()
 

@@ -21,6 +21,7 @@ from google.api_core.retry import Retry
 from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.stores.objects import (
     AT_ONCE,
+    HEADS_AT_ONCE,
     ObjectInfo,
     ObjectPath,
     StoreClock,
@@ -70,7 +71,7 @@ class _SomeFailed(Exception):
 def _client(process: int, settings: tuple[str | None, ...], without: bool) -> Any:
     """Return the client of a process: sockets must not be shared across a fork."""
     config = Config(
-        max_pool_connections=AT_ONCE,
+        max_pool_connections=HEADS_AT_ONCE,
         connect_timeout=_CONNECT_S,
         read_timeout=_READ_S,
         retries={"total_max_attempts": 1},  # `_call` retries, for a time rather than a number of times
