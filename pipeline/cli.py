@@ -96,10 +96,6 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Writes a commented job file from a model's signature and a look at the data."""
-    from beam_score.runners.lean import leave_out_extras
-
-    leave_out_extras()  # before modules that make arrays are imported
-
     from beam_score.pipeline.draft.draft import draft_job
     from beam_score.pipeline.job.mistakes import JobError
     from beam_score.transforms.formats.first_rows import Hints

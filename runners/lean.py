@@ -3,8 +3,8 @@
 Arrow imports pandas at the first array that it makes, to recognise objects of pandas. Beam imports pandas, and the
 clients of Google Cloud, AWS and MongoDB for its own connectors: more than half of the time that its import takes. Each
 of them is an extra of Beam, and both libraries work without it. So these packages are made to look as if they were not
-installed, while Arrow and Beam look for them. All later imports find them; Arrow, too, finds pandas when it is asked to
-convert something to or from it.
+installed, while Arrow and Beam look for them. All later imports find them. Before rows are read, Arrow has to find
+pandas: without it, it does not convert every nanosecond to Python.
 """
 
 from __future__ import annotations
@@ -30,6 +30,14 @@ def leave_out_extras() -> None:
     _left_out = EXTRAS
     with _missing("pandas"):
         pa.array([])
+
+
+def recognise_pandas() -> None:
+    """Make Arrow find pandas, if it was left out. Call it before rows are read."""
+    if _left_out:
+        import pyarrow as pa
+
+        pa.nulls(0).to_pandas()
 
 
 def import_beam() -> None:

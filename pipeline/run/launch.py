@@ -34,7 +34,7 @@ from beam_score.pipeline.run.waiting import in_thread, wait_for_end, wait_for_wo
 from beam_score.pipeline.run.watch import watch
 from beam_score.runners.choose import engine_of
 from beam_score.runners.engine import Engine
-from beam_score.runners.lean import import_beam
+from beam_score.runners.lean import import_beam, recognise_pandas
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.durable import storage
 from beam_score.transforms.ledger.attempt import WriteSettings
@@ -141,6 +141,7 @@ class Launch:
     def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises LostRace."""
         check_room(self.prepared)
+        recognise_pandas()
         in_thread(_import_chain)  # beside the model's load and its trial
         with clock(self.seconds, "load"):
             servable = load(self.prepared)
@@ -161,6 +162,7 @@ class Launch:
             if is_read(folder):
                 return
         # In the main thread: in a worker's thread, beside other threads, an import takes twice as long.
+        recognise_pandas()
         import_beam()
         from beam_score.pipeline.prepare.chain import build
 

@@ -24,6 +24,7 @@ from beam_score.pipeline.show.summary import print_rows
 from beam_score.pipeline.show.tried import groups_of, hints, over_budget, print_groups, print_schema
 from beam_score.runners.choose import engine_of
 from beam_score.runners.engine import Engine
+from beam_score.runners.lean import recognise_pandas
 from beam_score.transforms.common.units import counted
 from beam_score.transforms.model.copies import local_model
 from beam_score.transforms.model.model import C_API, Model
@@ -64,6 +65,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
     began = time.perf_counter()
     engine = engine_of(job.engine, beam_args)
     prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
+    recognise_pandas()
     check_fits(prepared, engine)
     state = OutputState.of(job.output.path)
     if state.manifest is None and state.current is None:
