@@ -130,6 +130,9 @@ def test_the_account_of_rows_closes(server):
     after = counted(server)
     assert after["predicted"] - before["predicted"] == sum(range(1, 30))
     assert after["rejected"] - before["rejected"] == 20
+    assert server.post("/predict", b"not JSON").status_code == 400
+    unread, after = after, counted(server)
+    assert after["rejected"] - unread["rejected"] == 1  # a body without rows counts as one
     assert after["in flight"] == 0
     assert after["received"] == sum(after[name] for name in ("predicted", "rejected", "failed", "shed"))
 
@@ -166,6 +169,33 @@ def test_a_model_process_that_dies_is_replaced(tmp_path, model):
             assert server.get("/healthz").status_code == 200
             time.sleep(0.1)
         assert codes <= {200, 503} and answer.status_code == 200
+
+
+def test_a_model_process_that_hangs_is_replaced(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people", "limits": {"request": "1s"}})
+    with serving.served(tmp_path, job) as server:
+        hanging = server.model_process
+        os.kill(hanging, signal.SIGSTOP)
+        answer = server.post("/predict", {"instances": [GOOD]})
+        assert answer.status_code == 504 and answer.json()["code"] == "DEADLINE_EXCEEDED"
+        late = time.monotonic() + 60
+        while time.monotonic() < late and (server.get("/readyz").status_code != 200 or server.model_process == hanging):
+            time.sleep(0.1)
+        assert server.post("/predict", {"instances": [GOOD]}).status_code == 200
+
+
+def test_more_requests_than_allowed_are_refused_at_once(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people", "limits": {"requests": 2}})
+    with serving.served(tmp_path, job) as server, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        child = server.model_process
+        os.kill(child, signal.SIGSTOP)
+        asked = [pool.submit(server.post, "/predict", {"instances": [GOOD]}) for _ in range(2)]
+        while counted(server)["in flight"] < 2:
+            time.sleep(0.02)
+        refused = server.post("/predict", {"instances": [GOOD]})
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        os.kill(child, signal.SIGCONT)
+        assert [answer.result().status_code for answer in asked] == [200, 200]
 
 
 def test_what_was_accepted_is_answered_before_the_server_ends(tmp_path, model):

@@ -16,14 +16,14 @@ class Limits(Strict):
     Attributes:
       body: bytes of a body, also after it is inflated.
       rows: rows of a request.
-      request: seconds until the answer; a request that cannot be answered in time is refused at once.
-      connections: open connections.
+      request: seconds until the answer.
+      requests: at the same time.
     """
 
     body: int = pydantic.Field(default=4 << 20, ge=1)
     rows: int = pydantic.Field(default=1024, ge=1)
     request: float = pydantic.Field(default=30.0, gt=0)
-    connections: int = pydantic.Field(default=1000, ge=1)
+    requests: int = pydantic.Field(default=1000, ge=1)
 
     _bytes = pydantic.field_validator("body", mode="before")(parse_bytes)
     _seconds = pydantic.field_validator("request", mode="before")(parse_seconds)

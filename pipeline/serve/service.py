@@ -85,7 +85,6 @@ class Service:
                     access_log=False,
                     server_header=False,
                     date_header=False,
-                    limit_concurrency=settings.limits.connections,
                     timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
                 )
             )
@@ -116,7 +115,8 @@ class Service:
         }
         load = functools.partial(ModelProcess.load, version, settings)
         account = self._models.accounts.of(version.name, version.number)
-        return Served(load, version, self._metadata, account, batch_rows)
+        hangs_s = 2 * self._settings.limits.request  # all requests of a batch are late by then
+        return Served(load, version, self._metadata, account, batch_rows, hangs_s)
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True

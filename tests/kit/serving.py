@@ -15,7 +15,6 @@ from typing import Any
 
 import jobs
 import requests
-import urllib3
 
 _START_S = 120
 
@@ -42,8 +41,8 @@ class Server:
     @property
     def model_process(self) -> int:
         """The process id of the only model."""
-        (child,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(child)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[-1])
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit code."""
@@ -69,16 +68,3 @@ def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-def raw(address: str, data: bytes) -> bytes:
-    """Send bytes as they are, and return all that comes back until the server closes."""
-    import socket
-
-    host, _, port = urllib3.util.parse_url(address).netloc.partition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(data)
-        parts = []
-        while part := connection.recv(1 << 16):
-            parts.append(part)
-    return b"".join(parts)

@@ -2,7 +2,7 @@
 
     received = predicted + rejected + failed + shed + in flight
 
-The front does not parse bodies, so until the answer is there a request counts as an estimate of its rows.
+The front does not parse bodies: a request whose rows are not known, or not yet, counts as one row.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Account:
     """The rows and requests of one version.
 
     Attributes:
-      in_flight: estimated rows of the requests that are not answered.
+      in_flight: requests that are not answered.
       rows: rows by outcome.
       reasons: rejected rows by reason code.
       requests: requests by (protocol, HTTP status).
@@ -74,22 +74,18 @@ class Account:
         """All rows that have come."""
         return self.in_flight + sum(self.rows.values())
 
-    def begin(self, rows: int) -> None:
+    def begin(self) -> None:
         """Count a request that has come."""
-        self.in_flight += rows
+        self.in_flight += 1
 
-    def end(self, rows: int, answer: Answer, protocol: str, seconds: float) -> None:
-        """Count the answer to a request.
-
-        Args:
-          rows: with which it was counted when it came.
-        """
-        self.in_flight -= rows
+    def end(self, answer: Answer, protocol: str, seconds: float) -> None:
+        """Count the answer to a request."""
+        self.in_flight -= 1
         self.rows["predicted"] += answer.predicted
         self.rows["rejected"] += answer.rejected
         self.rows["failed"] += answer.failed
-        if answer.shed:
-            self.rows["shed"] += rows
+        if not answer.received:
+            self.rows["shed" if answer.shed else "rejected" if answer.status < 500 else "failed"] += 1
         for reason, count in answer.reasons.items():
             self.reasons[reason] += count
         self.requests[protocol, answer.status] += 1

@@ -50,6 +50,15 @@ class Application:
             raise NotImplementedError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
         id_ = _request_id(headers)
+        self._open += 1
+        try:
+            await self._respond(scope, headers, receive, send, id_)
+        finally:
+            self._open -= 1
+
+    async def _respond(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send, id_: str
+    ) -> None:
         more: Iterable[tuple[bytes, bytes]] = ()
         try:
             answer, more = await self._answer(scope, headers, receive, id_)
@@ -69,6 +78,9 @@ class Application:
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         path, method = scope["path"], scope["method"]
+        if self._open > self._limits.requests and path not in _ALWAYS:
+            message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
+            raise Refusal(503, message, ((b"retry-after", b"1"),))
         found = _PREDICT.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
@@ -145,4 +157,5 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
+_ALWAYS = ("/healthz", "/readyz", "/metrics")
 _CLOSE = ((b"connection", b"close"),)

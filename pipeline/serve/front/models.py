@@ -46,6 +46,7 @@ class Served:
       metadata: its signatures; see `front.metadata`.
       account: of its rows.
       most_rows: of a batch.
+      hangs_s: seconds after which a process that has not answered a batch is replaced.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Served:
         metadata: Mapping[str, Any],
         account: Account,
         most_rows: int,
+        hangs_s: float,
     ):
+        self._hangs_s = hangs_s
         self.version, self.metadata, self.account = version, metadata, account
         self.state = State.START
         self._load = load
@@ -103,9 +106,16 @@ class Served:
             self.state = State.AVAILABLE
 
     async def _call(self, batch: Sequence[Request]) -> list[Answer]:
-        if self._process is None:
+        process = self._process
+        if process is None:
             raise ProcessDied
-        return await self._process.answer(batch)
+        try:
+            async with asyncio.timeout(self._hangs_s):
+                return await process.answer(batch)
+        except TimeoutError:
+            _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
+            process.kill()
+            raise ProcessDied from None
 
     async def close(self) -> None:
         """End the process, after its outstanding answers."""
@@ -122,8 +132,8 @@ class Served:
           seconds: until it is late.
           protocol: `rest` or `grpc`.
         """
-        rows, began = request.rows, time.perf_counter()
-        self.account.begin(rows)
+        began = time.perf_counter()
+        self.account.begin()
         answer = refusal(499, "the client has gone", request.id, shed=True)
         try:
             async with asyncio.timeout(seconds):
@@ -131,7 +141,7 @@ class Served:
         except TimeoutError:
             answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
         finally:
-            self.account.end(rows, answer, protocol, time.perf_counter() - began)
+            self.account.end(answer, protocol, time.perf_counter() - began)
         return answer
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.models.process import ProcessDied
+
+_log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Batches with the process of a model: one that it works on, and one that is ready when it is done."""
@@ -71,6 +74,9 @@ class Batches:
         except ProcessDied:
             message = "the process of the model has ended"
             answers = [refusal(503, message, request.id, shed=True) for request, _ in batch]
+        except Exception:
+            _log.exception("a batch of %d requests failed", len(batch))
+            answers = [refusal(500, "prediction failed", request.id) for request, _ in batch]
         self._note(sum(answer.received for answer in answers))
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import signal
 import socket
@@ -21,8 +20,6 @@ from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.pipeline.serve.rules import rules_of
 from beam_score.transforms.scoring.score import Scorer
-
-_log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -66,10 +63,11 @@ def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str
     try:
         return served.answer(requests), None
     except Exception:
-        trace = traceback.format_exc()
         if len(requests) == 1:
+            trace = f"request {requests[0].id}\n{traceback.format_exc()}"
             return [refusal(500, "prediction failed", requests[0].id)], trace
-        return [_answers(served, [request])[0][0] for request in requests], trace
+    alone = [_answers(served, [request]) for request in requests]
+    return [answer for (answer,), _ in alone], "\n".join(trace for _, trace in alone if trace) or None
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import logging
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.models.frames import frame, read_frame
+
+_log = logging.getLogger(__name__)
 
 
 class LoadFailed(Exception):
@@ -109,10 +112,14 @@ class ModelProcess:
                         header["answers"], bodies, strict=True
                     )
                 ]
-                self._owed.popleft().set_result(answers)
+                if header["trace"]:
+                    _log.error("a prediction failed: %s", header["trace"])
+                if not (future := self._owed.popleft()).done():
+                    future.set_result(answers)
         except (asyncio.IncompleteReadError, ConnectionError):
             for future in self._owed:
-                future.set_exception(ProcessDied())
+                if not future.done():
+                    future.set_exception(ProcessDied())
             self._owed.clear()
 
     async def ended(self) -> int:
