@@ -293,12 +293,15 @@ def serve(
     overrides: Overrides = None,
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on; by default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of HTTP; by default 8501. 0: any that is free.")] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option("--grpc-port", help="Of gRPC; by default 8500. 0: any that is free.")
+    ] = None,
     compat: Annotated[
         str | None,
         typer.Option("--compat", metavar="tfserving", help="Take and give exactly what TensorFlow Serving does."),
     ] = None,
     ready_file: Annotated[
-        str | None, typer.Option("--ready-file", help="Written, with HOST:PORT, once requests are answered.")
+        str | None, typer.Option("--ready-file", help="Written, with HOST:PORT of each, once requests are answered.")
     ] = None,
     only_check: Annotated[bool, typer.Option("--check", help="Find everything that is wrong, and end.")] = False,
     log_level: LogLevel = "info",
@@ -310,7 +313,7 @@ def serve(
     from beam_score.pipeline.serve.command import serve_job
 
     logs.set_up(log_level, log_format)
-    given = {"serve.host": host, "serve.port": port, "serve.compat": compat}
+    given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
     serve_job(load_job(job, [*(overrides or ()), *flags]), Console(), ready_file, only_check)
 

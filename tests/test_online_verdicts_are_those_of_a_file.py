@@ -11,8 +11,8 @@ import pytest
 
 from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.serve.answering.answer import Request
-from beam_score.pipeline.serve.answering.rows import Rows
-from beam_score.pipeline.serve.answering.served import CONTRACT, Served
+from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
+from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.rules import rules_of

@@ -46,6 +46,7 @@ class ServeSettings(Strict):
       name: of the model in paths; None for the name of its folder.
       host: the address to listen on.
       port: of HTTP; 0 for any that is free.
+      grpc_port: of gRPC; 0 for any that is free; None for none.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
       drain: seconds that accepted requests have to be answered after SIGTERM.
     """
@@ -53,6 +54,7 @@ class ServeSettings(Strict):
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8501, ge=0, le=65535)
+    grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)
     compat: Literal["tfserving"] | None = None
     drain: float = pydantic.Field(default=25.0, ge=0)
     limits: Limits = Limits()

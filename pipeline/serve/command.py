@@ -30,10 +30,11 @@ def serve_job(job: Job, console: Console, ready_file: str | None, only_check: bo
         console.print("Ready to serve.")
         return
 
-    def ready(host: str, port: int) -> None:
-        console.print(f"Serving [bold]{escape(service.name)}[/] on http://{escape(host)}:{port}", highlight=False)
+    def ready(host: str, port: int, grpc_port: int | None) -> None:
+        rpc = "" if grpc_port is None else f", gRPC on {escape(host)}:{grpc_port}"
+        console.print(f"Serving [bold]{escape(service.name)}[/] on http://{escape(host)}:{port}{rpc}", highlight=False)
         if ready_file is not None:
-            write_ready_file(ready_file, host, port)
+            write_ready_file(ready_file, host, [port, *([] if grpc_port is None else [grpc_port])])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(service.run(ready))

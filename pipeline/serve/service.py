@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ import uvicorn
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import ServeSettings
-from beam_score.pipeline.serve.answering.served import CONTRACT
+from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
+from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.pipeline.serve.rules import rules_of
 from beam_score.transforms.model.copies import hashed_model
@@ -40,6 +41,7 @@ class Service:
     def __init__(self, job: Job, settings: ServeSettings):
         self._job, self._settings = job, settings
         self._models = Models()
+        self._ending = asyncio.Event()
         self._version, self._metadata = self._prepare()
 
     def _prepare(self) -> tuple[Version, dict[str, Any]]:
@@ -63,11 +65,11 @@ class Service:
         """The name of the model in paths."""
         return self._version.name
 
-    async def run(self, ready: Callable[[str, int], None]) -> None:
+    async def run(self, ready: Callable[[str, int, int | None], None]) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
 
         Args:
-          ready: called with the host and the port, once requests are answered.
+          ready: called with the host, the port of HTTP and that of gRPC, once requests are answered.
 
         Raises:
           JobError: the address is not available, or the model does not load.
@@ -91,6 +93,10 @@ class Service:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
+            rpc = None
+            if settings.grpc_port is not None:
+                rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
+                await rpc.start()
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             served = self._served()
             self._models.add(served)
@@ -101,9 +107,18 @@ class Service:
                 await serving
                 raise JobError([str(error)]) from None
             if not server.should_exit:  # a signal came while it loaded
-                ready(settings.host, port)
-            await serving
+                if rpc is not None:
+                    await rpc.be(True)
+                ready(settings.host, port, None if rpc is None else rpc.port)
+            await asyncio.gather(serving, self._stopped(rpc))
             await self._models.close()
+
+    async def _stopped(self, rpc: Rpc | None) -> None:
+        """Wait for a signal, then for the calls of gRPC that were accepted."""
+        await self._ending.wait()
+        if rpc is not None:
+            await rpc.be(False)
+            await rpc.stop(self._settings.drain)
 
     def _served(self) -> Served:
         version, batch_rows = self._version, self._settings.batching.rows
@@ -120,6 +135,7 @@ class Service:
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True
+        self._ending.set()
         server.should_exit = True
 
 
@@ -139,8 +155,8 @@ def _listening(host: str, port: int) -> socket.socket:
         raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
 
 
-def write_ready_file(path: str, host: str, port: int) -> None:
-    """Write `HOST:PORT` to a file that appears whole."""
+def write_ready_file(path: str, host: str, ports: Sequence[int]) -> None:
+    """Write a line `HOST:PORT` for HTTP, and one for gRPC, to a file that appears whole."""
     partial = f"{path}.{os.getpid()}"
-    Path(partial).write_text(f"{host}:{port}\n", encoding="utf-8")
+    Path(partial).write_text("".join(f"{host}:{port}\n" for port in ports), encoding="utf-8")
     os.replace(partial, path)

@@ -26,10 +26,12 @@ class Server:
     Attributes:
       process: the front.
       address: `http://HOST:PORT`.
+      rpc: `HOST:PORT` of gRPC.
     """
 
     process: subprocess.Popen[str]
     address: str
+    rpc: str
 
     def post(self, path: str, body: Any, **options: Any) -> requests.Response:
         data = body if isinstance(body, bytes | str) else json.dumps(body)
@@ -55,7 +57,7 @@ def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
     """Serve a job on a free port while the body runs."""
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
-    process = jobs.start("serve", job, "--port", "0", "--ready-file", str(ready), *arguments)
+    process = jobs.start("serve", job, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready), *arguments)
     try:
         late = time.monotonic() + _START_S
         while not ready.exists():
@@ -63,7 +65,8 @@ def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
                 process.kill()
                 raise AssertionError(f"the server did not start: {process.communicate()}")
             time.sleep(0.02)
-        yield Server(process, f"http://{ready.read_text().strip()}")
+        http, rpc = ready.read_text().split()
+        yield Server(process, f"http://{http}", rpc)
     finally:
         if process.poll() is None:
             process.kill()

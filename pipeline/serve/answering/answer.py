@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+_ROW_BYTES = 16  # of a message
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -16,17 +18,17 @@ class Request:
     Attributes:
       id: of the request, to be found in the log.
       body: as it came.
-      form: `predict`: JSON in row form or in column form.
+      form: `json`, or `proto` for a PredictRequest of gRPC.
     """
 
     id: str
     body: bytes
-    form: str = "predict"
+    form: str = "json"
 
     @property
     def rows(self) -> int:
-        """An estimate of its rows, which is exact for flat objects, and costs nothing."""
-        return max(1, self.body.count(b"{") - 1)
+        """An estimate of its rows, which costs nothing: exact for flat objects."""
+        return max(1, self.body.count(b"{") - 1 if self.form == "json" else len(self.body) // _ROW_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,13 @@ from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.tensors.columns import prediction_tensors
+from beam_score.pipeline.serve.tensors.predict import predict_response
+from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
+from beam_score.transforms.rows.block import Block
+
+CONTRACT = "contract"
+"""The name of the signature that is the job's contract."""
 
 MOST_DETAILS = 100
 """Rejected rows that an answer describes."""
@@ -55,19 +62,51 @@ class Rows:
             if not read:
                 return
             judged, first = self._verdicts.judge(list(read.values()))
-        partial = np.array([body.partial for body in read.values()])
-        columns = [body.columns for body in read.values()]
+        self._finish(requests, read, judged, first, answers)
+
+    def answer_columns(
+        self, requests: Sequence[Request], read: Mapping[int, Tensors], most_rows: int
+    ) -> dict[int, Answer]:
+        """Return the answers to requests whose columns are tensors, by their positions.
+
+        Args:
+          read: of these requests, by position.
+          most_rows: of a request.
+        """
+        answers: dict[int, Answer] = {}
+        alike: dict[pa.Schema, dict[int, pa.RecordBatch]] = {}
+        for number, tensors in read.items():
+            try:
+                batch = self._verdicts.columns_of(tensors.feeds, most_rows)
+                alike.setdefault(batch.schema, {})[number] = batch
+            except Refused as error:
+                answers[number] = refusal(error.status, str(error), requests[number].id)
+        for batches in alike.values():
+            judged, first = self._verdicts.judge_columns(list(batches.values()))
+            self._finish(requests, dict.fromkeys(batches), judged, first, answers)
+        return answers
+
+    def _finish(
+        self,
+        requests: Sequence[Request],
+        read: Mapping[int, Body | None],
+        judged: Block,
+        first: np.ndarray,
+        answers: dict[int, Answer],
+    ) -> None:
+        """Score judged rows, and write the answers."""
+        partial = np.array([body is not None and body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
         lines = Lines(scored.predictions, self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
-        for k, number in enumerate(read):
+        for k, (number, body) in enumerate(read.items()):
             rows = int(first[k + 1] - first[k])
             own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
             if not own.num_rows:
                 where = slice(int(at[k]), int(at[k + 1]))
-                answers[number] = Answer(200, self._good(lines, scored.predictions, where, columns[k]), rows, rows)
+                answers[number] = Answer(200, self._good(lines, scored.predictions, where, body), rows, rows)
             elif not partial[k]:
                 answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
             else:
@@ -75,9 +114,11 @@ class Rows:
                 answers[number] = _partial(done, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
 
     @staticmethod
-    def _good(lines: Lines, predictions: pa.RecordBatch, rows: slice, columns: bool) -> bytes:
-        if columns:
+    def _good(lines: Lines, predictions: pa.RecordBatch, rows: slice, body: Body | None) -> bytes:
+        if body is None or body.columns:
             some = predictions.slice(rows.start, rows.stop - rows.start)
+            if body is None:
+                return predict_response(prediction_tensors(some), CONTRACT)
             own = dict(zip(some.schema.names, some.columns, strict=True))
             return b'{"outputs":' + as_columns(own) + b"}"
         return b'{"predictions":[' + lines.between(rows.start, rows.stop) + b"]}"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
-from beam_score.pipeline.serve.answering.rows import Rows
+from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
-from beam_score.pipeline.serve.tensors.read_json import Refused, document, signature_name
-
-CONTRACT = "contract"
-"""The name of the signature that is the job's contract."""
+from beam_score.pipeline.serve.tensors.predict import check_inputs, predict_request
+from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
 
 
 class Served:
@@ -41,9 +38,20 @@ class Served:
         """Return the answers, in order. Requests for the same signature share calls."""
         answers: dict[int, Answer] = {}
         bodies: dict[int, Body] = {}
-        documents: dict[str, dict[int, Mapping[str, Any]]] = {}
+        columns: dict[int, Tensors] = {}
+        read: dict[str, dict[int, Tensors]] = {}
         for number, request in enumerate(requests):
             try:
+                if request.form == "proto":
+                    name, found = predict_request(request.body)
+                    name = name or self._default
+                    if name == CONTRACT and self._rows is not None:
+                        columns[number] = found
+                    else:
+                        own = self._own(name)
+                        check_inputs(found, own.signature)
+                        read.setdefault(name, {})[number] = found
+                    continue
                 body = self._contract_body(request.body)
                 if body is not None and body.rows > self._most_rows:
                     message = f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}"
@@ -52,19 +60,25 @@ class Served:
                     bodies[number] = body
                 if body is not None:
                     continue
-                read = document(request.body, not self._lenient)
-                name = signature_name(read) or self._default
-                if name not in self._signatures:
-                    answers[number] = refusal(400, _unknown(name, (*self._signatures, CONTRACT)), request.id)
-                else:
-                    documents.setdefault(name, {})[number] = read
+                asked = document(request.body, not self._lenient)
+                name = signature_name(asked) or self._default
+                own = self._own(name)
+                read.setdefault(name, {})[number] = tensors(asked, own.signature.inputs, not self._lenient)
             except (BadBody, Refused) as error:
                 answers[number] = refusal(getattr(error, "status", 400), str(error), request.id)
         if bodies and self._rows is not None:
             answers |= self._rows.answer(requests, bodies)
-        for name, own in documents.items():
-            answers |= self._signatures[name].answer(requests, own)
+        if columns and self._rows is not None:
+            answers |= self._rows.answer_columns(requests, columns, self._most_rows)
+        for name, some in read.items():
+            answers |= self._signatures[name].answer(requests, some)
         return [answers[number] for number in range(len(requests))]
+
+    def _own(self, name: str) -> Tensorial:
+        if name not in self._signatures:
+            known = ", ".join((*self._signatures, *([CONTRACT] if self._rows else [])))
+            raise Refused(f'Serving signature name: "{name[:100]}" not found in signature def: expected one of {known}')
+        return self._signatures[name]
 
     def _contract_body(self, body: bytes) -> Body | None:
         """Return the rows of a request for the contract; None if it is for another signature. Raises BadBody."""
@@ -74,7 +88,3 @@ class Served:
             return found if (found.signature or self._default) == CONTRACT else None
         outer = exact(body)
         return outer.rows() if (outer.signature or self._default) == CONTRACT else None
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    return f'Serving signature name: "{name[:100]}" not found in signature def: expected one of {", ".join(known)}'

@@ -10,7 +10,8 @@ import pyarrow as pa
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.tensors import write_json
-from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, tensors
+from beam_score.pipeline.serve.tensors.predict import predict_response
+from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.transforms.arrays.nested import to_arrow
 from beam_score.transforms.model.model import Feeds, Model
 from beam_score.transforms.model.signature import Signature
@@ -28,19 +29,18 @@ class Tensorial:
         self._model, self._lenient = model, lenient
         self._joins = _takes_any_rows(model.signature)
 
-    def answer(self, requests: Sequence[Request], documents: Mapping[int, Mapping[str, object]]) -> dict[int, Answer]:
+    @property
+    def signature(self) -> Signature:
+        """The signature of the model."""
+        return self._model.signature
+
+    def answer(self, requests: Sequence[Request], read: Mapping[int, Tensors]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
 
         Args:
-          documents: the bodies of these requests, by position.
+          read: the tensors of these requests, by position.
         """
         answers: dict[int, Answer] = {}
-        read: dict[int, Tensors] = {}
-        for number, document in documents.items():
-            try:
-                read[number] = tensors(document, self._model.signature.inputs, not self._lenient)
-            except Refused as error:
-                answers[number] = refusal(error.status, str(error), requests[number].id)
         for group in self._groups(read):
             answers |= self._call(requests, {number: read[number] for number in group})
         return answers
@@ -75,15 +75,19 @@ class Tensorial:
             return {number: refusal(400, message, requests[number].id)}
         if len(read) == 1:
             (number,) = read
-            return {number: self._written(requests[number], outputs, one.rows, _rows(one.feeds))}
+            return {number: self._written(requests[number], outputs, one, _rows(one.feeds))}
         ends = np.cumsum([_rows(r.feeds) for r in read.values()])
         answers = {}
         for number, start, stop in zip(read, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
             part = {name: array[start:stop] for name, array in outputs.items()}
-            answers[number] = self._written(requests[number], part, read[number].rows, stop - start)
+            answers[number] = self._written(requests[number], part, read[number], stop - start)
         return answers
 
-    def _written(self, request: Request, outputs: Feeds, by_row: bool, rows: int) -> Answer:
+    def _written(self, request: Request, outputs: Feeds, asked: Tensors, rows: int) -> Answer:
+        by_row = asked.rows
+        if request.form == "proto":
+            wanted = {name: outputs[name] for name in asked.wanted or outputs}
+            return Answer(200, predict_response(wanted, self._model.signature.name), rows, rows)
         if self._lenient or any(not array.ndim for array in outputs.values()):
             try:
                 text = write_json.predictions(outputs) if by_row else write_json.outputs(outputs)

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.bodies import Body, joined
+from beam_score.pipeline.serve.tensors.columns import columns_of
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.inputs import Input
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.rows import LineParser
+from beam_score.transforms.formats.typed.columns import chunk_of
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.model import Model
 from beam_score.transforms.rows.block import ROW, Block
@@ -74,6 +76,7 @@ class Verdicts:
         self._rules = rules
         settings = ReadSettings(format="jsonl", columns=rules.contract, payload=False)
         self._exact, self._many = LineParser(settings, ()), LineParser(settings)
+        self._typed = ReadSettings(format="parquet", columns=rules.contract, payload=False)
         self._prepare = Preparation(rules.inputs, rules.call.signature.inputs, rules.contract, rules.function)
         self._scorer = Scorer(dataclasses.replace(rules.call, proven=True), model)
 
@@ -88,6 +91,18 @@ class Verdicts:
         parser = self._exact if len(starts) <= FEW_ROWS else self._many
         chunk = parser.parse(data, starts, ends, 0, None)
         block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)
+        return self._prepare(validate(block, self._rules.contract, show_values=False)), first
+
+    def columns_of(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> pa.RecordBatch:
+        """Return the tensors of a request as columns of the contract. Raises Refused."""
+        return columns_of(feeds, self._rules.contract.columns, most_rows)
+
+    def judge_columns(self, batches: Sequence[pa.RecordBatch]) -> tuple[Block, np.ndarray]:
+        """Judge the rows of requests with columns of the same names and types; see `judge`."""
+        batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+        chunk = chunk_of(batch, 0, self._typed)
+        block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)
+        first = np.cumsum([0, *(one.num_rows for one in batches)])
         return self._prepare(validate(block, self._rules.contract, show_values=False)), first
 
     @property

@@ -13,8 +13,8 @@ from typing import Any
 
 from beam_score.pipeline.job.job import Job, parse_job
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.answering.rows import Rows
-from beam_score.pipeline.serve.answering.served import CONTRACT, Served
+from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
+from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.models.frames import receive, send
@@ -40,7 +40,7 @@ def main() -> int:
     send(connection, {"ready": True, "load_s": time.perf_counter() - began}, [])
     while (batch := receive(connection)) is not None:
         header, bodies = batch
-        requests = [Request(id_, body) for id_, body in zip(header["ids"], bodies, strict=True)]
+        requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
         began = time.perf_counter()
         answers, trace = _answers(served, requests)
         report: dict[str, Any] = {"seconds": time.perf_counter() - began, "trace": trace}

@@ -98,7 +98,7 @@ class ModelProcess:
             raise ProcessDied
         future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self._owed.append(future)
-        self._writer.writelines(frame({"ids": [r.id for r in batch]}, [r.body for r in batch]))
+        self._writer.writelines(frame({"requests": [(r.id, r.form) for r in batch]}, [r.body for r in batch]))
         return await future
 
     async def _read(self) -> None:

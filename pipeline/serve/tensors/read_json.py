@@ -50,10 +50,12 @@ class Tensors:
     Attributes:
       feeds: by input name.
       rows: whether it is in row form.
+      wanted: the outputs that are asked for; none for all.
     """
 
     feeds: dict[str, np.ndarray]
-    rows: bool
+    rows: bool = False
+    wanted: tuple[str, ...] = ()
 
 
 def document(body: bytes, strict: bool) -> dict[str, Any]:

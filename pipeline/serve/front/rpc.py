@@ -1,0 +1,204 @@
+"""gRPC: the PredictionService and the ModelService of TensorFlow Serving, and grpc.health.v1.
+
+Messages are passed on as bytes: only the model_spec of a request is read here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import orjson
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.serve import Limits
+from beam_score.pipeline.serve.answering.answer import Answer, Request
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel
+from beam_score.pipeline.serve.tensors.stubs import messages
+from beam_score.transforms.model.proto_fields import message_class
+
+SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+"""Names under which the health of the server is asked."""
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    499: grpc.StatusCode.CANCELLED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_MOST_MESSAGE = 1024
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_FIELDS = {
+    "Head": [("model_spec", 1, "ModelSpec")],
+    "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
+    "Int64Value": [("value", 1, "int64")],
+}
+
+
+class Refusal(Exception):
+    """A call that is refused before it reaches a model. Args: status of HTTP, a sentence."""
+
+
+class Handlers:
+    """The methods of both services.
+
+    Args:
+      models: what is served.
+      limits: of a request.
+    """
+
+    def __init__(self, models: Models, limits: Limits):
+        self._models, self._limits = models, limits
+
+    def services(self) -> list[Any]:
+        """Return the services as gRPC takes them."""
+        _, prediction, model = SERVICES
+        methods = {
+            prediction: {"Predict": self._predict, "GetModelMetadata": self._metadata},
+            model: {"GetModelStatus": self._model_status},
+        }
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {
+                    name: grpc.unary_unary_rpc_method_handler(functools.partial(self._call, method))
+                    for name, method in own.items()
+                },
+            )
+            for service, own in methods.items()
+        ]
+
+    async def _call(self, method: Callable[[bytes, str, Any], Awaitable[bytes]], body: bytes, context: Any) -> bytes:
+        given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
+        id_ = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        context.set_trailing_metadata((("x-request-id", id_),))
+        try:
+            return await method(body, id_, context)
+        except NoSuchModel as error:
+            status, message = 404, str(error)
+        except Refusal as error:
+            status, message = error.args
+        if len(message.encode()) > _MOST_MESSAGE:
+            message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
+        await context.abort(_STATUS.get(status, grpc.StatusCode.UNKNOWN), message)
+        raise AssertionError("abort raises")
+
+    async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
+        spec = _spec(body)
+        version = str(spec.version.value) if spec.HasField("version") else None
+        served = self._models.find(spec.name, version)
+        left = context.time_remaining()
+        seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
+        answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
+        if answer.status != 200:
+            raise Refusal(answer.status, _message(answer))
+        named = messages("predict_pb2").PredictResponse()
+        named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
+        # Two messages, one after the other, are one message with the fields of both.
+        return answer.body + named.SerializeToString()
+
+    async def _metadata(self, body: bytes, id_: str, context: Any) -> bytes:
+        api = messages("get_model_metadata_pb2")
+        request = _parsed(api.GetModelMetadataRequest, body)
+        spec = request.model_spec
+        served = self._models.find(spec.name, str(spec.version.value) if spec.HasField("version") else None)
+        if not request.metadata_field:
+            raise Refusal(400, "GetModelMetadataRequest must specify at least one metadata_field")
+        if unknown := [field for field in request.metadata_field if field != "signature_def"]:
+            raise Refusal(400, f"Metadata field {unknown[0][:100]} is not supported")
+        response = api.GetModelMetadataResponse()
+        response.model_spec.name, response.model_spec.version.value = served.version.name, served.version.number
+        signatures = json_format.ParseDict(served.metadata["metadata"]["signature_def"], api.SignatureDefMap())
+        response.metadata["signature_def"].Pack(signatures)
+        return response.SerializeToString()
+
+    async def _model_status(self, body: bytes, id_: str, context: Any) -> bytes:
+        api = messages("get_model_status_pb2")
+        spec = _parsed(api.GetModelStatusRequest, body).model_spec
+        version = str(spec.version.value) if spec.HasField("version") else None
+        response = api.GetModelStatusResponse()
+        for one in self._models.statuses(spec.name, version):
+            state = getattr(api.ModelVersionStatus, one["state"])
+            response.model_version_status.add(version=int(one["version"]), state=state)
+        return response.SerializeToString()
+
+
+class Rpc:
+    """The gRPC server.
+
+    Args:
+      models: what is served.
+      limits: of a request.
+      host, port: to listen on; port 0 for any that is free.
+
+    Raises:
+      JobError: the address is not available.
+    """
+
+    def __init__(self, models: Models, limits: Limits, host: str, port: int):
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", limits.body), ("grpc.so_reuseport", 0)],
+            maximum_concurrent_rpcs=limits.requests,
+        )
+        self._server.add_generic_rpc_handlers(Handlers(models, limits).services())
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError:
+            problem = f"serve.grpc_port: {address} is not available: choose another, 0 for any that is free, or null"
+            raise JobError([problem]) from None
+
+    async def start(self) -> None:
+        """Answer calls; not ready yet."""
+        await self.be(False)
+        await self._server.start()
+
+    async def be(self, ready: bool) -> None:
+        """Set what health checks answer."""
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in SERVICES:
+            await self._health.set(service, status)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more calls, and wait for those that were accepted."""
+        await self._server.stop(seconds)
+
+
+def _spec(body: bytes) -> Any:
+    """Return the model_spec of a request. Raises Refusal."""
+    head = _parsed(_head_class(), body)
+    if not head.HasField("model_spec"):
+        raise Refusal(400, "Missing ModelSpec")
+    if not head.model_spec.name:
+        raise Refusal(400, "ModelSpec has no name specified.")
+    return head.model_spec
+
+
+def _parsed(kind: Any, body: bytes) -> Any:
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        raise Refusal(400, "the message is damaged") from None
+
+
+def _message(answer: Answer) -> str:
+    return str(orjson.loads(answer.body)["error"])
+
+
+@functools.cache
+def _head_class() -> Any:
+    return message_class("Head", _FIELDS, "beam_score.predict_head")

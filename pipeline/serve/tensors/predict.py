@@ -1,0 +1,52 @@
+"""PredictRequest and PredictResponse (tensorflow_serving/apis/predict.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from beam_score.pipeline.serve.tensors.protos import to_array, to_proto
+from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
+from beam_score.pipeline.serve.tensors.stubs import messages
+from beam_score.transforms.model.signature import Signature, numpy_dtype
+
+
+def predict_request(body: bytes) -> tuple[str, Tensors]:
+    """Return the signature that a request names, or an empty text; and its tensors. Raises Refused."""
+    try:
+        request = messages("predict_pb2").PredictRequest.FromString(body)
+    except DecodeError:
+        raise Refused("the request is not a PredictRequest") from None
+    wanted = tuple(request.output_filter)
+    if len(set(wanted)) < len(wanted):
+        raise Refused("output_filter has an output twice")
+    feeds = {name: to_array(name, proto) for name, proto in request.inputs.items()}
+    return request.model_spec.signature_name, Tensors(feeds, wanted=wanted)
+
+
+def check_inputs(found: Tensors, signature: Signature) -> None:
+    """Raise Refused if the tensors are not the inputs of a signature, or the outputs not of it (predict_util.cc)."""
+    sent, expected = set(found.feeds), set(signature.inputs)
+    if sent != expected:
+        raise Refused(
+            f"input size does not match signature: {len(sent)}!={len(expected)} len({{{','.join(sorted(expected))}}}). "
+            f"Sent extra: {{{','.join(sorted(sent - expected))}}}. "
+            f"Missing but required: {{{','.join(sorted(expected - sent))}}}."
+        )
+    for name, feed in found.feeds.items():
+        if feed.dtype != numpy_dtype(signature.inputs[name]):
+            raise Refused(f"input {name!r} is {feed.dtype}, expected {signature.inputs[name].describe()}")
+    for name in found.wanted:
+        if name not in signature.outputs:
+            raise Refused(f"output_filter: the signature has no output {name[:100]!r}")
+
+
+def predict_response(outputs: Mapping[str, np.ndarray], signature: str) -> bytes:
+    """Return a response, whose model_spec has only the signature: the front knows the rest."""
+    response = messages("predict_pb2").PredictResponse()
+    response.model_spec.signature_name = signature
+    for name, array in outputs.items():
+        to_proto(array, response.outputs[name])
+    return response.SerializeToString()
