@@ -18,7 +18,7 @@ class Request:
     Attributes:
       id: of the request, to be found in the log.
       body: as it came.
-      form: `json`, or `proto` for a PredictRequest of gRPC.
+      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol.
     """
 
     id: str

@@ -30,7 +30,7 @@ class Lines:
 
     def between(self, start: int, stop: int) -> bytes:
         """Return some rows, separated by commas."""
-        if start == stop:
+        if start == stop or not self._text:
             return b""
         text = self._text[self._starts[start] : self._ends[stop - 1]]
         if self._key is None:

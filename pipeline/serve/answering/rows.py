@@ -16,8 +16,9 @@ from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.tensors.columns import prediction_tensors
-from beam_score.pipeline.serve.tensors.predict import predict_response
+from beam_score.pipeline.serve.tensors.predict import check_wanted
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
+from beam_score.pipeline.serve.tensors.response import written
 from beam_score.transforms.rows.block import Block
 
 CONTRACT = "contract"
@@ -77,51 +78,58 @@ class Rows:
         alike: dict[pa.Schema, dict[int, pa.RecordBatch]] = {}
         for number, tensors in read.items():
             try:
+                check_wanted(tensors, self._verdicts.schema.names)
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
                 alike.setdefault(batch.schema, {})[number] = batch
             except Refused as error:
                 answers[number] = refusal(error.status, str(error), requests[number].id)
         for batches in alike.values():
             judged, first = self._verdicts.judge_columns(list(batches.values()))
-            self._finish(requests, dict.fromkeys(batches), judged, first, answers)
+            self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
         return answers
 
     def _finish(
         self,
         requests: Sequence[Request],
-        read: Mapping[int, Body | None],
+        read: Mapping[int, Body | Tensors],
         judged: Block,
         first: np.ndarray,
         answers: dict[int, Answer],
     ) -> None:
         """Score judged rows, and write the answers."""
-        partial = np.array([body is not None and body.partial for body in read.values()])
+        partial = np.array([isinstance(body, Body) and body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
-        lines = Lines(scored.predictions, self._bare)
+        by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
+        lines = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
         for k, (number, body) in enumerate(read.items()):
             rows = int(first[k + 1] - first[k])
             own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
             if not own.num_rows:
-                where = slice(int(at[k]), int(at[k + 1]))
-                answers[number] = Answer(200, self._good(lines, scored.predictions, where, body), rows, rows)
+                done = scored.predictions.slice(at[k], at[k + 1] - at[k])
+                answers[number] = self._good(requests[number], body, done, lines.between(at[k], at[k + 1]))
             elif not partial[k]:
                 answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
             else:
-                done = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
-                answers[number] = _partial(done, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
+                each = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
+                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
 
     @staticmethod
-    def _good(lines: Lines, predictions: pa.RecordBatch, rows: slice, body: Body | None) -> bytes:
-        if body is None or body.columns:
-            some = predictions.slice(rows.start, rows.stop - rows.start)
-            if body is None:
-                return predict_response(prediction_tensors(some), CONTRACT)
-            own = dict(zip(some.schema.names, some.columns, strict=True))
-            return b'{"outputs":' + as_columns(own) + b"}"
-        return b'{"predictions":[' + lines.between(rows.start, rows.stop) + b"]}"
+    def _good(request: Request, body: Body | Tensors, predictions: pa.RecordBatch, lines: bytes) -> Answer:
+        """Return the answer to a request all of whose rows are predicted."""
+        rows = predictions.num_rows
+        if isinstance(body, Tensors):
+            wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
+            try:
+                return Answer(200, written(request.form, prediction_tensors(wanted), CONTRACT, body.id), rows, rows)
+            except Refused as error:
+                return refusal(error.status, str(error), request.id)
+        if body.columns:
+            columns = dict(zip(predictions.schema.names, predictions.columns, strict=True))
+            return Answer(200, b'{"outputs":' + as_columns(columns) + b"}", rows, rows)
+        return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)
 
 
 def _rejected(rejected: pa.RecordBatch, first: int, rows: int, id_: str) -> Answer:

@@ -10,6 +10,7 @@ from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.tensors.predict import check_inputs, predict_request
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
+from beam_score.pipeline.serve.tensors.v2 import infer_request
 
 
 class Served:
@@ -42,8 +43,11 @@ class Served:
         read: dict[str, dict[int, Tensors]] = {}
         for number, request in enumerate(requests):
             try:
-                if request.form == "proto":
-                    name, found = predict_request(request.body)
+                if request.form != "json":
+                    if request.form == "proto":
+                        name, found = predict_request(request.body)
+                    else:
+                        name, found = infer_request(document(request.body, strict=True))
                     name = name or self._default
                     if name == CONTRACT and self._rows is not None:
                         columns[number] = found

@@ -10,8 +10,8 @@ import pyarrow as pa
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.tensors import write_json
-from beam_score.pipeline.serve.tensors.predict import predict_response
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
+from beam_score.pipeline.serve.tensors.response import written
 from beam_score.transforms.arrays.nested import to_arrow
 from beam_score.transforms.model.model import Feeds, Model
 from beam_score.transforms.model.signature import Signature
@@ -85,9 +85,12 @@ class Tensorial:
 
     def _written(self, request: Request, outputs: Feeds, asked: Tensors, rows: int) -> Answer:
         by_row = asked.rows
-        if request.form == "proto":
+        if request.form != "json":
             wanted = {name: outputs[name] for name in asked.wanted or outputs}
-            return Answer(200, predict_response(wanted, self._model.signature.name), rows, rows)
+            try:
+                return Answer(200, written(request.form, wanted, self._model.signature.name, asked.id), rows, rows)
+            except Refused as error:
+                return refusal(error.status, str(error), request.id)
         if self._lenient or any(not array.ndim for array in outputs.values()):
             try:
                 text = write_json.predictions(outputs) if by_row else write_json.outputs(outputs)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from beam_score.pipeline.serve.answering.rows import CONTRACT
+from beam_score.pipeline.serve.tensors.v2 import DATATYPES
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.model.signature import Signature, Tensor
 
 PREDICT = "tensorflow/serving/predict"
-CONTRACT_METHOD = "beam_score/contract"
 
 
 def status(version: int, state: str = "AVAILABLE", code: str = "OK", message: str = "") -> dict[str, Any]:
@@ -24,6 +25,23 @@ def metadata(name: str, version: int, signatures: Mapping[str, dict[str, Any]]) 
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": dict(signatures)}},
     }
+
+
+def v2_metadata(name: str, version: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of the Open Inference Protocol, from those of TensorFlow Serving: of the contract."""
+    signature = metadata["metadata"]["signature_def"]["signature_def"][CONTRACT]
+    sides = {
+        side: [
+            {
+                "name": name,
+                "datatype": _DATATYPES[info["dtype"]],
+                "shape": [int(dim["size"]) for dim in info["tensor_shape"]["dim"]],
+            }
+            for name, info in signature[side].items()
+        ]
+        for side in ("inputs", "outputs")
+    }
+    return {"name": name, "versions": [str(version)], "platform": "tensorflow_savedmodel", **sides}
 
 
 def of_signature(signature: Signature) -> dict[str, Any]:
@@ -57,8 +75,12 @@ def _tensor(name: str, type_: Any) -> Tensor:
 def _info(tensor: Tensor) -> dict[str, Any]:
     sizes = [{"size": "-1" if size is None else str(size), "name": ""} for size in tensor.shape or ()]
     shape = {"dim": sizes, "unknown_rank": tensor.shape is None}
-    dtype = _DTYPES.get(tensor.dtype, "DT_" + tensor.dtype.upper())
-    return {"dtype": dtype, "tensor_shape": shape, "name": tensor.name}
+    return {"dtype": _name_of(tensor.dtype), "tensor_shape": shape, "name": tensor.name}
+
+
+def _name_of(dtype: str) -> str:
+    return _DTYPES.get(dtype, "DT_" + dtype.upper())
 
 
 _DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "DT_HALF"}
+_DATATYPES = {_name_of(dtype): datatype for dtype, datatype in DATATYPES.items()}

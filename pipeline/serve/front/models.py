@@ -12,7 +12,7 @@ from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.accounts import Account, Accounts
-from beam_score.pipeline.serve.front.metadata import status
+from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.queue import Batches
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, ProcessDied, Version
 
@@ -70,6 +70,11 @@ class Served:
             (b"x-model-version", str(version.number).encode()),
             (b"x-model-sha256", version.sha256.encode()),
         )
+
+    @property
+    def v2_metadata(self) -> dict[str, Any]:
+        """The metadata of the Open Inference Protocol: of the signature that is meant if a request names none."""
+        return v2_metadata(self.version.name, self.version.number, self.metadata)
 
     async def start(self) -> None:
         """Load the version. Raises LoadFailed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -20,8 +20,6 @@ def predict_request(body: bytes) -> tuple[str, Tensors]:
     except DecodeError:
         raise Refused("the request is not a PredictRequest") from None
     wanted = tuple(request.output_filter)
-    if len(set(wanted)) < len(wanted):
-        raise Refused("output_filter has an output twice")
     feeds = {name: to_array(name, proto) for name, proto in request.inputs.items()}
     return request.model_spec.signature_name, Tensors(feeds, wanted=wanted)
 
@@ -38,9 +36,16 @@ def check_inputs(found: Tensors, signature: Signature) -> None:
     for name, feed in found.feeds.items():
         if feed.dtype != numpy_dtype(signature.inputs[name]):
             raise Refused(f"input {name!r} is {feed.dtype}, expected {signature.inputs[name].describe()}")
+    check_wanted(found, signature.outputs)
+
+
+def check_wanted(found: Tensors, known: Collection[str]) -> None:
+    """Raise Refused if an output is asked for that there is not, or twice."""
     for name in found.wanted:
-        if name not in signature.outputs:
-            raise Refused(f"output_filter: the signature has no output {name[:100]!r}")
+        if name not in known:
+            raise Refused(f"there is no output {name[:100]!r}: expected {', '.join(known)}")
+    if len(set(found.wanted)) < len(found.wanted):
+        raise Refused("an output is asked for twice (output_filter, or outputs)")
 
 
 def predict_response(outputs: Mapping[str, np.ndarray], signature: str) -> bytes:

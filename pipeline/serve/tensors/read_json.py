@@ -51,11 +51,13 @@ class Tensors:
       feeds: by input name.
       rows: whether it is in row form.
       wanted: the outputs that are asked for; none for all.
+      id: to be repeated in the answer.
     """
 
     feeds: dict[str, np.ndarray]
     rows: bool = False
     wanted: tuple[str, ...] = ()
+    id: str | None = None
 
 
 def document(body: bytes, strict: bool) -> dict[str, Any]:
@@ -142,24 +144,39 @@ def _tensor(name: str, tensor: Tensor, value: Any, strict: bool, rows: bool) -> 
     """Return nested lists as an array."""
     place = f"input {name!r}"
     dtype = _READ.get(tensor.dtype)
-    shape, flat = _flat(place, value, tensor.dtype == "string")
+    shape, flat = flat_values(place, value)
     if dtype is None:
         if not flat:
             return np.zeros(shape, np.float32)
         status = 400 if rows or isinstance(flat[0], dict) else 501
         raise Refused(f"{place}: Conversion of JSON Value to type: {tensor.dtype} is not supported", status)
-    made = _values(place, flat, dtype, strict, tensor.dtype)
-    if strict and tensor.dtype in ("int8", "int16", "uint8"):
-        info = np.iinfo(tensor.dtype)
-        if len(made) and (made.min() < info.min or made.max() > info.max):
-            at = int(np.flatnonzero((made < info.min) | (made > info.max))[0])
-            raise Refused(f"{place}: value {at} is out of range for {tensor.dtype}")
-    if tensor.dtype != "string":
-        made = made.astype(tensor.dtype, copy=False)
+    if strict:
+        made = values_of(place, flat, tensor.dtype)
+    else:
+        made = _values(place, flat, dtype, tensor.dtype)
+        made = made if tensor.dtype == "string" else made.astype(tensor.dtype, copy=False)
     return made.reshape(shape)
 
 
-def _flat(place: str, value: Any, text: bool) -> tuple[tuple[int, ...], list[Any]]:
+def values_of(place: str, flat: list[Any], dtype: str) -> np.ndarray:
+    """Return single values as an array of a dtype: of bytes objects for strings.
+
+    Raises:
+      Refused: the dtype cannot hold a value.
+    """
+    if dtype == "string":
+        return _values(place, flat, np.object_, dtype)
+    kind = np.dtype(dtype).kind
+    wide = _values(place, flat, {"f": np.float64, "i": np.int64, "u": np.uint64, "b": np.bool_}[kind], dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        made = wide.astype(dtype)
+    lost = np.isinf(made) & np.isfinite(wide) if kind == "f" else made != wide
+    if lost.any():
+        raise Refused(f"{place}: value {int(np.flatnonzero(lost)[0])} is out of range for {dtype}")
+    return made
+
+
+def flat_values(place: str, value: Any) -> tuple[tuple[int, ...], list[Any]]:
     """Return the shape of nested lists, and their values in order. Raises Refused if they are not of one shape."""
     shape: list[int] = []
     level: list[Any] = [value]
@@ -176,7 +193,7 @@ def _flat(place: str, value: Any, text: bool) -> tuple[tuple[int, ...], list[Any
     return tuple(shape), level
 
 
-def _values(place: str, flat: list[Any], dtype: Any, strict: bool, named: str) -> np.ndarray:
+def _values(place: str, flat: list[Any], dtype: Any, named: str) -> np.ndarray:
     if dtype is np.object_:
         made = np.empty(len(flat), object)
         made[:] = [_text(place, number, item) for number, item in enumerate(flat)]
@@ -188,12 +205,8 @@ def _values(place: str, flat: list[Any], dtype: Any, strict: bool, named: str) -
         at = next(number for number, item in enumerate(flat) if type(item) not in allowed)
         raise Refused(f"{place}: value {at} is not of expected type: {named}")
     if is_float:
-        exact = np.array(flat, np.float64)
         with np.errstate(over="ignore", under="ignore"):
-            made = exact.astype(dtype)
-        if strict and dtype is np.float32 and (lost := np.isinf(made) & np.isfinite(exact)).any():
-            raise Refused(f"{place}: value {int(np.flatnonzero(lost)[0])} is out of range for {named}")
-        return made
+            return np.array(flat, np.float64).astype(dtype)
     try:
         return np.array(flat, dtype)
     except OverflowError:
