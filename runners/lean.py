@@ -64,5 +64,7 @@ class _Missing(MetaPathFinder):
         self._packages, self._thread = packages, thread
 
     def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name in self._packages and threading.get_ident() == self._thread:
+        # An installation may create the package `google.cloud` when Python starts: refuse what is in it, too.
+        left_out = any(f"{name}.".startswith(f"{package}.") for package in self._packages)
+        if left_out and threading.get_ident() == self._thread:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
