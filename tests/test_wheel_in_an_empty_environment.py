@@ -74,9 +74,12 @@ def test_every_import_is_a_declared_dependency(wheel):
     (path,) = (name for name in archive.namelist() if name.endswith("METADATA"))
     lines = email.message_from_bytes(archive.read(path)).get_all("Requires-Dist")
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines if "extra ==" not in line}
-    # Of an extra, one module alone may import: the one that says what to install where it is not there.
+    # What an extra brings is imported in one place, behind the module that says what to install where it is missing.
     assert any(re.match(r"boto3\b.*extra == .s3.", line) for line in lines)
     extra = {("transforms/stores/s3.py", "boto3"), ("transforms/stores/s3.py", "botocore")}
+    for name, package in SERVE.items():
+        assert any(re.match(rf"{package}\b.*extra == .serve.", line) for line in lines)
+        extra |= {(source, name) for source in SOURCES if source.startswith("pipeline/serve/")}
     owners = metadata.packages_distributions()
     missing = {
         f"{source}: {name}"
@@ -87,6 +90,14 @@ def test_every_import_is_a_declared_dependency(wheel):
         and (source, name) not in extra
     }
     assert not missing
+
+
+SERVE = {
+    "grpc_health": "grpcio-health-checking",
+    "prometheus_client": "prometheus-client",
+    "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
+}
 
 
 def imported(source: pathlib.Path) -> set[str]:
