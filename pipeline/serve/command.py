@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
@@ -19,6 +20,8 @@ def serve_job(job: Job, console: Console, ready_file: str | None, only_check: bo
     Raises:
       JobError: with every problem that would prevent it.
     """
+    # A fork here only starts another program; with its support for forks gRPC warns of each.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     try:
         import uvloop
 
