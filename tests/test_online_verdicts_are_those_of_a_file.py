@@ -15,7 +15,7 @@ from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
-from beam_score.pipeline.serve.rules import rules_of
+from beam_score.pipeline.serve.binding import steps_of
 from beam_score.transforms.model.loading import load_once
 
 COLUMNS = {
@@ -96,9 +96,9 @@ def offline(job):
 def served(job):
     from beam_score.transforms.model.versions import hash_model
 
-    rules = rules_of(job, job.model.path, hash_model(job.model.path))
-    loaded = load_once(job.model.path, rules.call.signature.name, 1, rules.call.sha256)
-    return Served(Rows(Verdicts(rules, loaded)), {"serving_default": Tensorial(loaded)}, CONTRACT)
+    steps = steps_of(job, job.model.path, hash_model(job.model.path))
+    loaded = load_once(job.model.path, steps.call.signature.name, 1, steps.call.sha256)
+    return Served(Rows(Verdicts(steps, loaded)), {"serving_default": Tensorial(loaded)}, CONTRACT)
 
 
 def asked(served, rows: list[list[str]]) -> list[dict]:
@@ -193,3 +193,8 @@ def test_a_value_is_in_no_message(served):
         if answer.status != 200:
             for value in ("far too long", "123456789012345678901234567890", "16777217", "149.9999"):
                 assert value not in json.loads(answer.body)["error"]
+
+
+def test_a_call_has_as_many_rows_as_the_job_says(job):
+    set_ = job.model_copy(update={"serve": job.serve.model_validate({"batching": {"rows": 7}})})
+    assert steps_of(set_, job.model.path, "").call.most_rows == 7

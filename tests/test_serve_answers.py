@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import jobs
 import pytest
@@ -139,10 +138,7 @@ def test_the_account_of_rows_closes(server):
 
 def test_each_answer_goes_to_its_own_request(tmp_path, model):
     columns = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}
-    settings = jobs.settings(tmp_path, model("echo"), columns=columns, inputs={}, serve={"name": "echo"})
-    job = str(tmp_path / "job.yaml")
-    Path(job).write_text(json.dumps(settings | {"input": {"files": "*.jsonl"}}))
-    with serving.served(tmp_path, job) as server:
+    with serving.served(tmp_path, serving.echo_job(tmp_path, model("echo"), columns)) as server:
 
         def ask(number: int) -> None:
             rows = [{"id": number * 100 + i, "x": [number, i, 0.5]} for i in range(number % 7 + 1)]

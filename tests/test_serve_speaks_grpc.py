@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import signal
 import time
 from pathlib import Path
@@ -28,10 +27,7 @@ def server(tmp_path_factory, model):
         "x": {"dtype": "float32", "shape": [3], "range": [0, 1e6]},
         "note": {"dtype": "string", "required": False, "default": "", "max_length": 3},
     }
-    settings = jobs.settings(folder, model("echo"), columns=columns, inputs={}, serve={"name": "echo"})
-    job = folder / "job.yaml"
-    job.write_text(json.dumps(settings | {"input": {"files": "*.jsonl"}}))
-    with serving.served(folder, str(job)) as running:
+    with serving.served(folder, serving.echo_job(folder, model("echo"), columns)) as running:
         yield running
         assert running.end() == 0
 

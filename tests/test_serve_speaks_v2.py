@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import jobs
 import pytest
 import serving
 
@@ -13,10 +10,7 @@ import serving
 def server(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("v2")
     columns = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3], "range": [0, 1e6]}}
-    settings = jobs.settings(folder, model("echo"), columns=columns, inputs={}, serve={"name": "echo"})
-    job = folder / "job.yaml"
-    job.write_text(json.dumps(settings | {"input": {"files": "*.jsonl"}}))
-    with serving.served(folder, str(job)) as running:
+    with serving.served(folder, serving.echo_job(folder, model("echo"), columns)) as running:
         yield running
         assert running.end() == 0
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.steps import Steps
+from beam_score.pipeline.job.steps import Steps, call_of
 from beam_score.pipeline.prepare.output_place import output_problems
 from beam_score.pipeline.prepare.row_sources import FromFiles, RowSource
 from beam_score.runners.settings.engine import EngineSettings
@@ -31,7 +31,6 @@ from beam_score.transforms.contract.serialize import RECORD
 from beam_score.transforms.formats.base import Format, Options, ReadSettings, UnusableFile, Wanted, format_named
 from beam_score.transforms.formats.detect import format_of
 from beam_score.transforms.listing.files import InputFile
-from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.copies import hashed_model, model_bytes, named
 from beam_score.transforms.model.ops import ops_of
 from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures, unsupported
@@ -140,17 +139,8 @@ def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()
         pa.field(n, job.columns[n].arrow_type if n in job.columns else kept_types.get(n, pa.string())) for n in keep
     )
     written = signature_as_written(wanted, signature)
-    call = ModelCall(
-        path=version.path,
-        signature=written,
-        outputs=tuple(wanted),
-        pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
-        intra_op_threads=_op_threads(job.engine),
-        sha256=model_hash,
-        deadline_s=job.model.deadline,
-        full_messages=job.rejects.model_messages == "full",
-        proven=source.has_proven(model_hash),
-    )
+    proven, threads = source.has_proven(model_hash), _op_threads(job.engine)
+    call = call_of(job, version.path, model_hash, written, tuple(wanted), proven, intra_op_threads=threads)
     outputs = OutputPlan(fields, job.output.position, wanted, dict(written.outputs))
     if job.output.format == "jsonl" and job.output.not_finite == "null":
         names = outputs.schema.names

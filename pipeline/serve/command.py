@@ -28,7 +28,7 @@ def serve_job(job: Job, console: Console, ready_file: str | None, only_check: bo
         from beam_score.pipeline.serve.service import Service, write_ready_file
     except ModuleNotFoundError as error:
         raise JobError([f"serve needs the package {error.name}: pip install 'beam-score[serve]'"]) from None
-    service = Service(job, job.serve)
+    service = Service(job)
     if only_check:
         console.print("Ready to serve.")
         return

@@ -17,14 +17,13 @@ import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.pipeline.serve.answering.rows import CONTRACT
+from beam_score.pipeline.serve.binding import steps_of
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
-from beam_score.pipeline.serve.rules import rules_of
 from beam_score.transforms.model.copies import hashed_model
 from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
 from beam_score.transforms.model.versions import find_version
@@ -34,12 +33,11 @@ class Service:
     """A server for one job.
 
     Args:
-      job: its contract and model.
-      settings: of the server.
+      job: its contract and model, and how they are served.
     """
 
-    def __init__(self, job: Job, settings: ServeSettings):
-        self._job, self._settings = job, settings
+    def __init__(self, job: Job):
+        self._job, self._settings = job, job.serve
         self._models = Models()
         self._ending = asyncio.Event()
         self._version, self._metadata = self._prepare()
@@ -52,12 +50,12 @@ class Service:
             local, sha256 = hashed_model(found.path)
             signatures = read_signatures(local)
             own = choose_signature(signatures, job.model.signature)
-            rules = rules_of(job, str(local), sha256)
+            steps = steps_of(job, str(local), sha256)
         except (ModelError, OSError) as error:
             raise JobError([f"model.path: {error}"]) from None
         name = self._settings.name or Path(job.model.path.rstrip("/")).name
         version = Version(name, int(found.version or 1), str(local), sha256)
-        shown = {own.name: of_signature(own), CONTRACT: of_contract(job.contract.columns, rules.outputs)}
+        shown = {own.name: of_signature(own), CONTRACT: of_contract(job.contract.columns, steps.outputs)}
         return version, metadata(version.name, version.number, shown)
 
     @property
@@ -121,17 +119,11 @@ class Service:
             await rpc.stop(self._settings.drain)
 
     def _served(self) -> Served:
-        version, batch_rows = self._version, self._settings.batching.rows
-        settings = {
-            "job": self._job.as_json(),
-            "batch_rows": batch_rows,
-            "most_rows": self._settings.limits.rows,
-            "lenient": self._settings.compat == "tfserving",
-        }
-        load = functools.partial(ModelProcess.load, version, settings)
+        version, settings = self._version, self._settings
+        load = functools.partial(ModelProcess.load, version, self._job.as_json())
         account = self._models.accounts.of(version.name, version.number)
-        hangs_s = 2 * self._settings.limits.request  # all requests of a batch are late by then
-        return Served(load, version, self._metadata, account, batch_rows, hangs_s)
+        hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
+        return Served(load, version, self._metadata, account, settings.batching.rows, hangs_s)
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True

@@ -52,6 +52,14 @@ class Server:
         return self.process.wait(60)
 
 
+def echo_job(folder: Path, saved_model: str, columns: dict[str, Any]) -> str:
+    """Write a job over the model `echo`, and return its path."""
+    settings = jobs.settings(folder, saved_model, columns=columns, inputs={}, serve={"name": "echo"})
+    path = folder / "job.yaml"
+    path.write_text(json.dumps(settings | {"input": {"files": "*.jsonl"}}))
+    return str(path)
+
+
 @contextlib.contextmanager
 def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
     """Serve a job on a free port while the body runs."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from beam_score.transforms.model.damage import damage
 from beam_score.transforms.model.deadline import WARM_UP_S, within
 from beam_score.transforms.model.model import Feeds, Model
+from beam_score.transforms.model.native.errors import first_line
 from beam_score.transforms.model.native.quiet import quiet
 from beam_score.transforms.model.signature import (
     SERVE,
@@ -98,7 +99,7 @@ class Servable(Model):
                     else "a model with custom ops needs the library that registers them"
                 )
                 raise ModelError(
-                    f"{path} does not load in TensorFlow {tf.__version__}: {_first_line(error)}; {remedy}"
+                    f"{path} does not load in TensorFlow {tf.__version__}: {first_line(error)}; {remedy}"
                 ) from error
         return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
 
@@ -212,8 +213,3 @@ def _set_threads(tf: ModuleType, intra_op: int | None, inter_op: int | None) -> 
             tf.config.threading.set_intra_op_parallelism_threads(intra_op)
         if inter_op is not None:
             tf.config.threading.set_inter_op_parallelism_threads(inter_op)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", None) or error).strip()
-    return (text.splitlines() or [type(error).__name__])[0][:500]

@@ -38,7 +38,7 @@ class Answer:
     Attributes:
       status: of HTTP.
       body: JSON.
-      received, predicted, rejected, failed: rows.
+      received, predicted, rejected: rows.
       reasons: rejected rows by reason code.
       shed: whether it was refused before it reached the model.
     """
@@ -48,7 +48,6 @@ class Answer:
     received: int = 0
     predicted: int = 0
     rejected: int = 0
-    failed: int = 0
     reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
     shed: bool = False
 
@@ -59,18 +58,17 @@ def refusal(status: int, message: str, id_: str, more: Mapping[str, Any] | None 
     Args:
       more: further members of its JSON.
     """
-    body = orjson.dumps({"error": message, "code": _CODES[status], "request_id": id_, **(more or {})})
+    body = orjson.dumps({"error": message, "code": CODES[status], "request_id": id_, **(more or {})})
     return Answer(status, body, shed=shed)
 
 
-_CODES = {
+CODES = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     413: "RESOURCE_EXHAUSTED",
     415: "UNSUPPORTED_ENCODING",
     499: "CANCELLED",
-    429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
     503: "UNAVAILABLE",

@@ -9,16 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.serve.answering.bodies import Body, joined
 from beam_score.pipeline.serve.tensors.columns import columns_of
 from beam_score.transforms.arrays.plain import filter_rows
-from beam_score.transforms.contract.columns import Contract
-from beam_score.transforms.contract.inputs import Input
-from beam_score.transforms.contract.outputs import OutputPlan
-from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.base import Chunk
 from beam_score.transforms.formats.jsonl.rows import LineParser
 from beam_score.transforms.formats.typed.columns import chunk_of
-from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.model import Model
 from beam_score.transforms.rows.block import ROW, Block
 from beam_score.transforms.scoring.postprocess import postprocess
@@ -28,25 +25,6 @@ from beam_score.transforms.scoring.validate import validate
 
 FEW_ROWS = 48
 """Up to so many rows the exact parser is faster than those that parse a whole block at once."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """The settings of a job for rows, wherever they come from.
-
-    Attributes:
-      contract: defines a valid row.
-      inputs: how the model's inputs are made.
-      function: the user's preprocessing function, `package.module:function`, or None.
-      call: how the model is called.
-      outputs: how a prediction is made from the model's outputs.
-    """
-
-    contract: Contract
-    inputs: Mapping[str, Input]
-    function: str | None
-    call: ModelCall
-    outputs: OutputPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +46,16 @@ class Verdicts:
     """Judges and scores the rows of requests. Not thread-safe.
 
     Args:
-      rules: of the job.
+      steps: of the job, for rows as JSON Lines.
       model: the loaded model.
     """
 
-    def __init__(self, rules: Rules, model: Model):
-        self._rules = rules
-        settings = ReadSettings(format="jsonl", columns=rules.contract, payload=False)
-        self._exact, self._many = LineParser(settings, ()), LineParser(settings)
-        self._typed = ReadSettings(format="parquet", columns=rules.contract, payload=False)
-        self._prepare = Preparation(rules.inputs, rules.call.signature.inputs, rules.contract, rules.function)
-        self._scorer = Scorer(dataclasses.replace(rules.call, proven=True), model)
+    def __init__(self, steps: Steps, model: Model):
+        self._steps = steps
+        self._exact, self._many = LineParser(steps.read, ()), LineParser(steps.read)
+        self._typed = dataclasses.replace(steps.read, format="parquet", options=None)
+        self._prepare = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
+        self._scorer = Scorer(steps.call, model)
 
     def judge(self, bodies: Sequence[Body]) -> tuple[Block, np.ndarray]:
         """Judge the rows of some requests together.
@@ -89,26 +66,25 @@ class Verdicts:
         """
         data, starts, ends, first = joined(bodies)
         parser = self._exact if len(starts) <= FEW_ROWS else self._many
-        chunk = parser.parse(data, starts, ends, 0, None)
-        block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)
-        return self._prepare(validate(block, self._rules.contract, show_values=False)), first
+        return self._judged(parser.parse(data, starts, ends, 0, None)), first
 
     def columns_of(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> pa.RecordBatch:
         """Return the tensors of a request as columns of the contract. Raises Refused."""
-        return columns_of(feeds, self._rules.contract.columns, most_rows)
+        return columns_of(feeds, self._steps.read.columns.columns, most_rows)
 
     def judge_columns(self, batches: Sequence[pa.RecordBatch]) -> tuple[Block, np.ndarray]:
         """Judge the rows of requests with columns of the same names and types; see `judge`."""
         batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-        chunk = chunk_of(batch, 0, self._typed)
+        return self._judged(chunk_of(batch, 0, self._typed)), np.cumsum([0, *(one.num_rows for one in batches)])
+
+    def _judged(self, chunk: Chunk) -> Block:
         block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)
-        first = np.cumsum([0, *(one.num_rows for one in batches)])
-        return self._prepare(validate(block, self._rules.contract, show_values=False)), first
+        return self._prepare(validate(block, self._steps.read.columns, show_values=False))
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of a prediction."""
-        return self._rules.outputs.schema
+        return self._steps.outputs.schema
 
     def score(self, block: Block, skip: np.ndarray) -> Scored:
         """Score judged rows.
@@ -125,7 +101,7 @@ class Verdicts:
             numbers = numbers[wanted]
         if len(numbers):
             (block,) = self._scorer.score([block])
-            block = postprocess(block, self._rules.outputs)
+            block = postprocess(block, self._steps.outputs)
             predictions = block.rows
         else:
             predictions = pa.RecordBatch.from_pylist([], self.schema)

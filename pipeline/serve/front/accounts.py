@@ -83,7 +83,6 @@ class Account:
         self.in_flight -= 1
         self.rows["predicted"] += answer.predicted
         self.rows["rejected"] += answer.rejected
-        self.rows["failed"] += answer.failed
         if not answer.received:
             self.rows["shed" if answer.shed else "rejected" if answer.status < 500 else "failed"] += 1
         for reason, count in answer.reasons.items():

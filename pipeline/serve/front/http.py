@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import importlib.metadata
 import re
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
@@ -17,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, State
+from beam_score.pipeline.serve.front.requests import Refusal, request_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -29,11 +29,6 @@ _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
 _OF_V2 = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
 _INFER, _V2_READY, _V2_MODEL = (re.compile(_OF_V2 + end) for end in ("/infer", "/ready", ""))
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class Refusal(Exception):
-    """A request that is refused before it reaches a model. Args: status of HTTP, a sentence, further headers."""
 
 
 class Application:
@@ -53,7 +48,7 @@ class Application:
         if scope["type"] != "http":
             raise NotImplementedError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
-        id_ = _request_id(headers)
+        id_ = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         self._open += 1
         try:
             await self._respond(scope, headers, receive, send, id_)
@@ -67,8 +62,7 @@ class Application:
         try:
             answer, more = await self._answer(scope, headers, receive, id_)
         except Refusal as error:
-            status, message, more = error.args
-            answer = refusal(status, message, id_)
+            answer, more = refusal(error.status, str(error), id_), error.headers
         except NoSuchModel as error:
             answer = refusal(404, str(error), id_)
         length = b"%d" % len(answer.body)
@@ -115,7 +109,7 @@ class Application:
             return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
         if found := _METADATA.fullmatch(path):
             return _json(self._models.find(found["name"], found["version"]).metadata), ()
-        raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes", ())
+        raise Refusal(404, _NOTHING)
 
     def _v2(self, path: str, id_: str) -> Answer:
         """Answer the routes of the Open Inference Protocol for health and metadata. Raises Refusal, NoSuchModel."""
@@ -131,7 +125,7 @@ class Application:
             return _json({"name": served.version.name, "ready": True}) if ready else refusal(503, "not ready", id_)
         if found := _V2_MODEL.fullmatch(path):
             return _json(self._models.find(found["name"], found["version"]).v2_metadata)
-        raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes", ())
+        raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Return the body, inflated. Raises Refusal."""
@@ -164,11 +158,11 @@ def _inflated(body: bytes, most: int) -> bytes:
     try:
         made = inflate.decompress(body, most + 1)
     except zlib.error:
-        raise Refusal(400, "the body is not gzip, and its Content-Encoding says so", ()) from None
+        raise Refusal(400, "the body is not gzip, and its Content-Encoding says so") from None
     if len(made) > most:
-        raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,} once it is inflated", ())
+        raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,} once it is inflated")
     if not inflate.eof or inflate.unused_data:
-        raise Refusal(400, "the body is not one whole gzip stream", ())
+        raise Refusal(400, "the body is not one whole gzip stream")
     return made
 
 
@@ -178,15 +172,11 @@ def _only(method: str, *allowed: str) -> None:
         raise Refusal(405, f"{method[:20]} is not for this path: use {allowed[0]}", allow)
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
 def _json(value: Any) -> Answer:
     return Answer(200, orjson.dumps(value))
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
 _ALWAYS = ("/healthz", "/readyz", "/metrics")
+_NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)

@@ -6,8 +6,6 @@ Messages are passed on as bytes: only the model_spec of a request is read here.
 from __future__ import annotations
 
 import functools
-import re
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,36 +17,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import Answer, Request
+from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel
+from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 """Names under which the health of the server is asked."""
 
-_STATUS = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    404: grpc.StatusCode.NOT_FOUND,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    499: grpc.StatusCode.CANCELLED,
-    500: grpc.StatusCode.INTERNAL,
-    501: grpc.StatusCode.UNIMPLEMENTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 _MOST_MESSAGE = 1024
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
     "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
     "Int64Value": [("value", 1, "int64")],
 }
-
-
-class Refusal(Exception):
-    """A call that is refused before it reaches a model. Args: status of HTTP, a sentence."""
 
 
 class Handlers:
@@ -81,24 +65,22 @@ class Handlers:
         ]
 
     async def _call(self, method: Callable[[bytes, str, Any], Awaitable[bytes]], body: bytes, context: Any) -> bytes:
-        given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
-        id_ = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
         try:
             return await method(body, id_, context)
         except NoSuchModel as error:
             status, message = 404, str(error)
         except Refusal as error:
-            status, message = error.args
+            status, message = error.status, str(error)
         if len(message.encode()) > _MOST_MESSAGE:
             message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
-        await context.abort(_STATUS.get(status, grpc.StatusCode.UNKNOWN), message)
+        await context.abort(grpc.StatusCode[CODES[status]], message)
         raise AssertionError("abort raises")
 
     async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
         spec = _spec(body)
-        version = str(spec.version.value) if spec.HasField("version") else None
-        served = self._models.find(spec.name, version)
+        served = self._models.find(spec.name, _version(spec))
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
         answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
@@ -113,7 +95,7 @@ class Handlers:
         api = messages("get_model_metadata_pb2")
         request = _parsed(api.GetModelMetadataRequest, body)
         spec = request.model_spec
-        served = self._models.find(spec.name, str(spec.version.value) if spec.HasField("version") else None)
+        served = self._models.find(spec.name, _version(spec))
         if not request.metadata_field:
             raise Refusal(400, "GetModelMetadataRequest must specify at least one metadata_field")
         if unknown := [field for field in request.metadata_field if field != "signature_def"]:
@@ -127,9 +109,8 @@ class Handlers:
     async def _model_status(self, body: bytes, id_: str, context: Any) -> bytes:
         api = messages("get_model_status_pb2")
         spec = _parsed(api.GetModelStatusRequest, body).model_spec
-        version = str(spec.version.value) if spec.HasField("version") else None
         response = api.GetModelStatusResponse()
-        for one in self._models.statuses(spec.name, version):
+        for one in self._models.statuses(spec.name, _version(spec)):
             state = getattr(api.ModelVersionStatus, one["state"])
             response.model_version_status.add(version=int(one["version"]), state=state)
         return response.SerializeToString()
@@ -186,6 +167,10 @@ def _spec(body: bytes) -> Any:
     if not head.model_spec.name:
         raise Refusal(400, "ModelSpec has no name specified.")
     return head.model_spec
+
+
+def _version(spec: Any) -> str | None:
+    return str(spec.version.value) if spec.HasField("version") else None
 
 
 def _parsed(kind: Any, body: bytes) -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import socket
 import sys
-import time
 import traceback
 from typing import Any
 
@@ -17,8 +15,8 @@ from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.binding import steps_of
 from beam_score.pipeline.serve.models.frames import receive, send
-from beam_score.pipeline.serve.rules import rules_of
 from beam_score.transforms.scoring.score import Scorer
 
 
@@ -31,31 +29,27 @@ def main() -> int:
     first = receive(connection)
     if first is None:
         return 0
-    began = time.perf_counter()
     try:
         served = _load(first[0])
     except Exception as error:
         send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
         return 1
-    send(connection, {"ready": True, "load_s": time.perf_counter() - began}, [])
+    send(connection, {}, [])
     while (batch := receive(connection)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
-        began = time.perf_counter()
         answers, trace = _answers(served, requests)
-        report: dict[str, Any] = {"seconds": time.perf_counter() - began, "trace": trace}
-        report["answers"] = [[a.status, a.received, a.predicted, a.rejected, a.failed, a.reasons] for a in answers]
-        send(connection, report, [a.body for a in answers])
+        counts = [(a.status, a.received, a.predicted, a.rejected, a.reasons) for a in answers]
+        send(connection, {"trace": trace, "answers": counts}, [a.body for a in answers])
     return 0
 
 
 def _load(config: dict[str, Any]) -> Served:
     job: Job = parse_job(config["job"], config["name"])
-    rules = rules_of(job, config["path"], config["sha256"])
-    scorer = Scorer(dataclasses.replace(rules.call, batch_rows=config["batch_rows"]))
-    model, lenient = scorer.load(), config["lenient"]
+    steps = steps_of(job, config["path"], config["sha256"])
+    model, lenient = Scorer(steps.call).load(), job.serve.compat == "tfserving"
     own = {model.signature.name: Tensorial(model, lenient)}
-    return Served(Rows(Verdicts(rules, model)), own, CONTRACT, config["most_rows"], lenient)
+    return Served(Rows(Verdicts(steps, model)), own, CONTRACT, job.serve.limits.rows, lenient)
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:

@@ -58,12 +58,11 @@ class ModelProcess:
         self._reading: asyncio.Task[None]
 
     @classmethod
-    async def load(cls, version: Version, settings: Mapping[str, Any]) -> ModelProcess:
+    async def load(cls, version: Version, job: Mapping[str, Any]) -> ModelProcess:
         """Start a process and load a version in it.
 
         Args:
-          settings: `job`, the job file's content; `batch_rows`, the maximum rows of a call of the model; `most_rows`,
-            of a request; `lenient`, see `Tensorial`.
+          job: the job file's content.
 
         Raises:
           LoadFailed: with the reason.
@@ -81,7 +80,7 @@ class ModelProcess:
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         self = cls(version, process, reader, writer)
-        config = {"name": version.name, "path": version.path, "sha256": version.sha256, **settings}
+        config = {"name": version.name, "path": version.path, "sha256": version.sha256, "job": job}
         writer.writelines(frame(config, []))
         try:
             header, _ = await read_frame(reader)
@@ -107,8 +106,8 @@ class ModelProcess:
             while True:
                 header, bodies = await read_frame(self._reader)
                 answers = [
-                    Answer(status, body, received, predicted, rejected, failed, reasons)
-                    for (status, received, predicted, rejected, failed, reasons), body in zip(
+                    Answer(status, body, received, predicted, rejected, reasons)
+                    for (status, received, predicted, rejected, reasons), body in zip(
                         header["answers"], bodies, strict=True
                     )
                 ]

@@ -33,12 +33,10 @@ def parse(body: bytes, strict: bool) -> Any:
     decoder = _STRICT if strict else _LENIENT
     try:
         value, end = _decode(decoder, text)
-    except json.JSONDecodeError as error:
+    except BadJson:
         if strict or (respelled := _NUMBERS.sub(_respelled, text)) == text:
-            raise BadJson(f"JSON Parse error: {error.msg} at character {error.pos}") from None
-        value, end = _decode_again(decoder, respelled)
-    except RecursionError:
-        raise BadJson(f"JSON Parse error: nested deeper than {_DEEPEST}") from None
+            raise
+        value, end = _decode(decoder, respelled)
     if strict and text[end:].strip(" \t\r\n"):
         raise BadJson(f"JSON Parse error: text after the document at character {end}")
     return value
@@ -48,14 +46,12 @@ def _decode(decoder: json.JSONDecoder, text: str) -> tuple[Any, int]:
     start = len(text) - len(text.lstrip(" \t\r\n"))
     if start == len(text):
         raise BadJson("JSON Parse error: The document is empty")
-    return decoder.raw_decode(text, start)
-
-
-def _decode_again(decoder: json.JSONDecoder, text: str) -> tuple[Any, int]:
     try:
-        return _decode(decoder, text)
+        return decoder.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise BadJson(f"JSON Parse error: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise BadJson(f"JSON Parse error: nested deeper than {_DEEPEST}") from None
 
 
 def _respelled(found: re.Match[str]) -> str:

@@ -34,3 +34,9 @@ _CLASSES = {code: type(f"{name}Error", (OpError,), {"error_code": code}) for cod
 def error_of(code: int, message: str) -> OpError:
     """Return the exception for a status that is not OK."""
     return _CLASSES.get(code, OpError)(message)
+
+
+def first_line(error: Exception) -> str:
+    """Return the beginning of the text of an error of TensorFlow, or its type if it has none."""
+    text = str(getattr(error, "message", None) or error).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:500]

@@ -15,7 +15,7 @@ from google.protobuf import message
 from beam_score.transforms.arrays.texts import Texts
 from beam_score.transforms.model.deadline import WARM_UP_S, within
 from beam_score.transforms.model.model import C_API, Feeds, Model
-from beam_score.transforms.model.native.errors import NotNative, OpError
+from beam_score.transforms.model.native.errors import NotNative, OpError, first_line
 from beam_score.transforms.model.native.library import Library, Output, load_library
 from beam_score.transforms.model.native.quiet import quiet
 from beam_score.transforms.model.native.tensors import Feed, to_array
@@ -65,7 +65,7 @@ class NativeModel(Model):
             self._session = _load(library, graph, path, intra_op_threads)
         except OpError as error:
             library.TF_DeleteGraph(graph)
-            raise NotNative(_first_line(error)) from None
+            raise NotNative(first_line(error)) from None
         # While a call runs it refers to the model. At exit, a call that is late may still be running: never then.
         weakref.finalize(self, _delete, library, self._session, graph).atexit = False
         found = serving_graph(path).signature_def[signature.name]
@@ -155,10 +155,6 @@ def _places(library: Library, graph: int, names: Sequence[str]) -> Array[Output]
         if not place.operation:
             raise NotNative(f"its graph has no node {node!r}")
     return places
-
-
-def _first_line(error: OpError) -> str:
-    return (error.message.strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 @functools.cache

@@ -1,17 +1,17 @@
-"""The rules of a job for rows from anywhere, bound to one version of its model."""
+"""The steps of a job for the rows of requests, bound to one version of its model."""
 
 from __future__ import annotations
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.serve.answering.verdicts import Rules
+from beam_score.pipeline.job.steps import Steps, call_of
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.outputs import OutputPlan, bind_outputs, signature_as_written, wanted_outputs
-from beam_score.transforms.model.call import ModelCall
+from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.model.signature import choose_signature, read_signatures, unsupported
 
 
-def rules_of(job: Job, path: str, sha256: str) -> Rules:
+def steps_of(job: Job, path: str, sha256: str) -> Steps:
     """Bind a job to a version of its model.
 
     Args:
@@ -30,14 +30,6 @@ def rules_of(job: Job, path: str, sha256: str) -> Rules:
     if problems:
         raise JobError(problems)
     written = signature_as_written(wanted, signature)
-    call = ModelCall(
-        path=path,
-        signature=written,
-        outputs=tuple(wanted),
-        pads={n: i.pad for n, i in job.inputs.items() if i.pad is not None},
-        sha256=sha256,
-        deadline_s=job.model.deadline,
-        full_messages=job.rejects.model_messages == "full",
-        proven=True,
-    )
-    return Rules(job.contract, job.inputs, job.preprocess, call, OutputPlan((), False, wanted, dict(written.outputs)))
+    call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=job.serve.batching.rows)
+    read = ReadSettings(format="jsonl", columns=job.contract, payload=False)
+    return Steps(read, dict(job.inputs), job.preprocess, call, OutputPlan((), False, wanted, dict(written.outputs)))
