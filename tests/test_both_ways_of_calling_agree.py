@@ -294,10 +294,14 @@ def test_ten_thousand_calls_leave_no_memory_behind(both, name):
     feeds = {n: feed(t, 500, np.random.default_rng(5)) for n, t in native.signature.inputs.items()}
     for _ in range(1000):
         native.call(feeds)
-    before = resident_bytes()
-    for _ in range(10_000):
-        native.call(feeds)
-    assert resident_bytes() - before < 5e6  # one tensor of each call would be 60 MB
+    # What other tests left in this process may take memory of its own, once; a leak takes it in every round.
+    grown = []
+    while min(grown, default=6e7) >= 5e6 and len(grown) < 4:  # one tensor of each call would be 60 MB
+        before = resident_bytes()
+        for _ in range(10_000):
+            native.call(feeds)
+        grown.append(resident_bytes() - before)
+    assert min(grown) < 5e6, grown
     assert not tensors._fed
 
 
