@@ -61,8 +61,7 @@ class Origin:
 
     @functools.cached_property
     def spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the records of a text start and end in it, computed once for all steps that reject rows of this
-        block."""
+        """Starts and ends of the records of a text, computed once for all steps that reject rows of this block."""
         return _FRAMINGS[self.framing](self.data, *self.dialect)
 
 

@@ -85,7 +85,7 @@ class TypedColumns:
         del self._columns[name]
 
     def learn(self, text: str) -> bool:
-        """Remember the text of a bad value; return False if it is known, so that a null is no remedy, or too long, or
+        """Remember the text of a bad value; return False if it is known, so that a null does not help, or too long, or
         one too many."""
         if text in self.bad_texts or len(text) > _LONGEST_BAD_TEXT or len(self.bad_texts) == _MOST_BAD_TEXTS:
             return False
