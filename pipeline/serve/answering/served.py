@@ -22,6 +22,7 @@ class Served:
       default: the signature that is meant if a request names none.
       most_rows: of a request.
       lenient: see `Tensorial`.
+      unusable: why further signatures of the model are not served, by name.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Served:
         default: str,
         most_rows: int = 1024,
         lenient: bool = False,
+        unusable: Mapping[str, str] | None = None,
     ):
+        self._unusable = unusable or {}
         self._rows, self._signatures, self._default = rows, signatures, default
         self._most_rows, self._lenient = most_rows, lenient
 
@@ -79,6 +82,8 @@ class Served:
         return [answers[number] for number in range(len(requests))]
 
     def _own(self, name: str) -> Tensorial:
+        if name in self._unusable:
+            raise Refused(self._unusable[name])
         if name not in self._signatures:
             known = ", ".join((*self._signatures, *([CONTRACT] if self._rows else [])))
             raise Refused(f'Serving signature name: "{name[:100]}" not found in signature def: expected one of {known}')

@@ -1,0 +1,69 @@
+"""The settings of `serve`: a job, or the folder of a model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from beam_score.pipeline.job.job import Job, Model, load_job, parse_job, set_key
+from beam_score.pipeline.job.mistakes import JobError, sentences
+from beam_score.pipeline.job.serve import ServeSettings
+from beam_score.transforms.common.settings import Strict
+from beam_score.transforms.stores.objects import is_object
+
+_JOB_FILES = (".yaml", ".yml", ".json")
+
+
+class ModelFolder(Strict):
+    """A model without a contract: only its own signatures are served."""
+
+    model: Model
+    serve: ServeSettings = ServeSettings()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings as plain data, without defaults."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def load_served(path: str, overrides: Sequence[str] = ()) -> Job | ModelFolder:
+    """Read a job file, or take the folder of a model, local or in a store, as it is.
+
+    Args:
+      overrides: see `load_job`; of a folder, those of `serve` and `model`.
+
+    Raises:
+      JobError: with all problems.
+    """
+    if not Path(path).is_dir() and (not is_object(path) or path.endswith(_JOB_FILES)):
+        return load_job(path, overrides)
+    settings: dict[str, Any] = {"model": {"path": path}}
+    for override in overrides:
+        set_key(settings, override)
+    return parse_served(settings)
+
+
+def parse_served(settings: Mapping[str, Any], path: str = "job") -> Job | ModelFolder:
+    """Validate plain data as a job, or as a model folder, whose only keys are `model` and `serve`.
+
+    Args:
+      path: of the job file, for messages.
+
+    Raises:
+      JobError: with all problems.
+    """
+    if {"input", "output", "columns"} & settings.keys():
+        return parse_job(settings, path)
+    try:
+        return ModelFolder.model_validate(settings)
+    except pydantic.ValidationError as error:
+        problems = sentences(error, _keys_at)
+        raise JobError([f"--set {'.'.join(key)}: {problem}" for key, problem in problems]) from None
+
+
+def _keys_at(where: Sequence[str]) -> list[str]:
+    known: dict[str, type[Strict]] = {"": ModelFolder, "model": Model, "serve": ServeSettings}
+    found = known.get(".".join(where))
+    return [] if found is None else list(found.model_fields)
