@@ -18,7 +18,9 @@ class Request:
     Attributes:
       id: of the request, to be found in the log.
       body: as it came.
-      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol.
+      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol;
+        `json-classify`, `json-regress`, and `proto-classify`, `proto-regress`, `proto-multi` for requests of these
+        methods.
     """
 
     id: str
@@ -28,7 +30,7 @@ class Request:
     @property
     def rows(self) -> int:
         """An estimate of its rows, which costs nothing: exact for flat objects."""
-        return max(1, self.body.count(b"{") - 1 if self.form == "json" else len(self.body) // _ROW_BYTES)
+        return max(1, self.body.count(b"{") - 1 if self.form.startswith("json") else len(self.body) // _ROW_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
 _OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
-_PREDICT = re.compile(_OF_MODEL + ":predict", re.IGNORECASE)
+_METHOD = re.compile(_OF_MODEL + ":(?P<method>predict|classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
 _OF_V2 = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
@@ -79,12 +79,14 @@ class Application:
         if self._open > self._limits.requests and path not in _ALWAYS:
             message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
             raise Refusal(503, message, ((b"retry-after", b"1"),))
-        found = _PREDICT.fullmatch(path)
+        found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
             served = self._models.find(found["name"], found["version"]) if found else self._models.only
             body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
+            method = found["method"].lower() if found else "predict"
+            request = Request(id_, body, "json" if method == "predict" else f"json-{method}")
+            return await served.answer(request, self._limits.request, "rest"), served.headers
         if found := _INFER.fullmatch(path):
             _only(method, "POST")
             served = self._models.find(found["name"], found["version"])

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
@@ -30,6 +30,7 @@ _MOST_MESSAGE = 1024
 
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
+    "MultiHead": [("tasks", 1, "*Head")],
     "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
     "Int64Value": [("value", 1, "int64")],
 }
@@ -49,8 +50,16 @@ class Handlers:
     def services(self) -> list[Any]:
         """Return the services as gRPC takes them."""
         _, prediction, model = SERVICES
-        methods = {
-            prediction: {"Predict": self._predict, "GetModelMetadata": self._metadata},
+        methods: dict[str, dict[str, Callable[[bytes, str, Any], Awaitable[bytes]]]] = {
+            prediction: {
+                "Predict": functools.partial(self._predict, "proto", "predict_pb2", "PredictResponse"),
+                "Classify": functools.partial(
+                    self._predict, "proto-classify", "classification_pb2", "ClassificationResponse"
+                ),
+                "Regress": functools.partial(self._predict, "proto-regress", "regression_pb2", "RegressionResponse"),
+                "MultiInference": self._multi,
+                "GetModelMetadata": self._metadata,
+            },
             model: {"GetModelStatus": self._model_status},
         }
         return [
@@ -78,18 +87,45 @@ class Handlers:
         await context.abort(grpc.StatusCode[CODES[status]], message)
         raise AssertionError("abort raises")
 
-    async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
-        spec = _spec(body)
-        served = self._models.find(spec.name, _version(spec))
-        left = context.time_remaining()
-        seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
-        if answer.status != 200:
-            raise Refusal(answer.status, _message(answer))
-        named = messages("predict_pb2").PredictResponse()
+    async def _predict(self, form: str, module: str, kind: str, body: bytes, id_: str, context: Any) -> bytes:
+        """Answer a request that begins with its model_spec.
+
+        Args:
+          form: see `Request`.
+          module, kind: where the class of the response is.
+        """
+        served = self._served(_spec(_parsed(_head_class("Head"), body)))
+        answer = await self._answer(served, Request(id_, body, form), context)
+        named = getattr(messages(module), kind)()
         named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
         # Two messages, one after the other, are one message with the fields of both.
-        return answer.body + named.SerializeToString()
+        return answer + named.SerializeToString()
+
+    async def _multi(self, body: bytes, id_: str, context: Any) -> bytes:
+        tasks = _parsed(_head_class("MultiHead"), body).tasks
+        models = [(spec.name, _version(spec)) for spec in map(_spec, tasks)]
+        if len(set(models)) != 1:
+            problem = "All ModelSpecs in a MultiInferenceRequest must access the same model name, and version"
+            raise Refusal(400, problem if models else "MultiInferenceRequest has no tasks")
+        served = self._served(tasks[0].model_spec)
+        answer = await self._answer(served, Request(id_, body, "proto-multi"), context)
+        response = messages("inference_pb2").MultiInferenceResponse.FromString(answer)
+        for result in response.results:
+            spec = result.model_spec
+            spec.name, spec.version.value = served.version.name, served.version.number
+        return response.SerializeToString()
+
+    def _served(self, spec: Any) -> Served:
+        return self._models.find(spec.name, _version(spec))
+
+    async def _answer(self, served: Served, request: Request, context: Any) -> bytes:
+        """Return the body of an answer. Raises Refusal."""
+        left = context.time_remaining()
+        seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
+        answer = await served.answer(request, seconds, "grpc")
+        if answer.status != 200:
+            raise Refusal(answer.status, _message(answer))
+        return answer.body
 
     async def _metadata(self, body: bytes, id_: str, context: Any) -> bytes:
         api = messages("get_model_metadata_pb2")
@@ -159,9 +195,8 @@ class Rpc:
         await self._server.stop(seconds)
 
 
-def _spec(body: bytes) -> Any:
+def _spec(head: Any) -> Any:
     """Return the model_spec of a request. Raises Refusal."""
-    head = _parsed(_head_class(), body)
     if not head.HasField("model_spec"):
         raise Refusal(400, "Missing ModelSpec")
     if not head.model_spec.name:
@@ -185,5 +220,5 @@ def _message(answer: Answer) -> str:
 
 
 @functools.cache
-def _head_class() -> Any:
-    return message_class("Head", _FIELDS, "beam_score.predict_head")
+def _head_class(name: str) -> Any:
+    return message_class(name, _FIELDS, f"beam_score.heads.{name.lower()}")
