@@ -410,6 +410,18 @@ def census(folder: Path) -> Path:
     return folder
 
 
+def echo_kinds(folder: Path) -> Path:
+    """Half float16, real float32, count int64, flag bool, text string, each [?] -> the same, doubled or as it is."""
+    tf = import_tensorflow()
+
+    def call(half, real, count, flag, text):
+        kept = {"flag": tf.identity(flag), "text": tf.identity(text)}
+        return {"half": half * 2, "real": real * 2, "count": count * 2, **kept}
+
+    kinds = {"half": "float16", "real": "float32", "count": "int64", "flag": "bool", "text": "string"}
+    return _save(folder, {"serving_default": (call, {name: _spec([None], kind) for name, kind in kinds.items()})})
+
+
 def two_signatures(folder: Path) -> Path:
     """Signatures `double` and `halve`, none the default: x float32[?] -> y float32[?]."""
 

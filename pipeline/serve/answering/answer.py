@@ -18,7 +18,8 @@ class Request:
     Attributes:
       id: of the request, to be found in the log.
       body: as it came.
-      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol;
+      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol, `v2;LENGTH` if
+        raw data follow that many bytes of it, `v2-proto` for its ModelInferRequest;
         `json-classify`, `json-regress`, and `proto-classify`, `proto-regress`, `proto-multi` for requests of these
         methods.
     """
@@ -26,6 +27,11 @@ class Request:
     id: str
     body: bytes
     form: str = "json"
+
+    @property
+    def kind(self) -> str:
+        """The form without its option."""
+        return self.form.partition(";")[0]
 
     @property
     def rows(self) -> int:

@@ -15,7 +15,7 @@ from beam_score.pipeline.serve.tensors.predict import check_inputs, predict_requ
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
 from beam_score.pipeline.serve.tensors.results import as_inference_result
 from beam_score.pipeline.serve.tensors.stubs import messages
-from beam_score.pipeline.serve.tensors.v2 import infer_request
+from beam_score.pipeline.serve.tensors.v2 import rest, rpc
 from beam_score.transforms.model.signature import DEFAULT_SIGNATURE
 
 
@@ -94,7 +94,8 @@ class Served:
     def _tensors(self, request: Request) -> tuple[str, Tensors]:
         """Return the signature of a request and its tensors, which are checked, unless they are columns of the
         contract. Raises Refused."""
-        protocol, _, method = request.form.partition("-")
+        kind, _, option = request.form.partition(";")
+        protocol, _, method = kind.partition("-")
         if protocol == "json":
             document_ = document(request.body, not self._lenient)
             name = signature_name(document_)
@@ -104,14 +105,16 @@ class Served:
                 return name, Tensors(examples.json_request(document_, not self._lenient), method=METHODS[method])
             name = name or self._default
             return name, tensors(document_, self._own(name).signature.inputs, not self._lenient)
-        if method:
+        if protocol == "proto" and method:
             task, feeds = examples.proto_request(request.body, METHODS[method])
             check_signature(self._own(task.signature).signature, task.method)
             return task.signature, Tensors(feeds, method=task.method)
-        if protocol == "proto":
+        if kind == "proto":
             name, found = predict_request(request.body)
+        elif kind == "v2-proto":
+            name, found = rpc.infer_request(request.body)
         else:
-            name, found = infer_request(document(request.body, strict=True))
+            name, found = rest.infer_request(request.body, int(option or len(request.body)))
         name = name or self._default
         if name != CONTRACT or self._rows is None:
             check_inputs(found, self._own(name).signature)

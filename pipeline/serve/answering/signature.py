@@ -95,7 +95,7 @@ class Tensorial:
         if request.form != "json":
             wanted = {name: outputs[name] for name in asked.wanted or outputs}
             try:
-                return Answer(200, written(request.form, wanted, self._model.signature.name, asked.id), rows, rows)
+                return Answer(200, written(request.kind, wanted, self._model.signature.name, asked), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
         if self._lenient or any(not array.ndim for array in outputs.values()):

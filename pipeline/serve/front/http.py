@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import importlib.metadata
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -15,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel, State
+from beam_score.pipeline.serve.front import inference
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 
 Scope = MutableMapping[str, Any]
@@ -27,8 +26,6 @@ _OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
 _METHOD = re.compile(_OF_MODEL + ":(?P<method>predict|classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
-_OF_V2 = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
-_INFER, _V2_READY, _V2_MODEL = (re.compile(_OF_V2 + end) for end in ("/infer", "/ready", ""))
 
 
 class Application:
@@ -87,18 +84,17 @@ class Application:
             method = found["method"].lower() if found else "predict"
             request = Request(id_, body, "json" if method == "predict" else f"json-{method}")
             return await served.answer(request, self._limits.request, "rest"), served.headers
-        if found := _INFER.fullmatch(path):
+        if found := inference.INFER.fullmatch(path):
             _only(method, "POST")
             served = self._models.find(found["name"], found["version"])
             body = await self._body(headers, receive)
-            answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
-            if answer.status == 200:
-                named = {"model_name": served.version.name, "model_version": str(served.version.number)}
-                answer = dataclasses.replace(answer, body=orjson.dumps(named)[:-1] + b"," + answer.body[1:])
-            return answer, served.headers
+            request = Request(id_, body, inference.form_of(headers))
+            answer = await served.answer(request, self._limits.request, "rest")
+            answer, more = inference.infer_answer(answer, served)
+            return answer, (*served.headers, *more)
         _only(method, "GET", "HEAD")
         if path.startswith("/v2"):
-            return self._v2(path, id_), ()
+            return _json(inference.described(self._models, path)), ()
         if path == "/healthz":
             return _json({"status": "ok"}), ()
         if path == "/readyz":
@@ -111,22 +107,6 @@ class Application:
             return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
         if found := _METADATA.fullmatch(path):
             return _json(self._models.find(found["name"], found["version"]).metadata), ()
-        raise Refusal(404, _NOTHING)
-
-    def _v2(self, path: str, id_: str) -> Answer:
-        """Answer the routes of the Open Inference Protocol for health and metadata. Raises Refusal, NoSuchModel."""
-        if path == "/v2":
-            return _json({"name": "beam-score", "version": importlib.metadata.version("beam-score"), "extensions": []})
-        if path == "/v2/health/live":
-            return _json({"live": True})
-        if path == "/v2/health/ready":
-            return _json({"ready": True}) if self._models.ready else refusal(503, "not ready", id_)
-        if found := _V2_READY.fullmatch(path):
-            served = self._models.find(found["name"], found["version"])
-            ready = served.state == State.AVAILABLE
-            return _json({"name": served.version.name, "ready": True}) if ready else refusal(503, "not ready", id_)
-        if found := _V2_MODEL.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).v2_metadata)
         raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

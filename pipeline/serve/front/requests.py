@@ -22,6 +22,15 @@ class Refusal(Exception):
         self.status, self.headers = status, headers
 
 
+def version_number(text: str | None) -> str | None:
+    """Return the version of a path or a message; None if there is none, or it is empty. Raises Refusal."""
+    if not text:
+        return None
+    if not text.isdecimal() or int(text[:20]) >= 1 << 63:
+        raise Refusal(400, f"Failed to convert version: {text[:20]} to numeric.")
+    return text
+
+
 def request_id(given: str) -> str:
     """Return the id that a client gives, if it can be shown as it is; else a new one."""
     return given if _ID.fullmatch(given) else uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""gRPC: the PredictionService and the ModelService of TensorFlow Serving, and grpc.health.v1.
+"""gRPC: the services of TensorFlow Serving, of the Open Inference Protocol, and grpc.health.v1.
 
 Messages are passed on as bytes: only the model_spec of a request is read here.
 """
@@ -18,12 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
+from beam_score.pipeline.serve.front import inference
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
-SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", inference.SERVICE)
 """Names under which the health of the server is asked."""
 
 _MOST_MESSAGE = 1024
@@ -37,7 +38,7 @@ _FIELDS = {
 
 
 class Handlers:
-    """The methods of both services.
+    """The methods of the services.
 
     Args:
       models: what is served.
@@ -49,7 +50,7 @@ class Handlers:
 
     def services(self) -> list[Any]:
         """Return the services as gRPC takes them."""
-        _, prediction, model = SERVICES
+        _, prediction, model, v2 = SERVICES
         methods: dict[str, dict[str, Callable[[bytes, str, Any], Awaitable[bytes]]]] = {
             prediction: {
                 "Predict": functools.partial(self._predict, "proto", "predict_pb2", "PredictResponse"),
@@ -61,6 +62,7 @@ class Handlers:
                 "GetModelMetadata": self._metadata,
             },
             model: {"GetModelStatus": self._model_status},
+            v2: inference.Inference(self._models, self._answer, _parsed).methods(),
         }
         return [
             grpc.method_handlers_generic_handler(

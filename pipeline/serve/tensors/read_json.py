@@ -52,6 +52,8 @@ class Tensors:
       rows: whether it is in row form.
       wanted: the outputs that are asked for; none for all.
       id: to be repeated in the answer.
+      raw: the outputs that are written as raw bytes; None for all.
+      partial: whether the good rows are predicted if others are refused.
       method: CLASSIFY or REGRESS, if the answer is a result and not tensors.
     """
 
@@ -59,6 +61,8 @@ class Tensors:
     rows: bool = False
     wanted: tuple[str, ...] = ()
     id: str | None = None
+    raw: tuple[str, ...] | None = ()
+    partial: bool = False
     method: str | None = None
 
 
