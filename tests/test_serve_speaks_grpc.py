@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
+from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -145,6 +147,30 @@ def test_health_is_the_standard_service(channel):
     for service in ("", "tensorflow.serving.PredictionService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_client_without_definitions_asks_for_them(channel):
+    database = ProtoReflectionDescriptorDatabase(channel)
+    prediction, model, v2 = (
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "inference.GRPCInferenceService",
+    )
+    assert {prediction, model, v2, "grpc.health.v1.Health"} <= set(database.get_services())
+    pool = descriptor_pool.DescriptorPool(database)
+    for service, methods in ((prediction, 5), (model, 1), (v2, 6)):
+        assert len(pool.FindServiceByName(service).methods) >= methods
+    method = pool.FindServiceByName(prediction).FindMethodByName("Predict")
+    request = message_factory.GetMessageClass(method.input_type)()
+    request.model_spec.name, request.model_spec.signature_name = "echo", "serving_default"
+    for name, array in {"id": IDS, "x": X}.items():
+        request.inputs[name].ParseFromString(tf.make_tensor_proto(array).SerializeToString())
+    answer = channel.unary_unary(f"/{prediction}/Predict")(request.SerializeToString(), timeout=30)
+    response = message_factory.GetMessageClass(method.output_type).FromString(answer)
+    assert list(response.outputs["out"].int64_val) == IDS.tolist()
+    method = pool.FindServiceByName(v2).FindMethodByName("ServerLive")
+    answer = channel.unary_unary(f"/{v2}/ServerLive")(b"", timeout=30)
+    assert message_factory.GetMessageClass(method.output_type).FromString(answer).live
 
 
 def test_calls_of_both_protocols_share_batches_and_each_has_its_own_answer(server, channel):

@@ -18,7 +18,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
-from beam_score.pipeline.serve.front import inference
+from beam_score.pipeline.serve.front import inference, reflection
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
@@ -26,6 +26,9 @@ from beam_score.transforms.model.proto_fields import message_class
 
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", inference.SERVICE)
 """Names under which the health of the server is asked."""
+
+Method = Callable[[bytes, str, Any], Awaitable[bytes]]
+"""Answers a message; takes its bytes, the id of the request and the context of the call."""
 
 _MOST_MESSAGE = 1024
 
@@ -48,10 +51,10 @@ class Handlers:
     def __init__(self, models: Models, limits: Limits):
         self._models, self._limits = models, limits
 
-    def services(self) -> list[Any]:
-        """Return the services as gRPC takes them."""
+    def methods(self) -> dict[str, dict[str, Method]]:
+        """Return the methods of each service, by their names."""
         _, prediction, model, v2 = SERVICES
-        methods: dict[str, dict[str, Callable[[bytes, str, Any], Awaitable[bytes]]]] = {
+        return {
             prediction: {
                 "Predict": functools.partial(self._predict, "proto", "predict_pb2", "PredictResponse"),
                 "Classify": functools.partial(
@@ -64,6 +67,9 @@ class Handlers:
             model: {"GetModelStatus": self._model_status},
             v2: inference.Inference(self._models, self._answer, _parsed).methods(),
         }
+
+    def services(self) -> list[Any]:
+        """Return the services as gRPC takes them."""
         return [
             grpc.method_handlers_generic_handler(
                 service,
@@ -72,10 +78,10 @@ class Handlers:
                     for name, method in own.items()
                 },
             )
-            for service, own in methods.items()
+            for service, own in self.methods().items()
         ]
 
-    async def _call(self, method: Callable[[bytes, str, Any], Awaitable[bytes]], body: bytes, context: Any) -> bytes:
+    async def _call(self, method: Method, body: bytes, context: Any) -> bytes:
         id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
         try:
@@ -171,7 +177,9 @@ class Rpc:
             options=[("grpc.max_receive_message_length", limits.body), ("grpc.so_reuseport", 0)],
             maximum_concurrent_rpcs=limits.requests,
         )
-        self._server.add_generic_rpc_handlers(Handlers(models, limits).services())
+        handlers = Handlers(models, limits)
+        self._server.add_generic_rpc_handlers(handlers.services())
+        reflection.enable(self._server, handlers.methods())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
