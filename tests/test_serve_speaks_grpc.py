@@ -14,8 +14,10 @@ import pytest
 import serving
 import tensorflow as tf
 from google.protobuf import descriptor_pool, message_factory
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
@@ -114,6 +116,23 @@ def test_refusals_have_the_codes_of_tensorflow_serving(channel, how, code, messa
         predict(channel, **how)
     assert refused.value.code().name == code and message in refused.value.details()
     assert dict(refused.value.trailing_metadata())["x-request-id"]
+
+
+@pytest.mark.parametrize("rows", [2, 1000])
+def test_the_faults_of_refused_rows_are_those_of_a_bad_request(channel, rows):
+    x = np.tile(-X, (rows // 2, 1))
+    with pytest.raises(grpc.RpcError) as refused:
+        predict(channel, {"id": np.arange(rows), "x": x, "note": [b""] * (rows - 1) + [b"long"]})
+    status = rpc_status.from_call(refused.value)
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0] and status.message == refused.value.details()
+    (detail,) = status.details
+    found = error_details_pb2.BadRequest()
+    assert detail.Unpack(found)
+    violations = [(one.field, one.reason) for one in found.field_violations]
+    assert violations[:2] == [("instances[0].x", "out_of_range"), ("instances[1].x", "out_of_range")]
+    assert len(violations) == 3 if rows == 2 else 20 < len(violations) <= 100
+    assert violations[2] == (("instances[1].note", "out_of_range") if rows == 2 else ("instances[2].x", "out_of_range"))
+    assert "(contract: range" in found.field_violations[0].description
 
 
 def test_a_damaged_message_and_another_method_are_refused(channel):

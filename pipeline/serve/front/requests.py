@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -15,11 +16,18 @@ class Refusal(Exception):
     Attributes:
       status: of HTTP.
       headers: of HTTP, further ones.
+      faults: of its rows, as in the answers of HTTP.
     """
 
-    def __init__(self, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        faults: Sequence[Mapping[str, Any]] = (),
+    ):
         super().__init__(message)
-        self.status, self.headers = status, headers
+        self.status, self.headers, self.faults = status, headers, faults
 
 
 def version_number(text: str | None) -> str | None:

@@ -6,7 +6,7 @@ Messages are passed on as bytes: only the model_spec of a request is read here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -17,8 +17,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
-from beam_score.pipeline.serve.front import inference, reflection
+from beam_score.pipeline.serve.answering.answer import CODES, Request
+from beam_score.pipeline.serve.front import faults, inference, reflection
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
@@ -84,15 +84,20 @@ class Handlers:
     async def _call(self, method: Method, body: bytes, context: Any) -> bytes:
         id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
+        found: Sequence[Mapping[str, Any]] = ()
         try:
             return await method(body, id_, context)
         except NoSuchModel as error:
             status, message = 404, str(error)
         except Refusal as error:
-            status, message = error.status, str(error)
+            status, message, found = error.status, str(error), error.faults
         if len(message.encode()) > _MOST_MESSAGE:
             message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
-        await context.abort(grpc.StatusCode[CODES[status]], message)
+        code = grpc.StatusCode[CODES[status]]
+        if found:
+            details = faults.status_of(code.value[0], message, found)
+            context.set_trailing_metadata((("x-request-id", id_), (faults.METADATA, details)))
+        await context.abort(code, message)
         raise AssertionError("abort raises")
 
     async def _predict(self, form: str, module: str, kind: str, body: bytes, id_: str, context: Any) -> bytes:
@@ -132,7 +137,8 @@ class Handlers:
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
         answer = await served.answer(request, seconds, "grpc")
         if answer.status != 200:
-            raise Refusal(answer.status, _message(answer))
+            said = orjson.loads(answer.body)
+            raise Refusal(answer.status, str(said["error"]), faults=said.get("details", ()))
         return answer.body
 
     async def _metadata(self, body: bytes, id_: str, context: Any) -> bytes:
@@ -223,10 +229,6 @@ def _parsed(kind: Any, body: bytes) -> Any:
         return kind.FromString(body)
     except DecodeError:
         raise Refusal(400, "the message is damaged") from None
-
-
-def _message(answer: Answer) -> str:
-    return str(orjson.loads(answer.body)["error"])
 
 
 @functools.cache
