@@ -20,6 +20,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.pipeline.serve.binding import default_of, steps_of
+from beam_score.pipeline.serve.front.containers import aliases
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
@@ -81,7 +82,7 @@ class Service:
             port = listener.getsockname()[1]
             server = _Server(
                 uvicorn.Config(
-                    Application(self._models, settings.limits),
+                    self._application(),
                     http="httptools",
                     loop="uvloop",
                     lifespan="off",
@@ -114,6 +115,11 @@ class Service:
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
             await self._models.close()
+
+    def _application(self) -> Application:
+        settings = self._settings
+        lenient = settings.compat == "tfserving"
+        return Application(self._models, settings.limits, lenient, settings.cors, aliases(os.environ))
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""

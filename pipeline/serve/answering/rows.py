@@ -88,6 +88,18 @@ class Rows:
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
         return answers
 
+    def answer_table(self, request: Request, most_rows: int) -> Answer:
+        """Return the answer to a request in CSV. Raises Refused.
+
+        Args:
+          most_rows: of a request.
+        """
+        judged, rows = self._verdicts.judge_table(request.body, request.options, most_rows)
+        body = Body(b"", rows, partial="partial" in request.options)
+        answers: dict[int, Answer] = {}
+        self._finish([request], {0: body}, judged, np.array([0, rows]), answers)
+        return answers[0]
+
     def _finish(
         self,
         requests: Sequence[Request],

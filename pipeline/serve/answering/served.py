@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from beam_score.pipeline.serve.answering import tabular
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
@@ -62,10 +63,15 @@ class Served:
         """Return the answers, in order. Requests for the same signature share calls."""
         answers: dict[int, Answer] = {}
         asked = _Asked()
+        requests = list(requests)
         for number, request in enumerate(requests):
             try:
-                if request.form == "proto-multi":
+                if request.kind == "lines":
+                    request = requests[number] = tabular.from_lines(request)
+                if request.kind == "proto-multi":
                     answers[number] = self._multi(request)
+                elif request.kind == "csv":
+                    answers[number] = self._table(request)
                 else:
                     self._read(number, request, asked)
             except (BadBody, Refused) as error:
@@ -76,11 +82,19 @@ class Served:
             answers |= self._rows.answer_columns(requests, asked.columns, self._most_rows)
         for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
-        return [answers[number] for number in range(len(requests))]
+        return [tabular.rendered(answers[number], request.options) for number, request in enumerate(requests)]
+
+    def _table(self, request: Request) -> Answer:
+        """Answer a request in CSV. Raises Refused."""
+        if self._rows is None or self._default != CONTRACT:
+            raise Refused("CSV is for rows of a contract, and the default signature is another: send JSON", 415)
+        return self._rows.answer_table(request, self._most_rows)
 
     def _read(self, number: int, request: Request, asked: _Asked) -> None:
         """Read a request, and put it with those that it can share calls with. Raises BadBody, Refused."""
-        if request.form == "json" and (body := self._contract_body(request.body)) is not None:
+        if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
+            if "partial" in request.options:
+                body = dataclasses.replace(body, partial=True)
             if body.rows > self._most_rows:
                 raise Refused(f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
             asked.bodies[number] = body

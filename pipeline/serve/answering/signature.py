@@ -92,7 +92,7 @@ class Tensorial:
                 return Answer(200, results.as_proto(asked.method, outputs, rows, self.signature.name), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
-        if request.form != "json":
+        if request.kind != "json":
             wanted = {name: outputs[name] for name in asked.wanted or outputs}
             try:
                 return Answer(200, written(request.kind, wanted, self._model.signature.name, asked), rows, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import urllib.parse
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
@@ -13,9 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.front import inference
+from beam_score.pipeline.serve.front import containers, inference
+from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel
-from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.front.requests import Refusal, request_id, version_number
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -34,10 +36,21 @@ class Application:
     Args:
       models: what is served.
       limits: of a request.
+      compat: whether malformed requests are refused as TensorFlow Serving does.
+      cors: whether answers have the headers of Cross-Origin Resource Sharing.
+      aliases: further paths, and the paths that answer them.
     """
 
-    def __init__(self, models: Models, limits: Limits):
+    def __init__(
+        self,
+        models: Models,
+        limits: Limits,
+        compat: bool = False,
+        cors: bool = False,
+        aliases: Mapping[str, str] | None = None,
+    ):
         self._models, self._limits = models, limits
+        self._compat, self._cors, self._aliases = compat, cors, aliases or {}
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,34 +78,60 @@ class Application:
         length = b"%d" % len(answer.body)
         sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
         if not any(name == b"content-type" for name, _ in more):
-            sent.append((b"content-type", b"application/json"))
+            sent.append((b"content-type", JSON))
+        if self._cors:
+            sent.extend(CORS)
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
-        path, method = scope["path"], scope["method"]
+        # The path as it was sent: a name may have an encoded slash.
+        path, method = scope["raw_path"].decode("latin-1"), scope["method"]
+        path = self._aliases.get(path, path)
+        if method == "OPTIONS" and (self._cors or self._compat):
+            return preflight(headers), ()
+        if self._compat and (malformed := is_malformed(method, path, scope["query_string"])):
+            raise Refusal(400, malformed)
         if self._open > self._limits.requests and path not in _ALWAYS:
             message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
             raise Refusal(503, message, ((b"retry-after", b"1"),))
         found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"]) if found else self._models.only
+            served = self._models.find(*_named(found)) if found else self._models.only
             body = await self._body(headers, receive)
             method = found["method"].lower() if found else "predict"
-            request = Request(id_, body, "json" if method == "predict" else f"json-{method}")
-            return await served.answer(request, self._limits.request, "rest"), served.headers
+            form = ("json;partial" if wants_partial(headers) else "json") if method == "predict" else f"json-{method}"
+            return await served.answer(Request(id_, body, form), self._limits.request, "rest"), served.headers
+        if path == "/invocations":
+            _only(method, "POST")
+            form, type_ = containers.invocation(headers)
+            form += ",partial" if wants_partial(headers) else ""
+            served = self._models.only
+            body = await self._body(headers, receive)
+            answer = await served.answer(Request(id_, body, form), self._limits.request, "rest")
+            return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
         if found := inference.INFER.fullmatch(path):
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"])
+            served = self._models.find(*_named(found))
             body = await self._body(headers, receive)
             request = Request(id_, body, inference.form_of(headers))
             answer = await served.answer(request, self._limits.request, "rest")
             answer, more = inference.infer_answer(answer, served)
             return answer, (*served.headers, *more)
         _only(method, "GET", "HEAD")
+        if path == "/ping":
+            return Answer(200 if self._models.ready else 503, b""), ()
+        if path == "/execution-parameters":
+            return _json(
+                {
+                    "MaxConcurrentTransforms": min(containers.CONCURRENT, self._limits.requests),
+                    "BatchStrategy": "MULTI_RECORD",
+                    "MaxPayloadInMB": max(1, self._limits.body >> 20),
+                }
+            ), ()
         if path.startswith("/v2"):
             return _json(inference.described(self._models, path)), ()
         if path == "/healthz":
@@ -104,9 +143,9 @@ class Application:
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
-            return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
+            return _json({"model_version_status": self._models.statuses(*_named(found))}), ()
         if found := _METADATA.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).metadata), ()
+            return _json(self._models.find(*_named(found)).metadata), ()
         raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -148,6 +187,11 @@ def _inflated(body: bytes, most: int) -> bytes:
     return made
 
 
+def _named(found: re.Match[str]) -> tuple[str, str | None]:
+    """Return the name and the version in a path. Raises Refusal."""
+    return urllib.parse.unquote(found["name"]), version_number(found["version"])
+
+
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
         allow = ((b"allow", ", ".join(allowed).encode()),)
@@ -159,6 +203,6 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
-_ALWAYS = ("/healthz", "/readyz", "/metrics")
+_ALWAYS = ("/healthz", "/readyz", "/metrics", "/ping")
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)

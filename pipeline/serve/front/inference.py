@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import re
+import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -64,13 +65,17 @@ def described(models: Models, path: str) -> dict[str, Any]:
             raise Refusal(503, "not ready")
         return {"ready": True}
     if found := _READY.fullmatch(path):
-        served = models.find(found["name"], version_number(found["version"]))
+        served = models.find(*_named(found))
         if served.state != State.AVAILABLE:
             raise Refusal(503, "not ready")
         return {"name": served.version.name, "ready": True}
     if found := _MODEL.fullmatch(path):
-        return models.find(found["name"], version_number(found["version"])).v2_metadata
+        return models.find(*_named(found)).v2_metadata
     raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes")
+
+
+def _named(found: re.Match[str]) -> tuple[str, str | None]:
+    return urllib.parse.unquote(found["name"]), version_number(found["version"])
 
 
 class Inference:
