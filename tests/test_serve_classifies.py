@@ -9,7 +9,14 @@ import pytest
 import serving
 import tensorflow as tf
 from google.protobuf import text_format
-from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    inference_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from test_json_is_read_as_tensorflow_serving_does import GOLDENS
 
 from beam_score.pipeline.serve.tensors import examples
@@ -17,7 +24,6 @@ from beam_score.pipeline.serve.tensors.read_json import Refused, document
 from beam_score.pipeline.serve.tensors.stubs import messages
 
 ROW = {"age": 40, "income": 2.5}
-PREDICTION = "/tensorflow.serving.PredictionService/"
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,9 @@ def server(tmp_path_factory, model):
 
 
 @pytest.fixture(scope="module")
-def channel(server):
+def stub(server):
     with grpc.insecure_channel(server.rpc) as channel:
-        yield channel
+        yield PredictionServiceStub(channel)
 
 
 def ask(server, method, **body):
@@ -92,21 +98,31 @@ def request_of(kind, signature="", name="census"):
     return request
 
 
-def call(channel, method, request, response):
-    return response.FromString(channel.unary_unary(PREDICTION + method)(request.SerializeToString(), timeout=30))
-
-
-def test_the_official_messages_are_answered(channel):
-    api = classification_pb2
-    response = call(channel, "Classify", request_of(api.ClassificationRequest), api.ClassificationResponse)
+def test_the_official_messages_are_answered(stub):
+    response = stub.Classify(request_of(classification_pb2.ClassificationRequest), timeout=30)
     rows = [[(c.label, c.score) for c in row.classes] for row in response.result.classifications]
     assert rows == [[("no", 3.5), ("so", -3.5)], [("no", 4.5), ("da", -4.5)]]
     spec = response.model_spec
     assert (spec.name, spec.version.value, spec.signature_name) == ("census", 1, "serving_default")
     request = request_of(regression_pb2.RegressionRequest, "regress")
-    response = call(channel, "Regress", request, regression_pb2.RegressionResponse)
+    response = stub.Regress(request, timeout=30)
     assert [row.value for row in response.result.regressions] == [3.5, 4.5]
     assert response.model_spec.signature_name == "regress"
+
+
+def test_the_examples_can_be_tensors_of_a_predict_request(stub):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "census", "predict"
+    records = [example(age=1, income=2.5).SerializeToString()]
+    request.inputs["inputs"].CopyFrom(tf.make_tensor_proto(records))
+    response = stub.Predict(request, timeout=30)
+    assert tf.make_ndarray(response.outputs["text"]).tolist() == [b"3.500000"]
+    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    asked.model_spec.name = "census"
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert stub.GetModelMetadata(asked, timeout=30).metadata["signature_def"].Unpack(signatures)
+    found = {name: signature.method_name for name, signature in signatures.signature_def.items()}
+    assert found["regress"] == "tensorflow/serving/regress" and len(found) == 6
 
 
 def several(*tasks, version=()):
@@ -120,9 +136,9 @@ def several(*tasks, version=()):
     return request
 
 
-def test_several_signatures_are_called_with_the_same_examples(channel):
+def test_several_signatures_are_called_with_the_same_examples(stub):
     request = several(("", "classify"), ("regress", "regress"))
-    response = call(channel, "MultiInference", request, inference_pb2.MultiInferenceResponse)
+    response = stub.MultiInference(request, timeout=30)
     classified, regressed = response.results
     assert [row.classes[0].score for row in classified.classification_result.classifications] == [3.5, 4.5]
     assert [row.value for row in regressed.regression_result.regressions] == [3.5, 4.5]
@@ -147,17 +163,17 @@ def test_several_signatures_are_called_with_the_same_examples(channel):
         ),
     ],
 )
-def test_refusals_have_the_codes_of_tensorflow_serving(channel, method, request_, code, message):
+def test_refusals_have_the_codes_of_tensorflow_serving(stub, method, request_, code, message):
     with pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary(PREDICTION + method)(request_.SerializeToString(), timeout=30)
+        getattr(stub, method)(request_, timeout=30)
     assert refused.value.code().name == code and message in refused.value.details()
 
 
-def test_no_examples_are_refused(channel):
+def test_no_examples_are_refused(stub):
     request = request_of(classification_pb2.ClassificationRequest)
     request.ClearField("input")
     with pytest.raises(grpc.RpcError) as refused:
-        call(channel, "Classify", request, classification_pb2.ClassificationResponse)
+        stub.Classify(request, timeout=30)
     assert refused.value.details() == "Input is empty."
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import socket
-from pathlib import Path
 
 import jobs
 import pandas as pd
 import pytest
 import serving
 
-from beam_score.pipeline.job import model_folder
+from beam_score.pipeline.job.model_folder import given_by
 
 ROWS = [{"age": 1, "income": 1.5, "score": 0.5}, {"age": 20, "income": 2.0, "score": 0.25}]
 BAD = {"age": 300, "income": 1.0, "score": 0.5}
@@ -142,17 +141,13 @@ def test_vertex_names_the_port_the_routes_and_the_model(tmp_path, model):
         assert server.end() == 0
 
 
-def test_sagemaker_puts_the_model_in_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(model_folder, "SAGEMAKER", tmp_path)
+def test_sagemaker_puts_the_model_in_its_folder(tmp_path):
     listens = ["serve.host=0.0.0.0", "serve.port=8080"]
-    assert model_folder.given_by({}) == (str(tmp_path), listens)
+    assert given_by({}, tmp_path) == (str(tmp_path), listens)
     (tmp_path / "job.yaml").touch()
-    assert model_folder.given_by({"SAGEMAKER_BIND_TO_PORT": "9000"}) == (
-        str(tmp_path / "job.yaml"),
-        ["serve.host=0.0.0.0", "serve.port=9000"],
-    )
-    monkeypatch.setattr(model_folder, "SAGEMAKER", Path(tmp_path, "nix"))
-    assert model_folder.given_by({}) == (None, [])
+    job = str(tmp_path / "job.yaml")
+    assert given_by({"SAGEMAKER_BIND_TO_PORT": "9000"}, tmp_path) == (job, ["serve.host=0.0.0.0", "serve.port=9000"])
+    assert given_by({}, tmp_path / "nix") == (None, [])
 
 
 def test_without_a_job_the_command_asks_for_one():

@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 
@@ -155,9 +156,7 @@ def test_metadata_and_status_are_messages_of_the_api(channel):
     assert [d.size for d in signatures.signature_def["contract"].inputs["x"].tensor_shape.dim] == [-1, 3]
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "echo"
-    method = "/tensorflow.serving.ModelService/GetModelStatus"
-    answer = channel.unary_unary(method)(request.SerializeToString(), timeout=30)
-    (version,) = get_model_status_pb2.GetModelStatusResponse.FromString(answer).model_version_status
+    (version,) = ModelServiceStub(channel).GetModelStatus(request, timeout=30).model_version_status
     assert version.version == 1 and version.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 

@@ -31,18 +31,19 @@ class ModelFolder(Strict):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-def given_by(environment: Mapping[str, str]) -> tuple[str | None, list[str]]:
+def given_by(environment: Mapping[str, str], sagemaker: Path = SAGEMAKER) -> tuple[str | None, list[str]]:
     """Return what a container of Vertex AI or SageMaker serves if its command does not name it, and the overrides by
     which it listens: `AIP_STORAGE_URI`, `AIP_HTTP_PORT`; `/opt/ml/model`, `SAGEMAKER_BIND_TO_PORT`.
 
-    A folder with a `job.yaml` is served by this job.
+    Args:
+      sagemaker: the folder of the model; if it has a `job.yaml`, this job is served.
     """
     place, port = environment.get("AIP_STORAGE_URI"), environment.get("AIP_HTTP_PORT")
-    if port is None and ("SAGEMAKER_BIND_TO_PORT" in environment or SAGEMAKER.is_dir()):
+    if port is None and ("SAGEMAKER_BIND_TO_PORT" in environment or sagemaker.is_dir()):
         port = environment.get("SAGEMAKER_BIND_TO_PORT", "8080")
-    if place is None and SAGEMAKER.is_dir():
-        job = SAGEMAKER / "job.yaml"
-        place = str(job if job.exists() else SAGEMAKER)
+    if place is None and sagemaker.is_dir():
+        job = sagemaker / "job.yaml"
+        place = str(job if job.exists() else sagemaker)
     return place, [] if port is None else ["serve.host=0.0.0.0", f"serve.port={port}"]
 
 
