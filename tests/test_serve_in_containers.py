@@ -105,6 +105,7 @@ def test_json_rows_are_predicted_on_request_by_a_header(server):
         (b"1,2\n", CSV, 400, "found 2 fields"),
         (b"<a/>", {"Content-Type": "text/xml"}, 415, "Content-Type"),
         (lines(*ROWS), {**LINES, "Accept": "text/xml"}, 406, "the answer can only be"),
+        (json.dumps({"inputs": {"age": [1], "income": [1], "score": [1]}}), {"Accept": "text/csv"}, 406, "column form"),
         (lines(*ROWS * 600), LINES, 413, "1,200 rows"),
         (pd.DataFrame(ROWS * 600).to_csv(index=False).encode(), CSV, 413, "1,200 rows"),
     ],

@@ -422,6 +422,26 @@ def echo_kinds(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {name: _spec([None], kind) for name, kind in kinds.items()})})
 
 
+def half_sparse(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; signature `sparse` takes a SparseTensor, `complex` gives complex64[?]."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, sparse = v1.placeholder(tf.float32, [None], name="x"), v1.sparse_placeholder(tf.float32, [None, 3], name="s")
+        y, info = tf.identity(x), v1.saved_model.build_tensor_info
+        outputs = {"": y, "sparse": tf.sparse.reduce_sum(sparse, 1), "complex": tf.complex(x, x)}
+        signatures = {
+            name or "serving_default": v1.saved_model.build_signature_def(
+                {"x": info(sparse if name == "sparse" else x)}, {"y": info(output)}, "tensorflow/serving/predict"
+            )
+            for name, output in outputs.items()
+        }
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    return folder
+
+
 def two_signatures(folder: Path) -> Path:
     """Signatures `double` and `halve`, none the default: x float32[?] -> y float32[?]."""
 

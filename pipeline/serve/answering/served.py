@@ -82,7 +82,7 @@ class Served:
             answers |= self._rows.answer_columns(requests, asked.columns, self._most_rows)
         for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
-        return [tabular.rendered(answers[number], request.options) for number, request in enumerate(requests)]
+        return [tabular.rendered(answers[number], request) for number, request in enumerate(requests)]
 
     def _table(self, request: Request) -> Answer:
         """Answer a request in CSV. Raises Refused."""

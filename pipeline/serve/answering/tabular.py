@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request
+from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import concat
 from beam_score.transforms.common.splits import FileRange
@@ -70,14 +70,15 @@ def from_csv(body: bytes, contract: Contract, options: Sequence[str]) -> Chunk:
     return Chunk(concat([chunk.rows for chunk in chunks]), concat([chunk.rejected for chunk in chunks]))
 
 
-def rendered(answer: Answer, options: Sequence[str]) -> Answer:
+def rendered(answer: Answer, request: Request) -> Answer:
     """Return an answer with `predictions` in the form that its request asks for: a line for each row, without a header;
     a refused row is `null` in JSON Lines, and an empty line in CSV."""
+    options = request.options
     if answer.status != 200 or not {AS_LINES, AS_CSV} & set(options):
         return answer
     rows = _predictions(answer.body.decode())
     if rows is None:
-        return answer
+        return refusal(406, "a request in column form is answered in JSON only", request.id)
     if AS_CSV in options:
         written = io.StringIO()
         writer = csv.writer(written, lineterminator="\n")

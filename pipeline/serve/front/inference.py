@@ -17,6 +17,7 @@ from beam_score.pipeline.serve.front.models import Models, Served, State
 from beam_score.pipeline.serve.front.requests import Refusal, version_number
 from beam_score.pipeline.serve.tensors.v2.rest import cut
 from beam_score.pipeline.serve.tensors.v2.rpc import messages
+from beam_score.transforms.model.proto_fields import message_class
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -74,6 +75,13 @@ def described(models: Models, path: str) -> dict[str, Any]:
     raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes")
 
 
+@functools.cache
+def _head_class() -> Any:
+    """Return the class of what is read of a ModelInferRequest here: its tensors are the model process's."""
+    fields = [("model_name", 1, "string"), ("model_version", 2, "string")]
+    return message_class("Head", {"Head": fields}, "beam_score.infer_head")
+
+
 def _named(found: re.Match[str]) -> tuple[str, str | None]:
     return urllib.parse.unquote(found["name"]), version_number(found["version"])
 
@@ -114,7 +122,7 @@ class Inference:
         return bytes(messages()[f"{name}Response"](**describe(request)).SerializeToString())
 
     async def _infer(self, body: bytes, id_: str, context: Any) -> bytes:
-        request = self._parsed(messages()["ModelInferRequest"], body)
+        request = self._parsed(_head_class(), body)
         served = self._models.find(request.model_name, version_number(request.model_version))
         answer = await self._answer(served, Request(id_, body, "v2-proto"), context)
         version = served.version

@@ -19,7 +19,7 @@ from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.transforms.model.loading import load_beside, load_once
-from beam_score.transforms.model.signature import read_signatures, unsupported
+from beam_score.transforms.model.signature import SUPPORTED, Signature, read_signatures, unsupported
 from beam_score.transforms.scoring.score import Scorer
 
 
@@ -60,11 +60,20 @@ def _load(config: dict[str, Any]) -> Served:
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)
-    unusable = {name: problems[0] for name, one in signatures.items() if (problems := unsupported(one))}
+    unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
     others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
     models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
     own = {name: Tensorial(one, lenient) for name, one in models.items()}
     return Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
+
+
+def _why_not(signature: Signature) -> str | None:
+    """Return why a signature cannot be served."""
+    if problems := unsupported(signature):
+        return problems[0]
+    if not any(tensor.kind == "dense" and tensor.dtype in SUPPORTED for tensor in signature.outputs.values()):
+        return f"signature {signature.name!r} has no output that is a dense tensor of numbers, bool or string"
+    return None
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:
