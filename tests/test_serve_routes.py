@@ -69,6 +69,16 @@ def test_other_verbs_are_405_as_json(server, verb):
         assert status == 405 and body["code"] == "METHOD_NOT_ALLOWED" and headers["allow"]
 
 
+def test_what_is_not_there_is_404_for_every_verb(server):
+    for verb in ("GET", "POST", "PUT"):
+        for path, error in (
+            ("/nix", "docs/serving.md"),
+            ("/v1/models/nix", "Could not find any versions of model nix"),
+        ):
+            status, _, body = ask(server, verb, path, BODY)
+            assert status == 404 and error in body["error"]
+
+
 def test_head_has_the_headers_of_get(server):
     status, headers, body = ask(server, "HEAD", "/v1/models/a%20b")
     assert status == 200 and int(headers["content-length"]) > 0 and body == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import urllib.parse
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
@@ -16,8 +15,8 @@ from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front import containers, inference
 from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel
-from beam_score.pipeline.serve.front.requests import Refusal, request_id, version_number
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
+from beam_score.pipeline.serve.front.requests import Refusal, named, request_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -100,28 +99,35 @@ class Application:
         found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.find(*_named(found)) if found else self._models.only
-            body = await self._body(headers, receive)
-            method = found["method"].lower() if found else "predict"
-            form = ("json;partial" if wants_partial(headers) else "json") if method == "predict" else f"json-{method}"
-            return await served.answer(Request(id_, body, form), self._limits.request, "rest"), served.headers
+            served = self._models.find(**named(found)) if found else self._models.only
+            form = _form("predict" if found is None else found["method"].lower(), headers)
+            return await self._predict(served, form, headers, receive, id_), served.headers
         if path == "/invocations":
             _only(method, "POST")
             form, type_ = containers.invocation(headers)
             form += ",partial" if wants_partial(headers) else ""
             served = self._models.only
-            body = await self._body(headers, receive)
-            answer = await served.answer(Request(id_, body, form), self._limits.request, "rest")
+            answer = await self._predict(served, form, headers, receive, id_)
             return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
         if found := inference.INFER.fullmatch(path):
             _only(method, "POST")
-            served = self._models.find(*_named(found))
-            body = await self._body(headers, receive)
-            request = Request(id_, body, inference.form_of(headers))
-            answer = await served.answer(request, self._limits.request, "rest")
-            answer, more = inference.infer_answer(answer, served)
-            return answer, (*served.headers, *more)
+            served = self._models.find(**named(found))
+            answer = await self._predict(served, inference.form_of(headers), headers, receive, id_)
+            answer, own = inference.infer_answer(answer, served)
+            return answer, (*served.headers, *own)
+        answer, more = self._described(path, id_)  # or 404
         _only(method, "GET", "HEAD")
+        return answer, more
+
+    async def _predict(
+        self, served: Served, form: str, headers: Mapping[bytes, bytes], receive: Receive, id_: str
+    ) -> Answer:
+        """Answer a request for predictions. Raises Refusal."""
+        body = await self._body(headers, receive)
+        return await served.answer(Request(id_, body, form), self._limits.request, "rest")
+
+    def _described(self, path: str, id_: str) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
+        """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""
         if path == "/ping":
             return Answer(200 if self._models.ready else 503, b""), ()
         if path == "/execution-parameters":
@@ -143,9 +149,9 @@ class Application:
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
-            return _json({"model_version_status": self._models.statuses(*_named(found))}), ()
+            return _json({"model_version_status": self._models.statuses(**named(found))}), ()
         if found := _METADATA.fullmatch(path):
-            return _json(self._models.find(*_named(found)).metadata), ()
+            return _json(self._models.find(**named(found)).metadata), ()
         raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -187,9 +193,11 @@ def _inflated(body: bytes, most: int) -> bytes:
     return made
 
 
-def _named(found: re.Match[str]) -> tuple[str, str | None]:
-    """Return the name and the version in a path. Raises Refusal."""
-    return urllib.parse.unquote(found["name"]), version_number(found["version"])
+def _form(method: str, headers: Mapping[bytes, bytes]) -> str:
+    """Return the form of a request of TensorFlow Serving; see `Request`."""
+    if method != "predict":
+        return f"json-{method}"
+    return "json;partial" if wants_partial(headers) else "json"
 
 
 def _only(method: str, *allowed: str) -> None:

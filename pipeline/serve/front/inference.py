@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import importlib.metadata
 import re
-import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import orjson
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.front.models import Models, Served, State
-from beam_score.pipeline.serve.front.requests import Refusal, version_number
+from beam_score.pipeline.serve.front.requests import Refusal, named, version_number
 from beam_score.pipeline.serve.tensors.v2.rest import cut
 from beam_score.pipeline.serve.tensors.v2.rpc import messages
 from beam_score.transforms.model.proto_fields import message_class
@@ -66,12 +65,12 @@ def described(models: Models, path: str) -> dict[str, Any]:
             raise Refusal(503, "not ready")
         return {"ready": True}
     if found := _READY.fullmatch(path):
-        served = models.find(*_named(found))
+        served = models.find(**named(found))
         if served.state != State.AVAILABLE:
             raise Refusal(503, "not ready")
         return {"name": served.version.name, "ready": True}
     if found := _MODEL.fullmatch(path):
-        return models.find(*_named(found)).v2_metadata
+        return models.find(**named(found)).v2_metadata
     raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes")
 
 
@@ -80,10 +79,6 @@ def _head_class() -> Any:
     """Return the class of what is read of a ModelInferRequest here: its tensors are the model process's."""
     fields = [("model_name", 1, "string"), ("model_version", 2, "string")]
     return message_class("Head", {"Head": fields}, "beam_score.infer_head")
-
-
-def _named(found: re.Match[str]) -> tuple[str, str | None]:
-    return urllib.parse.unquote(found["name"]), version_number(found["version"])
 
 
 class Inference:

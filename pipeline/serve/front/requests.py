@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +38,12 @@ def version_number(text: str | None) -> str | None:
     if not text.isdecimal() or int(text[:20]) >= 1 << 63:
         raise Refusal(400, f"Failed to convert version: {text[:20]} to numeric.")
     return text
+
+
+def named(found: re.Match[str]) -> dict[str, Any]:
+    """Return the parts of a path that name a model: its name, and the version. Raises Refusal."""
+    parts = {key: part and urllib.parse.unquote(part) for key, part in found.groupdict().items() if key != "method"}
+    return {**parts, "version": version_number(parts["version"])}
 
 
 def request_id(given: str) -> str:
