@@ -7,11 +7,12 @@ import os
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.printing.terminal import Console, escape
 
 
-def serve_job(job: Job, console: Console, ready_file: str | None, only_check: bool) -> None:
-    """Serve a job until SIGTERM or SIGINT.
+def serve_job(job: Job | ModelFolder, console: Console, ready_file: str | None, only_check: bool) -> None:
+    """Serve a job, or a model folder, until SIGTERM or SIGINT.
 
     Args:
       ready_file: written once requests are answered.

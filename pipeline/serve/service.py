@@ -17,26 +17,28 @@ import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.serve.answering.rows import CONTRACT
-from beam_score.pipeline.serve.binding import steps_of
+from beam_score.pipeline.serve.binding import default_of, steps_of
+from beam_score.pipeline.serve.front.containers import aliases
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.transforms.model.copies import hashed_model
-from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
+from beam_score.transforms.model.signature import ModelError, read_signatures
 from beam_score.transforms.model.versions import find_version
 
 
 class Service:
-    """A server for one job.
+    """A server for one job, or for the folder of a model.
 
     Args:
       job: its contract and model, and how they are served.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job | ModelFolder):
         self._job, self._settings = job, job.serve
         self._models = Models()
         self._ending = asyncio.Event()
@@ -49,13 +51,16 @@ class Service:
             found = find_version(job.model.path, job.model.version)
             local, sha256 = hashed_model(found.path)
             signatures = read_signatures(local)
-            own = choose_signature(signatures, job.model.signature)
-            steps = steps_of(job, str(local), sha256)
+            steps = steps_of(job, str(local), sha256) if isinstance(job, Job) else None
+            default = default_of(job, signatures)
         except (ModelError, OSError) as error:
             raise JobError([f"model.path: {error}"]) from None
         name = self._settings.name or Path(job.model.path.rstrip("/")).name
         version = Version(name, int(found.version or 1), str(local), sha256)
-        shown = {own.name: of_signature(own), CONTRACT: of_contract(job.contract.columns, steps.outputs)}
+        shown = {name: of_signature(signature) for name, signature in signatures.items()}
+        if steps is not None:
+            shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
+        shown = {default: shown[default], **shown}
         return version, metadata(version.name, version.number, shown)
 
     @property
@@ -77,7 +82,7 @@ class Service:
             port = listener.getsockname()[1]
             server = _Server(
                 uvicorn.Config(
-                    Application(self._models, settings.limits),
+                    self._application(),
                     http="httptools",
                     loop="uvloop",
                     lifespan="off",
@@ -110,6 +115,11 @@ class Service:
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
             await self._models.close()
+
+    def _application(self) -> Application:
+        settings = self._settings
+        lenient = settings.compat == "tfserving"
+        return Application(self._models, settings.limits, lenient, settings.cors, aliases(os.environ))
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""

@@ -9,14 +9,17 @@ import sys
 import traceback
 from typing import Any
 
-from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.model_folder import parse_served
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
+from beam_score.pipeline.serve.answering.rows import Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
-from beam_score.pipeline.serve.binding import steps_of
+from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.models.frames import receive, send
+from beam_score.transforms.model.loading import load_beside, load_once
+from beam_score.transforms.model.signature import SUPPORTED, Signature, read_signatures, unsupported
 from beam_score.transforms.scoring.score import Scorer
 
 
@@ -45,11 +48,32 @@ def main() -> int:
 
 
 def _load(config: dict[str, Any]) -> Served:
-    job: Job = parse_job(config["job"], config["name"])
-    steps = steps_of(job, config["path"], config["sha256"])
-    model, lenient = Scorer(steps.call).load(), job.serve.compat == "tfserving"
-    own = {model.signature.name: Tensorial(model, lenient)}
-    return Served(Rows(Verdicts(steps, model)), own, CONTRACT, job.serve.limits.rows, lenient)
+    job = parse_served(config["job"], config["name"])
+    path, sha256, lenient = config["path"], config["sha256"], job.serve.compat == "tfserving"
+    signatures = read_signatures(path)
+    default = default_of(job, signatures)
+    rows = None
+    if isinstance(job, Job):
+        steps = steps_of(job, path, sha256)
+        model = Scorer(steps.call).load()
+        rows, threads = Rows(Verdicts(steps, model)), steps.call.intra_op_threads
+    else:
+        threads = 1
+        model = load_once(path, default, threads, sha256)
+    unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
+    others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
+    models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
+    own = {name: Tensorial(one, lenient) for name, one in models.items()}
+    return Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
+
+
+def _why_not(signature: Signature) -> str | None:
+    """Return why a signature cannot be served."""
+    if problems := unsupported(signature):
+        return problems[0]
+    if not any(tensor.kind == "dense" and tensor.dtype in SUPPORTED for tensor in signature.outputs.values()):
+        return f"signature {signature.name!r} has no output that is a dense tensor of numbers, bool or string"
+    return None
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:
