@@ -30,11 +30,11 @@ from beam_score.transforms.framing.lines import BOM
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
     FAULTS,
-    FAULTS_TYPE,
     NO_REJECTED,
     Fault,
     dead_letters,
     fault_lists,
+    faults_column,
     known_rows,
     stretch,
 )
@@ -169,8 +169,7 @@ class _Parser:
         for name in (*settings.contract_columns, *settings.kept_undeclared):
             rows[name] = columns[name] if name in columns else pa.nulls(good, pa.string())
         if faults:
-            positions, lists = fault_lists(faults, settings.columns.order)
-            rows[FAULTS] = _scatter(positions, lists, good)
+            rows[FAULTS] = faults_column(good, faults, settings.columns.order)
         return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
 
     def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
@@ -418,13 +417,6 @@ def _replaced(values: pa.Array, index: np.ndarray, new: list[Any]) -> pa.Array:
     mask = np.zeros(len(values), bool)
     mask[index] = True
     return pc.replace_with_mask(values, pa.array(mask), pa.array(new, values.type))
-
-
-def _scatter(positions: np.ndarray, lists: pa.Array, count: int) -> pa.Array:
-    """Return the lists at their positions in a column of `count` rows; null elsewhere."""
-    take = np.full(count, -1)
-    take[positions] = np.arange(len(positions))
-    return lists.take(pa.array(take, mask=take < 0)).cast(FAULTS_TYPE)
 
 
 def _bounded(chunk: Chunk, most: int) -> Iterator[Chunk]:
