@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,12 @@ _MOST_IN_DOUBT = 0.25
 """Share of a column's values; to judge one of these takes some four times as long as to read a value as text."""
 
 
+_MOST_REMEMBERED = 1000
+"""Texts of a column whose fate is remembered; there are often few bad ones."""
+
+_NONE = np.array([], np.int64)
+
+
 @dataclasses.dataclass(frozen=True)
 class Typed:
     """A column parsed as numbers.
@@ -51,6 +58,15 @@ class Typed:
         return pa.array(self.numbers, mask=self.null if self.null.any() else None)
 
 
+class _Fate(NamedTuple):
+    """The judgement of a text."""
+
+    value: Any
+    is_null: bool
+    reason: str = ""
+    message: str = ""
+
+
 class TypedColumns:
     """The columns that are parsed directly, by name.
 
@@ -66,6 +82,7 @@ class TypedColumns:
             n: c for n, c in columns.items() if c.is_numeric and not c.shape and c.allowed is None and c.decimal != ","
         }
         self.bad_texts: list[str] = []
+        self._known: dict[str, dict[str | None, _Fate]] = {}
 
     def types(self, data: bytes) -> dict[str, pa.DataType]:
         """Return the type to parse each column as, in a block of text."""
@@ -110,7 +127,7 @@ class TypedColumns:
             if column.is_float:
                 doubt |= ~np.isfinite(numbers)
             doubt = doubt | null if self.bad_texts else doubt & ~null
-        doubtful = np.flatnonzero(doubt) if doubt.any() else np.array([], np.int64)
+        doubtful = np.flatnonzero(doubt) if doubt.any() else _NONE
         if len(doubtful) > _MOST_IN_DOUBT * len(values):
             return None
         return Typed(numbers, null, doubtful)
@@ -122,16 +139,39 @@ class TypedColumns:
           texts: of the values in doubt, in order; null for a missing value, which `validate` judges.
           show_values: see `validate`.
         """
-        plain = self._columns[name].model_copy(update={"required": False, "default": None})
-        found = judge(name, plain, texts, None, show_values)
+        encoded = texts.dictionary_encode("encode")
+        fates = self._fates(name, encoded.dictionary, show_values)
+        code = encoded.indices.to_numpy()
         numbers, null = typed.numbers.copy(), typed.null.copy()
-        numbers[typed.doubtful], null[typed.doubtful] = values_of(found.values), nulls_of(found.values)
-        faults = [dataclasses.replace(fault, index=typed.doubtful[fault.index]) for fault in found.faults]
-        for fault in faults:
-            null[fault.index] = True
+        numbers[typed.doubtful] = np.array([fate.value for fate in fates], numbers.dtype)[code]
+        null[typed.doubtful] = np.array([fate.is_null for fate in fates])[code]
+        faults = []
+        for reason in dict.fromkeys(fate.reason for fate in fates if fate.reason):
+            own = np.flatnonzero(np.array([fate.reason == reason for fate in fates])[code])
+            messages = pa.array([fate.message for fate in fates], pa.string()).take(pa.array(code[own]))
+            faults.append(Fault(typed.doubtful[own], name, reason, messages))
         if len(sound := np.flatnonzero(~null)):
             numbers[null] = numbers[sound[0]]  # what is null must not look out of range
-        return Typed(numbers, null, np.array([], np.int64)), faults
+        return Typed(numbers, null, _NONE), faults
+
+    def _fates(self, name: str, texts: pa.Array, show_values: bool) -> list[_Fate]:
+        """Return the fate of each of some distinct texts. Those that were seen before are remembered."""
+        known = self._known.setdefault(name, {})
+        found = texts.to_pylist()
+        if new := [text for text in found if text not in known]:
+            if len(known) + len(new) > _MOST_REMEMBERED:
+                known.clear()
+                new = found
+            plain = self._columns[name].model_copy(update={"required": False, "default": None})
+            judged = judge(name, plain, pa.array(new, pa.string()), None, show_values)
+            fates = [
+                _Fate(*one) for one in zip(values_of(judged.values), nulls_of(judged.values).tolist(), strict=True)
+            ]
+            for fault in judged.faults:
+                for index, message in zip(fault.index.tolist(), fault.messages().to_pylist(), strict=True):
+                    fates[index] = _Fate(fates[index].value, True, fault.reason, message)
+            known.update(zip(new, fates, strict=True))
+        return [known[text] for text in found]
 
 
 def _all_inside(column: Column, least: np.generic, most: np.generic) -> bool:
