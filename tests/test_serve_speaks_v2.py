@@ -106,6 +106,16 @@ def test_raw_bytes_that_are_not_those_of_the_shape_are_refused(server, size, dat
 
 
 @pytest.mark.parametrize(
+    ("length", "error"),
+    [("1000", "more than the bytes"), ("x", "not a number"), ("-1", "not a number"), ("5", "JSON Parse error")],
+)
+def test_a_length_of_the_json_that_is_wrong_is_refused(server, length, error):
+    body, _ = raw({"inputs": [IDS, X]})
+    answer = server.post(INFER, body, headers={"Inference-Header-Content-Length": length})
+    assert answer.status_code == 400 and error in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
     ("data", "error"),
     [(b"", "end before text 0"), (b"\5\0\0\0abc", "end within text 0"), (b"\0\0\0\0ab", "2 bytes of data follow")],
 )

@@ -37,7 +37,7 @@ class Request:
     def options(self) -> list[str]:
         """The options of the form: `partial` if the good rows are predicted although others are refused; those of
         `answering.tabular`."""
-        return self.form.partition(";")[2].split(",")
+        return self.form.partition(";")[2].split(",") if ";" in self.form else []
 
     @property
     def rows(self) -> int:

@@ -38,7 +38,7 @@ def from_lines(request: Request) -> Request:
             problem, at = error.args
             raise Refused(f"line {number}: not JSON: {problem} at character {at}") from None
     body = b'{"instances":[' + b",".join(lines) + b"]}"
-    return dataclasses.replace(request, body=body, form=f"json;{request.form.partition(';')[2]}")
+    return dataclasses.replace(request, body=body, form="json" + request.form.removeprefix("lines"))
 
 
 def from_csv(body: bytes, contract: Contract, options: Sequence[str]) -> Chunk:
