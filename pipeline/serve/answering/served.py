@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from beam_score.pipeline.serve.answering import tabular
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
@@ -97,7 +97,7 @@ class Served:
     def _read(self, number: int, request: Request, asked: _Asked) -> None:
         """Read a request, and put it with those that it can share calls with. Raises BadBody, Refused."""
         if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
-            if "partial" in request.options:
+            if PARTIAL in request.options:
                 body = dataclasses.replace(body, partial=True)
             if body.rows > self._most_rows:
                 raise Refused(f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)

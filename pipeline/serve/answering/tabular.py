@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import AS_CSV, AS_LINES, HEADER, NO_HEADER, Answer, Request, refusal
 from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import concat
 from beam_score.transforms.common.splits import FileRange
@@ -18,12 +18,6 @@ from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.jsonl.exact import Malformed, members
 from beam_score.transforms.framing.csv import fields
-
-AS_LINES, AS_CSV = "as-lines", "as-csv"
-"""Options of a request: the form of its answer."""
-
-HEADER, NO_HEADER = "header", "no-header"
-"""Options of a request in CSV; without either, a first line that has the name of a column is a header."""
 
 
 def from_lines(request: Request) -> Request:
