@@ -35,8 +35,12 @@ def from_lines(request: Request) -> Request:
     return dataclasses.replace(request, body=body, form="json" + request.form.removeprefix("lines"))
 
 
-def from_csv(body: bytes, contract: Contract, options: Sequence[str]) -> Chunk:
+def from_csv(body: bytes, contract: Contract, options: Sequence[str], dialect: CsvOptions) -> Chunk:
     """Return the rows of a CSV text, read as a file of a job is.
+
+    Args:
+      options: of the request, which say whether it has a header.
+      dialect: all other settings.
 
     Raises:
       Refused: no row can be read.
@@ -45,13 +49,14 @@ def from_csv(body: bytes, contract: Contract, options: Sequence[str]) -> Chunk:
     first = body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines()[:1]
     if not first:
         raise Refused("the body has no row")
-    found = fields(first[0].decode(errors="replace"), ",", '"')
+    found = fields(first[0].decode(errors="replace"), *dialect.dialect)
     header = HEADER in options or (NO_HEADER not in options and not set(names).isdisjoint(found))
     file = os.memfd_create("request")
     try:
         os.write(file, body)
         path = f"/proc/self/fd/{file}"
-        settings = ReadSettings("csv", contract, payload=False, options=CsvOptions(header=header))
+        own = dialect.model_copy(update={"header": header})
+        settings = ReadSettings("csv", contract, payload=False, options=own)
         chunks = list(format_named("csv").read(FileRange(path, len(body)), settings))
     except UnusableFile as error:
         raise Refused(error.message) from None
