@@ -56,7 +56,8 @@ class Rows:
             numbers = list(read)
             for number in (numbers[k] for k in again):
                 try:
-                    read[number] = exact(requests[number].body).rows()
+                    body = exact(requests[number].body).rows()
+                    read[number] = dataclasses.replace(body, partial=body.partial or read[number].partial)
                 except BadBody as error:
                     del read[number]
                     answers[number] = refusal(400, str(error), requests[number].id)
