@@ -176,6 +176,23 @@ def test_rows_as_json_lines_have_the_verdicts_of_the_run(served, offline):
         assert verdicts(json.loads(answer.body)) == [offline[n] for n in range(at, min(at + 60, len(rows)))]
 
 
+def test_a_column_that_the_job_does_not_allow_is_refused_online(tmp_path, job):
+    import beam_score
+
+    rows = [line for line in lines(200) if "note" in line or "extra" in line]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    read = {"files": str(tmp_path / "*.jsonl"), "extra": "reject", "max_row_bytes": 90}
+    own = parse_job(
+        job.as_json() | {"input": read, "output": job.as_json()["output"] | {"path": str(tmp_path / "out")}}
+    )
+    beam_score.run(own)
+    expected = run_verdicts(own)
+    reasons = {fault[1] for verdict in expected.values() if isinstance(verdict, list) for fault in verdict}
+    assert {"not_allowed", "too_large"} <= reasons
+    found = [verdict for answer in asked(serves(own), [rows[:60], rows[60:120]]) for verdict in verdicts(answer)]
+    assert found == [expected[n] for n in range(len(found))]
+
+
 def csv_lines(count: int, seed: int = 2) -> list[str]:
     """Return records of CSV: most good, some with a fault or several."""
     texts = {

@@ -83,7 +83,7 @@ class Verdicts:
 
     def judge_table(self, text: bytes, options: Sequence[str], most_rows: int) -> tuple[Block, int]:
         """Judge the rows of a text in CSV; see `judge` and `tabular.from_csv`. Returns their number, too."""
-        chunk = from_csv(text, self._steps.read.columns, options, self._csv)
+        chunk = from_csv(text, self._steps.read, options, self._csv)
         rows = chunk.rows.num_rows + chunk.rejected.num_rows
         if rows > most_rows:
             raise Refused(f"{rows:,} rows, more than serve.limits.rows {most_rows:,}", 413)
