@@ -127,6 +127,18 @@ def test_a_model_without_a_contract_takes_json_lines(tmp_path, model):
         assert refused.status_code == 415 and "send JSON" in refused.json()["error"]
 
 
+def test_csv_is_read_by_the_settings_of_the_job(tmp_path, model):
+    csv = {"delimiter": ";", "nulls": ["-"]}
+    with serving.served(tmp_path, jobs.write_job(tmp_path, model("multiply"), input={"csv": csv})) as server:
+        answer = server.post("/invocations", b"1;5;0.5\n1;-;0.5\n", headers={**CSV, "Prefer": "return=partial"})
+        assert answer.status_code == 200 and answer.text.count("\n") == 2 and answer.text.endswith("\n\n")
+        named = server.post("/invocations", b"score;income;age\n0.5;1.5;1\n", headers=CSV)
+        same = server.post("/invocations", {"instances": ROWS[:1]}, headers={"Accept": "text/csv"})
+        assert named.status_code == 200 and named.text == same.text
+        refused = server.post("/invocations", b"score;income;age\n0.5;-;1\n", headers=CSV)
+        assert [(d["column"], d["reason"]) for d in refused.json()["details"]] == [("income", "missing_value")]
+
+
 def test_vertex_names_the_port_the_routes_and_the_model(tmp_path, model):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -162,7 +162,7 @@ def test_metadata_and_status_are_messages_of_the_api(channel):
 
 def test_health_is_the_standard_service(channel):
     stub = health_pb2_grpc.HealthStub(channel)
-    for service in ("", "tensorflow.serving.PredictionService"):
+    for service in ("", "tensorflow.serving.PredictionService", "ModelService", "inference.GRPCInferenceService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 
 import grpc
@@ -106,6 +107,16 @@ def test_raw_bytes_that_are_not_those_of_the_shape_are_refused(server, size, dat
 
 
 @pytest.mark.parametrize(
+    ("length", "error"),
+    [("1000", "more than the bytes"), ("x", "not a number"), ("-1", "not a number"), ("5", "JSON Parse error")],
+)
+def test_a_length_of_the_json_that_is_wrong_is_refused(server, length, error):
+    body, _ = raw({"inputs": [IDS, X]})
+    answer = server.post(INFER, body, headers={"Inference-Header-Content-Length": length})
+    assert answer.status_code == 400 and error in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
     ("data", "error"),
     [(b"", "end before text 0"), (b"\5\0\0\0abc", "end within text 0"), (b"\0\0\0\0ab", "2 bytes of data follow")],
 )
@@ -179,6 +190,37 @@ def test_the_good_rows_are_predicted_on_request_over_grpc(infer):
     answer = infer(**NAMED, inputs=[RPC_IDS, bad], parameters={"on_error": {"string_param": "row"}})
     assert list(answer.outputs[0].contents.int64_contents) == [2**53 + 1]
     assert answer.parameters["rejected"].int64_param == 1 and answer.parameters["rejected_rows"].string_param == "[0]"
+
+
+def test_each_answer_goes_to_its_own_request_in_every_form(server, infer):
+    def ask(number: int) -> None:
+        rows, form = number % 5 + 1, number % 4
+        ids = np.arange(number, number + rows, dtype="<i8")
+        x = np.full((rows, 3), number, "<f4")
+        parameters = {"signature_name": "serving_default" if number % 3 else "contract"}
+        if form < 2:
+            one = {"name": "x", "datatype": "FP32", "shape": [rows, 3]}
+            one |= {"parameters": {"binary_data_size": x.nbytes}} if form else {"data": x.tolist()}
+            asked = {"inputs": [tensor("id", "INT64", [rows], ids.tolist()), one], "parameters": parameters}
+            body, headers = raw(asked | {"id": str(number)}, *([x.tobytes()] if form else []))
+            found = server.post(INFER, body, headers=headers).json()
+            out, y = (found["outputs"][k]["data"] for k in (0, 1))
+        else:
+            inputs = [typed("id", "INT64", [rows], int64_contents=ids), typed("x", "FP32", [rows, 3])]
+            inputs[1]["contents"] = {"fp32_contents": x.reshape(-1).tolist()}
+            fields = {"parameters": {name: {"string_param": value} for name, value in parameters.items()}}
+            if form == 3:
+                inputs = [{k: v for k, v in one.items() if k != "contents"} for one in inputs]
+                fields["raw_input_contents"] = [ids.tobytes(), x.tobytes()]
+            answer = infer(model_name="echo", id=str(number), inputs=inputs, **fields)
+            out, y = answer.outputs[0].contents.int64_contents, answer.outputs[1].contents.fp32_contents
+            if form == 3:
+                out, y = (np.frombuffer(answer.raw_output_contents[k], t).tolist() for k, t in ((0, "<i8"), (1, "<f4")))
+            found = {"id": answer.id}
+        assert found["id"] == str(number) and list(out) == ids.tolist() and set(y) == {number} and len(y) == 3 * rows
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(400)))
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,13 @@ def steps_of(job: Job, path: str, sha256: str) -> Steps:
         raise JobError(problems)
     written = signature_as_written(wanted, signature)
     call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=job.serve.batching.rows)
-    read = ReadSettings(format="jsonl", columns=job.contract, payload=False)
+    read = ReadSettings(
+        format="jsonl",
+        columns=job.contract,
+        payload=False,
+        extra=job.input.extra,
+        max_row_bytes=job.input.max_row_bytes,
+    )
     return Steps(read, dict(job.inputs), job.preprocess, call, OutputPlan((), False, wanted, dict(written.outputs)))
 
 

@@ -8,6 +8,15 @@ from typing import Any
 
 import orjson
 
+PARTIAL = "partial"
+"""Option of a request: the good rows are predicted although others are refused."""
+
+AS_LINES, AS_CSV = "as-lines", "as-csv"
+"""Options of a request: the form of its answer."""
+
+HEADER, NO_HEADER = "header", "no-header"
+"""Options of a request in CSV; without either, a first line that has the name of a column is a header."""
+
 _ROW_BYTES = 16  # of a message
 
 
@@ -35,9 +44,8 @@ class Request:
 
     @property
     def options(self) -> list[str]:
-        """The options of the form: `partial` if the good rows are predicted although others are refused; those of
-        `answering.tabular`."""
-        return self.form.partition(";")[2].split(",")
+        """The options of the form: PARTIAL, AS_LINES, AS_CSV, HEADER, NO_HEADER."""
+        return self.form.partition(";")[2].split(",") if ";" in self.form else []
 
     @property
     def rows(self) -> int:

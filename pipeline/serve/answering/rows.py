@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
@@ -56,7 +56,8 @@ class Rows:
             numbers = list(read)
             for number in (numbers[k] for k in again):
                 try:
-                    read[number] = exact(requests[number].body).rows()
+                    body = exact(requests[number].body).rows()
+                    read[number] = dataclasses.replace(body, partial=body.partial or read[number].partial)
                 except BadBody as error:
                     del read[number]
                     answers[number] = refusal(400, str(error), requests[number].id)
@@ -95,7 +96,7 @@ class Rows:
           most_rows: of a request.
         """
         judged, rows = self._verdicts.judge_table(request.body, request.options, most_rows)
-        body = Body(b"", rows, partial="partial" in request.options)
+        body = Body(b"", rows, partial=PARTIAL in request.options)
         answers: dict[int, Answer] = {}
         self._finish([request], {0: body}, judged, np.array([0, rows]), answers)
         return answers[0]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from beam_score.pipeline.serve.answering import tabular
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
@@ -65,12 +65,13 @@ class Served:
         asked = _Asked()
         requests = list(requests)
         for number, request in enumerate(requests):
+            kind = request.kind
             try:
-                if request.kind == "lines":
+                if kind == "lines":
                     request = requests[number] = tabular.from_lines(request)
-                if request.kind == "proto-multi":
+                if kind == "proto-multi":
                     answers[number] = self._multi(request)
-                elif request.kind == "csv":
+                elif kind == "csv":
                     answers[number] = self._table(request)
                 else:
                     self._read(number, request, asked)
@@ -82,7 +83,10 @@ class Served:
             answers |= self._rows.answer_columns(requests, asked.columns, self._most_rows)
         for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
-        return [tabular.rendered(answers[number], request) for number, request in enumerate(requests)]
+        return [
+            tabular.rendered(answers[number], request) if request.options else answers[number]
+            for number, request in enumerate(requests)
+        ]
 
     def _table(self, request: Request) -> Answer:
         """Answer a request in CSV. Raises Refused."""
@@ -93,7 +97,7 @@ class Served:
     def _read(self, number: int, request: Request, asked: _Asked) -> None:
         """Read a request, and put it with those that it can share calls with. Raises BadBody, Refused."""
         if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
-            if "partial" in request.options:
+            if PARTIAL in request.options:
                 body = dataclasses.replace(body, partial=True)
             if body.rows > self._most_rows:
                 raise Refused(f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
@@ -111,14 +115,14 @@ class Served:
         kind, _, option = request.form.partition(";")
         protocol, _, method = kind.partition("-")
         if protocol == "json":
-            document_ = document(request.body, not self._lenient)
-            name = signature_name(document_)
+            asked = document(request.body, not self._lenient)
+            name = signature_name(asked)
             if method:
                 name = name or DEFAULT_SIGNATURE
                 check_signature(self._own(name).signature, METHODS[method])
-                return name, Tensors(examples.json_request(document_, not self._lenient), method=METHODS[method])
+                return name, Tensors(examples.json_request(asked, not self._lenient), method=METHODS[method])
             name = name or self._default
-            return name, tensors(document_, self._own(name).signature.inputs, not self._lenient)
+            return name, tensors(asked, self._own(name).signature.inputs, not self._lenient)
         if protocol == "proto" and method:
             task, feeds = examples.proto_request(request.body, METHODS[method])
             check_signature(self._own(task.signature).signature, task.method)

@@ -9,21 +9,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import AS_CSV, AS_LINES, HEADER, NO_HEADER, Answer, Request, refusal
 from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import concat
 from beam_score.transforms.common.splits import FileRange
-from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import Chunk, ReadSettings, UnusableFile, format_named
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.jsonl.exact import Malformed, members
 from beam_score.transforms.framing.csv import fields
-
-AS_LINES, AS_CSV = "as-lines", "as-csv"
-"""Options of a request: the form of its answer."""
-
-HEADER, NO_HEADER = "header", "no-header"
-"""Options of a request in CSV; without either, a first line that has the name of a column is a header."""
 
 
 def from_lines(request: Request) -> Request:
@@ -38,26 +31,31 @@ def from_lines(request: Request) -> Request:
             problem, at = error.args
             raise Refused(f"line {number}: not JSON: {problem} at character {at}") from None
     body = b'{"instances":[' + b",".join(lines) + b"]}"
-    return dataclasses.replace(request, body=body, form=f"json;{request.form.partition(';')[2]}")
+    return dataclasses.replace(request, body=body, form="json" + request.form.removeprefix("lines"))
 
 
-def from_csv(body: bytes, contract: Contract, options: Sequence[str]) -> Chunk:
+def from_csv(body: bytes, read: ReadSettings, options: Sequence[str], dialect: CsvOptions) -> Chunk:
     """Return the rows of a CSV text, read as a file of a job is.
+
+    Args:
+      options: of the request, which say whether it has a header.
+      read: the contract.
+      dialect: all other settings of CSV.
 
     Raises:
       Refused: no row can be read.
     """
-    names = list(contract.columns)
     first = body.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n").splitlines()[:1]
     if not first:
         raise Refused("the body has no row")
-    found = fields(first[0].decode(errors="replace"), ",", '"')
-    header = HEADER in options or (NO_HEADER not in options and not set(names).isdisjoint(found))
+    found = fields(first[0].decode(errors="replace"), *dialect.dialect)
+    header = HEADER in options or (NO_HEADER not in options and not read.columns.columns.keys().isdisjoint(found))
     file = os.memfd_create("request")
     try:
         os.write(file, body)
         path = f"/proc/self/fd/{file}"
-        settings = ReadSettings("csv", contract, payload=False, options=CsvOptions(header=header))
+        own = dialect.model_copy(update={"header": header})
+        settings = dataclasses.replace(read, format="csv", options=own)
         chunks = list(format_named("csv").read(FileRange(path, len(body)), settings))
     except UnusableFile as error:
         raise Refused(error.message) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from beam_score.pipeline.serve.answering.tabular import AS_CSV, AS_LINES, HEADER, NO_HEADER
+from beam_score.pipeline.serve.answering.answer import AS_CSV, AS_LINES, HEADER, NO_HEADER
 from beam_score.pipeline.serve.front.requests import Refusal
 
 CONCURRENT = 16

@@ -12,7 +12,7 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.front import containers, inference
 from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
@@ -105,7 +105,7 @@ class Application:
         if path == "/invocations":
             _only(method, "POST")
             form, type_ = containers.invocation(headers)
-            form += ",partial" if wants_partial(headers) else ""
+            form += f",{PARTIAL}" if wants_partial(headers) else ""
             served = self._models.only
             answer = await self._predict(served, form, headers, receive, id_)
             return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
@@ -197,7 +197,7 @@ def _form(method: str, headers: Mapping[bytes, bytes]) -> str:
     """Return the form of a request of TensorFlow Serving; see `Request`."""
     if method != "predict":
         return f"json-{method}"
-    return "json;partial" if wants_partial(headers) else "json"
+    return f"json;{PARTIAL}" if wants_partial(headers) else "json"
 
 
 def _only(method: str, *allowed: str) -> None:

@@ -48,8 +48,8 @@ def infer_answer(answer: Answer, served: Served) -> tuple[Answer, list[tuple[byt
     if answer.status != 200:
         return answer, []
     text, data = cut(answer.body)
-    named = {"model_name": served.version.name, "model_version": str(served.version.number)}
-    text = orjson.dumps(named)[:-1] + b"," + text[1:]
+    model = {"model_name": served.version.name, "model_version": str(served.version.number)}
+    text = orjson.dumps(model)[:-1] + b"," + text[1:]
     headers = [(_LENGTH, b"%d" % len(text)), (b"content-type", b"application/octet-stream")] if data else []
     return dataclasses.replace(answer, body=text + data), headers
 
@@ -122,8 +122,8 @@ class Inference:
         answer = await self._answer(served, Request(id_, body, "v2-proto"), context)
         version = served.version
         # Two messages, one after the other, are one message with the fields of both.
-        named = messages()["ModelInferResponse"](model_name=version.name, model_version=str(version.number))
-        return answer + bytes(named.SerializeToString())
+        model = messages()["ModelInferResponse"](model_name=version.name, model_version=str(version.number))
+        return answer + bytes(model.SerializeToString())
 
     def _find(self, request: Any) -> Served:
         return self._models.find(request.name, version_number(request.version))

@@ -27,6 +27,9 @@ from beam_score.transforms.model.proto_fields import message_class
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", inference.SERVICE)
 """Names under which the health of the server is asked."""
 
+_SHORT_NAMES = ("PredictionService", "ModelService")
+"""Names under which TensorFlow Serving gives its health."""
+
 Method = Callable[[bytes, str, Any], Awaitable[bytes]]
 """Answers a message; takes its bytes, the id of the request and the context of the call."""
 
@@ -203,7 +206,7 @@ class Rpc:
     async def be(self, ready: bool) -> None:
         """Set what health checks answer."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in SERVICES:
+        for service in (*SERVICES, *_SHORT_NAMES):
             await self._health.set(service, status)
 
     async def stop(self, seconds: float) -> None:

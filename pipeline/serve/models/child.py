@@ -56,7 +56,7 @@ def _load(config: dict[str, Any]) -> Served:
     if isinstance(job, Job):
         steps = steps_of(job, path, sha256)
         model = Scorer(steps.call).load()
-        rows, threads = Rows(Verdicts(steps, model)), steps.call.intra_op_threads
+        rows, threads = Rows(Verdicts(steps, model, job.input.csv)), steps.call.intra_op_threads
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)

@@ -27,6 +27,8 @@ def infer_request(body: bytes, length: int) -> tuple[str, Tensors]:
     Raises:
       Refused: with the input at fault.
     """
+    if length > len(body):
+        raise Refused("Inference-Header-Content-Length is more than the bytes of the body")
     request = document(body[:length], strict=True)
     parameters = _parameters("the request", request)
     signature = parameters.get("signature_name", "")
