@@ -320,7 +320,8 @@ def serve(
     logs.set_up(log_level, log_format)
     given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
-    serve_job(load_served(job, [*(overrides or ()), *flags]), Console(), ready_file, only_check)
+    read = functools.partial(load_served, job, [*(overrides or ()), *flags])
+    serve_job(read, Console(), ready_file, only_check)
 
 
 _SCORE = ("run", "replay", "check", "bench")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from beam_score.pipeline.job.versions import Versions
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds
 
@@ -51,6 +52,7 @@ class ServeSettings(Strict):
         model's default.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
       drain: seconds that accepted requests have to be answered after SIGTERM.
+      versions: see `Versions`.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
@@ -62,6 +64,7 @@ class ServeSettings(Strict):
     drain: float = pydantic.Field(default=25.0, ge=0)
     limits: Limits = Limits()
     batching: Batching = Batching()
+    versions: Versions = Versions()
 
     _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
 

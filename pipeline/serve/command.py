@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
@@ -11,10 +12,13 @@ from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.printing.terminal import Console, escape
 
 
-def serve_job(job: Job | ModelFolder, console: Console, ready_file: str | None, only_check: bool) -> None:
+def serve_job(
+    read: Callable[[], Job | ModelFolder], console: Console, ready_file: str | None, only_check: bool
+) -> None:
     """Serve a job, or a model folder, until SIGTERM or SIGINT.
 
     Args:
+      read: reads the job, at the start and at SIGHUP.
       ready_file: written once requests are answered.
       only_check: whether to end once everything is checked.
 
@@ -29,7 +33,7 @@ def serve_job(job: Job | ModelFolder, console: Console, ready_file: str | None, 
         from beam_score.pipeline.serve.service import Service, write_ready_file
     except ModuleNotFoundError as error:
         raise JobError([f"serve needs the package {error.name}: pip install 'beam-score[serve]'"]) from None
-    service = Service(job)
+    service = Service(read(), read)
     if only_check:
         console.print("Ready to serve.")
         return

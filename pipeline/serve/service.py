@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import logging
 import math
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
-from beam_score.pipeline.serve.answering.rows import CONTRACT
-from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.front.http import Application
-from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
-from beam_score.pipeline.serve.front.models import Models, Served
+from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
-from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
-from beam_score.transforms.model.copies import hashed_model
-from beam_score.transforms.model.signature import ModelError, read_signatures
-from beam_score.transforms.model.versions import find_version
+from beam_score.pipeline.serve.versions.model_list import ModelList
+from beam_score.pipeline.serve.versions.source import check_source, reloaded, source_of
+
+RELOAD_S = 600.0
+"""Seconds that new models have to become available when the job file is reloaded."""
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -35,37 +34,22 @@ class Service:
 
     Args:
       job: its contract and model, and how they are served.
+      read: reads the job again, at SIGHUP. Raises JobError.
     """
 
-    def __init__(self, job: Job | ModelFolder):
-        self._job, self._settings = job, job.serve
+    def __init__(self, job: Job | ModelFolder, read: Callable[[], Job | ModelFolder] | None = None):
+        self._job, self._settings, self._read = job, job.serve, read
+        self._reloads: set[asyncio.Task[None]] = set()
         self._models = Models()
+        self._list = ModelList(self._models)
         self._ending = asyncio.Event()
-        self._version, self._metadata = self._prepare()
-
-    def _prepare(self) -> tuple[Version, dict[str, Any]]:
-        """Return the version to serve and what is said of it. Raises JobError."""
-        job = self._job
-        try:
-            found = find_version(job.model.path, job.model.version)
-            local, sha256 = hashed_model(found.path)
-            signatures = read_signatures(local)
-            steps = steps_of(job, str(local), sha256) if isinstance(job, Job) else None
-            default = default_of(job, signatures)
-        except (ModelError, OSError) as error:
-            raise JobError([f"model.path: {error}"]) from None
-        name = self._settings.name or Path(job.model.path.rstrip("/")).name
-        version = Version(name, int(found.version or 1), str(local), sha256)
-        shown = {name: of_signature(signature) for name, signature in signatures.items()}
-        if steps is not None:
-            shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
-        shown = {default: shown[default], **shown}
-        return version, metadata(version.name, version.number, shown)
+        self._source = source_of(job)
+        check_source(self._source)
 
     @property
     def name(self) -> str:
         """The name of the model in paths."""
-        return self._version.name
+        return self._source.name
 
     async def run(self, ready: Callable[[str, int, int | None], None]) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
@@ -95,25 +79,24 @@ class Service:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
             rpc = None
             if settings.grpc_port is not None:
                 rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
                 await rpc.start()
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            served = self._served()
-            self._models.add(served)
             try:
-                await served.start()
-            except LoadFailed as error:
+                await self._load()
+            except JobError:
                 server.should_exit = True
                 await serving
-                raise JobError([str(error)]) from None
+                raise
             if not server.should_exit:  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
-            await self._models.close()
+            await self._list.close()
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""
@@ -122,12 +105,37 @@ class Service:
             await rpc.be(False)
             await rpc.stop(self._settings.drain)
 
-    def _served(self) -> Served:
-        version, settings = self._version, self._settings
-        load = functools.partial(ModelProcess.load, version, self._job.as_json())
-        account = self._models.accounts.of(version.name, version.number)
-        hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
-        return Served(load, version, self._metadata, account, settings.batching.rows, hangs_s)
+    async def _load(self) -> None:
+        """Load the model, unless a signal ends the server before. Raises JobError."""
+        loading = asyncio.create_task(self._list.change([self._source]))
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait((loading, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if loading.done():
+            loading.result()
+        else:
+            loading.cancel()
+            await asyncio.wait((loading,))
+
+    def _reload(self) -> None:
+        """Apply what has changed in the job file; see `reloaded`."""
+        task = asyncio.create_task(self._reloaded())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reloaded(self) -> None:
+        if self._read is None:
+            return
+        try:
+            job, others = reloaded(self._job, await asyncio.to_thread(self._read))
+            await self._list.change([source_of(job)], RELOAD_S)
+        except JobError as error:
+            _log.error("the job file is not reloaded, and nothing changes: %s", "; ".join(error.problems))
+            return
+        self._job = job
+        _log.info("the job file is reloaded")
+        if others:
+            _log.warning("the next start will apply what has changed in %s", ", ".join(others))
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True

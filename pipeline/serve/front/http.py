@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
-_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
+_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(_OF_MODEL + ":predict", re.IGNORECASE)
 _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
@@ -82,14 +82,15 @@ class Application:
         found = _PREDICT.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"]) if found else self._models.only
-            body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
+            # The version is in use from here on, so that it does not end while the body comes.
+            with self._models.find(**found.groupdict()) if found else self._models.only as served:
+                body = await self._body(headers, receive)
+                return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
         if found := _INFER.fullmatch(path):
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"])
-            body = await self._body(headers, receive)
-            answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
+            with self._models.find(**found.groupdict()) as served:
+                body = await self._body(headers, receive)
+                answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
             if answer.status == 200:
                 named = {"model_name": served.version.name, "model_version": str(served.version.number)}
                 answer = dataclasses.replace(answer, body=orjson.dumps(named)[:-1] + b"," + answer.body[1:])
@@ -106,9 +107,9 @@ class Application:
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
-            return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
+            return _json({"model_version_status": self._models.statuses(**found.groupdict())}), ()
         if found := _METADATA.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).metadata), ()
+            return _json(self._models.find(**found.groupdict()).metadata), ()
         raise Refusal(404, _NOTHING)
 
     def _v2(self, path: str, id_: str) -> Answer:
@@ -120,11 +121,11 @@ class Application:
         if path == "/v2/health/ready":
             return _json({"ready": True}) if self._models.ready else refusal(503, "not ready", id_)
         if found := _V2_READY.fullmatch(path):
-            served = self._models.find(found["name"], found["version"])
+            served = self._models.find(**found.groupdict())
             ready = served.state == State.AVAILABLE
             return _json({"name": served.version.name, "ready": True}) if ready else refusal(503, "not ready", id_)
         if found := _V2_MODEL.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).v2_metadata)
+            return _json(self._models.find(**found.groupdict()).v2_metadata)
         raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:

@@ -30,7 +30,12 @@ _MOST_MESSAGE = 1024
 
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
-    "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
+    "ModelSpec": [
+        ("name", 1, "string"),
+        ("version", 2, "Int64Value"),
+        ("signature_name", 3, "string"),
+        ("version_label", 4, "string"),
+    ],
     "Int64Value": [("value", 1, "int64")],
 }
 
@@ -80,10 +85,10 @@ class Handlers:
 
     async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
         spec = _spec(body)
-        served = self._models.find(spec.name, _version(spec))
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
+        with self._models.find(spec.name, *_version(spec)) as served:
+            answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
         if answer.status != 200:
             raise Refusal(answer.status, _message(answer))
         named = messages("predict_pb2").PredictResponse()
@@ -95,7 +100,7 @@ class Handlers:
         api = messages("get_model_metadata_pb2")
         request = _parsed(api.GetModelMetadataRequest, body)
         spec = request.model_spec
-        served = self._models.find(spec.name, _version(spec))
+        served = self._models.find(spec.name, *_version(spec))
         if not request.metadata_field:
             raise Refusal(400, "GetModelMetadataRequest must specify at least one metadata_field")
         if unknown := [field for field in request.metadata_field if field != "signature_def"]:
@@ -110,9 +115,8 @@ class Handlers:
         api = messages("get_model_status_pb2")
         spec = _parsed(api.GetModelStatusRequest, body).model_spec
         response = api.GetModelStatusResponse()
-        for one in self._models.statuses(spec.name, _version(spec)):
-            state = getattr(api.ModelVersionStatus, one["state"])
-            response.model_version_status.add(version=int(one["version"]), state=state)
+        for one in self._models.statuses(spec.name, *_version(spec)):
+            json_format.ParseDict(one, response.model_version_status.add())
         return response.SerializeToString()
 
 
@@ -169,8 +173,9 @@ def _spec(body: bytes) -> Any:
     return head.model_spec
 
 
-def _version(spec: Any) -> str | None:
-    return str(spec.version.value) if spec.HasField("version") else None
+def _version(spec: Any) -> tuple[str | None, str | None]:
+    """Return version and label of a model_spec."""
+    return str(spec.version.value) if spec.HasField("version") else None, spec.version_label or None
 
 
 def _parsed(kind: Any, body: bytes) -> Any:

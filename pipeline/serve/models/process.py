@@ -18,7 +18,16 @@ _log = logging.getLogger(__name__)
 
 
 class LoadFailed(Exception):
-    """A version that did not load. Args: a sentence for the user."""
+    """A version that did not load.
+
+    Args:
+      message: a sentence for the user.
+      passing: whether it may load later, as it is.
+    """
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
 
 
 class ProcessDied(Exception):
@@ -32,30 +41,36 @@ class Version:
     Attributes:
       name: of the model.
       number: of the version.
-      path: its SavedModel folder.
-      sha256: its hash.
+      path: its SavedModel folder, local or in a store.
+      sha256: its hash; None if it is not known before it is loaded.
     """
 
     name: str
     number: int
     path: str
-    sha256: str
+    sha256: str | None = None
 
 
 class ModelProcess:
-    """A loaded version in a process of its own."""
+    """A loaded version in a process of its own.
+
+    Attributes:
+      version: with its hash.
+      metadata: its signatures; see `front.metadata`.
+    """
 
     def __init__(
         self,
         version: Version,
+        metadata: Mapping[str, Any],
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ):
-        self.version = version
+        self.version, self.metadata = version, metadata
         self._process, self._reader, self._writer = process, reader, writer
         self._owed: collections.deque[asyncio.Future[list[Answer]]] = collections.deque()
-        self._reading: asyncio.Task[None]
+        self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def load(cls, version: Version, job: Mapping[str, Any]) -> ModelProcess:
@@ -79,17 +94,23 @@ class ModelProcess:
                 stdin=asyncio.subprocess.DEVNULL,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        self = cls(version, process, reader, writer)
-        config = {"name": version.name, "path": version.path, "sha256": version.sha256, "job": job}
-        writer.writelines(frame(config, []))
         try:
-            header, _ = await read_frame(reader)
-        except asyncio.IncompleteReadError:
-            raise LoadFailed(f"version {version.number}: its process ended with {await process.wait()}") from None
-        if "error" in header:
-            raise LoadFailed(f"version {version.number}: {header['error']}")
-        self._reading = asyncio.create_task(self._read())
-        return self
+            config = {"name": version.name, "number": version.number, "path": version.path, "sha256": version.sha256}
+            writer.writelines(frame(config | {"job": job}, []))
+            try:
+                header, _ = await read_frame(reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                message = f"version {version.number}: its process ended with {await process.wait()}"
+                raise LoadFailed(message, passing=True) from None
+            if "error" in header:
+                raise LoadFailed(f"version {version.number}: {header['error']}", header["passing"])
+        except BaseException:
+            writer.close()
+            if process.returncode is None:
+                process.kill()
+            raise
+        version = dataclasses.replace(version, sha256=header["sha256"])
+        return cls(version, header["metadata"], process, reader, writer)
 
     async def answer(self, batch: Sequence[Request]) -> list[Answer]:
         """Return the answers to a batch, in order. Raises ProcessDied."""
