@@ -15,9 +15,7 @@ import pytest
 import tensorflow as tf
 import versioned
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
-from versioned import Versions, answers, asked, available, error, states, until
-
-ROW = {"instances": [{"x": 1}]}
+from versioned import ROW, Versions, answers, asked, available, error, states, until
 
 
 @pytest.fixture(scope="module")

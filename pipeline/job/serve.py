@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
-from beam_score.pipeline.job.versions import Versions
+from beam_score.pipeline.job.versions import OtherModels, Versions
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds
 
@@ -53,6 +53,7 @@ class ServeSettings(Strict):
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
       drain: seconds that accepted requests have to be answered after SIGTERM.
       versions: see `Versions`.
+      models: see `OtherModels`.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
@@ -65,6 +66,7 @@ class ServeSettings(Strict):
     limits: Limits = Limits()
     batching: Batching = Batching()
     versions: Versions = Versions()
+    models: OtherModels = OtherModels()
 
     _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
 

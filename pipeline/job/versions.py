@@ -1,4 +1,4 @@
-"""The `serve.versions` section of the job file: which versions of a model are served."""
+"""The sections of `serve` in the job file that a running server can change: its models, and their versions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import pydantic
 
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_seconds
+
+
+def _seconds_or_0(value: Any) -> float | None:
+    return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
 
 
 class Versions(Strict):
@@ -24,10 +28,7 @@ class Versions(Strict):
     labels: Mapping[str, int] = {}
     poll: float = pydantic.Field(default=1.0, ge=0)
 
-    @pydantic.field_validator("poll", mode="before")
-    @classmethod
-    def _seconds(cls, value: Any) -> float | None:
-        return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
+    _seconds = pydantic.field_validator("poll", mode="before")(_seconds_or_0)
 
     @pydantic.field_validator("policy", mode="before")
     @classmethod
@@ -54,6 +55,22 @@ class Versions(Strict):
             if not _is_number(number):
                 raise ValueError(f"{label}: {number!r} is not the number of a version")
         return value
+
+
+class OtherModels(Strict):
+    """Further models.
+
+    Attributes:
+      file: a list of them as TensorFlow Serving's `--model_config_file` has it; None for none.
+      poll: seconds between two looks at the file; 0 for a look at the start, and at SIGHUP.
+      reload: whether clients may replace the list of models, by HandleReloadConfigRequest.
+    """
+
+    file: str | None = pydantic.Field(default=None, min_length=1)
+    poll: float = pydantic.Field(default=0.0, ge=0)
+    reload: bool = False
+
+    _seconds = pydantic.field_validator("poll", mode="before")(_seconds_or_0)
 
 
 def _is_number(value: Any, least: int = 0) -> bool:

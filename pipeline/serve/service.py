@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import os
 import signal
@@ -20,13 +19,8 @@ from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
-from beam_score.pipeline.serve.versions.model_list import ModelList
-from beam_score.pipeline.serve.versions.source import check_source, reloaded, source_of
-
-RELOAD_S = 600.0
-"""Seconds that new models have to become available when the job file is reloaded."""
-
-_log = logging.getLogger(__name__)
+from beam_score.pipeline.serve.versions.changes import Changes, sources_of
+from beam_score.pipeline.serve.versions.source import check_sources
 
 
 class Service:
@@ -38,18 +32,16 @@ class Service:
     """
 
     def __init__(self, job: Job | ModelFolder, read: Callable[[], Job | ModelFolder] | None = None):
-        self._job, self._settings, self._read = job, job.serve, read
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._settings = job.serve
         self._models = Models()
-        self._list = ModelList(self._models)
+        self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
-        self._source = source_of(job)
-        check_source(self._source)
+        check_sources(sources_of(job), {})
 
     @property
     def name(self) -> str:
         """The name of the model in paths."""
-        return self._source.name
+        return self._models.main
 
     async def run(self, ready: Callable[[str, int, int | None], None]) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
@@ -79,7 +71,7 @@ class Service:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(signal.SIGHUP, self._changes.reload)
             rpc = None
             if settings.grpc_port is not None:
                 rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
@@ -96,7 +88,7 @@ class Service:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
-            await self._list.close()
+            await self._changes.close()
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""
@@ -107,7 +99,7 @@ class Service:
 
     async def _load(self) -> None:
         """Load the model, unless a signal ends the server before. Raises JobError."""
-        loading = asyncio.create_task(self._list.change([self._source]))
+        loading = asyncio.create_task(self._changes.start())
         ending = asyncio.create_task(self._ending.wait())
         await asyncio.wait((loading, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -116,26 +108,6 @@ class Service:
         else:
             loading.cancel()
             await asyncio.wait((loading,))
-
-    def _reload(self) -> None:
-        """Apply what has changed in the job file; see `reloaded`."""
-        task = asyncio.create_task(self._reloaded())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-    async def _reloaded(self) -> None:
-        if self._read is None:
-            return
-        try:
-            job, others = reloaded(self._job, await asyncio.to_thread(self._read))
-            await self._list.change([source_of(job)], RELOAD_S)
-        except JobError as error:
-            _log.error("the job file is not reloaded, and nothing changes: %s", "; ".join(error.problems))
-            return
-        self._job = job
-        _log.info("the job file is reloaded")
-        if others:
-            _log.warning("the next start will apply what has changed in %s", ", ".join(others))
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True

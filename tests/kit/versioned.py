@@ -25,6 +25,9 @@ def factor(number: int) -> int:
     return number % KINDS + 1
 
 
+ROW = {"instances": [{"x": 1}]}
+
+
 class Versions:
     """Versions of a model below a folder.
 
@@ -110,6 +113,11 @@ class Versions:
         """Damage the graph of a version."""
         (self.base / str(number) / "saved_model.pb").write_bytes(b"\x99 not a graph")
 
+    def unload(self, number: int) -> None:
+        """Damage the variables of a version, which only shows when it is loaded."""
+        file = self.base / str(number) / "variables" / "variables.data-00000-of-00001"
+        file.write_bytes(b"\x99" * file.stat().st_size)
+
     @property
     def numbers(self) -> list[int]:
         return sorted(int(path.name) for path in self.base.iterdir())
@@ -158,7 +166,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def asked(server: serving.Server, path: str = "/predict") -> tuple[int, int]:
     """Return the version that answers a request, and the factor by which it multiplies."""
-    answer = server.post(path, {"instances": [{"x": 1}]})
+    answer = server.post(path, ROW)
     assert answer.status_code == 200, answer.text
     return int(answer.headers["x-model-version"]), round(answer.json()["predictions"][0])
 

@@ -236,12 +236,21 @@ class Model:
 
 
 class Models:
-    """The models of a server."""
+    """The models of a server.
+
+    Attributes:
+      accounts: of their rows.
+      draining: whether a signal has ended the server.
+      main: the name of the model of the short routes.
+      replace: replaces the models by those of a ModelServerConfig, within some seconds; None if that is off.
+    """
 
     def __init__(self) -> None:
         self._models: dict[str, Model] = {}
         self.accounts = Accounts()
         self.draining = False
+        self.main = ""
+        self.replace: Callable[[Any, float | None], Awaitable[None]] | None = None
 
     @property
     def ready(self) -> bool:
@@ -264,10 +273,8 @@ class Models:
 
     @property
     def only(self) -> Served:
-        """The current version of the only model. Raises Refusal, NoSuchModel."""
-        if len(self._models) != 1:
-            raise Refusal(400, f"{len(self._models)} models are served: use /v1/models/NAME:predict")
-        return self.find(next(iter(self._models)))
+        """The current version of the model of the short routes. Raises Refusal, NoSuchModel."""
+        return self.find(self.main)
 
     def find(self, name: str, version: str | None = None, label: str | None = None) -> Served:
         """Return a version; the current one, if neither version nor label is given.

@@ -56,7 +56,7 @@ class Handlers:
         _, prediction, model = SERVICES
         methods = {
             prediction: {"Predict": self._predict, "GetModelMetadata": self._metadata},
-            model: {"GetModelStatus": self._model_status},
+            model: {"GetModelStatus": self._model_status, "HandleReloadConfigRequest": self._reload},
         }
         return [
             grpc.method_handlers_generic_handler(
@@ -118,6 +118,13 @@ class Handlers:
         for one in self._models.statuses(spec.name, *_version(spec)):
             json_format.ParseDict(one, response.model_version_status.add())
         return response.SerializeToString()
+
+    async def _reload(self, body: bytes, id_: str, context: Any) -> bytes:
+        api = messages("model_management_pb2")
+        if self._models.replace is None:
+            raise Refusal(501, "models are not replaced by clients of this server: see serve.models.reload")
+        await self._models.replace(_parsed(api.ReloadConfigRequest, body).config, context.time_remaining())
+        return api.ReloadConfigResponse().SerializeToString()
 
 
 class Rpc:

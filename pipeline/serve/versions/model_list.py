@@ -10,7 +10,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.models.process import ModelProcess, Version
 from beam_score.pipeline.serve.versions.lifecycle import Lifecycle
-from beam_score.pipeline.serve.versions.source import ModelSource, check_source
+from beam_score.pipeline.serve.versions.source import ModelSource, check_sources
 
 
 class ModelList:
@@ -36,9 +36,8 @@ class ModelList:
           JobError: with the reasons; then nothing has changed.
         """
         async with self._changing:
-            for source in sources:
-                served = self._lifecycles.get(source.name)
-                await asyncio.to_thread(check_source, source, list(served.model.versions) if served else ())
+            loaded = {name: list(lifecycle.model.versions) for name, lifecycle in self._lifecycles.items()}
+            await asyncio.to_thread(check_sources, sources, loaded)
             paths = {name: lifecycle.source.path for name, lifecycle in self._lifecycles.items()}
             sources_new = [source for source in sources if paths.get(source.name) != source.path]
             new = {one.name: Lifecycle(one, functools.partial(_served, self._models, one)) for one in sources_new}

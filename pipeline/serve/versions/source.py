@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from beam_score.pipeline.job.job import Job
@@ -16,7 +16,7 @@ from beam_score.transforms.model.copies import local_model, named
 from beam_score.transforms.model.signature import ModelError, read_signatures
 from beam_score.transforms.model.versions import find_version
 
-RELOADED = ("versions",)
+RELOADED = ("versions", "models")
 """Keys of the `serve` section that a running server can change."""
 
 
@@ -29,12 +29,14 @@ class ModelSource:
       path: of its versions, or of a SavedModel.
       versions: which of them.
       job: its contract, or a model folder without one.
+      main: whether it is the model of the job file.
     """
 
     name: str
     path: str
     versions: Versions
     job: Job | ModelFolder
+    main: bool = True
 
 
 def source_of(job: Job | ModelFolder) -> ModelSource:
@@ -61,19 +63,33 @@ def reloaded(before: Job | ModelFolder, now: Job | ModelFolder) -> tuple[Job | M
     return before.model_copy(update={"serve": serve}), differ
 
 
-def check_source(source: ModelSource, loaded: Collection[int] = ()) -> None:
-    """Check that the job fits a version of its model, the highest for which it does, and that labels name versions.
+def check_sources(sources: Iterable[ModelSource], loaded: Mapping[str, Collection[int]]) -> None:
+    """Check that each job fits a version of its model, the highest for which it does, and that labels name versions.
 
     Args:
-      loaded: versions that need no folder, since they are loaded.
+      loaded: versions that need no folder, since they are loaded, by model.
 
     Raises:
-      JobError: with the problems.
+      JobError: with the problems of all models.
     """
+    problems = list[str]()
+    for source in sources:
+        try:
+            _check_source(source, loaded.get(source.name, ()))
+        except JobError as error:
+            problems += error.problems if source.main else [f"model {source.name!r}: {p}" for p in error.problems]
+    if problems:
+        raise JobError(problems)
+
+
+def _check_source(source: ModelSource, loaded: Collection[int]) -> None:
     ((kind, of),) = source.versions.policy.items()
     problems = list[JobError]()
     try:
-        folders = version_folders(source.path)
+        try:
+            folders = version_folders(source.path)
+        except (FileNotFoundError, NotADirectoryError):
+            folders = {}  # `find_version` explains it
         absent = [
             f"serve.versions.labels: {label}: {source.path} has no version {number}"
             for label, number in source.versions.labels.items()
