@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pydantic
 
+from beam_score.pipeline.job.rollout import Rollout
 from beam_score.pipeline.job.versions import OtherModels, Versions
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds
@@ -54,6 +55,8 @@ class ServeSettings(Strict):
       drain: seconds that accepted requests have to be answered after SIGTERM.
       versions: see `Versions`.
       models: see `OtherModels`.
+      rollout: see `Rollout`.
+      admin: the path of the socket for `--revert`; None for one beside the ready file, if there is one.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
@@ -67,6 +70,8 @@ class ServeSettings(Strict):
     batching: Batching = Batching()
     versions: Versions = Versions()
     models: OtherModels = OtherModels()
+    rollout: Rollout = Rollout()
+    admin: str | None = pydantic.Field(default=None, min_length=1)
 
     _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
 

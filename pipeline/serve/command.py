@@ -33,7 +33,8 @@ def serve_job(
         from beam_score.pipeline.serve.service import Service, write_ready_file
     except ModuleNotFoundError as error:
         raise JobError([f"serve needs the package {error.name}: pip install 'beam-score[serve]'"]) from None
-    service = Service(read(), read)
+    job = read()
+    service = Service(job, read)
     if only_check:
         console.print("Ready to serve.")
         return
@@ -45,4 +46,26 @@ def serve_job(
             write_ready_file(ready_file, host, [port, *([] if grpc_port is None else [grpc_port])])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(service.run(ready))
+        runner.run(service.run(ready, _admin(job, ready_file)))
+
+
+def revert_model(job: Job | ModelFolder, console: Console, ready_file: str | None, model: str) -> None:
+    """Let the running server of a job go back to the version before of a model.
+
+    Args:
+      ready_file: that the server was given.
+
+    Raises:
+      JobError: there is no such server, or no version to go back to.
+    """
+    from beam_score.pipeline.serve.versions.admin import revert_over
+
+    path = _admin(job, ready_file)
+    if path is None:
+        raise JobError(["--revert: set serve.admin, or pass the --ready-file that the server was given"])
+    console.print(escape(revert_over(path, model)), highlight=False)
+
+
+def _admin(job: Job | ModelFolder, ready_file: str | None) -> str | None:
+    """Return the path of the server's socket for an operator."""
+    return job.serve.admin or (None if ready_file is None else f"{ready_file}.admin")

@@ -19,6 +19,7 @@ from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
+from beam_score.pipeline.serve.versions.admin import admin_socket
 from beam_score.pipeline.serve.versions.changes import Changes, sources_of
 from beam_score.pipeline.serve.versions.source import check_sources
 
@@ -43,17 +44,20 @@ class Service:
         """The name of the model in paths."""
         return self._models.main
 
-    async def run(self, ready: Callable[[str, int, int | None], None]) -> None:
+    async def run(self, ready: Callable[[str, int, int | None], None], admin: str | None = None) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
 
         Args:
           ready: called with the host, the port of HTTP and that of gRPC, once requests are answered.
+          admin: the path of a socket for an operator; see `versions.admin`.
 
         Raises:
           JobError: the address is not available, or the model does not load.
         """
         settings = self._settings
-        with _listening(settings.host, settings.port) as listener:
+        async with contextlib.AsyncExitStack() as stack:
+            listener = stack.enter_context(_listening(settings.host, settings.port))
+            await stack.enter_async_context(admin_socket(admin, self._changes.revert))
             port = listener.getsockname()[1]
             server = _Server(
                 uvicorn.Config(

@@ -56,9 +56,9 @@ class Versions:
         """The lines of the log since the last `reload`."""
         return "".join(self._lines)
 
-    def reload(self, server: serving.Server, wait: bool = True, **versions: Any) -> None:
-        """Change the section `versions` of the job file, and let the server read it."""
-        self.job(versions=versions)
+    def reload(self, server: serving.Server, wait: bool = True, rollout: Any = None, **versions: Any) -> None:
+        """Change the sections `versions` and `rollout` of the job file, and let the server read it."""
+        self.job(versions=versions, rollout=rollout)
         self._lines.clear()
         os.kill(server.process.pid, signal.SIGHUP)
         if wait:
@@ -71,9 +71,13 @@ class Versions:
             models.scaled(path, float(factor(number)))
         return path
 
-    def publish(self, number: int) -> None:
-        """Add a version at once."""
-        with self.half(number):
+    def publish(self, number: int, made: Path | None = None) -> None:
+        """Add a version at once.
+
+        Args:
+          made: its model, if it is not the one of the number.
+        """
+        with self.half(number, made):
             pass
 
     def copy(self, number: int, pause_s: float, but: str | None = None) -> None:
@@ -96,10 +100,10 @@ class Versions:
             time.sleep(pause_s)
 
     @contextlib.contextmanager
-    def half(self, number: int) -> Iterator[Path]:
+    def half(self, number: int, made: Path | None = None) -> Iterator[Path]:
         """Copy a version beside its place, and move it there in the end."""
         beside = self.folder / f"copy-{number}"
-        shutil.copytree(self.made(number), beside)
+        shutil.copytree(made or self.made(number), beside)
         yield beside
         os.rename(beside, self.base / str(number))
 
@@ -122,9 +126,10 @@ class Versions:
     def numbers(self) -> list[int]:
         return sorted(int(path.name) for path in self.base.iterdir())
 
-    def job(self, poll: float = 0.1, **serve: Any) -> str:
+    def job(self, poll: float = 0.1, rollout: Any = None, **serve: Any) -> str:
         """Write the job file, and return its path."""
         versions = {"poll": poll, **serve.pop("versions", {})}
+        serve["rollout"] = {"keep_previous": 0, **(rollout or {})}
         settings = jobs.settings(
             self.folder,
             str(self.base),
@@ -164,9 +169,9 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def asked(server: serving.Server, path: str = "/predict") -> tuple[int, int]:
+def asked(server: serving.Server, path: str = "/predict", id_: str = "") -> tuple[int, int]:
     """Return the version that answers a request, and the factor by which it multiplies."""
-    answer = server.post(path, ROW)
+    answer = server.post(path, ROW, headers={"X-Request-ID": id_})
     assert answer.status_code == 200, answer.text
     return int(answer.headers["x-model-version"]), round(answer.json()["predictions"][0])
 

@@ -83,12 +83,13 @@ class Application:
         if found or path == "/predict":
             _only(method, "POST")
             # The version is in use from here on, so that it does not end while the body comes.
-            with self._models.find(**found.groupdict()) if found else self._models.only as served:
+            asked = found.groupdict() if found else {"name": self._models.main}
+            with self._models.find(**asked, id_=id_) as served:
                 body = await self._body(headers, receive)
                 return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
         if found := _INFER.fullmatch(path):
             _only(method, "POST")
-            with self._models.find(**found.groupdict()) as served:
+            with self._models.find(**found.groupdict(), id_=id_) as served:
                 body = await self._body(headers, receive)
                 answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
             if answer.status == 200:

@@ -7,8 +7,9 @@ import collections
 import enum
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.accounts import Account, Accounts
@@ -62,6 +63,7 @@ class Served:
         self.metadata: Mapping[str, Any] = {}
         self.state, self.error = State.LOADING, ""
         self.on_end: Callable[[], None] = lambda: None
+        self.observer: Callable[[Request, Answer], None] | None = None
         self._users, self._unused = 0, asyncio.Event()
         self._load = load
         self._process: ModelProcess | None = None
@@ -185,7 +187,18 @@ class Served:
             answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
         finally:
             self.account.end(answer, protocol, time.perf_counter() - began)
+        if self.observer is not None:
+            self.observer(request, answer)
         return answer
+
+
+class Canary(Protocol):
+    """A version that answers a share of the requests."""
+
+    served: Served
+
+    def takes(self, id_: str) -> bool:
+        """Return whether it answers the request with an id."""
 
 
 class Model:
@@ -197,6 +210,8 @@ class Model:
       others: state and error of those without one.
       labels: names of versions.
       current: the version that is meant if a request names none; None before the first is available.
+      canary: a version that answers a share of these requests; None for none.
+      shadows: the results of copies of requests, by version.
     """
 
     def __init__(self, name: str):
@@ -205,15 +220,24 @@ class Model:
         self.others: dict[int, tuple[State, str]] = {}
         self.labels: Mapping[str, int] = {}
         self.current: int | None = None
+        self.canary: Canary | None = None
+        self.shadows: dict[int, Counter[str]] = {}
 
     @property
     def available(self) -> list[int]:
         """The versions that answer, in descending order."""
         return sorted((n for n, one in self.versions.items() if one.state == State.AVAILABLE), reverse=True)
 
-    def find(self, version: int | None) -> Served | None:
+    def find(self, version: int | None, id_: str = "") -> Served | None:
         """Return a version that is loaded, even if its process is being replaced; the current one, if none is given,
-        or another while it does not answer."""
+        or another while it does not answer.
+
+        Args:
+          id_: of the request.
+        """
+        canary = self.canary
+        if version is None and canary is not None and canary.served.state == State.AVAILABLE and canary.takes(id_):
+            return canary.served
         if version is None:
             version = self.current
             if version is None or self.versions[version].state != State.AVAILABLE:
@@ -267,17 +291,20 @@ class Models:
         del self._models[name]
 
     @property
+    def all(self) -> list[Model]:
+        """The models."""
+        return list(self._models.values())
+
+    @property
     def names(self) -> list[str]:
         """The names of the models."""
         return list(self._models)
 
-    @property
-    def only(self) -> Served:
-        """The current version of the model of the short routes. Raises Refusal, NoSuchModel."""
-        return self.find(self.main)
-
-    def find(self, name: str, version: str | None = None, label: str | None = None) -> Served:
+    def find(self, name: str, version: str | None = None, label: str | None = None, id_: str = "") -> Served:
         """Return a version; the current one, if neither version nor label is given.
+
+        Args:
+          id_: of the request.
 
         Raises:
           NoSuchModel: there is no such model, or it has no such version.
@@ -285,7 +312,7 @@ class Models:
         """
         model = self._models.get(name)
         number = self._number(model, version, label)
-        served = None if model is None else model.find(number)
+        served = None if model is None else model.find(number, id_)
         if served is not None:
             return served
         if model is not None and number is None:

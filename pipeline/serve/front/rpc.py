@@ -87,7 +87,7 @@ class Handlers:
         spec = _spec(body)
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        with self._models.find(spec.name, *_version(spec)) as served:
+        with self._models.find(spec.name, *_version(spec), id_) as served:
             answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
         if answer.status != 200:
             raise Refusal(answer.status, _message(answer))

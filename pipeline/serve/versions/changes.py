@@ -14,6 +14,7 @@ from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.requests import Refusal
 from beam_score.pipeline.serve.versions.config_file import read_config, sources_in
+from beam_score.pipeline.serve.versions.metrics import VersionMetrics
 from beam_score.pipeline.serve.versions.model_list import ModelList
 from beam_score.pipeline.serve.versions.source import ModelSource, reloaded, source_of
 
@@ -37,6 +38,7 @@ class Changes:
         self._list = ModelList(models)
         self._tasks: set[asyncio.Task[None]] = set()
         models.main = source_of(job).name
+        models.accounts.registry.register(VersionMetrics(models))
         if job.serve.models.reload or job.serve.compat == "tfserving":
             models.replace = self._replace
 
@@ -48,6 +50,12 @@ class Changes:
     def reload(self) -> None:
         """Read the job file again, and apply what has changed; see `reloaded`."""
         self._go(self._reloaded())
+
+    def revert(self, name: str) -> str:
+        """Go back to the version before of a model; return a sentence on it. Raises JobError."""
+        done = self._list.revert(name)
+        _log.warning("an operator went back: %s", done)
+        return done
 
     async def close(self) -> None:
         """End all models, once what they have accepted is answered."""

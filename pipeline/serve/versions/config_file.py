@@ -80,6 +80,7 @@ def _source(one: Any, main: ModelSource) -> ModelSource:
         given["policy"] = {kind: list(policy.specific.versions) if kind == "specific" else None}
     job: Job | ModelFolder = main.job
     if one.name != main.name:
-        settings = main.job.serve.model_copy(update={"name": one.name, "default": None})
+        rollout = main.job.serve.rollout.model_copy(update={"compare": None})  # the rows are those of the job
+        settings = main.job.serve.model_copy(update={"name": one.name, "default": None, "rollout": rollout})
         job = ModelFolder(model=Model(path=path), serve=settings)
     return ModelSource(one.name, path, Versions.model_validate(given), job, one.name == main.name)

@@ -7,13 +7,16 @@ import dataclasses
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.front.models import Model, Served, State
 from beam_score.pipeline.serve.models.process import LoadFailed
 from beam_score.pipeline.serve.versions.folders import LOOK_FAILS, Folder, inspect, version_folders
+from beam_score.pipeline.serve.versions.golden import compare
 from beam_score.pipeline.serve.versions.source import ModelSource
+from beam_score.pipeline.serve.versions.trial import Observation, Trial
 
 MOST_OTHERS = 100
 """Versions without a process that are reported."""
@@ -70,7 +73,10 @@ class Lifecycle:
         self._failed: dict[int, _Failed] = {}
         self._loading: _Loading | None = None
         self._closing: dict[Served, asyncio.Task[None]] = {}
+        self._wanted: list[int] = []  # by the policy
         self._previous: int | None = None
+        self._trial: Trial | None = None  # of a version that has not taken over
+        self._watched: Observation | None = None  # a version that has taken over
         self._awake, self._first = asyncio.Event(), asyncio.get_running_loop().create_future()
         self._noted = ""
         self._task = asyncio.create_task(self._run())
@@ -80,9 +86,31 @@ class Lifecycle:
         await asyncio.shield(self._first)
 
     def change(self, source: ModelSource) -> None:
-        """Keep the versions as another source of the same model says."""
-        self.source = source
+        """Keep the versions as another source of the same model says. Versions that have failed are tried again."""
+        if source != self.source:
+            self.source = source
+            self._failed.clear()
         self.wake()
+
+    def revert(self) -> str:
+        """Go back at once to the version before, or give up the trial of a new one.
+
+        Returns:
+          a sentence on what has changed.
+
+        Raises:
+          JobError: no other version is loaded.
+        """
+        model = self.model
+        bad = model.current if self._trial is None else self._trial.served.version.number
+        rest = [number for number in model.available if number != bad]
+        if bad is None or not rest:
+            raise JobError([f"no other version of {model.name} is loaded: set serve.versions.policy, and send SIGHUP"])
+        self._refuse(bad, f"version {bad} was reverted by hand")
+        if model.current is None:
+            self._switch(rest[0] if self._previous not in rest else self._previous)
+        self.wake()
+        return f"version {model.current} of {model.name} answers, in place of version {bad}"
 
     def wake(self) -> None:
         """Look at the folder now."""
@@ -106,9 +134,11 @@ class Lifecycle:
                 _log.exception("%s: the look at its versions failed", self.model.name)
             poll = self.source.versions.poll
             retries = any(math.isfinite(failed.until) for failed in self._failed.values())
-            settled = self._first.done() and self._loading is None and not retries
+            watching = self._trial or self._watched
+            settled = self._first.done() and not (self._loading or retries or watching)
+            wait_s = (min(poll, 1.0) if watching else poll) or 1.0
             try:
-                async with asyncio.timeout(None if settled and not poll else poll or 1.0):
+                async with asyncio.timeout(None if settled and not poll else wait_s):
                     await self._awake.wait()
             except TimeoutError:
                 pass
@@ -116,10 +146,11 @@ class Lifecycle:
     async def _look(self) -> None:
         """Look at the folder, and take the next steps."""
         self._drop_failed()
+        self._judge()
         found = await self._folders()
         if found:
             self._found = found
-        chosen = await self._chosen()
+        chosen = self._wanted = await self._chosen()
         labelled = {*self.source.versions.labels.values()} - set(chosen)
         await self._step(chosen, [*chosen, *[n for n in sorted(labelled, reverse=True) if await self._usable(n)]])
 
@@ -205,6 +236,25 @@ class Lifecycle:
             if served.state == State.END:
                 self._refuse(number, served.error)
 
+    def _judge(self) -> None:
+        """End a version that breaks the bounds of its trial, or does so soon after it has taken over."""
+        for watched in filter(None, (self._trial, self._watched)):
+            number, problem = watched.served.version.number, watched.problem()
+            if self.model.versions.get(number) is not watched.served:
+                problem = None  # it has ended
+                self._forget(watched)
+            elif problem and any(other != number for other in self.model.available):
+                self._refuse(number, f"version {number} is reverted: {problem}")
+            elif watched.over:
+                self._forget(watched)
+
+    def _forget(self, watched: Observation) -> None:
+        if watched is self._trial:
+            self._trial.end()
+            self._trial = self.model.canary = None
+        elif watched is self._watched:
+            self._watched = None
+
     async def _step(self, chosen: list[int], kept: list[int]) -> None:
         """Take the next steps towards the wanted versions.
 
@@ -216,7 +266,7 @@ class Lifecycle:
         if self._loading is not None and self._loading.number not in kept:
             await self._abandon()
         available = set(model.available)
-        best = next((number for number in (*chosen, *kept) if number in available), None)
+        best = self._best(chosen, kept)
         if best is not None and best != model.current:
             self._switch(best)
         self._move_labels(available)
@@ -231,15 +281,30 @@ class Lifecycle:
         if not self._first.done():
             self._first.set_result(None)
         held = {*kept, model.current, *model.labels.values()}
+        if self.source.job.serve.rollout.keep_previous and self._previous in self._found:
+            held.add(self._previous)
         for number in [number for number in model.versions if number not in held]:
             self._end(number, "")
 
+    def _best(self, chosen: list[int], kept: list[int]) -> int | None:
+        """Return the version that is to be the current one; None if none is available."""
+        model = self.model
+        current = None if model.current is None else model.versions[model.current]
+        if current is not None and current.state == State.LOADING and model.current in chosen:
+            return model.current  # its process is being replaced; meanwhile `Model.find` chooses another
+        tried = None if self._trial is None else self._trial.served.version.number
+        numbers = [number for number in (*chosen, *kept, *model.available) if number in model.available]
+        return next((number for number in numbers if number != tried), next(iter(numbers), None))
+
     def _switch(self, number: int) -> None:
         """Make a version the current one: the next request goes to it."""
-        model = self.model
-        self._previous, model.current = model.current, number
-        before = "" if self._previous is None else f", in place of version {self._previous}"
-        _log.info("%s: version %d answers%s", model.name, number, before)
+        model, rollout = self.model, self.source.job.serve.rollout
+        old, model.current = model.current, number
+        if old is not None and old in model.versions:
+            self._previous = old
+            if number > old:
+                self._watched = Observation(model.versions[number], model.versions[old], rollout)
+        _log.info("%s: version %d answers%s", model.name, number, "" if old is None else f", in place of version {old}")
 
     def _move_labels(self, available: set[int]) -> None:
         """Let each label name its version once that is available."""
@@ -259,7 +324,7 @@ class Lifecycle:
     async def _loaded(self, served: Served) -> None:
         number, began = served.version.number, time.monotonic()
         try:
-            await served.start()
+            await served.start(self._try)
         except LoadFailed as error:
             self._loading = None
             before = self._failed.get(number)
@@ -270,6 +335,17 @@ class Lifecycle:
             self._failed.pop(number, None)
             _log.info("%s: version %d is loaded, in %.1f s", self.model.name, number, time.monotonic() - began)
         self.wake()
+
+    async def _try(self, served: Served) -> None:
+        """Try a version that is loaded on the golden rows, and begin its trial. Raises LoadFailed."""
+        model, rollout = self.model, self.source.job.serve.rollout
+        old = None if model.current is None else model.versions.get(model.current)
+        await compare(self.source.job, served, old)
+        number = served.version.number
+        follows = old is not None and number in self._wanted and number > old.version.number
+        if old is not None and follows and (rollout.canary or rollout.shadow):
+            shadows = model.shadows.setdefault(number, Counter())
+            self._trial = model.canary = Trial(served, old, rollout, shadows)
 
     async def _abandon(self) -> None:
         """Stop loading a version."""
@@ -289,6 +365,9 @@ class Lifecycle:
     def _end(self, number: int, error: str) -> None:
         """End a version once what it has accepted is answered."""
         served = self.model.versions.pop(number)
+        for watched in (self._trial, self._watched):
+            if watched is not None and watched.served is served:
+                self._forget(watched)
         self._seen.pop(number, None)
         if self.model.current == number:
             self.model.current = None

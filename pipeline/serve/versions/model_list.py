@@ -60,6 +60,12 @@ class ModelList:
                 lifecycle.change(known[name])
         await asyncio.gather(*(lifecycle.close() for lifecycle in gone))
 
+    def revert(self, name: str) -> str:
+        """Go back to the version before of a model; see `Lifecycle.revert`. Raises JobError."""
+        if name not in self._lifecycles:
+            raise JobError([f"there is no model {name!r}: expected one of {', '.join(self._lifecycles)}"])
+        return self._lifecycles[name].revert()
+
     async def close(self) -> None:
         """End all models, once what they have accepted is answered."""
         await asyncio.gather(*(lifecycle.close() for lifecycle in self._lifecycles.values()))

@@ -12,11 +12,12 @@ from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.job.versions import Versions
 from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.versions.folders import LOOK_FAILS, version_folders
+from beam_score.pipeline.serve.versions.golden import golden_rows
 from beam_score.transforms.model.copies import local_model, named
 from beam_score.transforms.model.signature import ModelError, read_signatures
 from beam_score.transforms.model.versions import find_version
 
-RELOADED = ("versions", "models")
+RELOADED = ("versions", "models", "rollout")
 """Keys of the `serve` section that a running server can change."""
 
 
@@ -84,6 +85,8 @@ def check_sources(sources: Iterable[ModelSource], loaded: Mapping[str, Collectio
 
 def _check_source(source: ModelSource, loaded: Collection[int]) -> None:
     ((kind, of),) = source.versions.policy.items()
+    if (rows := source.job.serve.rollout.compare) is not None:
+        golden_rows(rows)
     problems = list[JobError]()
     try:
         try:
