@@ -40,7 +40,7 @@ class NoSuchModel(Exception):
 
 
 class Served:
-    """A version that answers. If its process dies, another takes its place. It ends once nobody uses it: `with` it.
+    """A version that answers. If its process dies, another takes its place. It ends once it is not in use: `with served:`.
 
     Args:
       load: starts a process and loads a version.
@@ -96,13 +96,13 @@ class Served:
         """
         process = self._process = await self._load(self.version)
         self.version, self.metadata = process.version, process.metadata
+        if trial is not None:
+            await trial(self)
         self.headers = (
             (b"x-model-name", self.version.name.encode()),
             (b"x-model-version", str(self.version.number).encode()),
             (b"x-model-sha256", str(self.version.sha256).encode()),
         )
-        if trial is not None:
-            await trial(self)
         self.state = State.AVAILABLE
         self._watching = asyncio.create_task(self._watch(process))
 
@@ -159,11 +159,6 @@ class Served:
             except TimeoutError:
                 self._process.kill()
         self.state = State.END
-
-    def kill(self) -> None:
-        """End the process at once."""
-        if self._process is not None:
-            self._process.kill()
 
     async def ask(self, request: Request) -> Answer:
         """Return the answer of the process, without an account of it. Raises ProcessDied."""

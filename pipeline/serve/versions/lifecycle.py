@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.front.models import Model, Served, State
 from beam_score.pipeline.serve.models.process import LoadFailed
-from beam_score.pipeline.serve.versions.folders import LOOK_FAILS, Folder, inspect, version_folders
+from beam_score.pipeline.serve.versions.candidates import Candidates
 from beam_score.pipeline.serve.versions.golden import compare
 from beam_score.pipeline.serve.versions.source import ModelSource
 from beam_score.pipeline.serve.versions.trial import Observation, Trial
@@ -21,31 +21,7 @@ from beam_score.pipeline.serve.versions.trial import Observation, Trial
 MOST_OTHERS = 100
 """Versions without a process that are reported."""
 
-OLD_S = 60.0
-"""A folder without a change for so many seconds is not being copied. Clocks of servers may differ by less."""
-
 _log = logging.getLogger(__name__)
-
-
-FIRST_RETRY_S, LAST_RETRY_S = 1.0, 600.0
-"""Seconds after which a version is tried again if that may help; doubled with each try."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Failed:
-    """A version that is not loaded.
-
-    Attributes:
-      mark: of its folder: it is tried again once that changes.
-      error: why.
-      wait_s: seconds until it is tried again in any case; None for never.
-      until: the end of that time, by the monotonic clock.
-    """
-
-    mark: str
-    error: str
-    wait_s: float | None = None
-    until: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +29,7 @@ class _Loading:
     """A version that is being loaded."""
 
     number: int
-    mark: str
+    mark: str | None
     task: asyncio.Task[None]
 
 
@@ -68,9 +44,7 @@ class Lifecycle:
     def __init__(self, source: ModelSource, serve: Callable[[int, str], Served]):
         self.source, self._serve = source, serve
         self.model = Model(source.name)
-        self._found: Mapping[int, str] = {}  # of the last look that found anything
-        self._seen: dict[int, tuple[str, float]] = {}  # versions that may be loaded: their marks, and since when
-        self._failed: dict[int, _Failed] = {}
+        self._candidates = Candidates(source.name, functools.partial(self._report, State.START))
         self._loading: _Loading | None = None
         self._closing: dict[Served, asyncio.Task[None]] = {}
         self._wanted: list[int] = []  # by the policy
@@ -78,7 +52,6 @@ class Lifecycle:
         self._trial: Trial | None = None  # of a version that has not taken over
         self._watched: Observation | None = None  # a version that has taken over
         self._awake, self._first = asyncio.Event(), asyncio.get_running_loop().create_future()
-        self._noted = ""
         self._task = asyncio.create_task(self._run())
 
     async def started(self) -> None:
@@ -89,7 +62,7 @@ class Lifecycle:
         """Keep the versions as another source of the same model says. Versions that have failed are tried again."""
         if source != self.source:
             self.source = source
-            self._failed.clear()
+            self._candidates.forgive()
         self.wake()
 
     def revert(self) -> str:
@@ -133,9 +106,8 @@ class Lifecycle:
             except Exception:
                 _log.exception("%s: the look at its versions failed", self.model.name)
             poll = self.source.versions.poll
-            retries = any(math.isfinite(failed.until) for failed in self._failed.values())
             watching = self._trial or self._watched
-            settled = self._first.done() and not (self._loading or retries or watching)
+            settled = self._first.done() and not (self._loading or self._candidates.retries or watching)
             wait_s = (min(poll, 1.0) if watching else poll) or 1.0
             try:
                 async with asyncio.timeout(None if settled and not poll else wait_s):
@@ -147,36 +119,23 @@ class Lifecycle:
         """Look at the folder, and take the next steps."""
         self._drop_failed()
         self._judge()
-        found = await self._folders()
-        if found:
-            self._found = found
+        await self._candidates.look(self.source.path, self.source.versions.poll, set(self.model.versions))
+        for number in self.model.shadows.keys() - set(self.model.numbers):
+            del self.model.shadows[number]
         chosen = self._wanted = await self._chosen()
-        labelled = {*self.source.versions.labels.values()} - set(chosen)
-        await self._step(chosen, [*chosen, *[n for n in sorted(labelled, reverse=True) if await self._usable(n)]])
+        labelled = sorted({*self.source.versions.labels.values()} - set(chosen), reverse=True)
+        # A label keeps its version, even if its folder is gone.
+        pinned = [number for number in labelled if self._is_loaded(number) or await self._usable(number)]
+        await self._step(chosen, [*chosen, *pinned])
 
-    async def _folders(self) -> Mapping[int, str]:
-        """Return the folders of versions. None at all are an accident, such as a mount that is missing."""
-        path, problem = self.source.path, ""
-        try:
-            found: Mapping[int, str] = await asyncio.to_thread(version_folders, path)
-            if not found:
-                problem = f"{path} has no versions"
-        except LOOK_FAILS as error:
-            found, problem = {}, str(error)
-        self._note(problem and f"{problem}: nothing changes")
-        return found
-
-    def _note(self, problem: str) -> None:
-        """Log a problem once while it lasts."""
-        if problem != self._noted and problem:
-            _log.warning("%s: %s", self.model.name, problem)
-        self._noted = problem
+    def _is_loaded(self, number: int) -> bool:
+        return number in self.model.versions and (self._loading is None or self._loading.number != number)
 
     async def _chosen(self) -> list[int]:
         """Return the versions that the policy wants and that are loaded, or can be, in descending order."""
         ((kind, of),) = self.source.versions.policy.items()
         chosen = list[int]()
-        for number in sorted(self._found, reverse=True):
+        for number in sorted(self._candidates.found, reverse=True):
             if kind == "latest" and len(chosen) == of:
                 break
             # A version that is not complete, or does not load, takes the place of no other.
@@ -186,48 +145,24 @@ class Lifecycle:
 
     async def _usable(self, number: int) -> bool:
         """Return whether a version is loaded, or can be: it is complete, and unchanged since the last look."""
-        loading = self._loading if self._loading is not None and self._loading.number == number else None
-        if number in self.model.versions and loading is None:
-            return True  # even if its folder is gone: a label may name it
-        if number not in self._found:
+        if self._is_loaded(number):
+            return not self._candidates.is_refused(number)
+        if number not in self._candidates.found:
             return False
-        try:
-            folder = await asyncio.to_thread(inspect, self._found[number])
-        except LOOK_FAILS as error:
-            folder = Folder("", str(error), 0.0)
+        loading = self._loading if number in self.model.versions else None
+        folder = await self._candidates.inspect(number)
         if loading is not None and loading is self._loading:
             if folder.mark == loading.mark:
                 return True
             await self._abandon()
-        failed = self._failed.get(number)
-        if failed is not None and failed.mark == folder.mark and time.monotonic() < failed.until:
-            return False
-        if failed is not None and failed.mark != folder.mark:
-            del self._failed[number]
-        problem = "" if folder.missing is None else f"not complete: {folder.missing}"
-        self._report(number, State.START, problem)
-        if not self._unchanged(number, folder):
-            return False
-        if problem:
-            self._failed[number] = _Failed(folder.mark, f"version {number} is {problem}")
-        return not problem
+        return self._candidates.is_ready(number, folder)
 
-    def _unchanged(self, number: int, folder: Folder) -> bool:
-        """Return whether a folder is as it was one look before. Two looks are not needed for one that is old, nor for a
-        path that is a SavedModel itself."""
-        now = time.monotonic()
-        mark, since = self._seen.get(number, ("", 0.0))
-        if mark != folder.mark:
-            since = now
-            self._seen[number] = folder.mark, now
-        old = time.time() - folder.changed > OLD_S or self._found[number] == self.source.path
-        return old or now - since >= (self.source.versions.poll or 1.0)
-
-    def _report(self, number: int, state: State, error: str) -> None:
+    def _report(self, state: State, number: int, error: str) -> None:
+        """Report a version without a process."""
         others = self.model.others
         others.pop(number, None)
         others[number] = state, error
-        for old in [old for old in others if old not in self._found][: max(0, len(others) - MOST_OTHERS)]:
+        for old in [old for old in others if old not in self._candidates.found][: max(0, len(others) - MOST_OTHERS)]:
             del others[old]
 
     def _drop_failed(self) -> None:
@@ -270,18 +205,21 @@ class Lifecycle:
         if best is not None and best != model.current:
             self._switch(best)
         self._move_labels(available)
-        missing = [number for number in kept if number not in model.versions]
+        # Since the look, a version may have been refused.
+        missing = [n for n in kept if n not in model.versions and self._candidates.mark(n) is not None]
         if missing and self._loading is None:
             self._load(missing[0])
         if best is None:
-            waits = any(number in self._found and number not in self._failed for number in model.others)
+            waits = any(
+                state == State.START and not self._candidates.is_refused(n) for n, (state, _) in model.others.items()
+            )
             if not (missing or waits or self._loading or self._first.done()):
-                self._first.set_exception(JobError(self._problems()))
+                self._first.set_exception(JobError(self._candidates.problems))
             return
         if not self._first.done():
             self._first.set_result(None)
         held = {*kept, model.current, *model.labels.values()}
-        if self.source.job.serve.rollout.keep_previous and self._previous in self._found:
+        if self.source.job.serve.rollout.keep_previous and self._previous in self._candidates.found:
             held.add(self._previous)
         for number in [number for number in model.versions if number not in held]:
             self._end(number, "")
@@ -293,8 +231,9 @@ class Lifecycle:
         if current is not None and current.state == State.LOADING and model.current in chosen:
             return model.current  # its process is being replaced; meanwhile `Model.find` chooses another
         tried = None if self._trial is None else self._trial.served.version.number
-        numbers = [number for number in (*chosen, *kept, *model.available) if number in model.available]
-        return next((number for number in numbers if number != tried), next(iter(numbers), None))
+        available = model.available
+        numbers = [number for number in (*chosen, *kept, *available) if number in available]
+        return min(numbers, key=lambda number: (self._candidates.is_refused(number), number == tried), default=None)
 
     def _switch(self, number: int) -> None:
         """Make a version the current one: the next request goes to it."""
@@ -314,12 +253,12 @@ class Lifecycle:
 
     def _load(self, number: int) -> None:
         """Begin to load a version, in a process of its own."""
-        served = self._serve(number, self._found[number])
+        served = self._serve(number, self._candidates.found[number])
         served.on_end = self.wake
         self.model.versions[number] = served
         self.model.others.pop(number, None)
         _log.info("%s: version %d is being loaded", self.model.name, number)
-        self._loading = _Loading(number, self._seen[number][0], asyncio.create_task(self._loaded(served)))
+        self._loading = _Loading(number, self._candidates.mark(number), asyncio.create_task(self._loaded(served)))
 
     async def _loaded(self, served: Served) -> None:
         number, began = served.version.number, time.monotonic()
@@ -327,12 +266,10 @@ class Lifecycle:
             await served.start(self._try)
         except LoadFailed as error:
             self._loading = None
-            before = self._failed.get(number)
-            wait_s = min(2 * before.wait_s, LAST_RETRY_S) if before and before.wait_s else FIRST_RETRY_S
-            self._refuse(number, str(error), wait_s if error.passing else None)
+            self._refuse(number, str(error), error.passing)
         else:
             self._loading = None
-            self._failed.pop(number, None)
+            self._candidates.forgive(number)
             _log.info("%s: version %d is loaded, in %.1f s", self.model.name, number, time.monotonic() - began)
         self.wake()
 
@@ -355,34 +292,37 @@ class Lifecycle:
             await asyncio.gather(loading.task, return_exceptions=True)
             self._end(loading.number, "")
 
-    def _refuse(self, number: int, error: str, wait_s: float | None = None) -> None:
-        """End a version, and do not try it again before its folder changes, or some seconds have passed."""
+    def _refuse(self, number: int, error: str, passing: bool = False) -> None:
+        """End a version, and do not try it again; see `Candidates.refuse`. If a label names it, it still answers
+        requests for that label."""
         _log.error("%s: %s", self.model.name, error)
-        until = math.inf if wait_s is None else time.monotonic() + wait_s
-        self._failed[number] = _Failed(self._seen[number][0], error, wait_s, until)
-        self._end(number, error)
+        self._candidates.refuse(number, error, passing)
+        served = self.model.versions[number]
+        if number in self.model.labels.values() and served.state == State.AVAILABLE:
+            served.error = error
+            self._set_aside(served)
+        else:
+            self._end(number, error)
+
+    def _set_aside(self, served: Served) -> None:
+        """Send a version no more requests that name none."""
+        for watched in (self._trial, self._watched):
+            if watched is not None and watched.served is served:
+                self._forget(watched)
+        if self.model.current == served.version.number:
+            self.model.current = None
 
     def _end(self, number: int, error: str) -> None:
         """End a version once what it has accepted is answered."""
         served = self.model.versions.pop(number)
-        for watched in (self._trial, self._watched):
-            if watched is not None and watched.served is served:
-                self._forget(watched)
-        self._seen.pop(number, None)
-        if self.model.current == number:
-            self.model.current = None
-        self._report(number, State.UNLOADING, error)
+        self._set_aside(served)
+        self._candidates.forget(number)
+        self._report(State.UNLOADING, number, error)
         self._closing[served] = asyncio.create_task(self._close(served, error))
 
     async def _close(self, served: Served, error: str) -> None:
         number = served.version.number
         await served.close()
         if self.model.others.get(number, (None,))[0] == State.UNLOADING:
-            self._report(number, State.END, error)
+            self._report(State.END, number, error)
         del self._closing[served]
-
-    def _problems(self) -> list[str]:
-        """Return why no version is available."""
-        if self._failed:
-            return [f"{self.model.name}: {failed.error}" for failed in self._failed.values()]
-        return [f"model.path: {self._noted}"]
