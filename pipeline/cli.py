@@ -290,8 +290,13 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
 @command(epilog="Example:  beam-score serve job.yaml --port 8501")
 def serve(
     job: Annotated[
-        str, typer.Argument(metavar="JOB|MODEL", help="The job file, or a model folder.", show_default=False)
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[JOB|MODEL]",
+            help="The job file, or a model folder; by default that of the container (Vertex AI, SageMaker).",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on; by default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of HTTP; by default 8501. 0: any that is free.")] = None,
@@ -319,14 +324,18 @@ def serve(
 
     The folder of a model, a SavedModel or numbered versions, is served with its own signatures alone.
     """
-    from beam_score.pipeline.job.model_folder import load_served
+    from beam_score.pipeline.job.mistakes import JobError
+    from beam_score.pipeline.job.model_folder import given_by, load_served
     from beam_score.pipeline.process import logs
     from beam_score.pipeline.serve.command import revert_model, serve_job
 
     logs.set_up(log_level, log_format)
     given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
-    read = functools.partial(load_served, job, [*(overrides or ()), *flags])
+    place, listens = given_by(os.environ)
+    if (job := job or place) is None:
+        raise JobError(["name the job file, or the folder of a model: beam-score serve job.yaml"])
+    read = functools.partial(load_served, job, [*listens, *(overrides or ()), *flags])
     if revert is not None:
         revert_model(read(), Console(), ready_file, revert)
     else:

@@ -71,6 +71,16 @@ def test_a_model_folder_is_served_without_a_contract(tmp_path, model):
         assert server.end() == 0
 
 
+def test_a_signature_that_cannot_be_served_is_shown_and_refused(tmp_path, model):
+    with serving.served(tmp_path, model("half_sparse")) as server:
+        found = server.get("/v1/models/half_sparse/metadata").json()["metadata"]["signature_def"]["signature_def"]
+        assert set(found) == {"serving_default", "sparse", "complex"}
+        assert server.post("/predict", {"instances": [1.5]}).json() == {"predictions": [1.5]}
+        for name, why in (("sparse", "is sparse: not supported"), ("complex", "has no output that is a dense tensor")):
+            answer = server.post("/predict", {"signature_name": name, "instances": [1.5]})
+            assert answer.status_code == 400 and why in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "problem"),
     [

@@ -14,6 +14,9 @@ from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.stores.objects import is_object
 
+SAGEMAKER = Path("/opt/ml/model")
+"""Where SageMaker puts a model."""
+
 _JOB_FILES = (".yaml", ".yml", ".json")
 
 
@@ -26,6 +29,22 @@ class ModelFolder(Strict):
     def as_json(self) -> dict[str, Any]:
         """Return the settings as plain data, without defaults."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def given_by(environment: Mapping[str, str], sagemaker: Path = SAGEMAKER) -> tuple[str | None, list[str]]:
+    """Return what a container of Vertex AI or SageMaker serves if its command does not name it, and the overrides by
+    which it listens: `AIP_STORAGE_URI`, `AIP_HTTP_PORT`; `/opt/ml/model`, `SAGEMAKER_BIND_TO_PORT`.
+
+    Args:
+      sagemaker: the folder of the model; if it has a `job.yaml`, this job is served.
+    """
+    place, port = environment.get("AIP_STORAGE_URI"), environment.get("AIP_HTTP_PORT")
+    if port is None and ("SAGEMAKER_BIND_TO_PORT" in environment or sagemaker.is_dir()):
+        port = environment.get("SAGEMAKER_BIND_TO_PORT", "8080")
+    if place is None and sagemaker.is_dir():
+        job = sagemaker / "job.yaml"
+        place = str(job if job.exists() else sagemaker)
+    return place, [] if port is None else ["serve.host=0.0.0.0", f"serve.port={port}"]
 
 
 def load_served(path: str, overrides: Sequence[str] = ()) -> Job | ModelFolder:

@@ -52,6 +52,7 @@ class ServeSettings(Strict):
       default: the signature that is meant if a request names none; None for `contract`, or without a contract for the
         model's default.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
+      cors: whether pages of any origin may ask, by the headers of Cross-Origin Resource Sharing.
       drain: seconds that accepted requests have to be answered after SIGTERM.
       versions: see `Versions`.
       models: see `OtherModels`.
@@ -65,6 +66,7 @@ class ServeSettings(Strict):
     grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)
     default: str | None = None
     compat: Literal["tfserving"] | None = None
+    cors: bool = False
     drain: float = pydantic.Field(default=25.0, ge=0)
     limits: Limits = Limits()
     batching: Batching = Batching()

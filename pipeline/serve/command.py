@@ -11,6 +11,8 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.printing.terminal import Console, escape
 
+_MOST_SOCKET_PATH = 107  # bytes, of Linux
+
 
 def serve_job(
     read: Callable[[], Job | ModelFolder], console: Console, ready_file: str | None, only_check: bool
@@ -67,5 +69,8 @@ def revert_model(job: Job | ModelFolder, console: Console, ready_file: str | Non
 
 
 def _admin(job: Job | ModelFolder, ready_file: str | None) -> str | None:
-    """Return the path of the server's socket for an operator."""
-    return job.serve.admin or (None if ready_file is None else f"{ready_file}.admin")
+    """Return the path of the server's socket for an operator; None for none."""
+    beside = None if ready_file is None else f"{ready_file}.admin"
+    if beside is not None and len(os.fsencode(beside)) > _MOST_SOCKET_PATH:
+        beside = None
+    return job.serve.admin or beside

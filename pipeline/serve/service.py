@@ -16,6 +16,7 @@ import uvicorn
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
+from beam_score.pipeline.serve.front.containers import aliases
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
@@ -61,7 +62,7 @@ class Service:
             port = listener.getsockname()[1]
             server = _Server(
                 uvicorn.Config(
-                    Application(self._models, settings.limits),
+                    self._application(),
                     http="httptools",
                     loop="uvloop",
                     lifespan="off",
@@ -93,6 +94,11 @@ class Service:
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
             await self._changes.close()
+
+    def _application(self) -> Application:
+        settings = self._settings
+        lenient = settings.compat == "tfserving"
+        return Application(self._models, settings.limits, lenient, settings.cors, aliases(os.environ))
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""

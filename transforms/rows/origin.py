@@ -56,12 +56,12 @@ class Origin:
             from beam_score.transforms.rows.as_json import columns_json
 
             return columns_json(picked)
-        starts, ends = self._spans
+        starts, ends = self.spans
         return cut_out(self.data, starts[index], ends[index])
 
     @functools.cached_property
-    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the records, computed once for all steps that reject rows of this block."""
+    def spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and ends of the records of a text, computed once for all steps that reject rows of this block."""
         return _FRAMINGS[self.framing](self.data, *self.dialect)
 
 

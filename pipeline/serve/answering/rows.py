@@ -88,6 +88,18 @@ class Rows:
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
         return answers
 
+    def answer_table(self, request: Request, most_rows: int) -> Answer:
+        """Return the answer to a request in CSV. Raises Refused.
+
+        Args:
+          most_rows: of a request.
+        """
+        judged, rows = self._verdicts.judge_table(request.body, request.options, most_rows)
+        body = Body(b"", rows, partial="partial" in request.options)
+        answers: dict[int, Answer] = {}
+        self._finish([request], {0: body}, judged, np.array([0, rows]), answers)
+        return answers[0]
+
     def _finish(
         self,
         requests: Sequence[Request],
@@ -97,7 +109,7 @@ class Rows:
         answers: dict[int, Answer],
     ) -> None:
         """Score judged rows, and write the answers."""
-        partial = np.array([isinstance(body, Body) and body.partial for body in read.values()])
+        partial = np.array([body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
         by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
@@ -112,6 +124,9 @@ class Rows:
                 answers[number] = self._good(requests[number], body, done, lines.between(at[k], at[k + 1]))
             elif not partial[k]:
                 answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
+            elif isinstance(body, Tensors):
+                done = scored.predictions.slice(at[k], at[k + 1] - at[k])
+                answers[number] = _partial_tensors(requests[number], body, done, own, int(first[k]), rows)
             else:
                 each = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
                 answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
@@ -123,7 +138,7 @@ class Rows:
         if isinstance(body, Tensors):
             wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
             try:
-                return Answer(200, written(request.form, prediction_tensors(wanted), CONTRACT, body.id), rows, rows)
+                return Answer(200, written(request.kind, prediction_tensors(wanted), CONTRACT, body), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
         if body.columns:
@@ -149,6 +164,24 @@ def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, first:
     rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
     body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
     return Answer(200, body, rows, len(done), rejected.num_rows, reasons=_reasons(rejected))
+
+
+def _partial_tensors(
+    request: Request, asked: Tensors, done: pa.RecordBatch, rejected: pa.RecordBatch, first: int, rows: int
+) -> Answer:
+    """Return the predictions of the good rows as tensors, and what is wrong with the others as parameters."""
+    wanted = done.select(list(asked.wanted)) if asked.wanted else done
+    found = _details(rejected, first)
+    parameters = {
+        "rejected": rejected.num_rows,
+        "rejected_rows": orjson.dumps((rejected["row"].to_numpy() - first).tolist()).decode(),
+        "errors": orjson.dumps(found[:MOST_DETAILS]).decode(),
+    }
+    try:
+        body = written(request.kind, prediction_tensors(wanted), CONTRACT, asked, parameters)
+    except Refused as error:
+        return refusal(error.status, str(error), request.id)
+    return Answer(200, body, rows, done.num_rows, rejected.num_rows, reasons=_reasons(rejected))
 
 
 def _details(rejected: pa.RecordBatch, first: int) -> list[dict[str, Any]]:

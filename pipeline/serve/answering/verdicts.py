@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 
 from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.serve.answering.bodies import Body, joined
+from beam_score.pipeline.serve.answering.tabular import from_csv
 from beam_score.pipeline.serve.tensors.columns import columns_of
+from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.formats.base import Chunk
 from beam_score.transforms.formats.jsonl.rows import LineParser
@@ -76,6 +78,14 @@ class Verdicts:
         """Judge the rows of requests with columns of the same names and types; see `judge`."""
         batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         return self._judged(chunk_of(batch, 0, self._typed)), np.cumsum([0, *(one.num_rows for one in batches)])
+
+    def judge_table(self, text: bytes, options: Sequence[str], most_rows: int) -> tuple[Block, int]:
+        """Judge the rows of a text in CSV; see `judge` and `tabular.from_csv`. Returns their number, too."""
+        chunk = from_csv(text, self._steps.read.columns, options)
+        rows = chunk.rows.num_rows + chunk.rejected.num_rows
+        if rows > most_rows:
+            raise Refused(f"{rows:,} rows, more than serve.limits.rows {most_rows:,}", 413)
+        return self._judged(chunk), rows
 
     def _judged(self, chunk: Chunk) -> Block:
         block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)

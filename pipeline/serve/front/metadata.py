@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from beam_score.pipeline.serve.tensors.v2 import DATATYPES
+from beam_score.pipeline.serve.tensors.v2.raw import DATATYPES
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.model.signature import Signature, Tensor

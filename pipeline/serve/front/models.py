@@ -40,7 +40,7 @@ class NoSuchModel(Exception):
 
 
 class Served:
-    """A version that answers. If its process dies, another takes its place. It ends once it is not in use: `with served:`.
+    """A version that answers, and ends once it is in no `with`. If its process dies, another takes its place.
 
     Args:
       load: starts a process and loads a version.

@@ -21,7 +21,7 @@ from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_s
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.transforms.model.copies import hashed_model, local_model
 from beam_score.transforms.model.loading import ModelChanged, load_beside, load_once
-from beam_score.transforms.model.signature import read_signatures, unsupported
+from beam_score.transforms.model.signature import SUPPORTED, Signature, read_signatures, unsupported
 from beam_score.transforms.scoring.score import Scorer
 from beam_score.transforms.stores.fetch import StoreFails
 from beam_score.transforms.stores.local_file import ReadFails
@@ -72,13 +72,22 @@ def _load(config: dict[str, Any]) -> tuple[Served, dict[str, Any]]:
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)
-    unusable = {name: problems[0] for name, one in signatures.items() if (problems := unsupported(one))}
+    unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
     others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
     models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
     own = {name: Tensorial(one, lenient) for name, one in models.items()}
     said = metadata(config["name"], config["number"], {default: shown[default], **shown})
     served = Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
     return served, {"sha256": sha256, "metadata": said}
+
+
+def _why_not(signature: Signature) -> str | None:
+    """Return why a signature cannot be served."""
+    if problems := unsupported(signature):
+        return problems[0]
+    if not any(tensor.kind == "dense" and tensor.dtype in SUPPORTED for tensor in signature.outputs.values()):
+        return f"signature {signature.name!r} has no output that is a dense tensor of numbers, bool or string"
+    return None
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:

@@ -36,8 +36,9 @@ class ModelList:
           JobError: with the reasons; then nothing has changed.
         """
         async with self._changing:
-            loaded = {name: list(lifecycle.model.versions) for name, lifecycle in self._lifecycles.items()}
-            await asyncio.to_thread(check_sources, sources, loaded)
+            if self._lifecycles:  # the first models are checked before
+                loaded = {name: list(lifecycle.model.versions) for name, lifecycle in self._lifecycles.items()}
+                await asyncio.to_thread(check_sources, sources, loaded)
             paths = {name: lifecycle.source.path for name, lifecycle in self._lifecycles.items()}
             sources_new = [source for source in sources if paths.get(source.name) != source.path]
             new = {one.name: Lifecycle(one, functools.partial(_served, self._models, one)) for one in sources_new}

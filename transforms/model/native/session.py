@@ -105,6 +105,8 @@ class NativeModel(Model):
             return {}
 
     def _run(self, feeds: Mapping[str, np.ndarray | Texts]) -> Feeds:
+        if not self._outputs:  # which a session does not run
+            return {}
         library, given = self._library, list[Feed]()
         results = (c_void_p * len(self._outputs))()
         try:
