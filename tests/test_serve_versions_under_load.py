@@ -42,13 +42,13 @@ class Asked:
 
     Attributes:
       answers: by protocol.
-      died: requests whose process was killed.
+      died: requests whose process was killed, by protocol.
       failures: others that were not answered, and answers of versions that were not available.
       versions: that have answered.
     """
 
-    answers: dict[str, int]
-    died: int
+    answers: Counter[str]
+    died: Counter[str]
     failures: list[str]
     versions: set[int]
 
@@ -56,7 +56,7 @@ class Asked:
 @contextlib.contextmanager
 def clients(server: serving.Server) -> Iterator[Asked]:
     """Ask by every protocol while the body runs."""
-    seen, ending = Asked({}, 0, [], set()), threading.Event()
+    seen, ending = Asked(Counter(), Counter(), [], set()), threading.Event()
 
     def loop(protocol: str, ask: Callable[[], tuple[int, int]]) -> None:
         session = requests.Session()
@@ -71,7 +71,7 @@ def clients(server: serving.Server) -> Iterator[Asked]:
                 version, by = ask()
             except (AssertionError, grpc.RpcError) as error:
                 if DIED in str(error):
-                    seen.died += 1
+                    seen.died[protocol] += 1
                 else:
                     seen.failures.append(f"{protocol}: {error}")
                 continue
@@ -80,7 +80,7 @@ def clients(server: serving.Server) -> Iterator[Asked]:
                 seen.failures.append(f"{protocol}: version {version} * {by}, available {before}, then {after}")
             before = after
             seen.versions.add(version)
-            seen.answers[protocol] = seen.answers.get(protocol, 0) + 1
+            seen.answers[protocol] += 1
 
     with grpc.insecure_channel(server.rpc) as channel:
         asks = {
@@ -154,8 +154,7 @@ class Steps:
     def _new(self) -> int:
         self.next += 1
         for number in self.versions.numbers[:-3]:  # memory: no more than a few are loaded
-            if number != self.label:
-                self.versions.remove(number)
+            self._remove(number)
         return self.next
 
     def add(self) -> None:
@@ -168,7 +167,12 @@ class Steps:
         """Remove a version, unless it is the last that works."""
         working = [n for n in self.versions.numbers if n in available(self.server)]
         if len(working) > 1:
-            self.versions.remove(self.random.choice(working))
+            self._remove(self.random.choice(working))
+
+    def _remove(self, number: int) -> None:
+        """Remove a version, unless a label names it: if its process was killed, it could not be loaded again."""
+        if number != self.label:
+            self.versions.remove(number)
 
     def corrupt(self) -> None:
         """Add a version that does not load."""
@@ -193,21 +197,24 @@ class Steps:
 
     def relabel(self) -> None:
         numbers = [n for n in self.versions.numbers if n in available(self.server)]
+        before = self.label
         if numbers:
             self.label = self.random.choice(numbers)
-        self._reload()
+        if not self._reload():
+            self.label = before
 
     def aspire(self) -> None:
         """Change the policy."""
-        numbers = sorted(available(self.server))
+        numbers = sorted(available(self.server)) or [self.label]
         policies = [{"latest": 1}, {"latest": 2}, "all", {"specific": [self.random.choice(numbers)]}]
         self.policy = self.random.choice(policies)
         self._reload()
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
         labels = {"stable": self.label}
         self.versions.reload(self.server, wait=False, rollout=KEPT, policy=self.policy, labels=labels)
-        until(lambda: "is reloaded" in self.versions.log or "nothing changes" in self.versions.log)
+        until(lambda: "is reloaded" in self.versions.log or "is not reloaded" in self.versions.log)
+        return "is reloaded" in self.versions.log
 
     def kill(self) -> None:
         """Kill the process of a model, if another version is available."""
@@ -245,7 +252,9 @@ def test_no_request_fails_while_versions_change_at_random(tmp_path, seed):
             steps._reload()
             until(lambda: answers(server, last))
         print(seen, steps.done)
-        assert not seen.failures and seen.died <= 4 * steps.kills, seen
+        assert not seen.failures, seen
+        # Requests for the label wait for its version to be loaded again; others go to another version at once.
+        assert sum(seen.died[protocol] for protocol in ("rest", "v2", "grpc")) <= 6 * steps.kills, seen
         assert len(seen.versions) > STEPS // 8
         assert set(seen.answers) == {"rest", "label", "v2", "grpc"} and min(seen.answers.values()) > STEPS
         assert_closed(server)

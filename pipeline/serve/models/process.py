@@ -6,7 +6,9 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -51,6 +53,41 @@ class Version:
     sha256: str | None = None
 
 
+class _Child:
+    """A process that the loop can wait for. It is not started by the loop: uvloop forks, and runs code of Python in the
+    child, which may wait for ever for a lock that another thread had at that moment, and the loop with it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self._process = process
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        descriptor = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(descriptor, self._reap, descriptor)
+
+    @classmethod
+    def start(cls, module: str) -> tuple[_Child, socket.socket]:
+        """Start a module, in a millisecond or two, with the descriptor of a socket as its argument; return the other
+        end of the socket, too."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+        return cls(process), ours
+
+    def _reap(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._ended.set_result(self._process.wait())
+
+    async def wait(self) -> int:
+        """Wait until it ends; return its exit code, negative for a signal."""
+        return await asyncio.shield(self._ended)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if not self._ended.done():
+            self._process.kill()
+
+
 class ModelProcess:
     """A loaded version in a process of its own.
 
@@ -63,7 +100,7 @@ class ModelProcess:
         self,
         version: Version,
         metadata: Mapping[str, Any],
-        process: asyncio.subprocess.Process,
+        process: _Child,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ):
@@ -82,17 +119,7 @@ class ModelProcess:
         Raises:
           LoadFailed: with the reason.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "beam_score.pipeline.serve.models.child",
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+        process, ours = _Child.start("beam_score.pipeline.serve.models.child")
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         try:
             config = {"name": version.name, "number": version.number, "path": version.path, "sha256": version.sha256}
@@ -106,8 +133,7 @@ class ModelProcess:
                 raise LoadFailed(f"version {version.number}: {header['error']}", header["passing"])
         except BaseException:
             writer.close()
-            if process.returncode is None:
-                process.kill()
+            process.kill()
             raise
         version = dataclasses.replace(version, sha256=header["sha256"])
         return cls(version, header["metadata"], process, reader, writer)
@@ -148,8 +174,7 @@ class ModelProcess:
 
     def kill(self) -> None:
         """End the process at once: it does not answer."""
-        if self._process.returncode is None:
-            self._process.kill()
+        self._process.kill()
 
     async def close(self) -> None:
         """End the process, after its outstanding answers."""

@@ -218,6 +218,8 @@ class Lifecycle:
             return
         if not self._first.done():
             self._first.set_result(None)
+        if best not in available:
+            return  # another answers while its process is replaced
         held = {*kept, model.current, *model.labels.values()}
         if self.source.job.serve.rollout.keep_previous and self._previous in self._candidates.found:
             held.add(self._previous)
