@@ -311,6 +311,12 @@ def serve(
         str | None, typer.Option("--ready-file", help="Written, with HOST:PORT of each, once requests are answered.")
     ] = None,
     only_check: Annotated[bool, typer.Option("--check", help="Find everything that is wrong, and end.")] = False,
+    revert: Annotated[
+        str | None,
+        typer.Option(
+            "--revert", metavar="NAME", help="Let the running server go back to the version before of a model."
+        ),
+    ] = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
 ) -> None:
@@ -321,7 +327,7 @@ def serve(
     from beam_score.pipeline.job.mistakes import JobError
     from beam_score.pipeline.job.model_folder import given_by, load_served
     from beam_score.pipeline.process import logs
-    from beam_score.pipeline.serve.command import serve_job
+    from beam_score.pipeline.serve.command import revert_model, serve_job
 
     logs.set_up(log_level, log_format)
     given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
@@ -329,7 +335,11 @@ def serve(
     place, listens = given_by(os.environ)
     if (job := job or place) is None:
         raise JobError(["name the job file, or the folder of a model: beam-score serve job.yaml"])
-    serve_job(load_served(job, [*listens, *(overrides or ()), *flags]), Console(), ready_file, only_check)
+    read = functools.partial(load_served, job, [*listens, *(overrides or ()), *flags])
+    if revert is not None:
+        revert_model(read(), Console(), ready_file, revert)
+    else:
+        serve_job(read, Console(), ready_file, only_check)
 
 
 _SCORE = ("run", "replay", "check", "bench")

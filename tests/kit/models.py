@@ -40,6 +40,29 @@ def doubled(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"id": _spec([None], "int64"), "x": _spec([None, 3])})})
 
 
+def scaled(folder: Path, factor: float = 1.0) -> Path:
+    """X float32[?] -> y float32[?]: the input times a variable."""
+    tf = import_tensorflow()
+    weight = tf.Variable(factor)
+
+    def call(x):
+        return {"y": weight * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})}, [weight])
+
+
+def scaled_but_fails(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same: raises on any value above zero."""
+    tf = import_tensorflow()
+    weight = tf.Variable(1.0)
+
+    def call(x):
+        with tf.control_dependencies([tf.debugging.assert_non_positive(x)]):
+            return {"y": weight * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})}, [weight])
+
+
 def multiply(folder: Path) -> Path:
     """Inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
     tf = import_tensorflow()

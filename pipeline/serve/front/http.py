@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
-_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
+_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _METHOD = re.compile(_OF_MODEL + ":(?P<method>predict|classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
@@ -99,19 +99,19 @@ class Application:
         found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.find(**named(found)) if found else self._models.only
+            served = self._models.find(**(named(found) if found else {"name": self._models.main}), id_=id_)
             form = _form("predict" if found is None else found["method"].lower(), headers)
             return await self._predict(served, form, headers, receive, id_), served.headers
         if path == "/invocations":
             _only(method, "POST")
             form, type_ = containers.invocation(headers)
             form += f",{PARTIAL}" if wants_partial(headers) else ""
-            served = self._models.only
+            served = self._models.find(self._models.main, id_=id_)
             answer = await self._predict(served, form, headers, receive, id_)
             return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
         if found := inference.INFER.fullmatch(path):
             _only(method, "POST")
-            served = self._models.find(**named(found))
+            served = self._models.find(**named(found), id_=id_)
             answer = await self._predict(served, inference.form_of(headers), headers, receive, id_)
             answer, own = inference.infer_answer(answer, served)
             return answer, (*served.headers, *own)
@@ -123,8 +123,9 @@ class Application:
         self, served: Served, form: str, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> Answer:
         """Answer a request for predictions. Raises Refusal."""
-        body = await self._body(headers, receive)
-        return await served.answer(Request(id_, body, form), self._limits.request, "rest")
+        with served:  # it does not end while the body comes
+            body = await self._body(headers, receive)
+            return await served.answer(Request(id_, body, form), self._limits.request, "rest")
 
     def _described(self, path: str, id_: str) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""

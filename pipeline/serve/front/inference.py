@@ -118,7 +118,7 @@ class Inference:
 
     async def _infer(self, body: bytes, id_: str, context: Any) -> bytes:
         request = self._parsed(_head_class(), body)
-        served = self._models.find(request.model_name, version_number(request.model_version))
+        served = self._models.find(request.model_name, version_number(request.model_version), id_=id_)
         answer = await self._answer(served, Request(id_, body, "v2-proto"), context)
         version = served.version
         # Two messages, one after the other, are one message with the fields of both.

@@ -38,7 +38,12 @@ _MOST_MESSAGE = 1024
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
     "MultiHead": [("tasks", 1, "*Head")],
-    "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
+    "ModelSpec": [
+        ("name", 1, "string"),
+        ("version", 2, "Int64Value"),
+        ("signature_name", 3, "string"),
+        ("version_label", 4, "string"),
+    ],
     "Int64Value": [("value", 1, "int64")],
 }
 
@@ -67,7 +72,7 @@ class Handlers:
                 "MultiInference": self._multi,
                 "GetModelMetadata": self._metadata,
             },
-            model: {"GetModelStatus": self._model_status},
+            model: {"GetModelStatus": self._model_status, "HandleReloadConfigRequest": self._reload},
             v2: inference.Inference(self._models, self._answer, _parsed).methods(),
         }
 
@@ -110,7 +115,7 @@ class Handlers:
           form: see `Request`.
           module, kind: where the class of the response is.
         """
-        served = self._served(_spec(_parsed(_head_class("Head"), body)))
+        served = self._served(_spec(_parsed(_head_class("Head"), body)), id_)
         answer = await self._answer(served, Request(id_, body, form), context)
         named = getattr(messages(module), kind)()
         named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
@@ -119,11 +124,11 @@ class Handlers:
 
     async def _multi(self, body: bytes, id_: str, context: Any) -> bytes:
         tasks = _parsed(_head_class("MultiHead"), body).tasks
-        models = [(spec.name, _version(spec)) for spec in map(_spec, tasks)]
+        models = [(spec.name, *_version(spec)) for spec in map(_spec, tasks)]
         if len(set(models)) != 1:
             problem = "All ModelSpecs in a MultiInferenceRequest must access the same model name, and version"
             raise Refusal(400, problem if models else "MultiInferenceRequest has no tasks")
-        served = self._served(tasks[0].model_spec)
+        served = self._served(tasks[0].model_spec, id_)
         answer = await self._answer(served, Request(id_, body, "proto-multi"), context)
         response = messages("inference_pb2").MultiInferenceResponse.FromString(answer)
         for result in response.results:
@@ -131,14 +136,15 @@ class Handlers:
             spec.name, spec.version.value = served.version.name, served.version.number
         return response.SerializeToString()
 
-    def _served(self, spec: Any) -> Served:
-        return self._models.find(spec.name, _version(spec))
+    def _served(self, spec: Any, id_: str) -> Served:
+        return self._models.find(spec.name, *_version(spec), id_)
 
     async def _answer(self, served: Served, request: Request, context: Any) -> bytes:
         """Return the body of an answer. Raises Refusal."""
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        answer = await served.answer(request, seconds, "grpc")
+        with served:
+            answer = await served.answer(request, seconds, "grpc")
         if answer.status != 200:
             said = orjson.loads(answer.body)
             raise Refusal(answer.status, str(said["error"]), faults=said.get("details", ()))
@@ -148,7 +154,7 @@ class Handlers:
         api = messages("get_model_metadata_pb2")
         request = _parsed(api.GetModelMetadataRequest, body)
         spec = request.model_spec
-        served = self._models.find(spec.name, _version(spec))
+        served = self._models.find(spec.name, *_version(spec))
         if not request.metadata_field:
             raise Refusal(400, "GetModelMetadataRequest must specify at least one metadata_field")
         if unknown := [field for field in request.metadata_field if field != "signature_def"]:
@@ -163,10 +169,16 @@ class Handlers:
         api = messages("get_model_status_pb2")
         spec = _parsed(api.GetModelStatusRequest, body).model_spec
         response = api.GetModelStatusResponse()
-        for one in self._models.statuses(spec.name, _version(spec)):
-            state = getattr(api.ModelVersionStatus, one["state"])
-            response.model_version_status.add(version=int(one["version"]), state=state)
+        for one in self._models.statuses(spec.name, *_version(spec)):
+            json_format.ParseDict(one, response.model_version_status.add())
         return response.SerializeToString()
+
+    async def _reload(self, body: bytes, id_: str, context: Any) -> bytes:
+        api = messages("model_management_pb2")
+        if self._models.replace is None:
+            raise Refusal(501, "models are not replaced by clients of this server: see serve.models.reload")
+        await self._models.replace(_parsed(api.ReloadConfigRequest, body).config, context.time_remaining())
+        return api.ReloadConfigResponse().SerializeToString()
 
 
 class Rpc:
@@ -223,8 +235,9 @@ def _spec(head: Any) -> Any:
     return head.model_spec
 
 
-def _version(spec: Any) -> str | None:
-    return str(spec.version.value) if spec.HasField("version") else None
+def _version(spec: Any) -> tuple[str | None, str | None]:
+    """Return version and label of a model_spec."""
+    return str(spec.version.value) if spec.HasField("version") else None, spec.version_label or None
 
 
 def _parsed(kind: Any, body: bytes) -> Any:
