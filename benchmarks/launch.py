@@ -110,6 +110,7 @@ def measure(job_settings: dict[str, Any]) -> dict[str, Any]:
             if target.parent.name == "receipts" and self.known is None:
                 ago = time.time() - json.loads(source.read_bytes())["began"]
                 self.known = {"first_split_s": time.perf_counter() - began - ago, "peak_rss_mb": peak_rss_mb()}
+                print(f"{seconds}, {self.known}", file=sys.stderr)
             super().link(source, target)
 
     disk.use(first := FirstReceipt())
