@@ -52,6 +52,10 @@ _LONGEST = (
     "test_the_protocol_holds_in_any_order",
     "test_a_users_folder_shadows_nothing",
     "test_dataflow_without_the_cloud",
+    "test_serve_versions_under_load",
+    "test_serve_versions",
+    "test_serve_rollout",
+    "test_serve_model_lists",
 )
 """The files that take half a minute or more. They come first, so that no worker of pytest is alone with one at the
 end."""

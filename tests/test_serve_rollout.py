@@ -161,10 +161,14 @@ def shadows(server, number):
 
 
 def test_states_are_metrics(server, versions, current):
-    families = {f.name: f.samples for f in text_string_to_metric_families(server.get("/metrics").text)}
-    now = {int(s.labels["version"]): s.labels["state"] for s in families["beam_score_model_state"]}
-    assert now == states(server)
-    assert [s.labels["version"] for s in families["beam_score_model_info"]] == [str(current)]
+    until(lambda: labelled(server, "beam_score_model_state", "state") == states(server))
+    assert list(labelled(server, "beam_score_model_info", "sha256")) == [current]
+
+
+def labelled(server, name, label):
+    """Return the value of a label of a metric, by version."""
+    families = {family.name: family.samples for family in text_string_to_metric_families(server.get("/metrics").text)}
+    return {int(sample.labels["version"]): sample.labels[label] for sample in families[name]}
 
 
 class _Served:

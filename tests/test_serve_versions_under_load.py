@@ -255,7 +255,7 @@ def test_no_request_fails_while_versions_change_at_random(tmp_path, seed):
         assert not seen.failures, seen
         # Requests for the label wait for its version to be loaded again; others go to another version at once.
         assert sum(seen.died[protocol] for protocol in ("rest", "v2", "grpc")) <= 6 * steps.kills, seen
-        assert len(seen.versions) > STEPS // 8
+        assert len(seen.versions) > STEPS // 20
         assert set(seen.answers) == {"rest", "label", "v2", "grpc"} and min(seen.answers.values()) > STEPS
         assert_closed(server)
         assert server.end() == 0

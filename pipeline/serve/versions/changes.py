@@ -34,13 +34,17 @@ class Changes:
     """
 
     def __init__(self, models: Models, job: Job | ModelFolder, read: Callable[[], Job | ModelFolder] | None):
-        self._job, self._read = job, read
+        self._models, self._job, self._read = models, job, read
         self._list = ModelList(models)
         self._tasks: set[asyncio.Task[None]] = set()
         models.main = source_of(job).name
         models.accounts.registry.register(VersionMetrics(models))
-        if job.serve.models.reload or job.serve.compat == "tfserving":
-            models.replace = self._replace
+        self._let_clients_replace()
+
+    def _let_clients_replace(self) -> None:
+        settings = self._job.serve
+        allowed = settings.models.reload or settings.compat == "tfserving"
+        self._models.replace = self._replace if allowed else None
 
     async def start(self) -> None:
         """Load the models. Raises JobError."""
@@ -78,6 +82,7 @@ class Changes:
             _log.error("the job file is not reloaded, and nothing changes: %s", "; ".join(error.problems))
             return
         self._job = job
+        self._let_clients_replace()
         _log.info("the job file is reloaded")
         if others:
             _log.warning("the next start will apply what has changed in %s", ", ".join(others))
