@@ -18,15 +18,22 @@ class Limits(Strict):
       rows: rows of a request.
       request: seconds until the answer.
       requests: at the same time.
+      headers: bytes of a header of HTTP, or of the metadata of gRPC.
+      header_time, body_time: seconds that a client has to send its header and its body.
+      connections: of HTTP.
     """
 
     body: int = pydantic.Field(default=4 << 20, ge=1)
     rows: int = pydantic.Field(default=1024, ge=1)
     request: float = pydantic.Field(default=30.0, gt=0)
     requests: int = pydantic.Field(default=1000, ge=1)
+    headers: int = pydantic.Field(default=16 << 10, ge=1)
+    header_time: float = pydantic.Field(default=10.0, gt=0)
+    body_time: float = pydantic.Field(default=30.0, gt=0)
+    connections: int = pydantic.Field(default=1000, ge=1)
 
-    _bytes = pydantic.field_validator("body", mode="before")(parse_bytes)
-    _seconds = pydantic.field_validator("request", mode="before")(parse_seconds)
+    _bytes = pydantic.field_validator("body", "headers", mode="before")(parse_bytes)
+    _seconds = pydantic.field_validator("request", "header_time", "body_time", mode="before")(parse_seconds)
 
 
 class Batching(Strict):
@@ -34,9 +41,11 @@ class Batching(Strict):
 
     Attributes:
       rows: maximum rows of a call.
+      window_ms: milliseconds that a request may wait for company although the model is free.
     """
 
     rows: int = pydantic.Field(default=1024, ge=1)
+    window_ms: float = pydantic.Field(default=0.0, ge=0)
 
 
 class ServeSettings(Strict):

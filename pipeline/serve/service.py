@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.pipeline.serve.binding import steps_of
+from beam_score.pipeline.serve.front.connections import Connection, Listener
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
@@ -75,10 +75,10 @@ class Service:
         settings = self._settings
         with _listening(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
-            server = _Server(
+            server = Listener(
                 uvicorn.Config(
                     Application(self._models, settings.limits),
-                    http="httptools",
+                    http=functools.partial(Connection, settings.limits),  # type: ignore[arg-type]
                     loop="uvloop",
                     lifespan="off",
                     log_config=None,
@@ -123,19 +123,14 @@ class Service:
         load = functools.partial(ModelProcess.load, version, self._job.as_json())
         account = self._models.accounts.of(version.name, version.number)
         hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
-        return Served(load, version, self._metadata, account, settings.batching.rows, hangs_s)
+        batching = settings.batching
+        window_s = batching.window_ms / 1000
+        return Served(load, version, self._metadata, account, batching.rows, hangs_s, window_s)
 
     def _end(self, server: uvicorn.Server) -> None:
         self._models.draining = True
         self._ending.set()
         server.should_exit = True
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Service.run`: uvicorn would raise them again at its end."""
-        yield
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -41,6 +41,7 @@ class Answer:
       received, predicted, rejected: rows.
       reasons: rejected rows by reason code.
       shed: whether it was refused before it reached the model.
+      retry_s: seconds after which the same request may be answered, with status 503.
     """
 
     status: int
@@ -50,6 +51,7 @@ class Answer:
     rejected: int = 0
     reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
     shed: bool = False
+    retry_s: int = 1
 
 
 def refusal(status: int, message: str, id_: str, more: Mapping[str, Any] | None = None, shed: bool = False) -> Answer:
@@ -66,8 +68,10 @@ CODES = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
+    408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
     415: "UNSUPPORTED_ENCODING",
+    431: "RESOURCE_EXHAUSTED",
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",

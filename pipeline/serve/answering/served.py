@@ -54,6 +54,7 @@ class Served:
                     else:
                         own = self._own(name)
                         check_inputs(found, own.signature)
+                        self._check_rows(found)
                         read.setdefault(name, {})[number] = found
                     continue
                 body = self._contract_body(request.body)
@@ -67,7 +68,9 @@ class Served:
                 asked = document(request.body, not self._lenient)
                 name = signature_name(asked) or self._default
                 own = self._own(name)
-                read.setdefault(name, {})[number] = tensors(asked, own.signature.inputs, not self._lenient)
+                found = tensors(asked, own.signature.inputs, not self._lenient)
+                self._check_rows(found)
+                read.setdefault(name, {})[number] = found
             except (BadBody, Refused) as error:
                 answers[number] = refusal(getattr(error, "status", 400), str(error), request.id)
         if bodies and self._rows is not None:
@@ -77,6 +80,11 @@ class Served:
         for name, some in read.items():
             answers |= self._signatures[name].answer(requests, some)
         return [answers[number] for number in range(len(requests))]
+
+    def _check_rows(self, found: Tensors) -> None:
+        rows = max((len(feed) for feed in found.feeds.values() if feed.ndim), default=1)
+        if rows > self._most_rows:
+            raise Refused(f"{rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
 
     def _own(self, name: str) -> Tensorial:
         if name not in self._signatures:

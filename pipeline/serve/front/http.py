@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beam_score.pipeline.job.serve import Limits
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel, State
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served, State
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 
 Scope = MutableMapping[str, Any]
@@ -65,6 +65,12 @@ class Application:
             answer, more = refusal(error.status, str(error), id_), error.headers
         except NoSuchModel as error:
             answer = refusal(404, str(error), id_)
+        except asyncio.CancelledError:
+            return  # the client has gone
+        if answer.status == 503:
+            more = (*more, (b"retry-after", b"%d" % answer.retry_s))
+        if self._models.draining:
+            more = (*more, *_CLOSE)
         length = b"%d" % len(answer.body)
         sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
         if not any(name == b"content-type" for name, _ in more):
@@ -76,20 +82,15 @@ class Application:
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         path, method = scope["path"], scope["method"]
-        if self._open > self._limits.requests and path not in _ALWAYS:
-            message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
-            raise Refusal(503, message, ((b"retry-after", b"1"),))
         found = _PREDICT.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
             served = self._models.find(found["name"], found["version"]) if found else self._models.only
-            body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
+            return await self._predict(served, "json", headers, receive, id_), served.headers
         if found := _INFER.fullmatch(path):
             _only(method, "POST")
             served = self._models.find(found["name"], found["version"])
-            body = await self._body(headers, receive)
-            answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
+            answer = await self._predict(served, "v2", headers, receive, id_)
             if answer.status == 200:
                 named = {"model_name": served.version.name, "model_version": str(served.version.number)}
                 answer = dataclasses.replace(answer, body=orjson.dumps(named)[:-1] + b"," + answer.body[1:])
@@ -110,6 +111,25 @@ class Application:
         if found := _METADATA.fullmatch(path):
             return _json(self._models.find(found["name"], found["version"]).metadata), ()
         raise Refusal(404, _NOTHING)
+
+    async def _predict(
+        self, served: Served, form: str, headers: Mapping[bytes, bytes], receive: Receive, id_: str
+    ) -> Answer:
+        """Answer a request for predictions. Raises Refusal."""
+        try:
+            if self._open > self._limits.requests:
+                raise Refusal(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
+            seconds = self._limits.request
+            if (asked := headers.get(b"x-request-timeout-ms")) is not None:
+                seconds = min(seconds, _milliseconds(asked))
+            body = await self._body(headers, receive)
+        except Refusal as error:
+            served.refuse(error.status, "rest")
+            raise
+        except asyncio.CancelledError:
+            served.refuse(499, "rest")
+            raise
+        return await served.answer(Request(id_, body, form), seconds, "rest")
 
     def _v2(self, path: str, id_: str) -> Answer:
         """Answer the routes of the Open Inference Protocol for health and metadata. Raises Refusal, NoSuchModel."""
@@ -132,7 +152,8 @@ class Application:
         most = self._limits.body
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
-            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}", _CLOSE)
+            # What comes of it is not kept (see uvicorn's on_body), so that the client reads this answer.
+            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}")
         parts, size = [], 0
         while True:
             message = await receive()
@@ -141,7 +162,7 @@ class Application:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most:
-                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}", _CLOSE)
+                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}")
             if not message.get("more_body"):
                 break
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -166,6 +187,13 @@ def _inflated(body: bytes, most: int) -> bytes:
     return made
 
 
+def _milliseconds(text: bytes) -> float:
+    """Return X-Request-Timeout-Ms in seconds. Raises Refusal."""
+    if not text.isdigit() or len(text) > 12 or not int(text):
+        raise Refusal(400, "X-Request-Timeout-Ms is not a number of milliseconds above 0")
+    return int(text) / 1000
+
+
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
         allow = ((b"allow", ", ".join(allowed).encode()),)
@@ -177,6 +205,5 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
-_ALWAYS = ("/healthz", "/readyz", "/metrics")
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)

@@ -45,6 +45,7 @@ class Handlers:
 
     def __init__(self, models: Models, limits: Limits):
         self._models, self._limits = models, limits
+        self._open = 0
 
     def services(self) -> list[Any]:
         """Return the services as gRPC takes them."""
@@ -81,9 +82,16 @@ class Handlers:
     async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
         spec = _spec(body)
         served = self._models.find(spec.name, _version(spec))
+        if self._open >= self._limits.requests:
+            served.refuse(503, "grpc")
+            raise Refusal(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
+        self._open += 1
+        try:
+            answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
+        finally:
+            self._open -= 1
         if answer.status != 200:
             raise Refusal(answer.status, _message(answer))
         named = messages("predict_pb2").PredictResponse()
@@ -130,8 +138,13 @@ class Rpc:
 
     def __init__(self, models: Models, limits: Limits, host: str, port: int):
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", limits.body), ("grpc.so_reuseport", 0)],
-            maximum_concurrent_rpcs=limits.requests,
+            options=[
+                ("grpc.max_receive_message_length", limits.body),
+                ("grpc.max_metadata_size", limits.headers),
+                ("grpc.absolute_max_metadata_size", limits.headers),
+                ("grpc.server_handshake_timeout_ms", int(1000 * limits.header_time)),
+                ("grpc.so_reuseport", 0),
+            ],
         )
         self._server.add_generic_rpc_handlers(Handlers(models, limits).services())
         self._health = health.aio.HealthServicer()
