@@ -48,6 +48,47 @@ class Batching(Strict):
     window_ms: float = pydantic.Field(default=0.0, ge=0)
 
 
+class Tls(Strict):
+    """TLS of HTTP and gRPC.
+
+    Attributes:
+      certificate, key: files in PEM.
+      client_ca: a file in PEM; clients must have a certificate of this authority.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str | None = None
+
+
+class Token(Strict):
+    """The source of the bearer token: one of the two.
+
+    Attributes:
+      file: whose content it is.
+      env: an environment variable.
+    """
+
+    file: str | None = None
+    env: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Token:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("expected {file: PATH} or {env: NAME}")
+        return self
+
+
+class RequestLogging(Strict):
+    """The log lines of requests.
+
+    Attributes:
+      sample: the share of requests that are logged.
+    """
+
+    sample: float = pydantic.Field(default=1.0, ge=0, le=1)
+
+
 class ServeSettings(Strict):
     """The server.
 
@@ -58,6 +99,13 @@ class ServeSettings(Strict):
       grpc_port: of gRPC; 0 for any that is free; None for none.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
       drain: seconds that accepted requests have to be answered after SIGTERM.
+      drain_delay: seconds after SIGTERM in which new requests are still answered, for load balancers.
+      uds, grpc_uds: paths of Unix domain sockets, which are served beside the ports.
+      tls: of HTTP and gRPC; None for none.
+      token: that requests must have; None for none.
+      cors: whether pages of other origins may ask.
+      monitoring: the path of the metrics under the names of TensorFlow Serving; None for none.
+      log: see `RequestLogging`.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
@@ -66,10 +114,21 @@ class ServeSettings(Strict):
     grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)
     compat: Literal["tfserving"] | None = None
     drain: float = pydantic.Field(default=25.0, ge=0)
+    drain_delay: float = pydantic.Field(default=0.0, ge=0)
+    uds: str | None = None
+    grpc_uds: str | None = None
+    tls: Tls | None = None
+    token: Token | None = None
+    cors: bool = False
+    monitoring: str | None = pydantic.Field(default="/monitoring/prometheus/metrics", pattern="^/")
+    log: RequestLogging = RequestLogging()
     limits: Limits = Limits()
     batching: Batching = Batching()
 
-    _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
+    @pydantic.field_validator("drain", "drain_delay", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> float | None:
+        return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
 
     @pydantic.field_validator("name", mode="before")
     @classmethod

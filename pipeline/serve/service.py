@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
+import logging
 import os
 import signal
-import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.pipeline.serve.binding import steps_of
-from beam_score.pipeline.serve.front.connections import Connection, Listener
+from beam_score.pipeline.serve.front.connections import Listener
+from beam_score.pipeline.serve.front.guard import check_tls, guard_of
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.front.rpc import Rpc
+from beam_score.pipeline.serve.listening import http_server, is_open_to_others, listening
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
+from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
+from beam_score.pipeline.serve.reports.request_log import RequestLog
+from beam_score.pipeline.serve.reports.versions import VersionMetrics
 from beam_score.transforms.model.copies import hashed_model
 from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
 from beam_score.transforms.model.versions import find_version
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -41,6 +47,15 @@ class Service:
         self._models = Models()
         self._ending = asyncio.Event()
         self._version, self._metadata = self._prepare()
+        if job.serve.tls is not None:
+            check_tls(job.serve.tls)
+        self._guard = guard_of(job.serve.token)
+        if is_open_to_others(job.serve):
+            _log.warning(
+                "everybody who reaches %s may ask: serve.token or serve.tls.client_ca limit that", job.serve.host
+            )
+        logs = _log.isEnabledFor(logging.INFO) and job.serve.log.sample > 0
+        self._log = RequestLog(sys.stderr.write, job.serve.log.sample) if logs else None
 
     def _prepare(self) -> tuple[Version, dict[str, Any]]:
         """Return the version to serve and what is said of it. Raises JobError."""
@@ -72,30 +87,21 @@ class Service:
         Raises:
           JobError: the address is not available, or the model does not load.
         """
-        settings = self._settings
-        with _listening(settings.host, settings.port) as listener:
-            port = listener.getsockname()[1]
-            server = Listener(
-                uvicorn.Config(
-                    Application(self._models, settings.limits),
-                    http=functools.partial(Connection, settings.limits),  # type: ignore[arg-type]
-                    loop="uvloop",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    date_header=False,
-                    timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
-                )
-            )
+        settings, log = self._settings, self._log
+        if log is not None:
+            self._models.accounts.observers.append(log.observe)
+        self._models.accounts.registry.register(VersionMetrics(self._models))
+        with logging_in_thread(), listening(settings) as listeners:
+            port = listeners[0].getsockname()[1]
+            server = http_server(Application(self._models, settings, self._guard, log), settings)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._end, server)
+                loop.add_signal_handler(number, self._end)
             rpc = None
             if settings.grpc_port is not None:
-                rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
+                rpc = Rpc(self._models, settings, settings.grpc_port, self._guard, log)
                 await rpc.start()
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            serving = asyncio.create_task(server.serve(sockets=listeners))
             served = self._served()
             self._models.add(served)
             try:
@@ -104,18 +110,23 @@ class Service:
                 server.should_exit = True
                 await serving
                 raise JobError([str(error)]) from None
-            if not server.should_exit:  # a signal came while it loaded
+            if not self._ending.is_set():  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
-            await asyncio.gather(serving, self._stopped(rpc))
+            await asyncio.gather(serving, self._drained(server, rpc))
             await self._models.close()
+            if log is not None:
+                await log.end(self._models.accounts)
 
-    async def _stopped(self, rpc: Rpc | None) -> None:
-        """Wait for a signal, then for the calls of gRPC that were accepted."""
+    async def _drained(self, server: Listener, rpc: Rpc | None) -> None:
+        """Wait for a signal, then until everything that was accepted is answered."""
         await self._ending.wait()
         if rpc is not None:
             await rpc.be(False)
+        await asyncio.sleep(self._settings.drain_delay)
+        server.should_exit = True
+        if rpc is not None:
             await rpc.stop(self._settings.drain)
 
     def _served(self) -> Served:
@@ -127,19 +138,11 @@ class Service:
         window_s = batching.window_ms / 1000
         return Served(load, version, self._metadata, account, batching.rows, hangs_s, window_s)
 
-    def _end(self, server: uvicorn.Server) -> None:
+    def _end(self) -> None:
+        if self._ending.is_set():  # the second signal
+            os._exit(ExitCode.FAILED)
         self._models.draining = True
         self._ending.set()
-        server.should_exit = True
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        remedy = "choose another, or 0 for any that is free"
-        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
 
 
 def write_ready_file(path: str, host: str, ports: Sequence[int]) -> None:

@@ -79,6 +79,11 @@ class Served:
             answers |= self._rows.answer_columns(requests, columns, self._most_rows)
         for name, some in read.items():
             answers |= self._signatures[name].answer(requests, some)
+        named = {number: name for name, some in read.items() for number in some}
+        for number in (*bodies, *columns):
+            named[number] = CONTRACT
+        for number, name in named.items():
+            answers[number].signature = name
         return [answers[number] for number in range(len(requests))]
 
     def _check_rows(self, found: Tensors) -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.job.serve import ServeSettings
+from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request, refusal
+from beam_score.pipeline.serve.front.guard import Guard
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served, State
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.reports import tfserving
+from beam_score.pipeline.serve.reports.request_log import RequestLog
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,11 +39,16 @@ class Application:
 
     Args:
       models: what is served.
-      limits: of a request.
+      settings: limits, and what else is answered.
+      guard: admits requests; None for all.
+      log: of the requests that reach no version.
     """
 
-    def __init__(self, models: Models, limits: Limits):
-        self._models, self._limits = models, limits
+    def __init__(
+        self, models: Models, settings: ServeSettings, guard: Guard | None = None, log: RequestLog | None = None
+    ):
+        self._models, self._settings, self._limits = models, settings, settings.limits
+        self._guard, self._log = guard, log
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,10 +71,18 @@ class Application:
             answer, more = await self._answer(scope, headers, receive, id_)
         except Refusal as error:
             answer, more = refusal(error.status, str(error), id_), error.headers
+            if self._log is not None and not error.counted:
+                self._log.refused(id_, "rest", error.status)
         except NoSuchModel as error:
             answer = refusal(404, str(error), id_)
+            if self._log is not None:
+                self._log.refused(id_, "rest", 404)
         except asyncio.CancelledError:
             return  # the client has gone
+        if answer.stages:
+            more = (*more, (b"server-timing", _TIMING % tuple(1000 * seconds for seconds in answer.stages)))
+        if self._settings.cors:
+            more = (*more, *_CORS)
         if answer.status == 503:
             more = (*more, (b"retry-after", b"%d" % answer.retry_s))
         if self._models.draining:
@@ -82,6 +98,10 @@ class Application:
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         path, method = scope["path"], scope["method"]
+        if self._guard is not None and path not in _OPEN:
+            self._guard.check(headers.get(b"authorization", b""))
+        if method == "OPTIONS" and self._settings.cors:
+            return Answer(200, b""), ()
         found = _PREDICT.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
@@ -104,6 +124,8 @@ class Application:
             return (_json({"status": "ready"}), ()) if self._models.ready else (refusal(503, "not ready", id_), ())
         if path == "/metrics":
             return Answer(200, generate_latest(self._models.accounts.registry)), ((b"content-type", _PROMETHEUS),)
+        if path == self._settings.monitoring:
+            return Answer(200, tfserving.as_text(self._models.accounts)), ((b"content-type", b"text/plain"),)
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
@@ -124,10 +146,11 @@ class Application:
                 seconds = min(seconds, _milliseconds(asked))
             body = await self._body(headers, receive)
         except Refusal as error:
-            served.refuse(error.status, "rest")
+            error.counted = True
+            served.refuse(error.status, Request(id_, b"", form), "rest")
             raise
         except asyncio.CancelledError:
-            served.refuse(499, "rest")
+            served.refuse(499, Request(id_, b"", form), "rest")
             raise
         return await served.answer(Request(id_, body, form), seconds, "rest")
 
@@ -207,3 +230,11 @@ def _json(value: Any) -> Answer:
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)
+_OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+"""Paths that need no token: those of health."""
+_TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode()
+_CORS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+)

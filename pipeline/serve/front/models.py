@@ -9,7 +9,7 @@ import enum
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
@@ -65,7 +65,7 @@ class Served:
     ):
         self._hangs_s = hangs_s
         self.version, self.metadata, self.account = version, metadata, account
-        self.state = State.START
+        self.state, self.load_s = State.START, 0.0
         self._load = load
         self._process: ModelProcess | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -84,13 +84,13 @@ class Served:
 
     async def start(self) -> None:
         """Load the version. Raises LoadFailed."""
-        self.state = State.LOADING
+        self.state, began = State.LOADING, time.perf_counter()
         try:
             self._process = await self._load()
         except BaseException:
             self.state = State.END
             raise
-        self.state = State.AVAILABLE
+        self.state, self.load_s = State.AVAILABLE, time.perf_counter() - began
         self._watching = asyncio.create_task(self._watch(self._process))
 
     async def _watch(self, process: ModelProcess) -> None:
@@ -150,7 +150,7 @@ class Served:
         if (late := self._pace.wait_s(rows) - seconds) > 0:
             message = f"it would take longer than {seconds:g} s: too many rows are ahead"
             shed = dataclasses.replace(refusal(503, message, request.id, shed=True), retry_s=math.ceil(late))
-            self.account.end(shed, protocol, time.perf_counter() - began)
+            self.account.end(request, shed, protocol, time.perf_counter() - began)
             return shed
         self._pace.rows += rows
         answer: Answer | None = None
@@ -162,13 +162,13 @@ class Served:
         finally:
             self._pace.rows -= rows
             gone = answer or refusal(499, "the client has gone", request.id, shed=True)
-            self.account.end(gone, protocol, time.perf_counter() - began)
+            self.account.end(request, gone, protocol, time.perf_counter() - began)
         return answer
 
-    def refuse(self, status: int, protocol: str) -> None:
+    def refuse(self, status: int, request: Request, protocol: str) -> None:
         """Take a request into account that is refused before its rows are known."""
         self.account.begin()
-        self.account.end(Answer(status, b"", shed=status >= 500), protocol, 0.0)
+        self.account.end(request, Answer(status, b"", shed=status >= 499), protocol, 0.0)
 
 
 class Models:
@@ -188,6 +188,10 @@ class Models:
     def add(self, served: Served) -> None:
         """Serve a version."""
         self._served.setdefault(served.version.name, {})[served.version.number] = served
+
+    def __iter__(self) -> Iterator[Served]:
+        """All versions."""
+        return (served for versions in self._served.values() for served in versions.values())
 
     @property
     def names(self) -> list[str]:

@@ -15,11 +15,13 @@ class Refusal(Exception):
     Attributes:
       status: of HTTP.
       headers: of HTTP, further ones.
+      counted: whether it is in the account of a version.
     """
 
     def __init__(self, status: int, message: str, headers: Sequence[tuple[bytes, bytes]] = ()):
         super().__init__(message)
         self.status, self.headers = status, headers
+        self.counted = False
 
 
 def request_id(given: str) -> str:

@@ -16,10 +16,12 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.serve import Limits
+from beam_score.pipeline.job.serve import Limits, ServeSettings, Tls
 from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
+from beam_score.pipeline.serve.front.guard import Guard, grpc_credentials
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.reports.request_log import RequestLog
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
@@ -41,10 +43,12 @@ class Handlers:
     Args:
       models: what is served.
       limits: of a request.
+      guard: admits requests; None for all.
+      log: of the requests that reach no version.
     """
 
-    def __init__(self, models: Models, limits: Limits):
-        self._models, self._limits = models, limits
+    def __init__(self, models: Models, limits: Limits, guard: Guard | None = None, log: RequestLog | None = None):
+        self._models, self._limits, self._guard, self._log = models, limits, guard, log
         self._open = 0
 
     def services(self) -> list[Any]:
@@ -66,14 +70,20 @@ class Handlers:
         ]
 
     async def _call(self, method: Callable[[bytes, str, Any], Awaitable[bytes]], body: bytes, context: Any) -> bytes:
-        id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
+        given = dict(context.invocation_metadata() or ())
+        id_ = request_id(given.get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
+        counted = False
         try:
+            if self._guard is not None:
+                self._guard.check(given.get("authorization", "").encode())
             return await method(body, id_, context)
         except NoSuchModel as error:
             status, message = 404, str(error)
         except Refusal as error:
-            status, message = error.status, str(error)
+            status, message, counted = error.status, str(error), error.counted
+        if self._log is not None and not counted:
+            self._log.refused(id_, "grpc", status)
         if len(message.encode()) > _MOST_MESSAGE:
             message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
         await context.abort(grpc.StatusCode[CODES[status]], message)
@@ -83,8 +93,8 @@ class Handlers:
         spec = _spec(body)
         served = self._models.find(spec.name, _version(spec))
         if self._open >= self._limits.requests:
-            served.refuse(503, "grpc")
-            raise Refusal(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
+            served.refuse(503, Request(id_, b"", "proto"), "grpc")
+            raise _counted(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
         self._open += 1
@@ -93,7 +103,7 @@ class Handlers:
         finally:
             self._open -= 1
         if answer.status != 200:
-            raise Refusal(answer.status, _message(answer))
+            raise _counted(answer.status, _message(answer))
         named = messages("predict_pb2").PredictResponse()
         named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
         # Two messages, one after the other, are one message with the fields of both.
@@ -129,14 +139,23 @@ class Rpc:
 
     Args:
       models: what is served.
-      limits: of a request.
-      host, port: to listen on; port 0 for any that is free.
+      settings: where, limits and TLS.
+      port: to listen on; 0 for any that is free.
+      guard, log: see `Handlers`.
 
     Raises:
       JobError: the address is not available.
     """
 
-    def __init__(self, models: Models, limits: Limits, host: str, port: int):
+    def __init__(
+        self,
+        models: Models,
+        settings: ServeSettings,
+        port: int,
+        guard: Guard | None = None,
+        log: RequestLog | None = None,
+    ):
+        limits, host = settings.limits, settings.host
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", limits.body),
@@ -146,15 +165,23 @@ class Rpc:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._server.add_generic_rpc_handlers(Handlers(models, limits).services())
+        self._server.add_generic_rpc_handlers(Handlers(models, limits, guard, log).services())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port = self._listen(address, settings.tls)
+            if settings.grpc_uds is not None:
+                address = settings.grpc_uds
+                self._listen(f"unix:{address}", None)
         except RuntimeError:
             problem = f"serve.grpc_port: {address} is not available: choose another, 0 for any that is free, or null"
             raise JobError([problem]) from None
+
+    def _listen(self, address: str, tls: Tls | None) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, grpc_credentials(tls))
 
     async def start(self) -> None:
         """Answer calls; not ready yet."""
@@ -170,6 +197,12 @@ class Rpc:
     async def stop(self, seconds: float) -> None:
         """Take no more calls, and wait for those that were accepted."""
         await self._server.stop(seconds)
+
+
+def _counted(status: int, message: str) -> Refusal:
+    error = Refusal(status, message)
+    error.counted = True
+    return error
 
 
 def _spec(body: bytes) -> Any:

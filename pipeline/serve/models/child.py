@@ -14,6 +14,7 @@ from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
+from beam_score.pipeline.serve.answering.stages import Clock, Timed
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.binding import steps_of
 from beam_score.pipeline.serve.models.frames import receive, send
@@ -29,8 +30,9 @@ def main() -> int:
     first = receive(connection)
     if first is None:
         return 0
+    clock = Clock()
     try:
-        served = _load(first[0])
+        served = _load(first[0], clock)
     except Exception as error:
         send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
         return 1
@@ -38,16 +40,19 @@ def main() -> int:
     while (batch := receive(connection)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
+        clock.start()
         answers, trace = _answers(served, requests)
-        counts = [(a.status, a.received, a.predicted, a.rejected, a.reasons) for a in answers]
-        send(connection, {"trace": trace, "answers": counts}, [a.body for a in answers])
+        counts = [(a.status, a.received, a.predicted, a.rejected, a.reasons, a.signature) for a in answers]
+        rows = sum(a.received for a in answers)
+        said = {"trace": trace, "answers": counts, "stages": clock.stages(), "rows": rows}
+        send(connection, said, [a.body for a in answers])
     return 0
 
 
-def _load(config: dict[str, Any]) -> Served:
+def _load(config: dict[str, Any], clock: Clock) -> Served:
     job: Job = parse_job(config["job"], config["name"])
     steps = steps_of(job, config["path"], config["sha256"])
-    model, lenient = Scorer(steps.call).load(), job.serve.compat == "tfserving"
+    model, lenient = Timed(Scorer(steps.call).load(), clock), job.serve.compat == "tfserving"
     own = {model.signature.name: Tensorial(model, lenient)}
     return Served(Rows(Verdicts(steps, model)), own, CONTRACT, job.serve.limits.rows, lenient)
 
