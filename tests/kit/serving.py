@@ -70,6 +70,13 @@ def served(folder: Path, job: str, *arguments: str, **env: str) -> Iterator[Serv
     ready.unlink(missing_ok=True)
     ports = ("--port", "0", "--grpc-port", "0")
     process = jobs.start("serve", job, *ports, "--ready-file", str(ready), *arguments, **env)
+    with running(process, ready) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(process: subprocess.Popen[str], ready: Path) -> Iterator[Server]:
+    """Yield a server that has been started, once it has written its ready file; kill it after the body."""
     try:
         late = time.monotonic() + _START_S
         while not ready.exists():
