@@ -120,7 +120,8 @@ def test_a_token_opens_all_but_health_and_is_shown_nowhere(tmp_path, model, sour
 @pytest.mark.parametrize(
     ("serve", "problem"),
     [
-        ({"token": {}}, "expected {file: PATH} or {env: NAME}"),
+        ({"token": {"file": "a", "env": "B"}}, "expected {file: PATH} or {env: NAME}"),
+        ({"tls": {"client_ca": "a"}}, "expected a certificate and its key"),
         ({"token": {"file": "/nix"}}, "serve.token.file: /nix"),
         ({"token": {"env": "BEAM_SCORE_NIX"}}, "BEAM_SCORE_NIX has no token"),
         ({"tls": {"certificate": "/nix", "key": "/nix"}}, "serve.tls: /nix"),

@@ -52,29 +52,35 @@ class Tls(Strict):
     """TLS of HTTP and gRPC.
 
     Attributes:
-      certificate, key: files in PEM.
+      certificate, key: files in PEM; None for no TLS.
       client_ca: a file in PEM; clients must have a certificate of this authority.
     """
 
-    certificate: str
-    key: str
+    certificate: str | None = None
+    key: str | None = None
     client_ca: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.certificate is None) != (self.key is None) or (self.client_ca is not None and self.key is None):
+            raise ValueError("expected a certificate and its key")
+        return self
 
 
 class Token(Strict):
-    """The source of the bearer token: one of the two.
+    """The source of the bearer token: one of the two, or none for no token.
 
     Attributes:
       file: whose content it is.
       env: an environment variable.
     """
 
-    file: str | None = None
-    env: str | None = None
+    file: str | None = pydantic.Field(default=None, min_length=1)
+    env: str | None = pydantic.Field(default=None, min_length=1)
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> Token:
-        if (self.file is None) == (self.env is None):
+        if self.file is not None and self.env is not None:
             raise ValueError("expected {file: PATH} or {env: NAME}")
         return self
 
@@ -89,6 +95,16 @@ class RequestLogging(Strict):
     sample: float = pydantic.Field(default=1.0, ge=0, le=1)
 
 
+class TraceSettings(Strict):
+    """The destination of traces.
+
+    Attributes:
+      endpoint: the base URL of a collector of OTLP over HTTP; None for none, unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
+    """
+
+    endpoint: str | None = pydantic.Field(default=None, pattern="^https?://")
+
+
 class ServeSettings(Strict):
     """The server.
 
@@ -101,11 +117,12 @@ class ServeSettings(Strict):
       drain: seconds that accepted requests have to be answered after SIGTERM.
       drain_delay: seconds after SIGTERM in which new requests are still answered, for load balancers.
       uds, grpc_uds: paths of Unix domain sockets, which are served beside the ports.
-      tls: of HTTP and gRPC; None for none.
-      token: that requests must have; None for none.
+      tls: of HTTP and gRPC.
+      token: that requests must have.
       cors: whether pages of other origins may ask.
       monitoring: the path of the metrics under the names of TensorFlow Serving; None for none.
       log: see `RequestLogging`.
+      traces: see `TraceSettings`.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
@@ -117,11 +134,12 @@ class ServeSettings(Strict):
     drain_delay: float = pydantic.Field(default=0.0, ge=0)
     uds: str | None = None
     grpc_uds: str | None = None
-    tls: Tls | None = None
-    token: Token | None = None
+    tls: Tls = Tls()
+    token: Token = Token()
     cors: bool = False
     monitoring: str | None = pydantic.Field(default="/monitoring/prometheus/metrics", pattern="^/")
     log: RequestLogging = RequestLogging()
+    traces: TraceSettings = TraceSettings()
     limits: Limits = Limits()
     batching: Batching = Batching()
 

@@ -36,10 +36,10 @@ def http_server(application: Any, settings: ServeSettings) -> Listener:
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
-            ssl_certfile=None if tls is None else tls.certificate,
-            ssl_keyfile=None if tls is None else tls.key,
-            ssl_ca_certs=None if tls is None else tls.client_ca,
-            ssl_cert_reqs=ssl.CERT_NONE if tls is None or tls.client_ca is None else ssl.CERT_REQUIRED,
+            ssl_certfile=tls.certificate,
+            ssl_keyfile=tls.key,
+            ssl_ca_certs=tls.client_ca,
+            ssl_cert_reqs=ssl.CERT_NONE if tls.client_ca is None else ssl.CERT_REQUIRED,
         )
     )
 
@@ -57,7 +57,7 @@ def listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
 
 def is_open_to_others(settings: ServeSettings) -> bool:
     """Return whether other machines may reach a port that asks for neither a certificate nor a token."""
-    if settings.token is not None or (settings.tls is not None and settings.tls.client_ca is not None):
+    if settings.token.file or settings.token.env or settings.tls.client_ca:
         return False
     try:
         return not ipaddress.ip_address(settings.host).is_loopback

@@ -27,6 +27,7 @@ from beam_score.pipeline.serve.listening import http_server, is_open_to_others, 
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
 from beam_score.pipeline.serve.reports.request_log import RequestLog
+from beam_score.pipeline.serve.reports.traces import Traces
 from beam_score.pipeline.serve.reports.versions import VersionMetrics
 from beam_score.transforms.model.copies import hashed_model
 from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
@@ -47,8 +48,7 @@ class Service:
         self._models = Models()
         self._ending = asyncio.Event()
         self._version, self._metadata = self._prepare()
-        if job.serve.tls is not None:
-            check_tls(job.serve.tls)
+        check_tls(job.serve.tls)
         self._guard = guard_of(job.serve.token)
         if is_open_to_others(job.serve):
             _log.warning(
@@ -90,6 +90,7 @@ class Service:
         settings, log = self._settings, self._log
         if log is not None:
             self._models.accounts.observers.append(log.observe)
+        traces = self._traces()
         self._models.accounts.registry.register(VersionMetrics(self._models))
         with logging_in_thread(), listening(settings) as listeners:
             port = listeners[0].getsockname()[1]
@@ -118,6 +119,17 @@ class Service:
             await self._models.close()
             if log is not None:
                 await log.end(self._models.accounts)
+            if traces is not None:
+                await loop.run_in_executor(None, traces.close)
+
+    def _traces(self) -> Traces | None:
+        """Observe requests for OpenTelemetry, where that is asked for. Raises JobError."""
+        endpoint = self._settings.traces.endpoint
+        if endpoint is None and "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
+            return None
+        traces = Traces(endpoint)
+        self._models.accounts.observers.append(traces.observe)
+        return traces
 
     async def _drained(self, server: Listener, rpc: Rpc | None) -> None:
         """Wait for a signal, then until everything that was accepted is answered."""

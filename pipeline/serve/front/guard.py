@@ -33,9 +33,9 @@ class Guard:
             raise Refusal(401, "the request has no valid bearer token", ((b"www-authenticate", b"Bearer"),))
 
 
-def guard_of(token: Token | None) -> Guard | None:
+def guard_of(token: Token) -> Guard | None:
     """Read the token; None if there is none. Raises JobError."""
-    if token is None:
+    if token.env is None and token.file is None:
         return None
     if token.env is not None:
         secret = os.environ.pop(token.env, "")  # processes that are started do not inherit it
@@ -53,6 +53,8 @@ def guard_of(token: Token | None) -> Guard | None:
 
 def check_tls(tls: Tls) -> None:
     """Raise JobError if the files of TLS cannot be used."""
+    if tls.certificate is None:
+        return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(tls.certificate, tls.key)
@@ -62,8 +64,10 @@ def check_tls(tls: Tls) -> None:
         raise JobError([f"serve.tls: {tls.certificate}, {tls.key}, {tls.client_ca or ''}: {error}"]) from None
 
 
-def grpc_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Return the files of TLS as gRPC takes them."""
+def grpc_credentials(tls: Tls) -> grpc.ServerCredentials | None:
+    """Return the files of TLS as gRPC takes them; None without TLS."""
+    if tls.certificate is None or tls.key is None:
+        return None
     authority = None if tls.client_ca is None else Path(tls.client_ca).read_bytes()
     pair = Path(tls.key).read_bytes(), Path(tls.certificate).read_bytes()
     return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

@@ -17,7 +17,7 @@ from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request, refusal
 from beam_score.pipeline.serve.front.guard import Guard
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served, State
-from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, request_id
 from beam_score.pipeline.serve.reports import tfserving
 from beam_score.pipeline.serve.reports.request_log import RequestLog
 
@@ -57,6 +57,8 @@ class Application:
             raise NotImplementedError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
         id_ = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        if (parent := headers.get(b"traceparent")) is not None:
+            TRACEPARENT.set(parent.decode("latin-1"))
         self._open += 1
         try:
             await self._respond(scope, headers, receive, send, id_)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
 import uuid
 from collections.abc import Sequence
+
+TRACEPARENT: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
+"""The W3C trace context that came with a request."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

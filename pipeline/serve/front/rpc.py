@@ -16,11 +16,11 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.serve import Limits, ServeSettings, Tls
+from beam_score.pipeline.job.serve import Limits, ServeSettings
 from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
 from beam_score.pipeline.serve.front.guard import Guard, grpc_credentials
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel
-from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, request_id
 from beam_score.pipeline.serve.reports.request_log import RequestLog
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
@@ -73,6 +73,8 @@ class Handlers:
         given = dict(context.invocation_metadata() or ())
         id_ = request_id(given.get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
+        if "traceparent" in given:
+            TRACEPARENT.set(given["traceparent"])
         counted = False
         try:
             if self._guard is not None:
@@ -170,7 +172,7 @@ class Rpc:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._listen(address, settings.tls)
+            self.port = self._listen(address, grpc_credentials(settings.tls))
             if settings.grpc_uds is not None:
                 address = settings.grpc_uds
                 self._listen(f"unix:{address}", None)
@@ -178,10 +180,10 @@ class Rpc:
             problem = f"serve.grpc_port: {address} is not available: choose another, 0 for any that is free, or null"
             raise JobError([problem]) from None
 
-    def _listen(self, address: str, tls: Tls | None) -> int:
-        if tls is None:
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
             return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, grpc_credentials(tls))
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         """Answer calls; not ready yet."""
