@@ -26,7 +26,7 @@ from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.listening import http_server, is_open_to_others, listening
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
-from beam_score.pipeline.serve.reports.request_log import RequestLog
+from beam_score.pipeline.serve.reports.request_log import RequestLog, writer
 from beam_score.pipeline.serve.reports.traces import Traces
 from beam_score.pipeline.serve.reports.versions import VersionMetrics
 from beam_score.transforms.model.copies import hashed_model
@@ -55,7 +55,7 @@ class Service:
                 "everybody who reaches %s may ask: serve.token or serve.tls.client_ca limit that", job.serve.host
             )
         logs = _log.isEnabledFor(logging.INFO) and job.serve.log.sample > 0
-        self._log = RequestLog(sys.stderr.write, job.serve.log.sample) if logs else None
+        self._log = RequestLog(writer(sys.stderr.fileno()), job.serve.log.sample) if logs else None
 
     def _prepare(self) -> tuple[Version, dict[str, Any]]:
         """Return the version to serve and what is said of it. Raises JobError."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import random
+import select
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,26 @@ _REQUEST = (
     '"code":%d,"rows":%d,"predicted":%d,"rejected":%s,"batch_rows":%d,"bytes_in":%d,"bytes_out":%d,"ms":{%s"total":%.3f}}\n'
 )
 _MS = "".join(f'"{stage}":%.3f,' for stage in STAGES)
+
+
+def writer(descriptor: int) -> Callable[[str], None]:
+    """Return a function that writes lines to a pipe or a file, and waits outside of any lock while it is full.
+
+    A pipe that can be written to takes PIPE_BUF bytes at once, unbroken by what other processes write.
+    """
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+
+    def write(text: str) -> None:
+        chunk = b""
+        for line in [*text.encode().splitlines(keepends=True), b""]:
+            if chunk and (not line or len(chunk) + len(line) > select.PIPE_BUF):
+                room.poll()
+                os.write(descriptor, chunk)
+                chunk = b""
+            chunk += line
+
+    return write
 
 
 class RequestLog:
