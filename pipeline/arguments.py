@@ -89,6 +89,17 @@ class Command(TyperCommand):
         return _showing_flags(super().get_params(ctx))
 
 
+class ServeCommand(Command):
+    """The command `serve`, which takes the flags of TensorFlow Serving, too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any("_" in argument.partition("=")[0] for argument in args if argument.startswith("--")):
+            from beam_score.pipeline.serve.tfserving.flags import translated
+
+            args = translated(args)
+        return super().parse_args(ctx, args)
+
+
 class Group(TyperGroup):
     """All commands."""
 

@@ -24,6 +24,7 @@ from beam_score.pipeline.arguments import (
     LogFormat,
     LogLevel,
     Overrides,
+    ServeCommand,
     with_launch_arguments,
 )
 from beam_score.pipeline.printing.printed import Printed, keep_apart
@@ -287,7 +288,7 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
     bench_job(load_job(job, overrides or ()), Console())
 
 
-@command(epilog="Example:  beam-score serve job.yaml --port 8501")
+@app.command(cls=ServeCommand, epilog="Example:  beam-score serve job.yaml --port 8501")
 def serve(
     job: Annotated[
         str | None,
@@ -317,6 +318,12 @@ def serve(
             "--revert", metavar="NAME", help="Let the running server go back to the version before of a model."
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+    drain_delay: Annotated[
+        str | None, typer.Option("--drain-delay", help="Time after SIGTERM in which requests are still taken.")
+    ] = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
 ) -> None:
@@ -331,6 +338,7 @@ def serve(
 
     logs.set_up(log_level, log_format)
     given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
+    given["serve.drain_delay"] = drain_delay
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
     place, listens = given_by(os.environ)
     if (job := job or place) is None:

@@ -20,15 +20,22 @@ class Limits(Strict):
       rows: rows of a request.
       request: seconds until the answer.
       requests: at the same time.
+      headers: bytes of a header of HTTP, or of the metadata of gRPC.
+      header_time, body_time: seconds that a client has to send its header and its body.
+      connections: of HTTP.
     """
 
     body: int = pydantic.Field(default=4 << 20, ge=1)
     rows: int = pydantic.Field(default=1024, ge=1)
     request: float = pydantic.Field(default=30.0, gt=0)
     requests: int = pydantic.Field(default=1000, ge=1)
+    headers: int = pydantic.Field(default=16 << 10, ge=1)
+    header_time: float = pydantic.Field(default=10.0, gt=0)
+    body_time: float = pydantic.Field(default=30.0, gt=0)
+    connections: int = pydantic.Field(default=1000, ge=1)
 
-    _bytes = pydantic.field_validator("body", mode="before")(parse_bytes)
-    _seconds = pydantic.field_validator("request", mode="before")(parse_seconds)
+    _bytes = pydantic.field_validator("body", "headers", mode="before")(parse_bytes)
+    _seconds = pydantic.field_validator("request", "header_time", "body_time", mode="before")(parse_seconds)
 
 
 class Batching(Strict):
@@ -36,9 +43,68 @@ class Batching(Strict):
 
     Attributes:
       rows: maximum rows of a call.
+      window_ms: milliseconds that a request may wait for company although the model is free.
     """
 
     rows: int = pydantic.Field(default=1024, ge=1)
+    window_ms: float = pydantic.Field(default=0.0, ge=0)
+
+
+class Tls(Strict):
+    """TLS of HTTP and gRPC.
+
+    Attributes:
+      certificate, key: files in PEM; None for no TLS.
+      client_ca: a file in PEM; clients must have a certificate of this authority.
+    """
+
+    certificate: str | None = None
+    key: str | None = None
+    client_ca: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Tls:
+        if (self.certificate is None) != (self.key is None) or (self.client_ca is not None and self.key is None):
+            raise ValueError("expected a certificate and its key")
+        return self
+
+
+class Token(Strict):
+    """The source of the bearer token: one of the two, or none for no token.
+
+    Attributes:
+      file: whose content it is.
+      env: an environment variable.
+    """
+
+    file: str | None = pydantic.Field(default=None, min_length=1)
+    env: str | None = pydantic.Field(default=None, min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Token:
+        if self.file is not None and self.env is not None:
+            raise ValueError("expected {file: PATH} or {env: NAME}")
+        return self
+
+
+class RequestLogging(Strict):
+    """The log lines of requests.
+
+    Attributes:
+      sample: the share of requests that are logged.
+    """
+
+    sample: float = pydantic.Field(default=1.0, ge=0, le=1)
+
+
+class TraceSettings(Strict):
+    """The destination of traces.
+
+    Attributes:
+      endpoint: the base URL of a collector of OTLP over HTTP; None for none, unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
+    """
+
+    endpoint: str | None = pydantic.Field(default=None, pattern="^https?://")
 
 
 class ServeSettings(Strict):
@@ -54,6 +120,13 @@ class ServeSettings(Strict):
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
       cors: whether pages of any origin may ask, by the headers of Cross-Origin Resource Sharing.
       drain: seconds that accepted requests have to be answered after SIGTERM.
+      drain_delay: seconds after SIGTERM in which new requests are still answered, for load balancers.
+      uds, grpc_uds: paths of Unix domain sockets, which are served beside the ports.
+      tls: of HTTP and gRPC.
+      token: that requests must have.
+      monitoring: the path of the metrics under the names of TensorFlow Serving; None for none.
+      log: see `RequestLogging`.
+      traces: see `TraceSettings`.
       versions: see `Versions`.
       models: see `OtherModels`.
       rollout: see `Rollout`.
@@ -68,6 +141,14 @@ class ServeSettings(Strict):
     compat: Literal["tfserving"] | None = None
     cors: bool = False
     drain: float = pydantic.Field(default=25.0, ge=0)
+    drain_delay: float = pydantic.Field(default=0.0, ge=0)
+    uds: str | None = None
+    grpc_uds: str | None = None
+    tls: Tls = Tls()
+    token: Token = Token()
+    monitoring: str | None = pydantic.Field(default="/monitoring/prometheus/metrics", pattern="^/")
+    log: RequestLogging = RequestLogging()
+    traces: TraceSettings = TraceSettings()
     limits: Limits = Limits()
     batching: Batching = Batching()
     versions: Versions = Versions()
@@ -75,7 +156,10 @@ class ServeSettings(Strict):
     rollout: Rollout = Rollout()
     admin: str | None = pydantic.Field(default=None, min_length=1)
 
-    _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
+    @pydantic.field_validator("drain", "drain_delay", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> float | None:
+        return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
 
     @pydantic.field_validator("name", mode="before")
     @classmethod

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import logging
 import os
 import signal
-import socket
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
+from beam_score.pipeline.process.exit_codes import ExitCode
+from beam_score.pipeline.serve.front.connections import Listener
 from beam_score.pipeline.serve.front.containers import aliases
+from beam_score.pipeline.serve.front.guard import check_tls, guard_of
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
+from beam_score.pipeline.serve.listening import http_server, is_open_to_others, listening
+from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
+from beam_score.pipeline.serve.reports.request_log import RequestLog, writer
+from beam_score.pipeline.serve.reports.traces import Traces
 from beam_score.pipeline.serve.versions.admin import admin_socket
 from beam_score.pipeline.serve.versions.changes import Changes, sources_of
 from beam_score.pipeline.serve.versions.source import check_sources
+
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -39,6 +46,14 @@ class Service:
         self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
         check_sources(sources_of(job), {})
+        check_tls(job.serve.tls)
+        self._guard = guard_of(job.serve.token)
+        if is_open_to_others(job.serve):
+            _log.warning(
+                "everybody who reaches %s may ask: serve.token or serve.tls.client_ca limit that", job.serve.host
+            )
+        logs = _log.isEnabledFor(logging.INFO) and job.serve.log.sample > 0
+        self._log = RequestLog(writer(sys.stderr.fileno()), job.serve.log.sample) if logs else None
 
     @property
     def name(self) -> str:
@@ -55,56 +70,60 @@ class Service:
         Raises:
           JobError: the address is not available, or the model does not load.
         """
-        settings = self._settings
+        settings, log = self._settings, self._log
+        if log is not None:
+            self._models.accounts.observers.append(log.observe)
+        traces = self._traces()
         async with contextlib.AsyncExitStack() as stack:
-            listener = stack.enter_context(_listening(settings.host, settings.port))
+            stack.enter_context(logging_in_thread())
+            listeners = stack.enter_context(listening(settings))
             await stack.enter_async_context(admin_socket(admin, self._changes.revert))
-            port = listener.getsockname()[1]
-            server = _Server(
-                uvicorn.Config(
-                    self._application(),
-                    http="httptools",
-                    loop="uvloop",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    date_header=False,
-                    timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
-                )
-            )
+            port = listeners[0].getsockname()[1]
+            application = Application(self._models, settings, self._guard, log, aliases(os.environ))
+            server = http_server(application, settings)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._end, server)
+                loop.add_signal_handler(number, self._end)
             loop.add_signal_handler(signal.SIGHUP, self._changes.reload)
             rpc = None
             if settings.grpc_port is not None:
-                rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
+                rpc = Rpc(self._models, settings, settings.grpc_port, self._guard, log)
                 await rpc.start()
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            serving = asyncio.create_task(server.serve(sockets=listeners))
             try:
                 await self._load()
             except JobError:
                 server.should_exit = True
                 await serving
                 raise
-            if not server.should_exit:  # a signal came while it loaded
+            if not self._ending.is_set():  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
-            await asyncio.gather(serving, self._stopped(rpc))
+            await asyncio.gather(serving, self._drained(server, rpc))
             await self._changes.close()
+            if log is not None:
+                await log.end(self._models.accounts)
+            if traces is not None:
+                await loop.run_in_executor(None, traces.close)
 
-    def _application(self) -> Application:
-        settings = self._settings
-        lenient = settings.compat == "tfserving"
-        return Application(self._models, settings.limits, lenient, settings.cors, aliases(os.environ))
+    def _traces(self) -> Traces | None:
+        """Observe requests for OpenTelemetry, where that is asked for. Raises JobError."""
+        endpoint = self._settings.traces.endpoint
+        if endpoint is None and "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
+            return None
+        traces = Traces(endpoint)
+        self._models.accounts.observers.append(traces.observe)
+        return traces
 
-    async def _stopped(self, rpc: Rpc | None) -> None:
-        """Wait for a signal, then for the calls of gRPC that were accepted."""
+    async def _drained(self, server: Listener, rpc: Rpc | None) -> None:
+        """Wait for a signal, then until everything that was accepted is answered."""
         await self._ending.wait()
         if rpc is not None:
             await rpc.be(False)
+        await asyncio.sleep(self._settings.drain_delay)
+        server.should_exit = True
+        if rpc is not None:
             await rpc.stop(self._settings.drain)
 
     async def _load(self) -> None:
@@ -119,26 +138,11 @@ class Service:
             loading.cancel()
             await asyncio.wait((loading,))
 
-    def _end(self, server: uvicorn.Server) -> None:
+    def _end(self) -> None:
+        if self._ending.is_set():  # the second signal
+            os._exit(ExitCode.FAILED)
         self._models.draining = True
         self._ending.set()
-        server.should_exit = True
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Service.run`: uvicorn would raise them again at its end."""
-        yield
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        remedy = "choose another, or 0 for any that is free"
-        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
 
 
 def write_ready_file(path: str, host: str, ports: Sequence[int]) -> None:

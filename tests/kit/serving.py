@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ class Server:
       process: the front.
       address: `http://HOST:PORT`.
       rpc: `HOST:PORT` of gRPC.
+      log: what it will have written to standard error, where a test reads that.
     """
 
     process: subprocess.Popen[str]
     address: str
     rpc: str
+    log: Future[str] | None = None
 
     def post(self, path: str, body: Any, **options: Any) -> requests.Response:
         data = body if isinstance(body, bytes | str) else json.dumps(body)
@@ -61,18 +64,19 @@ def echo_job(folder: Path, saved_model: str, columns: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
+def served(folder: Path, job: str, *arguments: str, **env: str) -> Iterator[Server]:
     """Serve a job on a free port while the body runs."""
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
-    process = jobs.start("serve", job, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready), *arguments)
+    ports = ("--port", "0", "--grpc-port", "0")
+    process = jobs.start("serve", job, *ports, "--ready-file", str(ready), *arguments, **env)
     with until_ready(process, ready) as server:
         yield server
 
 
 @contextlib.contextmanager
 def until_ready(process: subprocess.Popen[str], ready: Path) -> Iterator[Server]:
-    """Wait until a server that was started is ready; end it with the body."""
+    """Yield a server that has been started, once it has written its ready file; kill it after the body."""
     try:
         late = time.monotonic() + _START_S
         while not ready.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -55,7 +55,10 @@ class Request:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+STAGES = ("queue", "validate", "model", "encode")
+
+
+@dataclasses.dataclass(slots=True)
 class Answer:
     """The answer to one request.
 
@@ -63,8 +66,13 @@ class Answer:
       status: of HTTP.
       body: JSON.
       received, predicted, rejected: rows.
-      reasons: rejected rows by reason code.
+      reasons: rejected rows, as (reason code, column, number).
       shed: whether it was refused before it reached the model.
+      retry_s: seconds after which the same request may be answered, with status 503.
+      signature: that answered; empty if the request was refused before.
+      stages: seconds of the STAGES of its batch; empty if it was in none.
+      batch_rows: of its batch.
+      seconds: from the request to this answer.
     """
 
     status: int
@@ -72,8 +80,13 @@ class Answer:
     received: int = 0
     predicted: int = 0
     rejected: int = 0
-    reasons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    reasons: Sequence[tuple[str, str, int]] = ()
     shed: bool = False
+    retry_s: int = 1
+    signature: str = ""
+    stages: Sequence[float] = ()
+    batch_rows: int = 0
+    seconds: float = 0.0
 
 
 def refusal(status: int, message: str, id_: str, more: Mapping[str, Any] | None = None, shed: bool = False) -> Answer:
@@ -88,11 +101,14 @@ def refusal(status: int, message: str, id_: str, more: Mapping[str, Any] | None 
 
 CODES = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     406: "NOT_ACCEPTABLE",
+    408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
     415: "UNSUPPORTED_ENCODING",
+    431: "RESOURCE_EXHAUSTED",
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",

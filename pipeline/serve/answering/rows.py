@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -194,8 +195,10 @@ def _details(rejected: pa.RecordBatch, first: int) -> list[dict[str, Any]]:
     ]
 
 
-def _reasons(rejected: pa.RecordBatch) -> dict[str, int]:
-    return {str(found["values"]): found["counts"] for found in pc.value_counts(rejected["reason"]).to_pylist()}
+def _reasons(rejected: pa.RecordBatch) -> list[tuple[str, str, int]]:
+    columns = pc.fill_null(rejected["column"], "").to_pylist()
+    counts = collections.Counter(zip(rejected["reason"].to_pylist(), columns, strict=True))
+    return [(reason, column, count) for (reason, column), count in counts.items()]
 
 
 def _malformed(rejected: pa.RecordBatch, first: np.ndarray) -> list[int]:

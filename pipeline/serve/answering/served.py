@@ -83,6 +83,9 @@ class Served:
             answers |= self._rows.answer_columns(requests, asked.columns, self._most_rows)
         for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
+        named = {number: name for name, some in asked.own.items() for number in some}
+        for number, name in {**named, **dict.fromkeys((*asked.bodies, *asked.columns), CONTRACT)}.items():
+            answers[number].signature = name
         return [
             tabular.rendered(answers[number], request) if request.options else answers[number]
             for number, request in enumerate(requests)
@@ -107,6 +110,7 @@ class Served:
         if name == CONTRACT and self._rows is not None:
             asked.columns[number] = found
         else:
+            self._check_rows(found)
             asked.own.setdefault(name, {})[number] = found
 
     def _tensors(self, request: Request) -> tuple[str, Tensors]:
@@ -152,6 +156,11 @@ class Served:
                 return answer
             response.results.add().MergeFromString(as_inference_result(task.method, answer.body))
         return dataclasses.replace(answer, body=response.SerializeToString()) if tasks else answer
+
+    def _check_rows(self, found: Tensors) -> None:
+        rows = max((len(feed) for feed in found.feeds.values() if feed.ndim), default=1)
+        if rows > self._most_rows:
+            raise Refused(f"{rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
 
     def _own(self, name: str) -> Tensorial:
         if name in self._unusable:

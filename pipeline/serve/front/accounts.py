@@ -7,19 +7,24 @@ The front does not parse bodies: a request whose rows are not known, or not yet,
 
 from __future__ import annotations
 
+import bisect
+import collections
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from beam_score.pipeline.serve.answering.answer import Answer
+from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request
 
 OUTCOMES = ("predicted", "rejected", "failed", "shed")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, *_SECONDS)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+_MICROSECONDS = tuple(10 * 1.8**k for k in range(33))
+"""The buckets of TensorFlow Serving."""
 
 
 class Buckets:
@@ -34,11 +39,15 @@ class Buckets:
 
     def add(self, value: float) -> None:
         """Count a value."""
-        at = 0
-        while at < len(self._bounds) and value > self._bounds[at]:
-            at += 1
-        self._counts[at] += 1
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self._sum += value
+
+    def __add__(self, other: Buckets) -> Buckets:
+        """Return a histogram of the values of both, which have the same bounds."""
+        both = Buckets(self._bounds)
+        both._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
+        both._sum = self._sum + other._sum
+        return both
 
     def as_prometheus(self) -> tuple[list[tuple[str, float]], float]:
         """Return the cumulative counts by upper bound, and the sum."""
@@ -49,59 +58,105 @@ class Buckets:
         return made, self._sum
 
 
+Observer = Callable[["Account", Request, Answer, str], None]
+"""Called with each request that has been answered, and its protocol."""
+
+
+def _by_name(bounds: tuple[float, ...]) -> collections.defaultdict[str, Buckets]:
+    return collections.defaultdict(lambda: Buckets(bounds))
+
+
 @dataclasses.dataclass
 class Account:
     """The rows and requests of one version.
 
     Attributes:
+      model, version: whose account it is.
+      observers: see `Observer`.
+      received: rows that have come, with one for a request whose rows are not known.
       in_flight: requests that are not answered.
       rows: rows by outcome.
-      reasons: rejected rows by reason code.
-      requests: requests by (protocol, HTTP status).
-      seconds: of requests.
+      reasons: rejected rows by reason code and column.
+      requests: requests by (signature, protocol, HTTP status).
+      seconds: of requests, by signature.
+      stages: seconds of requests in each stage.
       batch_rows: of the calls that requests shared.
+      latency_us: microseconds of requests, by protocol.
+      runtime_us: microseconds of the model for each request.
     """
 
+    model: str
+    version: int
+    observers: list[Observer]
+    received: int = 0
     in_flight: int = 0
     rows: Counter[str] = dataclasses.field(default_factory=Counter)
-    reasons: Counter[str] = dataclasses.field(default_factory=Counter)
-    requests: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
-    seconds: Buckets = dataclasses.field(default_factory=lambda: Buckets(_SECONDS))
+    reasons: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    requests: Counter[tuple[str, str, int]] = dataclasses.field(default_factory=Counter)
+    seconds: collections.defaultdict[str, Buckets] = dataclasses.field(default_factory=lambda: _by_name(_SECONDS))
+    stages: tuple[Buckets, ...] = dataclasses.field(
+        default_factory=lambda: tuple(Buckets(_STAGE_SECONDS) for _ in STAGES)
+    )
     batch_rows: Buckets = dataclasses.field(default_factory=lambda: Buckets(_ROWS))
+    latency_us: collections.defaultdict[str, Buckets] = dataclasses.field(
+        default_factory=lambda: _by_name(_MICROSECONDS)
+    )
+    runtime_us: Buckets = dataclasses.field(default_factory=lambda: Buckets(_MICROSECONDS))
 
-    @property
-    def received(self) -> int:
-        """All rows that have come."""
-        return self.in_flight + sum(self.rows.values())
+    def sums(self) -> dict[str, int]:
+        """Return the rows received, by outcome, and in flight."""
+        return {"received": self.received, **{o: self.rows[o] for o in OUTCOMES}, "in_flight": self.in_flight}
 
     def begin(self) -> None:
         """Count a request that has come."""
         self.in_flight += 1
+        self.received += 1
 
-    def end(self, answer: Answer, protocol: str, seconds: float) -> None:
-        """Count the answer to a request."""
+    def end(self, request: Request, answer: Answer, protocol: str, seconds: float) -> None:
+        """Count the answer to a request, and complete its `seconds` and `stages`."""
         self.in_flight -= 1
+        self.received += max(0, answer.received - 1)
         self.rows["predicted"] += answer.predicted
         self.rows["rejected"] += answer.rejected
         if not answer.received:
             self.rows["shed" if answer.shed else "rejected" if answer.status < 500 else "failed"] += 1
-        for reason, count in answer.reasons.items():
-            self.reasons[reason] += count
-        self.requests[protocol, answer.status] += 1
-        self.seconds.add(seconds)
+        for reason, column, count in answer.reasons:
+            self.reasons[reason, column] += count
+        self.requests[answer.signature, protocol, answer.status] += 1
+        self.seconds[answer.signature].add(seconds)
+        self.latency_us[protocol].add(seconds * 1e6)
+        answer.seconds = seconds
+        if answer.stages:
+            validate, model, encode = answer.stages
+            answer.stages = (max(0.0, seconds - validate - model - encode), validate, model, encode)
+            for buckets, spent in zip(self.stages, answer.stages, strict=True):
+                buckets.add(spent)
+            self.runtime_us.add(model * 1e6)
+        for observe in self.observers:
+            observe(self, request, answer, protocol)
 
 
 class Accounts:
-    """The accounts of all versions, as metrics of Prometheus."""
+    """The accounts of all versions, as metrics of Prometheus.
+
+    Attributes:
+      registry: of prometheus-client.
+      observers: of all accounts.
+    """
 
     def __init__(self) -> None:
         self._of: dict[tuple[str, int], Account] = {}
+        self.observers: list[Observer] = []
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
     def of(self, model: str, version: int) -> Account:
         """Return the account of a version."""
-        return self._of.setdefault((model, version), Account())
+        return self._of.setdefault((model, version), Account(model, version, self.observers))
+
+    def __iter__(self) -> Iterator[Account]:
+        """All accounts."""
+        return iter(tuple(self._of.values()))
 
     @property
     def versions(self) -> list[tuple[str, int]]:
@@ -115,22 +170,29 @@ class Accounts:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, as prometheus-client asks for them."""
         labels = ["model", "version"]
-        requests = CounterMetricFamily("beam_score_requests", "Requests.", labels=[*labels, "protocol", "code"])
+        by_code = [*labels, "signature", "protocol", "code"]
+        requests = CounterMetricFamily("beam_score_requests", "Requests.", labels=by_code)
         rows = CounterMetricFamily("beam_score_rows", "Rows, by what became of them.", labels=[*labels, "outcome"])
-        reasons = CounterMetricFamily("beam_score_rejected_rows", "Rejected rows.", labels=[*labels, "reason"])
+        by_reason = [*labels, "reason", "column"]
+        reasons = CounterMetricFamily("beam_score_rejected_rows", "Rejected rows.", labels=by_reason)
         flight = GaugeMetricFamily("beam_score_inflight_rows", "Rows that are not answered yet.", labels=labels)
-        seconds = HistogramMetricFamily("beam_score_request_seconds", "Time to the answer.", labels=labels)
+        by_signature = [*labels, "signature"]
+        seconds = HistogramMetricFamily("beam_score_request_seconds", "Time to the answer.", labels=by_signature)
+        stages = HistogramMetricFamily("beam_score_stage_seconds", "Time in a stage.", labels=[*labels, "stage"])
         batches = HistogramMetricFamily("beam_score_batch_rows", "Rows of a batch.", labels=labels)
-        for (model, version), account in self._of.items():
-            own = [model, str(version)]
-            for (protocol, code), count in account.requests.items():
-                requests.add_metric([*own, protocol, str(code)], count)
+        for account in self:
+            own = [account.model, str(account.version)]
+            for (signature, protocol, code), count in account.requests.items():
+                requests.add_metric([*own, signature, protocol, str(code)], count)
             rows.add_metric([*own, "received"], account.received)
             for outcome in OUTCOMES:
                 rows.add_metric([*own, outcome], account.rows[outcome])
-            for reason, count in account.reasons.items():
-                reasons.add_metric([*own, reason], count)
+            for (reason, column), count in account.reasons.items():
+                reasons.add_metric([*own, reason, column], count)
             flight.add_metric(own, account.in_flight)
-            seconds.add_metric(own, *account.seconds.as_prometheus())
+            for signature, buckets in account.seconds.items():
+                seconds.add_metric([*own, signature], *buckets.as_prometheus())
+            for stage, buckets in zip(STAGES, account.stages, strict=True):
+                stages.add_metric([*own, stage], *buckets.as_prometheus())
             batches.add_metric(own, *account.batch_rows.as_prometheus())
-        yield from (requests, rows, reasons, flight, seconds, batches)
+        yield from (requests, rows, reasons, flight, seconds, stages, batches)

@@ -11,12 +11,15 @@ from typing import Any
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
+from beam_score.pipeline.job.serve import ServeSettings
+from beam_score.pipeline.serve.answering.answer import PARTIAL, STAGES, Answer, Request, refusal
 from beam_score.pipeline.serve.front import containers, inference
 from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
+from beam_score.pipeline.serve.front.guard import Guard
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
-from beam_score.pipeline.serve.front.requests import Refusal, named, request_id
+from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, named, request_id
+from beam_score.pipeline.serve.reports import tfserving
+from beam_score.pipeline.serve.reports.request_log import RequestLog
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -34,22 +37,23 @@ class Application:
 
     Args:
       models: what is served.
-      limits: of a request.
-      compat: whether malformed requests are refused as TensorFlow Serving does.
-      cors: whether answers have the headers of Cross-Origin Resource Sharing.
+      settings: limits, and what else is answered.
+      guard: admits requests; None for all.
+      log: of the requests that reach no version.
       aliases: further paths, and the paths that answer them.
     """
 
     def __init__(
         self,
         models: Models,
-        limits: Limits,
-        compat: bool = False,
-        cors: bool = False,
+        settings: ServeSettings,
+        guard: Guard | None = None,
+        log: RequestLog | None = None,
         aliases: Mapping[str, str] | None = None,
     ):
-        self._models, self._limits = models, limits
-        self._compat, self._cors, self._aliases = compat, cors, aliases or {}
+        self._models, self._settings, self._limits = models, settings, settings.limits
+        self._compat, self._cors, self._aliases = settings.compat == "tfserving", settings.cors, aliases or {}
+        self._guard, self._log = guard, log
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,6 +62,8 @@ class Application:
             raise NotImplementedError(f"{scope['type']} is not served")
         headers = dict(scope["headers"])
         id_ = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        if (parent := headers.get(b"traceparent")) is not None:
+            TRACEPARENT.set(parent.decode("latin-1"))
         self._open += 1
         try:
             await self._respond(scope, headers, receive, send, id_)
@@ -72,14 +78,26 @@ class Application:
             answer, more = await self._answer(scope, headers, receive, id_)
         except Refusal as error:
             answer, more = refusal(error.status, str(error), id_), error.headers
+            if self._log is not None and not error.counted:
+                self._log.refused(id_, "rest", error.status)
         except NoSuchModel as error:
             answer = refusal(404, str(error), id_)
+            if self._log is not None:
+                self._log.refused(id_, "rest", 404)
+        except asyncio.CancelledError:
+            return  # the client has gone
+        if answer.stages:
+            more = (*more, (b"server-timing", _TIMING % tuple(1000 * seconds for seconds in answer.stages)))
+        if self._cors:
+            more = (*more, *CORS)
+        if answer.status == 503:
+            more = (*more, (b"retry-after", b"%d" % answer.retry_s))
+        if self._models.draining:
+            more = (*more, *_CLOSE)
         length = b"%d" % len(answer.body)
         sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
         if not any(name == b"content-type" for name, _ in more):
             sent.append((b"content-type", JSON))
-        if self._cors:
-            sent.extend(CORS)
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})
         await send({"type": "http.response.body", "body": answer.body})
 
@@ -89,13 +107,12 @@ class Application:
         # The path as it was sent: a name may have an encoded slash.
         path, method = scope["raw_path"].decode("latin-1"), scope["method"]
         path = self._aliases.get(path, path)
+        if self._guard is not None and path not in _OPEN:
+            self._guard.check(headers.get(b"authorization", b""))
         if method == "OPTIONS" and (self._cors or self._compat):
             return preflight(headers), ()
         if self._compat and (malformed := is_malformed(method, path, scope["query_string"])):
             raise Refusal(400, malformed)
-        if self._open > self._limits.requests and path not in _ALWAYS:
-            message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
-            raise Refusal(503, message, ((b"retry-after", b"1"),))
         found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
@@ -124,8 +141,21 @@ class Application:
     ) -> Answer:
         """Answer a request for predictions. Raises Refusal."""
         with served:  # it does not end while the body comes
-            body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body, form), self._limits.request, "rest")
+            try:
+                if self._open > self._limits.requests:
+                    raise Refusal(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
+                seconds = self._limits.request
+                if (asked := headers.get(b"x-request-timeout-ms")) is not None:
+                    seconds = min(seconds, _milliseconds(asked))
+                body = await self._body(headers, receive)
+            except Refusal as error:
+                error.counted = True
+                served.refuse(error.status, Request(id_, b"", form), "rest")
+                raise
+            except asyncio.CancelledError:
+                served.refuse(499, Request(id_, b"", form), "rest")
+                raise
+            return await served.answer(Request(id_, body, form), seconds, "rest")
 
     def _described(self, path: str, id_: str) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
         """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""
@@ -147,6 +177,8 @@ class Application:
             return (_json({"status": "ready"}), ()) if self._models.ready else (refusal(503, "not ready", id_), ())
         if path == "/metrics":
             return Answer(200, generate_latest(self._models.accounts.registry)), ((b"content-type", _PROMETHEUS),)
+        if path == self._settings.monitoring:
+            return Answer(200, tfserving.as_text(self._models.accounts)), ((b"content-type", b"text/plain"),)
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
@@ -160,7 +192,8 @@ class Application:
         most = self._limits.body
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
-            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}", _CLOSE)
+            # What comes of it is not kept (see uvicorn's on_body), so that the client reads this answer.
+            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}")
         parts, size = [], 0
         while True:
             message = await receive()
@@ -169,7 +202,7 @@ class Application:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > most:
-                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}", _CLOSE)
+                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}")
             if not message.get("more_body"):
                 break
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -201,6 +234,13 @@ def _form(method: str, headers: Mapping[bytes, bytes]) -> str:
     return f"json;{PARTIAL}" if wants_partial(headers) else "json"
 
 
+def _milliseconds(text: bytes) -> float:
+    """Return X-Request-Timeout-Ms in seconds. Raises Refusal."""
+    if not text.isdigit() or len(text) > 12 or not int(text):
+        raise Refusal(400, "X-Request-Timeout-Ms is not a number of milliseconds above 0")
+    return int(text) / 1000
+
+
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
         allow = ((b"allow", ", ".join(allowed).encode()),)
@@ -212,6 +252,8 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
-_ALWAYS = ("/healthz", "/readyz", "/metrics", "/ping")
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)
+_OPEN = ("/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
+"""Paths that need no token: those of health."""
+_TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import enum
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any, Protocol
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.accounts import Account, Accounts
+from beam_score.pipeline.serve.front.admission import Pace
 from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.queue import Batches
 from beam_score.pipeline.serve.front.requests import Refusal
@@ -48,6 +51,7 @@ class Served:
       account: of its rows.
       most_rows: of a batch.
       hangs_s: seconds after which a process that has not answered a batch is replaced.
+      window_s: see `Batches`.
     """
 
     def __init__(
@@ -57,18 +61,20 @@ class Served:
         account: Account,
         most_rows: int,
         hangs_s: float,
+        window_s: float = 0.0,
     ):
         self._hangs_s = hangs_s
         self.version, self.account = version, account
         self.metadata: Mapping[str, Any] = {}
-        self.state, self.error = State.LOADING, ""
+        self.state, self.error, self.load_s = State.LOADING, "", 0.0
         self.on_end: Callable[[], None] = lambda: None
         self.observer: Callable[[Request, Answer], None] | None = None
         self._users, self._unused = 0, asyncio.Event()
         self._load = load
         self._process: ModelProcess | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._batches = Batches(self._call, account.batch_rows.add, most_rows)
+        self._batches = Batches(self._call, account.batch_rows.add, most_rows, window_s)
+        self._pace = Pace(most_rows)
         self.headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __enter__(self) -> Served:
@@ -94,7 +100,9 @@ class Served:
         Raises:
           LoadFailed: with the reason.
         """
+        began = time.perf_counter()
         process = self._process = await self._load(self.version)
+        self.load_s = time.perf_counter() - began
         self.version, self.metadata = process.version, process.metadata
         if trial is not None:
             await trial(self)
@@ -133,12 +141,14 @@ class Served:
         self.on_end()
 
     async def _call(self, batch: Sequence[Request]) -> list[Answer]:
-        process = self._process
+        process, began = self._process, time.perf_counter()
         if process is None:
             raise ProcessDied
         try:
             async with asyncio.timeout(self._hangs_s):
-                return await process.answer(batch)
+                answers = await process.answer(batch)
+            self._pace.note(sum(request.rows for request in batch), began, time.perf_counter())
+            return answers
         except TimeoutError:
             _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
             process.kill()
@@ -172,19 +182,32 @@ class Served:
           seconds: until it is late.
           protocol: `rest` or `grpc`.
         """
-        began = time.perf_counter()
+        began, rows = time.perf_counter(), request.rows
         self.account.begin()
-        answer = refusal(499, "the client has gone", request.id, shed=True)
+        if (late := self._pace.wait_s(rows) - seconds) > 0:
+            message = f"it would take longer than {seconds:g} s: too many rows are ahead"
+            shed = dataclasses.replace(refusal(503, message, request.id, shed=True), retry_s=math.ceil(late))
+            self.account.end(request, shed, protocol, time.perf_counter() - began)
+            return shed
+        self._pace.rows += rows
+        answer: Answer | None = None
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._batches.answer(request)
         except TimeoutError:
             answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
         finally:
-            self.account.end(answer, protocol, time.perf_counter() - began)
+            self._pace.rows -= rows
+            gone = answer or refusal(499, "the client has gone", request.id, shed=True)
+            self.account.end(request, gone, protocol, time.perf_counter() - began)
         if self.observer is not None:
             self.observer(request, answer)
         return answer
+
+    def refuse(self, status: int, request: Request, protocol: str) -> None:
+        """Take a request into account that is refused before its rows are known."""
+        self.account.begin()
+        self.account.end(request, Answer(status, b"", shed=status >= 499), protocol, 0.0)
 
 
 class Canary(Protocol):

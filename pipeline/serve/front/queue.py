@@ -25,6 +25,7 @@ class Batches:
       note: called with the rows of each batch.
       most_rows: of a batch; a single request may have more.
       most_bytes: of the bodies of a batch; likewise.
+      window_s: seconds that requests wait for company although the model is free, unless they fill a batch.
     """
 
     def __init__(
@@ -32,11 +33,14 @@ class Batches:
         call: Callable[[Sequence[Request]], Coroutine[Any, Any, list[Answer]]],
         note: Callable[[int], None],
         most_rows: int,
+        window_s: float = 0.0,
         most_bytes: int = 16 << 20,
     ):
         self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
         self._free = IN_FLIGHT
+        self._window_s, self._over = window_s, False
+        self._window: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def answer(self, request: Request) -> Answer:
@@ -47,7 +51,7 @@ class Batches:
         return await future
 
     def _start(self) -> None:
-        while self._free and self._waiting:
+        while self._free and self._waiting and self._complete():
             batch = self._next()
             if not batch:
                 continue
@@ -55,6 +59,19 @@ class Batches:
             task = asyncio.create_task(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _complete(self) -> bool:
+        """Return whether those that wait are a batch; if not, see to it that they are one when the window is over."""
+        if not self._window_s or self._over or sum(request.rows for request, _ in self._waiting) >= self._most_rows:
+            self._over = False
+            return True
+        if self._window is None:
+            self._window = asyncio.get_running_loop().call_later(self._window_s, self._end_window)
+        return False
+
+    def _end_window(self) -> None:
+        self._window, self._over = None, True
+        self._start()
 
     def _next(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         batch, rows, size = list[tuple[Request, asyncio.Future[Answer]]](), 0, 0

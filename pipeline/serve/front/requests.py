@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
 import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+TRACEPARENT: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
+"""The W3C trace context that came with a request."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -18,6 +22,7 @@ class Refusal(Exception):
       status: of HTTP.
       headers: of HTTP, further ones.
       faults: of its rows, as in the answers of HTTP.
+      counted: whether it is in the account of a version.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class Refusal(Exception):
     ):
         super().__init__(message)
         self.status, self.headers, self.faults = status, headers, faults
+        self.counted = False
 
 
 def version_number(text: str | None) -> str | None:

@@ -5,6 +5,7 @@ Messages are passed on as bytes: only the model_spec of a request is read here.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -16,11 +17,13 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.serve import Limits
+from beam_score.pipeline.job.serve import Limits, ServeSettings
 from beam_score.pipeline.serve.answering.answer import CODES, Request
 from beam_score.pipeline.serve.front import faults, inference, reflection
+from beam_score.pipeline.serve.front.guard import Guard, grpc_credentials
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
-from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, request_id
+from beam_score.pipeline.serve.reports.request_log import RequestLog
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
@@ -54,10 +57,13 @@ class Handlers:
     Args:
       models: what is served.
       limits: of a request.
+      guard: admits requests; None for all.
+      log: of the requests that reach no version.
     """
 
-    def __init__(self, models: Models, limits: Limits):
-        self._models, self._limits = models, limits
+    def __init__(self, models: Models, limits: Limits, guard: Guard | None = None, log: RequestLog | None = None):
+        self._models, self._limits, self._guard, self._log = models, limits, guard, log
+        self._open = 0
 
     def methods(self) -> dict[str, dict[str, Method]]:
         """Return the methods of each service, by their names."""
@@ -90,15 +96,23 @@ class Handlers:
         ]
 
     async def _call(self, method: Method, body: bytes, context: Any) -> bytes:
-        id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
+        given = dict(context.invocation_metadata() or ())
+        id_ = request_id(given.get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
+        if "traceparent" in given:
+            TRACEPARENT.set(given["traceparent"])
         found: Sequence[Mapping[str, Any]] = ()
+        counted = False
         try:
+            if self._guard is not None:
+                self._guard.check(given.get("authorization", "").encode())
             return await method(body, id_, context)
         except NoSuchModel as error:
             status, message = 404, str(error)
         except Refusal as error:
-            status, message, found = error.status, str(error), error.faults
+            status, message, found, counted = error.status, str(error), error.faults, error.counted
+        if self._log is not None and not counted:
+            self._log.refused(id_, "grpc", status)
         if len(message.encode()) > _MOST_MESSAGE:
             message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
         code = grpc.StatusCode[CODES[status]]
@@ -143,11 +157,18 @@ class Handlers:
         """Return the body of an answer. Raises Refusal."""
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        with served:
-            answer = await served.answer(request, seconds, "grpc")
+        if self._open >= self._limits.requests:
+            served.refuse(503, dataclasses.replace(request, body=b""), "grpc")
+            raise _counted(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
+        self._open += 1
+        try:
+            with served:
+                answer = await served.answer(request, seconds, "grpc")
+        finally:
+            self._open -= 1
         if answer.status != 200:
             said = orjson.loads(answer.body)
-            raise Refusal(answer.status, str(said["error"]), faults=said.get("details", ()))
+            raise _counted(answer.status, str(said["error"]), said.get("details", ()))
         return answer.body
 
     async def _metadata(self, body: bytes, id_: str, context: Any) -> bytes:
@@ -186,29 +207,51 @@ class Rpc:
 
     Args:
       models: what is served.
-      limits: of a request.
-      host, port: to listen on; port 0 for any that is free.
+      settings: where, limits and TLS.
+      port: to listen on; 0 for any that is free.
+      guard, log: see `Handlers`.
 
     Raises:
       JobError: the address is not available.
     """
 
-    def __init__(self, models: Models, limits: Limits, host: str, port: int):
+    def __init__(
+        self,
+        models: Models,
+        settings: ServeSettings,
+        port: int,
+        guard: Guard | None = None,
+        log: RequestLog | None = None,
+    ):
+        limits, host = settings.limits, settings.host
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", limits.body), ("grpc.so_reuseport", 0)],
-            maximum_concurrent_rpcs=limits.requests,
+            options=[
+                ("grpc.max_receive_message_length", limits.body),
+                ("grpc.max_metadata_size", limits.headers),
+                ("grpc.absolute_max_metadata_size", limits.headers),
+                ("grpc.server_handshake_timeout_ms", int(1000 * limits.header_time)),
+                ("grpc.so_reuseport", 0),
+            ],
         )
-        handlers = Handlers(models, limits)
+        handlers = Handlers(models, limits, guard, log)
         self._server.add_generic_rpc_handlers(handlers.services())
         reflection.enable(self._server, handlers.methods())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port = self._listen(address, grpc_credentials(settings.tls))
+            if settings.grpc_uds is not None:
+                address = settings.grpc_uds
+                self._listen(f"unix:{address}", None)
         except RuntimeError:
             problem = f"serve.grpc_port: {address} is not available: choose another, 0 for any that is free, or null"
             raise JobError([problem]) from None
+
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         """Answer calls; not ready yet."""
@@ -224,6 +267,13 @@ class Rpc:
     async def stop(self, seconds: float) -> None:
         """Take no more calls, and wait for those that were accepted."""
         await self._server.stop(seconds)
+
+
+def _counted(status: int, message: str, found: Sequence[Mapping[str, Any]] = ()) -> Refusal:
+    """Return a refusal that is in the account of its version."""
+    error = Refusal(status, message, faults=found)
+    error.counted = True
+    return error
 
 
 def _spec(head: Any) -> Any:

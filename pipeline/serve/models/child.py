@@ -15,6 +15,7 @@ from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
+from beam_score.pipeline.serve.answering.stages import Clock, Timed
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
@@ -36,8 +37,9 @@ def main() -> int:
     first = receive(connection)
     if first is None:
         return 0
+    clock = Clock()
     try:
-        served, loaded = _load(first[0])
+        served, loaded = _load(first[0], clock)
     except Exception as error:
         message = "its folder has changed" if isinstance(error, ModelChanged) else str(error)
         passing = isinstance(error, StoreFails | ReadFails | OSError | MemoryError)
@@ -47,13 +49,16 @@ def main() -> int:
     while (batch := receive(connection)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
+        clock.start()
         answers, trace = _answers(served, requests)
-        counts = [(a.status, a.received, a.predicted, a.rejected, a.reasons) for a in answers]
-        send(connection, {"trace": trace, "answers": counts}, [a.body for a in answers])
+        counts = [(a.status, a.received, a.predicted, a.rejected, a.reasons, a.signature) for a in answers]
+        rows = sum(a.received for a in answers)
+        said = {"trace": trace, "answers": counts, "stages": clock.stages(), "rows": rows}
+        send(connection, said, [a.body for a in answers])
     return 0
 
 
-def _load(config: dict[str, Any]) -> tuple[Served, dict[str, Any]]:
+def _load(config: dict[str, Any], clock: Clock) -> tuple[Served, dict[str, Any]]:
     """Load a version; return what answers, and its hash and metadata."""
     job = parse_served(config["job"], config["name"])
     if (sha256 := config["sha256"]) is None:
@@ -68,14 +73,14 @@ def _load(config: dict[str, Any]) -> tuple[Served, dict[str, Any]]:
         steps = steps_of(job, path, sha256)
         model = Scorer(steps.call).load()
         shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
-        rows, threads = Rows(Verdicts(steps, model, job.input.csv)), steps.call.intra_op_threads
+        rows, threads = Rows(Verdicts(steps, Timed(model, clock), job.input.csv)), steps.call.intra_op_threads
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)
     unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
     others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
     models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
-    own = {name: Tensorial(one, lenient) for name, one in models.items()}
+    own = {name: Tensorial(Timed(one, clock), lenient) for name, one in models.items()}
     said = metadata(config["name"], config["number"], {default: shown[default], **shown})
     served = Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
     return served, {"sha256": sha256, "metadata": said}

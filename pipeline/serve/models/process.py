@@ -152,9 +152,20 @@ class ModelProcess:
         try:
             while True:
                 header, bodies = await read_frame(self._reader)
+                stages, rows = header["stages"], header["rows"]
                 answers = [
-                    Answer(status, body, received, predicted, rejected, reasons)
-                    for (status, received, predicted, rejected, reasons), body in zip(
+                    Answer(
+                        status,
+                        body,
+                        received,
+                        predicted,
+                        rejected,
+                        reasons,
+                        signature=signature,
+                        stages=stages,
+                        batch_rows=rows,
+                    )
+                    for (status, received, predicted, rejected, reasons, signature), body in zip(
                         header["answers"], bodies, strict=True
                     )
                 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import time
 from collections.abc import Iterator
 
@@ -30,6 +32,9 @@ class VersionMetrics:
         labels = ["model", "version"]
         states = GaugeMetricFamily("beam_score_model_state", "1 for the state.", labels=[*labels, "state"])
         info = GaugeMetricFamily("beam_score_model_info", "1 for a loaded version.", labels=[*labels, "sha256"])
+        load = GaugeMetricFamily("beam_score_model_load_seconds", "Time to load a version.", labels=labels)
+        build = GaugeMetricFamily("beam_score_build_info", "This build.", labels=["version", "python"])
+        build.add_metric([importlib.metadata.version("beam-score"), platform.python_version()], 1)
         shadows = CounterMetricFamily("beam_score_shadow_requests", "Copies of requests.", labels=[*labels, "result"])
         for model in self._models.all:
             for number in model.numbers:
@@ -37,10 +42,11 @@ class VersionMetrics:
                 states.add_metric([*own, str(model.status(number)["state"])], 1)
                 if number in model.versions:
                     info.add_metric([*own, model.versions[number].version.sha256 or ""], 1)
+                    load.add_metric(own, model.versions[number].load_s)
             for number, results in model.shadows.items():
                 for result, count in results.items():
                     shadows.add_metric([model.name, str(number), result], count)
-        yield from (states, info, shadows)
+        yield from (states, info, load, build, shadows)
 
     def _forget(self) -> None:
         now, loaded = time.monotonic(), {(m.name, number) for m in self._models.all for number in m.versions}

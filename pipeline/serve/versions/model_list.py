@@ -89,4 +89,6 @@ def _served(models: Models, source: ModelSource, number: int, path: str) -> Serv
     load = functools.partial(ModelProcess.load, job=source.job.as_json())
     account = models.accounts.of(source.name, number)
     hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
-    return Served(load, Version(source.name, number, path), account, settings.batching.rows, hangs_s)
+    batching = settings.batching
+    version = Version(source.name, number, path)
+    return Served(load, version, account, batching.rows, hangs_s, batching.window_ms / 1000)

@@ -40,12 +40,10 @@ class Measured:
     @classmethod
     def of(cls, account: Account) -> Measured:
         """Return those of an account."""
-        failed = sum(count for (_, status), count in account.requests.items() if status >= 500)
-        return cls(
-            sum(account.requests.values()),
-            failed + account.reasons["model_error"],
-            account.seconds.as_prometheus()[1],
-        )
+        failed = sum(count for (*_, status), count in account.requests.items() if status >= 500)
+        refused = sum(count for (reason, _), count in account.reasons.items() if reason == "model_error")
+        seconds = sum(buckets.as_prometheus()[1] for buckets in account.seconds.values())
+        return cls(sum(account.requests.values()), failed + refused, seconds)
 
     def since(self, before: Measured) -> Measured:
         """Return those after another moment."""

@@ -1,0 +1,98 @@
+"""The sockets of HTTP: a port, and a Unix domain socket beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import math
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.serve import ServeSettings
+from beam_score.pipeline.serve.front.connections import Connection, Listener
+
+_BACKLOG = 1024
+
+
+def http_server(application: Any, settings: ServeSettings) -> Listener:
+    """Return the server of HTTP."""
+    tls = settings.tls
+    return Listener(
+        uvicorn.Config(
+            application,
+            http=functools.partial(Connection, settings.limits),  # type: ignore[arg-type]
+            loop="uvloop",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
+            ssl_certfile=tls.certificate,
+            ssl_keyfile=tls.key,
+            ssl_ca_certs=tls.client_ca,
+            ssl_cert_reqs=ssl.CERT_NONE if tls.client_ca is None else ssl.CERT_REQUIRED,
+        )
+    )
+
+
+@contextlib.contextmanager
+def listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
+    """Listen while the body runs; yield the socket of the port first. Raises JobError."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(_on_port(settings.host, settings.port))]
+        if settings.uds is not None:
+            sockets.append(stack.enter_context(_on_path(settings.uds)))
+            stack.callback(_remove, settings.uds)
+        yield sockets
+
+
+def is_open_to_others(settings: ServeSettings) -> bool:
+    """Return whether other machines may reach a port that asks for neither a certificate nor a token."""
+    if settings.token.file or settings.token.env or settings.tls.client_ca:
+        return False
+    try:
+        return not ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        return settings.host != "localhost"
+
+
+def _on_port(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        remedy = "choose another, or 0 for any that is free"
+        raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
+
+
+def _on_path(path: str) -> socket.socket:
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+            os.unlink(path)  # of a server that was killed
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(path)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise JobError([f"serve.uds: {path}: {error.strerror or error}"]) from None
+    return made
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -1,0 +1,1 @@
+"""Reports of the server about its requests: log lines and metrics."""

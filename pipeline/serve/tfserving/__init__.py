@@ -1,0 +1,1 @@
+"""The command line and the configuration files of TensorFlow Serving, as settings of this server."""
