@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
+from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
+from beam_score.pipeline.serve.answering.direct import lines
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
-from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.answering.verdicts import Verdicts, in_order
 from beam_score.pipeline.serve.tensors.columns import prediction_tensors
 from beam_score.pipeline.serve.tensors.predict import check_wanted
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
@@ -39,6 +40,69 @@ class Rows:
         self._verdicts = verdicts
         names = verdicts.schema.names
         self._bare = names[0] if len(names) == 1 else None
+
+    def answer_certain(self, requests: Sequence[Request], default: str, most_rows: int) -> dict[int, Answer]:
+        """Return the answers to those requests in JSON whose rows are certainly good, or certainly refused, by their
+        positions: most of them, in a fraction of the time that `answer` takes.
+
+        Args:
+          default: the signature that is meant if a request names none.
+          most_rows: of a request.
+        """
+        certain = self._verdicts.certain
+        read: dict[int, list[dict[str, Any]]] = {}
+        for number, request in enumerate(requests):
+            if certain is not None and request.form == "json":
+                rows = certain.rows_of(request.body, CONTRACT, default)
+                if rows is not None and len(rows) <= most_rows:
+                    read[number] = rows
+        if certain is None or not read:
+            return {}
+        columns, bad = certain.columns_of([row for rows in read.values() for row in rows])
+        answers: dict[int, Answer] = {}
+        if bad.any():
+            ends = np.cumsum([len(rows) for rows in read.values()])
+            at_fault = {
+                n: at for n, own in zip(read, np.split(bad, ends), strict=False) if len(at := np.flatnonzero(own))
+            }
+            good = np.repeat([n not in at_fault for n in read], np.diff(ends, prepend=0))
+            columns = {name: column[good] for name, column in columns.items()}
+            answers = self._refused(requests, {number: (at, len(read.pop(number))) for number, at in at_fault.items()})
+        count = sum(len(rows) for rows in read.values())
+        if not count or (fields := self._verdicts.predict(columns, count)) is None:
+            return answers
+        made, end = lines(fields), 0
+        for number, rows in read.items():
+            start, end = end, end + len(rows)
+            body = b'{"predictions":[' + b",".join(made[start:end]) + b"]}"
+            answers[number] = Answer(200, body, len(rows), len(rows))
+        return answers
+
+    def _refused(
+        self, requests: Sequence[Request], suspects: Mapping[int, tuple[np.ndarray, int]]
+    ) -> dict[int, Answer]:
+        """Return the answers to requests of which all suspects are refused, by their positions.
+
+        Args:
+          suspects: of each request, by its position: the rows that may be at fault, and the number of all rows.
+        """
+        bodies = {}
+        for number, (at, rows) in suspects.items():
+            body = quick(requests[number].body)
+            if body is not None and body.rows == rows:
+                text = body.lines.split(b"\n")
+                bodies[number] = Body(b"\n".join([text[row] for row in at.tolist()]), len(at))
+        if not bodies:
+            return {}
+        judged, first = self._verdicts.judge(list(bodies.values()))
+        rejected = in_order(judged.rejected)
+        ends = np.searchsorted(rejected["row"].to_numpy(), first)
+        answers = {}
+        for number, start, stop, own in zip(bodies, ends, ends[1:], np.diff(first), strict=False):
+            if stop - start == own:
+                at, rows = suspects[number]
+                answers[number] = _rejected(rejected.slice(start, own), at, rows, requests[number].id)
+        return answers
 
     def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
@@ -101,7 +165,7 @@ class Rows:
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
         by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
-        lines = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
+        made = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
         for k, (number, body) in enumerate(read.items()):
@@ -109,12 +173,14 @@ class Rows:
             own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
             if not own.num_rows:
                 done = scored.predictions.slice(at[k], at[k + 1] - at[k])
-                answers[number] = self._good(requests[number], body, done, lines.between(at[k], at[k + 1]))
-            elif not partial[k]:
-                answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
+                answers[number] = self._good(requests[number], body, done, made.between(at[k], at[k + 1]))
+                continue
+            refused = own["row"].to_numpy() - first[k]
+            if not partial[k]:
+                answers[number] = _rejected(own, refused, rows, requests[number].id)
             else:
-                each = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
-                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
+                each = [made.between(i, i + 1) for i in range(at[k], at[k + 1])]
+                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, refused, rows)
 
     @staticmethod
     def _good(request: Request, body: Body | Tensors, predictions: pa.RecordBatch, lines: bytes) -> Answer:
@@ -132,30 +198,36 @@ class Rows:
         return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)
 
 
-def _rejected(rejected: pa.RecordBatch, first: int, rows: int, id_: str) -> Answer:
-    found = _details(rejected, first)
+def _rejected(rejected: pa.RecordBatch, at: np.ndarray, rows: int, id_: str) -> Answer:
+    """Return the answer to a request that is refused.
+
+    Args:
+      at: the rows of the dead letters in the request.
+      rows: of the request.
+    """
+    found = _details(rejected, at)
     shown = "; ".join(f"[{d['index']}] {d['message']}" for d in found[:3])
     more = {"rejected": rejected.num_rows, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
     answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, more)
     return dataclasses.replace(answer, received=rows, rejected=rows, reasons=_reasons(rejected))
 
 
-def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, first: int, rows: int) -> Answer:
+def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, refused: np.ndarray, rows: int) -> Answer:
     values = [b"null"] * rows
     for line, row in zip(done, at.tolist(), strict=True):
         values[row] = line
-    found = _details(rejected, first)
+    found = _details(rejected, refused)
     counts = {"received": rows, "predicted": len(done), "rejected": rejected.num_rows}
     rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
     body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
     return Answer(200, body, rows, len(done), rejected.num_rows, reasons=_reasons(rejected))
 
 
-def _details(rejected: pa.RecordBatch, first: int) -> list[dict[str, Any]]:
-    """Return all faults of some dead letters, by index in their request."""
+def _details(rejected: pa.RecordBatch, at: np.ndarray) -> list[dict[str, Any]]:
+    """Return all faults of some dead letters, by the rows in their request."""
     return [
-        {"index": row - first, **fault}
-        for row, faults in zip(rejected["row"].to_pylist(), rejected["errors"].to_pylist(), strict=True)
+        {"index": row, **fault}
+        for row, faults in zip(at.tolist(), rejected["errors"].to_pylist(), strict=True)
         for fault in faults
     ]
 
