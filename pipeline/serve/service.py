@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
-import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
@@ -23,6 +19,7 @@ from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.front.models import Models, Served
 from beam_score.pipeline.serve.front.rpc import Rpc
+from beam_score.pipeline.serve.http1.listener import Listener
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
 from beam_score.transforms.model.copies import hashed_model
 from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
@@ -75,19 +72,7 @@ class Service:
         settings = self._settings
         with _listening(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
-            server = _Server(
-                uvicorn.Config(
-                    Application(self._models, settings.limits),
-                    http="httptools",
-                    loop="uvloop",
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    date_header=False,
-                    timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
-                )
-            )
+            server = Listener(Application(self._models, settings.limits), listener, settings.drain)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
@@ -95,16 +80,16 @@ class Service:
             if settings.grpc_port is not None:
                 rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
                 await rpc.start()
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            serving = asyncio.create_task(server.serve())
             served = self._served()
             self._models.add(served)
             try:
                 await served.start()
             except LoadFailed as error:
-                server.should_exit = True
+                server.end()
                 await serving
                 raise JobError([str(error)]) from None
-            if not server.should_exit:  # a signal came while it loaded
+            if not self._ending.is_set():  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
@@ -125,17 +110,10 @@ class Service:
         hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
         return Served(load, version, self._metadata, account, settings.batching.rows, hangs_s)
 
-    def _end(self, server: uvicorn.Server) -> None:
+    def _end(self, server: Listener) -> None:
         self._models.draining = True
         self._ending.set()
-        server.should_exit = True
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `Service.run`: uvicorn would raise them again at its end."""
-        yield
+        server.end()
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -19,6 +20,9 @@ from beam_score.pipeline.serve.binding import steps_of
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.transforms.scoring.score import Scorer
 
+_BUFFER_BYTES = 256 << 10
+"""Read at once: usually a whole batch."""
+
 
 def main() -> int:
     """Serve on the socket whose file descriptor is the only argument. The first frame says what to load."""
@@ -26,7 +30,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
-    first = receive(connection)
+    stream = io.BufferedReader(connection.makefile("rb", buffering=0), _BUFFER_BYTES)
+    first = receive(stream)
     if first is None:
         return 0
     try:
@@ -35,7 +40,7 @@ def main() -> int:
         send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
         return 1
     send(connection, {}, [])
-    while (batch := receive(connection)) is not None:
+    while (batch := receive(stream)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
         answers, trace = _answers(served, requests)
