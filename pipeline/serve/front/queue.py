@@ -14,7 +14,8 @@ from beam_score.pipeline.serve.models.process import ProcessDied
 _log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
-"""Batches with the process of a model: one that it works on, and one that is ready when it is done."""
+"""Batches with the process of a model: one that it works on, and one that is ready when it is done. The second is sent
+only if it is full: if it waits, it grows, and a batch of many requests takes hardly longer than one of few."""
 
 
 class Batches:
@@ -36,6 +37,7 @@ class Batches:
     ):
         self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
+        self._waiting_rows = 0
         self._free = IN_FLIGHT
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -43,11 +45,12 @@ class Batches:
         """Return the answer to a request, which may wait for others."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
+        self._waiting_rows += request.rows
         self._start()
         return await future
 
     def _start(self) -> None:
-        while self._free and self._waiting:
+        while self._waiting and (self._free == IN_FLIGHT or (self._free and self._waiting_rows >= self._most_rows)):
             batch = self._next()
             if not batch:
                 continue
@@ -64,6 +67,7 @@ class Batches:
             if batch and (rows > self._most_rows or size > self._most_bytes):
                 break
             self._waiting.popleft()
+            self._waiting_rows -= request.rows
             if not future.cancelled():  # its client has gone, or it is late
                 batch.append((request, future))
         return batch

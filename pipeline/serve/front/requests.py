@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from collections.abc import Sequence
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -24,4 +24,4 @@ class Refusal(Exception):
 
 def request_id(given: str) -> str:
     """Return the id that a client gives, if it can be shown as it is; else a new one."""
-    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
