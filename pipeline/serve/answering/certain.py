@@ -111,22 +111,35 @@ class CertainRows:
             name: _column(column, own, bad) for (name, column), own in zip(self._columns.items(), values, strict=True)
         }, bad
 
-    def checked(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """Return tensors as columns if all are numbers in the dtypes and shapes of the contract and all rows are good;
-        else None.
+    def are_good(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> bool:
+        """Return whether tensors are all columns of the contract, in its dtypes and shapes, and all their rows good
+        numbers.
 
         Args:
-          feeds: with the same number of rows, at least 1.
+          most_rows: of a request.
         """
-        if feeds.keys() != self._columns.keys():
-            return None
+        if feeds.keys() != self._columns.keys() or len({feed.shape[:1] for feed in feeds.values()}) != 1:
+            return False
         for name, column in self._columns.items():
             feed = feeds[name]
             if not column.is_numeric or column.allowed is not None or feed.dtype != column.dtype:
-                return None
-            if feed.shape[1:] != column.shape or not feed.size or not _inside(column, feed):
-                return None
-        return dict(feeds)
+                return False
+            if feed.shape[1:] != column.shape or not 0 < len(feed) <= most_rows or not _inside(column, feed):
+                return False
+        return True
+
+
+def row_texts(body: bytes, rows: int) -> list[bytes] | None:
+    """Return the text of each row of a body that `CertainRows.rows_of` accepts, on one line each; None if strings have
+    braces.
+
+    Args:
+      rows: their number.
+    """
+    if body.count(b"{") != rows + 1 or body.count(b"}") != rows + 1:
+        return None
+    pieces = body.replace(b"\n", b" ").split(b"}")[:rows]  # a string has no line break
+    return [piece[piece.rindex(b"{") :] + b"}" for piece in pieces]
 
 
 def _column(column: Column, values: Sequence[Any], bad: np.ndarray) -> np.ndarray:

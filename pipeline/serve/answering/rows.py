@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
+from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
+from beam_score.pipeline.serve.answering.certain import row_texts
 from beam_score.pipeline.serve.answering.direct import lines
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts, in_order
@@ -88,20 +90,20 @@ class Rows:
         """
         bodies = {}
         for number, (at, rows) in suspects.items():
-            body = quick(requests[number].body)
-            if body is not None and body.rows == rows:
-                text = body.lines.split(b"\n")
-                bodies[number] = Body(b"\n".join([text[row] for row in at.tolist()]), len(at))
+            if (texts := row_texts(requests[number].body, rows)) is not None:
+                bodies[number] = Body(b"\n".join([texts[row] for row in at.tolist()]), len(at))
         if not bodies:
             return {}
         judged, first = self._verdicts.judge(list(bodies.values()))
         rejected = in_order(judged.rejected)
-        ends = np.searchsorted(rejected["row"].to_numpy(), first)
+        ends = np.searchsorted(rejected["row"].to_numpy(), first).tolist()
+        reasons, errors = rejected["reason"].to_pylist(), rejected["errors"].to_pylist()
         answers = {}
-        for number, start, stop, own in zip(bodies, ends, ends[1:], np.diff(first), strict=False):
-            if stop - start == own:
-                at, rows = suspects[number]
-                answers[number] = _rejected(rejected.slice(start, own), at, rows, requests[number].id)
+        for number, start, stop in zip(bodies, ends, ends[1:], strict=False):
+            at, rows = suspects[number]
+            if stop - start == len(at):
+                own = Letters(at.tolist(), reasons[start:stop], errors[start:stop])
+                answers[number] = _rejected(own, rows, requests[number].id)
         return answers
 
     def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
@@ -138,9 +140,11 @@ class Rows:
           read: of these requests, by position.
           most_rows: of a request.
         """
-        answers: dict[int, Answer] = {}
+        answers = self._certain_columns(requests, read, most_rows)
         alike: dict[pa.Schema, dict[int, pa.RecordBatch]] = {}
         for number, tensors in read.items():
+            if number in answers:
+                continue
             try:
                 check_wanted(tensors, self._verdicts.schema.names)
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
@@ -150,6 +154,30 @@ class Rows:
         for batches in alike.values():
             judged, first = self._verdicts.judge_columns(list(batches.values()))
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
+        return answers
+
+    def _certain_columns(
+        self, requests: Sequence[Request], read: Mapping[int, Tensors], most_rows: int
+    ) -> dict[int, Answer]:
+        """Return the answers to those requests whose columns are certainly good; see `answer_columns`."""
+        certain, names = self._verdicts.certain, set(self._verdicts.schema.names)
+        good = {
+            number: tensors
+            for number, tensors in read.items()
+            if certain is not None and names.issuperset(tensors.wanted) and certain.are_good(tensors.feeds, most_rows)
+        }
+        if not good:
+            return {}
+        feeds = [tensors.feeds for tensors in good.values()]
+        columns = feeds[0] if len(feeds) == 1 else {n: np.concatenate([own[n] for own in feeds]) for n in feeds[0]}
+        sizes = [len(next(iter(own.values()))) for own in feeds]
+        if (fields := self._verdicts.predict(columns, sum(sizes))) is None:
+            return {}
+        made, end, answers = {field.name: field.tensor() for field in fields}, 0, {}
+        for (number, tensors), rows in zip(good.items(), sizes, strict=True):
+            own = {name: made[name][end : end + rows] for name in tensors.wanted or made}
+            end += rows
+            answers[number] = _tensorial(requests[number], tensors, own, rows)
         return answers
 
     def _finish(
@@ -175,12 +203,13 @@ class Rows:
                 done = scored.predictions.slice(at[k], at[k + 1] - at[k])
                 answers[number] = self._good(requests[number], body, done, made.between(at[k], at[k + 1]))
                 continue
-            refused = own["row"].to_numpy() - first[k]
+            numbers = (own["row"].to_numpy() - first[k]).tolist()
+            letters = Letters(numbers, own["reason"].to_pylist(), own["errors"].to_pylist())
             if not partial[k]:
-                answers[number] = _rejected(own, refused, rows, requests[number].id)
+                answers[number] = _rejected(letters, rows, requests[number].id)
             else:
                 each = [made.between(i, i + 1) for i in range(at[k], at[k + 1])]
-                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, refused, rows)
+                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], letters, rows)
 
     @staticmethod
     def _good(request: Request, body: Body | Tensors, predictions: pa.RecordBatch, lines: bytes) -> Answer:
@@ -188,52 +217,57 @@ class Rows:
         rows = predictions.num_rows
         if isinstance(body, Tensors):
             wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
-            try:
-                return Answer(200, written(request.form, prediction_tensors(wanted), CONTRACT, body.id), rows, rows)
-            except Refused as error:
-                return refusal(error.status, str(error), request.id)
+            return _tensorial(request, body, prediction_tensors(wanted), rows)
         if body.columns:
             columns = dict(zip(predictions.schema.names, predictions.columns, strict=True))
             return Answer(200, b'{"outputs":' + as_columns(columns) + b"}", rows, rows)
         return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)
 
 
-def _rejected(rejected: pa.RecordBatch, at: np.ndarray, rows: int, id_: str) -> Answer:
-    """Return the answer to a request that is refused.
+def _tensorial(request: Request, asked: Tensors, made: Mapping[str, np.ndarray], rows: int) -> Answer:
+    try:
+        return Answer(200, written(request.form, made, CONTRACT, asked.id), rows, rows)
+    except Refused as error:
+        return refusal(error.status, str(error), request.id)
 
-    Args:
-      at: the rows of the dead letters in the request.
-      rows: of the request.
+
+@dataclasses.dataclass(frozen=True)
+class Letters:
+    """The dead letters of a request.
+
+    Attributes:
+      rows: their rows in the request, ascending.
+      reasons: their reason codes.
+      errors: all faults of each.
     """
-    found = _details(rejected, at)
+
+    rows: list[int]
+    reasons: list[str]
+    errors: list[list[dict[str, Any]]]
+
+    def details(self) -> list[dict[str, Any]]:
+        """Return all faults with their rows."""
+        return [{"index": row, **fault} for row, faults in zip(self.rows, self.errors, strict=True) for fault in faults]
+
+
+def _rejected(letters: Letters, rows: int, id_: str) -> Answer:
+    """Return the answer to a request of some rows that is refused."""
+    found, count = letters.details(), len(letters.rows)
     shown = "; ".join(f"[{d['index']}] {d['message']}" for d in found[:3])
-    more = {"rejected": rejected.num_rows, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
-    answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, more)
-    return dataclasses.replace(answer, received=rows, rejected=rows, reasons=_reasons(rejected))
+    more = {"rejected": count, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
+    answer = refusal(400, f"{count} of {rows} instances refused: {shown}", id_, more)
+    return dataclasses.replace(answer, received=rows, rejected=rows, reasons=Counter(letters.reasons))
 
 
-def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, refused: np.ndarray, rows: int) -> Answer:
+def _partial(done: list[bytes], at: np.ndarray, letters: Letters, rows: int) -> Answer:
     values = [b"null"] * rows
     for line, row in zip(done, at.tolist(), strict=True):
         values[row] = line
-    found = _details(rejected, refused)
-    counts = {"received": rows, "predicted": len(done), "rejected": rejected.num_rows}
+    found, count = letters.details(), len(letters.rows)
+    counts = {"received": rows, "predicted": len(done), "rejected": count}
     rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
     body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
-    return Answer(200, body, rows, len(done), rejected.num_rows, reasons=_reasons(rejected))
-
-
-def _details(rejected: pa.RecordBatch, at: np.ndarray) -> list[dict[str, Any]]:
-    """Return all faults of some dead letters, by the rows in their request."""
-    return [
-        {"index": row, **fault}
-        for row, faults in zip(at.tolist(), rejected["errors"].to_pylist(), strict=True)
-        for fault in faults
-    ]
-
-
-def _reasons(rejected: pa.RecordBatch) -> dict[str, int]:
-    return {str(found["values"]): found["counts"] for found in pc.value_counts(rejected["reason"]).to_pylist()}
+    return Answer(200, body, rows, len(done), count, reasons=Counter(letters.reasons))
 
 
 def _malformed(rejected: pa.RecordBatch, first: np.ndarray) -> list[int]:
