@@ -18,6 +18,8 @@ from beam_score.pipeline.serve.answering.direct import Direct
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.tensors.protos import to_proto
+from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.inputs import Input, Standardize
 from beam_score.transforms.contract.outputs import Output, OutputPlan
@@ -122,16 +124,20 @@ class Echo:
         }
 
 
-def served(outputs=OUTPUTS, extra="ignore") -> tuple[Served, Served]:
+def made_of(model, columns, outputs=OUTPUTS, extra="ignore") -> tuple[Served, Served]:
     """Return what answers with and without numpy."""
-    call = ModelCall("nowhere", SIGNATURE, tuple(outputs), batch_rows=64, proven=True)
-    read = ReadSettings(format="jsonl", columns=Contract(columns=CONTRACT_COLUMNS), payload=False, extra=extra)
+    call = ModelCall("nowhere", model.signature, tuple(outputs), batch_rows=64, proven=True)
+    read = ReadSettings(format="jsonl", columns=Contract(columns=columns), payload=False, extra=extra)
     tensors = {name: SIGNATURE.outputs[name] for name in outputs}
     steps = Steps(read, INPUTS, None, call, OutputPlan((), False, outputs, tensors))
     assert Direct.is_able(steps) and CertainRows.is_able(read)
-    fast, exact = Verdicts(steps, Echo()), Verdicts(steps, Echo())
+    fast, exact = Verdicts(steps, model), Verdicts(steps, model)
     exact.certain = None
     return Served(Rows(fast), {}, CONTRACT, 100), Served(Rows(exact), {}, CONTRACT, 100)
+
+
+def served(outputs=OUTPUTS, extra="ignore") -> tuple[Served, Served]:
+    return made_of(Echo(), CONTRACT_COLUMNS, outputs, extra)
 
 
 BOTH = {extra: served(extra=extra) for extra in ("ignore", "reject")}
@@ -164,8 +170,8 @@ BODIES = st.lists(
 )
 
 
-def compare(both: tuple[Served, Served], bodies: list[bytes]) -> None:
-    requests = [Request(str(number), body) for number, body in enumerate(bodies)]
+def compare(both: tuple[Served, Served], bodies: list[bytes], form: str = "json") -> None:
+    requests = [Request(str(number), body, form) for number, body in enumerate(bodies)]
     fast, exact = (one.answer(requests) for one in both)
     fast += [answer for request in requests for answer in both[0].answer([request])]  # one may send all to Arrow
     for request, one, other in zip(requests * 2, fast, exact * 2, strict=True):
@@ -226,6 +232,60 @@ def test_a_row_on_which_the_model_raises_refuses_its_request_alone():
     compare(both, bodies)
     answers = both[0].answer([Request("", body) for body in bodies])
     assert [answer.status for answer in answers] == [200] * 3 + [400] + [200] * 6
+
+
+NUMBERS = {name: CONTRACT_COLUMNS[name] for name in ("id", "a", "b", "half", "v")} | {"small": Column(dtype="uint8")}
+
+
+def columns(count: int, **changes) -> dict[str, np.ndarray]:
+    """Return good columns, with changes."""
+    made = {name: np.ones((count, *column.shape), column.dtype) for name, column in NUMBERS.items()}
+    return made | {"id": np.arange(count) + 100} | changes
+
+
+def predict(feeds: dict[str, np.ndarray], *wanted: str) -> bytes:
+    """Return a PredictRequest."""
+    request = messages("predict_pb2").PredictRequest()
+    request.output_filter.extend(wanted)
+    for name, feed in feeds.items():
+        to_proto(feed, request.inputs[name])
+    return request.SerializeToString()
+
+
+def test_columns_of_grpc_have_the_same_answers_with_numpy_and_with_arrow():
+    fixed = {"yes": np.array([True]), "note": np.array([b"text"], object)}
+
+    class Numbers(Echo):
+        signature = dataclasses.replace(
+            SIGNATURE, inputs={name: tensor for name, tensor in SIGNATURE.inputs.items() if name not in fixed}
+        )
+
+        def call(self, feeds, deadline_s=None):
+            return super().call(feeds | {name: np.repeat(value, len(feeds["id"])) for name, value in fixed.items()})
+
+    both = made_of(Numbers(), NUMBERS)
+    good = [columns(3), columns(1, id=np.array([7])), columns(20, a=np.linspace(0, 150, 20, dtype="float32"))]
+    odd = [
+        columns(2, a=np.array([1, 151], "float32")),
+        columns(2, a=np.array([1, np.nan], "float32")),
+        columns(2, b=np.array([1, np.inf])),
+        columns(2, a=np.array([1, 2], "float64")),
+        columns(2, small=np.array([1, 300], "int32")),
+        columns(2, v=np.ones((2, 4), "float32")),
+        columns(2, id=np.array([1, 13])),
+        columns(2, id=np.arange(3)),
+        columns(101),
+        columns(0),
+        columns(2, more=np.ones(2)),
+        {name: feed for name, feed in columns(2).items() if name != "half"},
+        {name: feed for name, feed in columns(2).items() if name != "a"},
+    ]
+    bodies = [predict(feeds) for feeds in (*good, *odd)]
+    bodies += [predict(good[0], "of_label", "out"), predict(good[0], "nix"), predict(good[0], "out", "out")]
+    compare(both, bodies, "proto")
+    fast = both[0]
+    fast._rows._verdicts.judge_columns = None
+    assert [answer.status for answer in fast.answer([Request("", body, "proto") for body in bodies[:3]])] == [200] * 3
 
 
 @pytest.mark.parametrize("count", [100, 101])

@@ -14,8 +14,9 @@ import time
 import grpc
 import numpy as np
 
-from beam_score.pipeline.serve.tensors.protos import to_array, to_proto
+from beam_score.pipeline.serve.tensors.protos import to_array
 from beam_score.pipeline.serve.tensors.stubs import messages
+from beam_score.transforms.model.signature import DTYPES
 
 
 def request(name: str, rows: int) -> bytes:
@@ -25,7 +26,9 @@ def request(name: str, rows: int) -> bytes:
     chance = np.random.default_rng(1)
     columns = {"age": chance.random(rows) * 90, "income": chance.random(rows) * 90_000, "score": chance.random(rows)}
     for column, values in columns.items():
-        to_proto(values.astype(np.float32), made.inputs[column])
+        proto = made.inputs[column]  # as tf.make_tensor_proto makes it
+        proto.dtype, proto.tensor_content = DTYPES.index("float32"), values.astype(np.float32).tobytes()
+        proto.tensor_shape.dim.add().size = rows
     return made.SerializeToString()
 
 

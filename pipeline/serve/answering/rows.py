@@ -40,7 +40,7 @@ class Rows:
 
     def __init__(self, verdicts: Verdicts):
         self._verdicts = verdicts
-        names = verdicts.schema.names
+        self._names = names = verdicts.schema.names
         self._bare = names[0] if len(names) == 1 else None
 
     def answer_certain(self, requests: Sequence[Request], default: str, most_rows: int) -> dict[int, Answer]:
@@ -146,7 +146,7 @@ class Rows:
             if number in answers:
                 continue
             try:
-                check_wanted(tensors, self._verdicts.schema.names)
+                check_wanted(tensors, self._names)
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
                 alike.setdefault(batch.schema, {})[number] = batch
             except Refused as error:
@@ -160,12 +160,12 @@ class Rows:
         self, requests: Sequence[Request], read: Mapping[int, Tensors], most_rows: int
     ) -> dict[int, Answer]:
         """Return the answers to those requests whose columns are certainly good; see `answer_columns`."""
-        certain, names = self._verdicts.certain, set(self._verdicts.schema.names)
-        good = {
-            number: tensors
-            for number, tensors in read.items()
-            if certain is not None and names.issuperset(tensors.wanted) and certain.are_good(tensors.feeds, most_rows)
-        }
+        certain, names = self._verdicts.certain, set(self._names)
+        good = {}
+        for number, tensors in read.items():
+            known = len(names.intersection(tensors.wanted)) == len(tensors.wanted)  # and none of them twice
+            if known and certain is not None and certain.are_good(tensors.feeds, most_rows):
+                good[number] = tensors
         if not good:
             return {}
         feeds = [tensors.feeds for tensors in good.values()]
