@@ -237,8 +237,10 @@ class Bench:
         )
         used = cpu_s(service.process) - before
         found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        if found["errors"] or (found["refused"] and not load.bad):
+        if (found["refused"] and not load.bad) or (found["errors"] and service.name == OURS):
             raise RuntimeError(f"{service.name}: {found}")
+        if found["errors"]:
+            print(f"{service.name}: {found['errors']} requests without an answer within 2 s", file=sys.stderr)
         found["answers_per_s"] = found["requests"] / found["us"] * 1e6
         return found | {"cpu_us": 1e6 * used / found["requests"]}
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_score.pipeline.serve.front.requests import Refusal
-from beam_score.pipeline.serve.http1 import connection
+from beam_score.pipeline.serve.http1.connection import Patience
 from beam_score.pipeline.serve.http1.listener import Listener
 
 
@@ -53,11 +53,14 @@ class App:
         await send({"type": "http.response.body", "body": said.encode()})
 
 
+PATIENT = Patience()
+
+
 @contextlib.asynccontextmanager
-async def listening(drain_s: float = 5.0):
+async def listening(drain_s: float = 5.0, patience: Patience = PATIENT):
     app = App()
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        listener = Listener(app, bound, drain_s)
+        listener = Listener(app, bound, drain_s, patience)
         serving = asyncio.create_task(listener.serve())
         await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(*bound.getsockname())
@@ -237,12 +240,9 @@ def test_the_end_does_not_wait_for_ever():
     ("data", "status"),
     [(b"", None), (b"POST /a HTTP/1.1\r\n", 408), (request("/a", b"body")[:-1], 408), (request("/a", b"b") * 2, None)],
 )
-def test_a_slow_client_loses_its_connection(data, status, monkeypatch):
-    for name in ("HEAD_S", "BODY_S", "IDLE_S"):
-        monkeypatch.setattr(connection, name, 0.2)
-
+def test_a_slow_client_loses_its_connection(data, status):
     async def test():
-        async with listening() as (_, _, _, reader, writer):
+        async with listening(patience=Patience(0.2, 0.2, 0.2)) as (_, _, _, reader, writer):
             writer.write(data)
             for _ in range(data.count(b"\r\n\r\nb") if status is None else 0):
                 assert (await answer(reader))[0] == 200

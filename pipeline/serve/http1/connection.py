@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable
@@ -20,13 +21,25 @@ App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], A
 MOST_HEAD_BYTES = 16 << 10
 """Of the request line and the headers."""
 
-HEAD_S, BODY_S, IDLE_S = 10.0, 30.0, 75.0
-"""Seconds that a client has for the headers, for a body or to read an answer, and between two requests."""
-
 _LINGER_S = 1.0
 _OF_BODY = (b"content-length", b"transfer-encoding")
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+    """Seconds that a client has.
+
+    Attributes:
+      head_s: for the headers, from their first byte.
+      body_s: for a body, and to read an answer.
+      idle_s: between two requests.
+    """
+
+    head_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 75.0
 
 
 class _TooLarge(Exception):
@@ -39,14 +52,15 @@ class Connection(asyncio.Protocol):
     Args:
       app: the application.
       all_: the open connections; this one adds and removes itself.
+      patience: with its client.
 
     Attributes:
       is_closed: whether the client has gone.
       is_ending: set for no further request to be accepted.
     """
 
-    def __init__(self, app: App, all_: set[Connection]):
-        self._app, self._all = app, all_
+    def __init__(self, app: App, all_: set[Connection], patience: Patience):
+        self._app, self._all, self._patience = app, all_, patience
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: collections.deque[Exchange] = collections.deque()
@@ -54,7 +68,7 @@ class Connection(asyncio.Protocol):
         self._goes_on: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._head_bytes, self._url, self._headers = 0, b"", list[tuple[bytes, bytes]]()
-        self._may_be_large = self._is_paused = self._lingers = False
+        self._may_be_large = self._is_paused = self._is_refused = self._lingers = False
         self._is_writable = True
         self._since = self._loop.time()
         self.is_closed = self.is_ending = False
@@ -209,6 +223,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is not a request, after those that came before it, and close."""
+        self._is_refused = True
         if self._reading is not None:  # its application answers
             self._reading.refusal = Refusal(status, message, ((b"connection", b"close"),))
             self._reading.wake()
@@ -219,13 +234,13 @@ class Connection(asyncio.Protocol):
         body = refusal(status, message, request_id("")).body
         head = b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (len(body), CLOSE)
         self.write(LINES[status] + head + body)
-        self._close(refused=True)
+        self._close()
 
-    def _close(self, refused: bool = False) -> None:
+    def _close(self) -> None:
         """Close once all is written. What the client still sends is read for a while, and dropped: otherwise the
         system could drop the answer."""
         self._exchanges.clear()
-        if self._reading is None and not refused:
+        if self._reading is None and not self._is_refused:
             self._transport.close()
             return
         self._lingers = True
@@ -244,14 +259,14 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close if the client is too slow."""
-        seconds = now - self._since
+        seconds, patience = now - self._since, self._patience
         if not self._is_writable:
-            if seconds > BODY_S:
+            if seconds > patience.body_s:
                 self._transport.abort()
         elif self._reading is not None:
-            if seconds > BODY_S:
-                self._refuse(408, f"the body took more than {BODY_S:g} s")
-        elif self._head_bytes and seconds > HEAD_S:
-            self._refuse(408, f"the headers took more than {HEAD_S:g} s")
-        elif not self._exchanges and seconds > IDLE_S:
+            if seconds > patience.body_s:
+                self._refuse(408, f"the body took more than {patience.body_s:g} s")
+        elif self._head_bytes and seconds > patience.head_s:
+            self._refuse(408, f"the headers took more than {patience.head_s:g} s")
+        elif not self._exchanges and seconds > patience.idle_s:
             self._transport.close()

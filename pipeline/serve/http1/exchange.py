@@ -98,7 +98,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], message["headers"]
             return
-        parts = [LINES[self._status]]
+        parts = [LINES.get(self._status) or b"HTTP/1.1 %d \r\n" % self._status]
         for name, value in self._headers:
             if name == b"connection":
                 self.keeps_alive = False

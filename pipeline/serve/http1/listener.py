@@ -7,9 +7,10 @@ import contextlib
 import functools
 import socket
 
-from beam_score.pipeline.serve.http1.connection import App, Connection
+from beam_score.pipeline.serve.http1.connection import App, Connection, Patience
 
 _CHECK_S = 1.0
+_PATIENCE = Patience()
 
 
 class Listener:
@@ -19,10 +20,11 @@ class Listener:
       app: answers requests.
       listening: the socket.
       drain_s: seconds that accepted requests have to be answered once the server ends.
+      patience: with clients.
     """
 
-    def __init__(self, app: App, listening: socket.socket, drain_s: float):
-        self._app, self._socket, self._drain_s = app, listening, drain_s
+    def __init__(self, app: App, listening: socket.socket, drain_s: float, patience: Patience = _PATIENCE):
+        self._app, self._socket, self._drain_s, self._patience = app, listening, drain_s, patience
         self._ending = asyncio.Event()
 
     def end(self) -> None:
@@ -32,7 +34,8 @@ class Listener:
     async def serve(self) -> None:
         """Answer until `end`, and then what was accepted."""
         loop, connections = asyncio.get_running_loop(), set[Connection]()
-        server = await loop.create_server(functools.partial(Connection, self._app, connections), sock=self._socket)
+        make = functools.partial(Connection, self._app, connections, self._patience)
+        server = await loop.create_server(make, sock=self._socket)
         while not self._ending.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), _CHECK_S)
