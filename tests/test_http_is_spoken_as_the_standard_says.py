@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_score.pipeline.serve.front.requests import Refusal
-from beam_score.pipeline.serve.http1.connection import Patience
+from beam_score.pipeline.serve.http1.connection import ClientLimits
 from beam_score.pipeline.serve.http1.listener import Listener
 
 
@@ -53,14 +53,11 @@ class App:
         await send({"type": "http.response.body", "body": said.encode()})
 
 
-PATIENT = Patience()
-
-
 @contextlib.asynccontextmanager
-async def listening(drain_s: float = 5.0, patience: Patience = PATIENT):
+async def listening(drain_s: float = 5.0, limits: ClientLimits | None = None):
     app = App()
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        listener = Listener(app, bound, drain_s, patience)
+        listener = Listener(app, [bound], drain_s, limits)
         serving = asyncio.create_task(listener.serve())
         await asyncio.sleep(0)
         reader, writer = await asyncio.open_connection(*bound.getsockname())
@@ -161,12 +158,11 @@ def test_an_answer_to_head_has_no_body_and_http_1_0_closes_unless_asked():
 def test_what_is_not_a_request_is_refused_and_the_connection_closed(data, status):
     async def test():
         async with listening() as (_, _, _, reader, writer):
-            writer.write(request() + data)
+            writer.write(request())
             assert (await answer(reader))[0] == 200
-            with contextlib.suppress(asyncio.IncompleteReadError):  # it may follow an answer at once
-                found, headers, _ = await answer(reader)
-                assert found == status and headers["connection"] == "close"
-            assert await reader.read() == b""
+            writer.write(data)
+            found, headers, _ = await answer(reader)
+            assert found == status and headers["connection"] == "close" and await reader.read() == b""
         async with listening() as (_, _, _, reader, writer):
             writer.write(data)
             found, headers, _ = await answer(reader)
@@ -238,16 +234,37 @@ def test_the_end_does_not_wait_for_ever():
 
 @pytest.mark.parametrize(
     ("data", "status"),
-    [(b"", None), (b"POST /a HTTP/1.1\r\n", 408), (request("/a", b"body")[:-1], 408), (request("/a", b"b") * 2, None)],
+    [
+        (b"", None),
+        (b"POST /a HTTP/1.1\r\n", 408),
+        (request("/a", b"body")[:-1], 408),
+        (request("/a", b"b") * 2, None),
+        (request("/a", b"b") + b"GET /b HTT", None),
+    ],
 )
 def test_a_slow_client_loses_its_connection(data, status):
     async def test():
-        async with listening(patience=Patience(0.2, 0.2, 0.2)) as (_, _, _, reader, writer):
+        async with listening(limits=ClientLimits(head_s=0.2, body_s=0.2, idle_s=0.2)) as (_, _, _, reader, writer):
             writer.write(data)
             for _ in range(data.count(b"\r\n\r\nb") if status is None else 0):
                 assert (await answer(reader))[0] == 200
             if status is not None:
                 assert (await answer(reader))[0] == status
-            assert await reader.read() == b""
+            rest = await reader.read()
+            assert rest == b"" or rest.startswith(b"HTTP/1.1 408")
+
+    run(test())
+
+
+def test_more_connections_than_allowed_are_refused():
+    async def test():
+        async with listening(limits=ClientLimits(connections=1)) as (_, _, _, reader, writer):
+            writer.write(request())
+            assert (await answer(reader))[0] == 200
+            more, _ = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            status, headers, _ = await answer(more)
+            assert (status, headers["retry-after"]) == (503, "1") and await more.read() == b""
+            writer.write(request())
+            assert (await answer(reader))[0] == 200
 
     run(test())

@@ -72,7 +72,7 @@ class Service:
         settings = self._settings
         with _listening(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
-            server = Listener(Application(self._models, settings.limits), listener, settings.drain)
+            server = Listener(Application(self._models, settings.limits), [listener], settings.drain)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)

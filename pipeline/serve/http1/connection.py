@@ -18,25 +18,27 @@ from beam_score.pipeline.serve.http1.exchange import CLOSE, LINES, Exchange, Mes
 
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
-MOST_HEAD_BYTES = 16 << 10
-"""Of the request line and the headers."""
-
 _LINGER_S = 1.0
+_REFUSAL = b"content-type: application/json\r\ncontent-length: %d\r\n%b" + CLOSE + b"\r\n"
 _OF_BODY = (b"content-length", b"transfer-encoding")
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
-    """Seconds that a client has.
+class ClientLimits:
+    """Limits of a client.
 
     Attributes:
-      head_s: for the headers, from their first byte.
-      body_s: for a body, and to read an answer.
-      idle_s: between two requests.
+      connections: at the same time, of all clients.
+      head_bytes: of the request line and the headers.
+      head_s: seconds for the headers, from their first byte.
+      body_s: seconds for a body, and to read an answer.
+      idle_s: seconds between two requests.
     """
 
+    connections: int = 1000
+    head_bytes: int = 16 << 10
     head_s: float = 10.0
     body_s: float = 30.0
     idle_s: float = 75.0
@@ -52,15 +54,15 @@ class Connection(asyncio.Protocol):
     Args:
       app: the application.
       all_: the open connections; this one adds and removes itself.
-      patience: with its client.
+      limits: of its client.
 
     Attributes:
       is_closed: whether the client has gone.
       is_ending: set for no further request to be accepted.
     """
 
-    def __init__(self, app: App, all_: set[Connection], patience: Patience):
-        self._app, self._all, self._patience = app, all_, patience
+    def __init__(self, app: App, all_: set[Connection], limits: ClientLimits):
+        self._app, self._all, self._limits = app, all_, limits
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: collections.deque[Exchange] = collections.deque()
@@ -79,6 +81,8 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._client = transport.get_extra_info("peername")
         self._all.add(self)
+        if len(self._all) > self._limits.connections:
+            self._refuse(503, f"more than {self._limits.connections:,} connections at the same time")
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
@@ -93,7 +97,7 @@ class Connection(asyncio.Protocol):
             if not self._head_bytes:
                 self._since = self._loop.time()
             self._head_bytes += len(data)
-        self._may_be_large = max(self._head_bytes, len(data)) > MOST_HEAD_BYTES
+        self._may_be_large = max(self._head_bytes, len(data)) > self._limits.head_bytes
         try:
             while data:
                 try:
@@ -101,11 +105,11 @@ class Connection(asyncio.Protocol):
                     break
                 except httptools.HttpParserUpgrade as upgrade:
                     data = self._not_upgraded() + data[upgrade.args[0] :]
-            if self._reading is None and self._head_bytes > MOST_HEAD_BYTES:
+            if self._reading is None and self._head_bytes > self._limits.head_bytes:
                 raise _TooLarge
         except (httptools.HttpParserError, _TooLarge) as error:
             if isinstance(error, _TooLarge) or isinstance(error.__context__, _TooLarge):
-                self._refuse(431, f"the headers have more than {MOST_HEAD_BYTES:,} bytes")
+                self._refuse(431, f"the headers have more than {self._limits.head_bytes:,} bytes")
             else:
                 self._refuse(400, "this is not a request of HTTP/1.1")
 
@@ -120,6 +124,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url, self._headers = b"", []
+        if not self._head_bytes:  # it follows another request in the same piece: how far in is not known
+            self._head_bytes, self._since = 1, self._loop.time()
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -133,7 +139,7 @@ class Connection(asyncio.Protocol):
             return
         if self._may_be_large:
             size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-            if size > MOST_HEAD_BYTES:
+            if size > self._limits.head_bytes:
                 raise _TooLarge
         path, _, query = self._url.partition(b"?")
         if path[:1] != b"/":
@@ -232,7 +238,7 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
             return
         body = refusal(status, message, request_id("")).body
-        head = b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n" % (len(body), CLOSE)
+        head = _REFUSAL % (len(body), b"retry-after: 1\r\n" if status == 503 else b"")
         self.write(LINES[status] + head + body)
         self._close()
 
@@ -259,14 +265,14 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Close if the client is too slow."""
-        seconds, patience = now - self._since, self._patience
+        seconds, limits = now - self._since, self._limits
         if not self._is_writable:
-            if seconds > patience.body_s:
+            if seconds > limits.body_s:
                 self._transport.abort()
         elif self._reading is not None:
-            if seconds > patience.body_s:
-                self._refuse(408, f"the body took more than {patience.body_s:g} s")
-        elif self._head_bytes and seconds > patience.head_s:
-            self._refuse(408, f"the headers took more than {patience.head_s:g} s")
-        elif not self._exchanges and seconds > patience.idle_s:
+            if seconds > limits.body_s:
+                self._refuse(408, f"the body took more than {limits.body_s:g} s")
+        elif self._head_bytes and seconds > limits.head_s:
+            self._refuse(408, f"the headers took more than {limits.head_s:g} s")
+        elif not self._exchanges and seconds > limits.idle_s:
             self._transport.close()
