@@ -55,15 +55,15 @@ class Bench:
     def model_name(self) -> str:
         return self.of_shape.model or self.model
 
-    def data(self, format_: str, bad: bool = False) -> pathlib.Path:
+    def data(self, format_: str, bad: float = 0.0) -> pathlib.Path:
         """Return a data set's folder; create the data set if it is missing."""
         shape = "" if self.shape == "people" else f"{self.shape}-"
-        folder = self.folder / f"{shape}{format_}-{self.rows}x{self.shards}{'-bad' if bad else ''}"
+        folder = self.folder / f"{shape}{format_}-{self.rows}x{self.shards}{BAD[bad]}"
         if not folder.exists():
             print(f"making {folder}", file=sys.stderr)
             unfinished = folder.with_name(folder.name + ".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            make_data(unfinished, format_, self.rows, self.shards, 0.01 if bad else 0.0, self.shape)
+            make_data(unfinished, format_, self.rows, self.shards, bad, self.shape)
             unfinished.rename(folder)
         return folder
 
@@ -78,6 +78,10 @@ class Bench:
     def python_of(self, peer: str) -> pathlib.Path:
         """Return the Python of a peer's environment; create it, or create it again if its requirements changed."""
         return python_of(HERE / "peers" / peer / "requirements.txt", self.folder / "environments" / peer)
+
+
+BAD = {0.0: "", 0.01: "-bad", 0.1: "-bad-10", 1.0: "-bad-all"}
+"""Shares of bad rows, and how the name of their data set ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Peer:
     takes_threads: bool = True
     clock: bool = True
     environment: str | None = None
-    bad = False
+    bad = 0.0
 
     def command(self, bench: Bench, out: pathlib.Path) -> list[object]:
         python = bench.python_of(self.environment) if self.environment else sys.executable
@@ -114,7 +118,7 @@ class Ours:
 
     input_format: str = "csv"
     output_format: str = "parquet"
-    bad: bool = False
+    bad: float = 0.0
     checkout: pathlib.Path | None = None
 
     def command(self, bench: Bench, out: pathlib.Path) -> list[object]:
@@ -144,7 +148,7 @@ class Ours:
             "inputs": dict(bench.of_shape.inputs),
             "outputs": {"prediction": {}},
             "output": {"path": str(out), "format": self.output_format, "keep": ["id"]},
-            "rejects": {"budget": "5%"},
+            "rejects": {"budget": "100%"},
             "engine": {"runner": "local", "workers": bench.threads},
         }
 
@@ -164,10 +168,12 @@ CONTENDERS: dict[str, Ours | Peer] = {
     "ours-jsonl": Ours("jsonl"),
     "ours-parquet": Ours("parquet"),
     "ours-tfrecord": Ours("tfrecord"),
-    "ours-bad": Ours("csv", bad=True),
-    "ours-jsonl-bad": Ours("jsonl", bad=True),
-    "ours-parquet-bad": Ours("parquet", bad=True),
-    "ours-tfrecord-bad": Ours("tfrecord", bad=True),
+    "ours-bad": Ours("csv", bad=0.01),
+    "ours-bad-10": Ours("csv", bad=0.1),
+    "ours-bad-all": Ours("csv", bad=1.0),
+    "ours-jsonl-bad": Ours("jsonl", bad=0.01),
+    "ours-parquet-bad": Ours("parquet", bad=0.01),
+    "ours-tfrecord-bad": Ours("tfrecord", bad=0.01),
     "ours-to-jsonl": Ours(output_format="jsonl"),
     "hand-default": Peer("hand_loop.py", ("--form", "default")),
     "hand-tuned": Peer("hand_loop.py", ("--form", "tuned")),
@@ -201,7 +207,10 @@ class Group:
 SUITES: dict[str, list[Group]] = {
     "csv": [Group(("ours", "hand-default", "hand-tuned", "hand-tuned-typed"))],
     "jsonl": [Group(("ours-jsonl", "hand-jsonl")), Group(("ours-to-jsonl", "hand-to-jsonl"))],
-    "dirty": [Group((f"ours{format_}-bad", f"ours{format_}")) for format_ in ("", "-jsonl", "-parquet", "-tfrecord")],
+    "dirty": [
+        *(Group((f"ours{format_}-bad", f"ours{format_}")) for format_ in ("", "-jsonl", "-parquet", "-tfrecord")),
+        *(Group((f"ours-bad-{share}", "ours")) for share in ("10", "all")),
+    ],
     "wide": [Group(("ours", "hand-any-shape"), shape) for shape in ("wide-100", "wide-1000")],
     "strings": [Group(("ours", "hand-any-shape"), "strings")],
     "text": [Group(("ours", "hand-any-shape"), "text")],

@@ -34,7 +34,8 @@ class Process:
       stdout: its standard output.
       whole_seconds: from its start to its exit.
       whole_cpu_seconds: user and system time of the command and of all processes that it started.
-      peak_mb: the largest sum, over these processes at one time, of resident memory, shared pages divided.
+      peak_mb: the largest sum, over these processes at one time, of resident memory, shared pages divided; or the
+        peak of one of them, if that is larger.
     """
 
     stdout: str
@@ -58,7 +59,7 @@ def run_process(command: Sequence[object], environment: Mapping[str, str] | None
         before, start = _reaped_cpu_s(), time.perf_counter()
         process = subprocess.Popen(arguments, stdout=stdout, stderr=stderr, env={**os.environ, **(environment or {})})
         with watch.running():
-            _, status, usage = os.wait4(process.pid, 0)
+            _, status = os.waitpid(process.pid, 0)
             seconds = time.perf_counter() - start
             watch.reap_orphans()
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -70,7 +71,7 @@ def run_process(command: Sequence[object], environment: Mapping[str, str] | None
         seconds,
         # What was reaped is exact, but lacks processes whose parent ignores SIGCHLD, such as Ray's workers.
         max(_reaped_cpu_s() - before, watch.cpu_s()),
-        max(watch.peak_mb, usage.ru_maxrss / 1024),
+        watch.peak_mb,
     )
 
 
@@ -89,7 +90,8 @@ class _Watch:
     """Samples of the descendants of this process that are started from now on.
 
     Attributes:
-      peak_mb: the largest sum of their memory.
+      peak_mb: the largest sum of their memory, or the peak of one of them: not `ru_maxrss`, which for a new process
+        begins with the memory of the process that started it.
     """
 
     def __init__(self) -> None:
@@ -130,7 +132,8 @@ class _Watch:
             for process, fields in _descendants().items():
                 if process not in self._others:
                     self._cpu_s[process, fields[_STARTED]] = (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
-                    mb += _memory_mb(process)
+                    mb += _value_mb(process, "smaps_rollup", "Pss:")
+                    self.peak_mb = max(self.peak_mb, _value_mb(process, "status", "VmHWM:"))
             self.peak_mb = max(self.peak_mb, mb)
 
 
@@ -167,11 +170,11 @@ def _descendants(root: int | None = None) -> dict[int, list[str]]:
     return below
 
 
-def _memory_mb(process: int) -> float:
-    """Return the proportional set size; 0 for a process that has ended."""
-    with contextlib.suppress(OSError), open(f"/proc/{process}/smaps_rollup") as file:
-        for line in file:
-            if line.startswith("Pss:"):
+def _value_mb(process: int, file: str, name: str) -> float:
+    """Return a size from a file in /proc/PID; 0 for a process that has ended."""
+    with contextlib.suppress(OSError), open(f"/proc/{process}/{file}") as lines:
+        for line in lines:
+            if line.startswith(name):
                 return int(line.split()[1]) / 1024
     return 0.0
 

@@ -289,7 +289,14 @@ def bench(job: JobFile, overrides: Overrides = None) -> None:
 
 @command(epilog="Example:  beam-score serve job.yaml --port 8501")
 def serve(
-    job: JobFile,
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB|MODEL]",
+            help="The job file, or a model folder; by default that of the container (Vertex AI, SageMaker).",
+            show_default=False,
+        ),
+    ] = None,
     overrides: Overrides = None,
     host: Annotated[str | None, typer.Option("--host", help="The address to listen on; by default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Of HTTP; by default 8501. 0: any that is free.")] = None,
@@ -304,18 +311,35 @@ def serve(
         str | None, typer.Option("--ready-file", help="Written, with HOST:PORT of each, once requests are answered.")
     ] = None,
     only_check: Annotated[bool, typer.Option("--check", help="Find everything that is wrong, and end.")] = False,
+    revert: Annotated[
+        str | None,
+        typer.Option(
+            "--revert", metavar="NAME", help="Let the running server go back to the version before of a model."
+        ),
+    ] = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
 ) -> None:
-    """Answers requests with the verdicts of the job's contract, in the protocol of TensorFlow Serving."""
-    from beam_score.pipeline.job.job import load_job
+    """Answers requests with the verdicts of the job's contract, in the protocol of TensorFlow Serving.
+
+    The folder of a model, a SavedModel or numbered versions, is served with its own signatures alone.
+    """
+    from beam_score.pipeline.job.mistakes import JobError
+    from beam_score.pipeline.job.model_folder import given_by, load_served
     from beam_score.pipeline.process import logs
-    from beam_score.pipeline.serve.command import serve_job
+    from beam_score.pipeline.serve.command import revert_model, serve_job
 
     logs.set_up(log_level, log_format)
     given = {"serve.host": host, "serve.port": port, "serve.grpc_port": grpc_port, "serve.compat": compat}
     flags = [f"{key}={value}" for key, value in given.items() if value is not None]
-    serve_job(load_job(job, [*(overrides or ()), *flags]), Console(), ready_file, only_check)
+    place, listens = given_by(os.environ)
+    if (job := job or place) is None:
+        raise JobError(["name the job file, or the folder of a model: beam-score serve job.yaml"])
+    read = functools.partial(load_served, job, [*listens, *(overrides or ()), *flags])
+    if revert is not None:
+        revert_model(read(), Console(), ready_file, revert)
+    else:
+        serve_job(read, Console(), ready_file, only_check)
 
 
 _SCORE = ("run", "replay", "check", "bench")

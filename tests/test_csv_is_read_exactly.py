@@ -22,6 +22,7 @@ from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty
 from beam_score.transforms.formats.csv import blocks as csv_blocks
 from beam_score.transforms.formats.csv import ranges as csv_ranges
 from beam_score.transforms.formats.csv.reader import FORMAT as CSV
+from beam_score.transforms.formats.csv.typed import TypedColumns
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.rows.block import ROW
@@ -51,7 +52,7 @@ def outcome(path, settings: ReadSettings, ranges=None) -> tuple[dict, list]:
     for block in read_split(Split(0, tuple(ranges)), settings, "a"):
         assert total is None
         assert block.rows.num_rows <= settings.max_block_rows
-        judged = validate(block, settings.columns)
+        judged = validate(block, settings.columns, settings.payload)
         assert judged.count == block.count
         judged.rows.validate(full=True)
         judged.rejected.validate(full=True)
@@ -1282,3 +1283,64 @@ def test_dead_letters_stand_in_the_block_of_their_neighbours(tmp_path):
     assert [n for block in numbers for n in block] == list(range(20))
     assert [i for b in blocks for i in b.rows[ROW].to_pylist()] == list(range(0, 20, 2))
     assert [r for b in blocks for r in b.rejected["row"].to_pylist()] == list(range(1, 20, 2))
+
+
+# Two ways of reading numbers.
+
+CELLS = st.one_of(
+    st.integers(-5, 200).map(str),
+    st.sampled_from(["7", "7.5", "1e2", "007", "+3"]),
+    st.sampled_from(
+        ["", "NA", "n/a", '"n/a"', " n/a ", " NA", "unknown", "nan", "inf", "-inf", "1e400", "1e39", "0x1A"]
+    ),
+    st.sampled_from(
+        ["0x1A", '""', '"12"', '" 12 "', " 12 ", "99999999999999999999", "1.50", "x" * 50, '"a\nb"', "a,b"]
+    ),
+)
+GOOD = st.integers(0, 100).map(str)
+BOTH_WAYS = {
+    "i": {"dtype": "int32", "range": (0, 150)},
+    "f": {"dtype": "float32", "range": (0, 150)},
+    "d": {"dtype": "float64", "default": 5.0, "nulls": ("NA",)},
+    "o": {"dtype": "int64", "required": False, "nulls": ("NA", "n/a")},
+    "m": {"dtype": "float32", "nan": "missing", "default": 1.0},
+    "e": {"dtype": "float64", "finite": False, "required": False},
+    "s": {"dtype": "string", "required": False},
+}
+
+
+@SOME
+@given(
+    rows=st.lists(st.tuples(*[GOOD] * 7), min_size=30, max_size=60),
+    dirt=st.lists(st.tuples(st.integers(0, 59), st.integers(0, 6), CELLS), max_size=25),
+    end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+    changes=st.fixed_dictionaries(
+        {"strip": st.booleans(), "payload": st.booleans(), "keep": st.sampled_from([(), ("k",)])},
+        optional={"max_block_bytes": st.sampled_from([200, 1000])},
+    ),
+)
+def test_numbers_parsed_directly_have_the_fate_of_numbers_parsed_from_text(tmp_path, rows, dirt, end, changes):
+    table = [[*row, "kept"] for row in rows]
+    for row, column, cell in dirt:
+        table[row % len(table)][column] = cell
+    path = write(tmp_path, "\n".join(["i,f,d,o,m,e,s,k", *(",".join(row) for row in table)]).replace("\n", end))
+    columns = Contract(columns={n: Column(**c).within(changes["strip"], ".") for n, c in BOTH_WAYS.items()})
+    directly = outcome(path, options(columns, **changes))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TypedColumns, "types", lambda *_: {})
+        from_text = outcome(path, options(columns, **changes))
+    assert repr(directly) == repr(from_text)
+
+
+def test_a_few_bad_values_leave_a_column_typed(tmp_path):
+    rows = [f"{i},{'n/a' if i % 10 == 3 else '212' if i % 10 == 7 else 20}" for i in range(200)]
+    path = write(tmp_path, "\n".join(["n,x", *rows]))
+    settings = options(contract(n="int64", x={"dtype": "float32", "range": (0, 150)}), max_block_bytes=300)
+    blocks = list(read_split(Split(0, (FileRange(str(path), path.stat().st_size),)), settings, "a"))
+    assert len(blocks) > 5 and {b.rows.schema.field("x").type for b in blocks} == {pa.float32()}
+    _, letters = outcome(path, settings)
+    assert {(d["reason"], d["message"]) for d in letters} == {
+        ("wrong_type", "column 'x' is 'n/a', expected float32 (contract: range 0..150)"),
+        ("out_of_range", "column 'x' is '212', expected float32 (contract: range 0..150)"),
+    }
+    assert len(letters) == 40

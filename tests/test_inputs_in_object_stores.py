@@ -20,11 +20,14 @@ from faulty_proxy import Fault
 from reading import read_settings
 
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.replay import load_replay
+from beam_score.pipeline.printing.terminal import Console
 from beam_score.pipeline.process.errors import explain
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.run.launch import run
 from beam_score.pipeline.run.output_state import Changed
+from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, format_named
 from beam_score.transforms.formats.reading.blocks import read_split
@@ -402,3 +405,30 @@ def test_dead_letters_of_a_store_are_replayed_from_it(tmp_path, store, model):
     put(store, {"people.csv": b"id,age,income,score\n1,20,3,0.5\n2,250,3,0.5\n3,30,3,0.5\n"})
     with pytest.raises(JobError, match=r"people\.csv has changed since run"):
         load_replay(str(tmp_path / "out"), mended, str(tmp_path / "again"), by="source")
+
+
+def test_of_very_many_files_the_heads_of_some_are_read_at_launch_and_no_header_is_lost(
+    tmp_path, store, model, monkeypatch, capsys
+):
+    monkeypatch.setattr("beam_score.pipeline.prepare.preflight._SAMPLE", 3)
+    rows = [f"{i},{200 if i % 2 else 20},3,0.5" for i in range(9)]
+    put(store, {f"data/{i}.csv": f"id,age,income,score\n{row}\n".encode() for i, row in enumerate(rows)})
+    put(store, {"data/5.csv": b"id,income,score,age\n5,3,0.5,200\n", "data/6.csv": b"id,income\n6,3\n"})
+    budget = {"budget": "90%", "files": 1}
+    job = jobs.job(tmp_path, model("multiply"), input={"files": store.url("data")}, rejects=budget)
+    assert prepare(job).looked_at == 3
+    assert sorted(target[-5] for target in reads(store)) == ["0", "4", "8"]
+    check_job(job, Console())
+    assert "headers or footers of 3 were read" in capsys.readouterr().out
+
+    manifest = run(job).manifest
+    assert manifest["counts"] | {"predicted": 4, "rejected": 4, "stretches": 1} == manifest["counts"]
+    texts = manifest["headers"]
+    headers = [None if i["header"] is None else texts[i["header"]] for i in manifest["inputs"]]
+    usual = "id,age,income,score"
+    # Of the files whose rows are all good, only those that were looked at.
+    assert headers == [usual, usual, None, usual, usual, "id,income,score,age", None, usual, usual]
+    for i in range(9):
+        store_of(store.scheme).remove(ObjectPath.parse(store.url(f"data/{i}.csv")))
+    settings_, parent = load_replay(str(tmp_path / "out"), ["columns.age.range=[0, 300]"], by="payload")
+    assert run(settings_, parent=parent).manifest["counts"]["predicted"] == 4

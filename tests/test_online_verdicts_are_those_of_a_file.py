@@ -79,8 +79,13 @@ def offline(job):
     import beam_score
 
     outcome = beam_score.run(job)
-    output = job.output.path
     assert outcome.manifest["counts"]["read"] == len(lines(400))
+    return run_verdicts(job)
+
+
+def run_verdicts(job) -> dict:
+    """Return the verdicts of a finished run, by the number of the row."""
+    output = job.output.path
     verdicts = {}
     for path in Path(output, "predictions").glob("*.jsonl"):
         for line in path.read_text().splitlines():
@@ -94,11 +99,15 @@ def offline(job):
 
 @pytest.fixture(scope="module")
 def served(job):
+    return serves(job)
+
+
+def serves(job) -> Served:
     from beam_score.transforms.model.versions import hash_model
 
     steps = steps_of(job, job.model.path, hash_model(job.model.path))
     loaded = load_once(job.model.path, steps.call.signature.name, 1, steps.call.sha256)
-    return Served(Rows(Verdicts(steps, loaded)), {"serving_default": Tensorial(loaded)}, CONTRACT)
+    return Served(Rows(Verdicts(steps, loaded, job.input.csv)), {"serving_default": Tensorial(loaded)}, CONTRACT)
 
 
 def asked(served, rows: list[list[str]]) -> list[dict]:
@@ -158,6 +167,72 @@ def test_columns_have_the_verdicts_of_rows(served, offline):
     assert [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)] == [
         offline[n] for n in good
     ]
+
+
+def test_rows_as_json_lines_have_the_verdicts_of_the_run(served, offline):
+    rows = lines(400)
+    for at in range(0, len(rows), 60):
+        (answer,) = served.answer([Request("", "\n".join(rows[at : at + 60]).encode(), "lines;partial")])
+        assert verdicts(json.loads(answer.body)) == [offline[n] for n in range(at, min(at + 60, len(rows)))]
+
+
+def test_a_column_that_the_job_does_not_allow_is_refused_online(tmp_path, job):
+    import beam_score
+
+    rows = [line for line in lines(200) if "note" in line or "extra" in line]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    read = {"files": str(tmp_path / "*.jsonl"), "extra": "reject", "max_row_bytes": 90}
+    own = parse_job(
+        job.as_json() | {"input": read, "output": job.as_json()["output"] | {"path": str(tmp_path / "out")}}
+    )
+    beam_score.run(own)
+    expected = run_verdicts(own)
+    reasons = {fault[1] for verdict in expected.values() if isinstance(verdict, list) for fault in verdict}
+    assert {"not_allowed", "too_large"} <= reasons
+    found = [verdict for answer in asked(serves(own), [rows[:60], rows[60:120]]) for verdict in verdicts(answer)]
+    assert found == [expected[n] for n in range(len(found))]
+
+
+def csv_lines(count: int, seed: int = 2) -> list[str]:
+    """Return records of CSV: most good, some with a fault or several."""
+    texts = {
+        "id": ["1", " 2", "+3", "1.0", "x", "", "9223372036854775808", '"7"'],
+        "a": ["149.9999", "150.00001", "1e400", "1e39", "-0", "", '"1,5"', "0x1", "nan"],
+        "b": ["16777217", "inf", "1e-46", "", "1_0"],
+        "c": ["", "NULL", "0.25 ", "none"],
+        "note": ['"a ""b"", c"', '"line\nbreak"', "far too long for it", "", "\u00e9"],
+    }
+    chance = random.Random(seed)
+    made = []
+    for number in range(count):
+        row = {"id": str(number), "a": "1.5", "b": "2", "c": "0.25", "note": "n"}
+        for name in chance.sample(list(row), chance.choice([0, 0, 1, 1, 2])):
+            row[name] = chance.choice(texts[name])
+        fields = list(row.values())
+        made.append(",".join(fields[: chance.choice([5] * 9 + [4])] + ["more"] * (chance.random() < 0.05)))
+    return made
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_rows_as_csv_have_the_verdicts_of_the_run(tmp_path, job, header):
+    import beam_score
+
+    first = ",".join(COLUMNS) + "\n" if header else ""
+    rows = csv_lines(200)
+    (tmp_path / "rows.csv").write_text(first + "".join(f"{row}\n" for row in rows))
+    read = {"files": str(tmp_path / "*.csv"), "csv": {"header": header, "nulls": ["NULL"]}}
+    own = parse_job(
+        job.as_json() | {"input": read, "output": job.as_json()["output"] | {"path": str(tmp_path / "out")}}
+    )
+    beam_score.run(own)
+    expected = run_verdicts(own)
+    assert len(expected) == len(rows) and sum(isinstance(verdict, list) for verdict in expected.values()) > 50
+    online = serves(own)
+    for at in range(0, len(rows), 50):
+        body = (first + "".join(f"{row}\n" for row in rows[at : at + 50])).encode()
+        (answer,) = online.answer([Request("", body, "csv;partial")])
+        assert answer.status == 200, answer.body
+        assert verdicts(json.loads(answer.body)) == [expected[n] for n in range(at, at + 50)]
 
 
 @pytest.mark.parametrize(

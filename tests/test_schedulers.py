@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shlex
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import jobs
 import pytest
+from environments import environment
 
 AIRFLOW_DAG = jobs.ROOT / "examples/airflow/score_daily.py"
 CRON = jobs.ROOT / "examples/cron/score-daily"
@@ -102,22 +101,7 @@ def test_the_script_has_no_faults_that_shellcheck_knows():
 def airflow() -> Path:
     """The `bin` of an environment with Airflow and nothing of this project, kept from one run of the tests to the
     next: both need other versions of the same libraries."""
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    told = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]
-    folder = Path.home() / ".cache/beam-score-tests" / f"airflow-{version}-{told}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / "airflow.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of one run of the tests
-        if not (folder / "installed").exists():
-            install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-            check = [folder / "bin/python", "-m", "pip", "check"]
-            for command in ([sys.executable, "-m", "venv", "--clear", folder], [*install, "-r", REQUIREMENTS], check):
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode and "CI" not in os.environ:
-                    pytest.skip(f"Airflow cannot be installed here: {done.stderr[-300:]}")
-                assert done.returncode == 0, done.stderr[-3000:]
-            (folder / "installed").touch()
-    return folder / "bin"
+    return environment("airflow", REQUIREMENTS)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 import serving
 import tensorflow as tf
+from google.protobuf import descriptor_pool, message_factory
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 
@@ -114,6 +119,23 @@ def test_refusals_have_the_codes_of_tensorflow_serving(channel, how, code, messa
     assert dict(refused.value.trailing_metadata())["x-request-id"]
 
 
+@pytest.mark.parametrize("rows", [2, 1000])
+def test_the_faults_of_refused_rows_are_those_of_a_bad_request(channel, rows):
+    x = np.tile(-X, (rows // 2, 1))
+    with pytest.raises(grpc.RpcError) as refused:
+        predict(channel, {"id": np.arange(rows), "x": x, "note": [b""] * (rows - 1) + [b"long"]})
+    status = rpc_status.from_call(refused.value)
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0] and status.message == refused.value.details()
+    (detail,) = status.details
+    found = error_details_pb2.BadRequest()
+    assert detail.Unpack(found)
+    violations = [(one.field, one.reason) for one in found.field_violations]
+    assert violations[:2] == [("instances[0].x", "out_of_range"), ("instances[1].x", "out_of_range")]
+    assert len(violations) == 3 if rows == 2 else 20 < len(violations) <= 100
+    assert violations[2] == (("instances[1].note", "out_of_range") if rows == 2 else ("instances[2].x", "out_of_range"))
+    assert "(contract: range" in found.field_violations[0].description
+
+
 def test_a_damaged_message_and_another_method_are_refused(channel):
     with pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary(PREDICTION + "Predict")(b"\xff\xff\xff", timeout=30)
@@ -134,17 +156,39 @@ def test_metadata_and_status_are_messages_of_the_api(channel):
     assert [d.size for d in signatures.signature_def["contract"].inputs["x"].tensor_shape.dim] == [-1, 3]
     request = get_model_status_pb2.GetModelStatusRequest()
     request.model_spec.name = "echo"
-    method = "/tensorflow.serving.ModelService/GetModelStatus"
-    answer = channel.unary_unary(method)(request.SerializeToString(), timeout=30)
-    (version,) = get_model_status_pb2.GetModelStatusResponse.FromString(answer).model_version_status
+    (version,) = ModelServiceStub(channel).GetModelStatus(request, timeout=30).model_version_status
     assert version.version == 1 and version.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
 def test_health_is_the_standard_service(channel):
     stub = health_pb2_grpc.HealthStub(channel)
-    for service in ("", "tensorflow.serving.PredictionService"):
+    for service in ("", "tensorflow.serving.PredictionService", "ModelService", "inference.GRPCInferenceService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_client_without_definitions_asks_for_them(channel):
+    database = ProtoReflectionDescriptorDatabase(channel)
+    prediction, model, v2 = (
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "inference.GRPCInferenceService",
+    )
+    assert {prediction, model, v2, "grpc.health.v1.Health"} <= set(database.get_services())
+    pool = descriptor_pool.DescriptorPool(database)
+    for service, methods in ((prediction, 5), (model, 1), (v2, 6)):
+        assert len(pool.FindServiceByName(service).methods) >= methods
+    method = pool.FindServiceByName(prediction).FindMethodByName("Predict")
+    request = message_factory.GetMessageClass(method.input_type)()
+    request.model_spec.name, request.model_spec.signature_name = "echo", "serving_default"
+    for name, array in {"id": IDS, "x": X}.items():
+        request.inputs[name].ParseFromString(tf.make_tensor_proto(array).SerializeToString())
+    answer = channel.unary_unary(f"/{prediction}/Predict")(request.SerializeToString(), timeout=30)
+    response = message_factory.GetMessageClass(method.output_type).FromString(answer)
+    assert list(response.outputs["out"].int64_val) == IDS.tolist()
+    method = pool.FindServiceByName(v2).FindMethodByName("ServerLive")
+    answer = channel.unary_unary(f"/{v2}/ServerLive")(b"", timeout=30)
+    assert message_factory.GetMessageClass(method.output_type).FromString(answer).live
 
 
 def test_calls_of_both_protocols_share_batches_and_each_has_its_own_answer(server, channel):

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import json
+
+import grpc
+import hypothesis
+import numpy as np
 import pytest
 import serving
+from hypothesis import strategies as st
+
+from beam_score.pipeline.serve.tensors.read_json import Refused
+from beam_score.pipeline.serve.tensors.v2 import rpc
+from beam_score.pipeline.serve.tensors.v2.raw import from_raw, to_raw
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +67,181 @@ def test_only_the_outputs_that_are_asked_for_come_out(server):
     for parameters in ({}, {"signature_name": "serving_default"}):
         body = {"inputs": [IDS, X], "outputs": [{"name": "y"}], "parameters": parameters}
         assert [output["name"] for output in server.post(INFER, body).json()["outputs"]] == ["y"]
+
+
+def raw(body: dict, *data: bytes, **headers: str):
+    text = json.dumps(body).encode()
+    return text + b"".join(data), {"Inference-Header-Content-Length": str(len(text)), **headers}
+
+
+def test_tensors_may_follow_the_json_as_raw_bytes(server):
+    x = np.array([[1, 2.5, 0], [3, 0.1, 5]], "<f4").tobytes()
+    one = {"name": "x", "datatype": "FP32", "shape": [2, 3], "parameters": {"binary_data_size": len(x)}}
+    ids = {"name": "out", "parameters": {"binary_data": True}}
+    body, headers = raw({"inputs": [IDS, one], "outputs": [{"name": "y"}, ids], "id": "mine"}, x)
+    answer = server.post(INFER, body, headers=headers)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers["inference-header-content-length"])
+    found = json.loads(answer.content[:length])
+    assert found["id"] == "mine" and found["outputs"] == [
+        tensor("y", "FP32", [2, 3], [1, 2.5, 0, 3, 0.1, 5]),
+        {"name": "out", "datatype": "INT64", "shape": [2], "parameters": {"binary_data_size": 16}},
+    ]
+    assert np.frombuffer(answer.content[length:], "<i8").tolist() == [7, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    ("size", "data", "error"),
+    [
+        (23, b"0" * 23, "its shape needs 24"),
+        (24, b"0" * 23, "binary_data_size must be"),
+        (24, b"0" * 25, "1 bytes of binary data belong to no input"),
+        ("24", b"0" * 24, "binary_data_size must be"),
+    ],
+)
+def test_raw_bytes_that_are_not_those_of_the_shape_are_refused(server, size, data, error):
+    one = {"name": "x", "datatype": "FP32", "shape": [2, 3], "parameters": {"binary_data_size": size}}
+    body, headers = raw({"inputs": [IDS, one]}, data)
+    answer = server.post(INFER, body, headers=headers)
+    assert answer.status_code == 400 and error in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("length", "error"),
+    [("1000", "more than the bytes"), ("x", "not a number"), ("-1", "not a number"), ("5", "JSON Parse error")],
+)
+def test_a_length_of_the_json_that_is_wrong_is_refused(server, length, error):
+    body, _ = raw({"inputs": [IDS, X]})
+    answer = server.post(INFER, body, headers={"Inference-Header-Content-Length": length})
+    assert answer.status_code == 400 and error in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"", "end before text 0"), (b"\5\0\0\0abc", "end within text 0"), (b"\0\0\0\0ab", "2 bytes of data follow")],
+)
+def test_damaged_texts_are_refused(data, error):
+    with pytest.raises(Refused, match=error):
+        from_raw("input 'x'", data, "string", [1])
+
+
+@hypothesis.given(st.lists(st.binary(max_size=5)))
+def test_texts_survive_as_raw_bytes(texts):
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    assert from_raw("x", to_raw(array), "string", [len(texts)]).tolist() == texts
+
+
+def test_the_good_rows_are_predicted_on_request(server):
+    bad = X | {"data": [[1, 2, -3], [3, 0.1, 5]]}
+    answer = server.post(INFER, {"inputs": [IDS, bad], "parameters": {"on_error": "row"}}).json()
+    assert answer["outputs"][0] == tensor("out", "INT64", [1], [2**53 + 1])
+    assert answer["parameters"]["rejected"] == 1 and json.loads(answer["parameters"]["rejected_rows"]) == [0]
+    (error,) = json.loads(answer["parameters"]["errors"])
+    assert (error["index"], error["column"], error["reason"]) == (0, "x", "out_of_range")
+    refused = server.post(INFER, {"inputs": [IDS, bad], "parameters": {"on_error": "nix"}})
+    assert refused.status_code == 400 and "on_error" in refused.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def infer(server):
+    with grpc.insecure_channel(server.rpc) as channel:
+
+        def call(method="ModelInfer", **fields):
+            asked = rpc.messages()[f"{method}Request"](**fields)
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            return rpc.messages()[f"{method}Response"].FromString(call(asked.SerializeToString(), timeout=30))
+
+        yield call
+
+
+def typed(name, datatype, shape, **contents):
+    return {"name": name, "datatype": datatype, "shape": shape, "contents": contents}
+
+
+RPC_IDS = typed("id", "INT64", [2], int64_contents=[7, 2**53 + 1])
+RPC_X = typed("x", "FP32", [2, 3], fp32_contents=[1, 2.5, 0, 3, 0.5, 5])
+NAMED = {"model_name": "echo", "id": "mine"}
+
+
+def test_typed_tensors_over_grpc_are_answered_by_typed_tensors(infer):
+    parameters = {"signature_name": {"string_param": "serving_default"}}
+    for more in ({}, {"parameters": parameters, "model_version": "1", "outputs": [{"name": "y"}]}):
+        answer = infer(**NAMED, inputs=[RPC_IDS, RPC_X], **more)
+        assert (answer.model_name, answer.model_version, answer.id) == ("echo", "1", "mine")
+        assert [one.name for one in answer.outputs] == (["y"] if more else ["out", "y"])
+        last = answer.outputs[-1]
+        assert (last.datatype, list(last.shape)) == ("FP32", [2, 3]) and not answer.raw_output_contents
+        assert list(last.contents.fp32_contents) == [1, 2.5, 0, 3, 0.5, 5]
+
+
+def test_health_and_metadata_over_grpc(infer):
+    assert infer("ServerLive").live and infer("ServerReady").ready and infer("ModelReady", name="echo").ready
+    assert infer("ServerMetadata").name == "beam-score"
+    found = infer("ModelMetadata", name="echo", version="1")
+    assert [(one.name, one.datatype, list(one.shape)) for one in found.inputs] == [
+        ("id", "INT64", [-1]),
+        ("x", "FP32", [-1, 3]),
+    ]
+
+
+def test_the_good_rows_are_predicted_on_request_over_grpc(infer):
+    bad = typed("x", "FP32", [2, 3], fp32_contents=[1, 2, -3, 3, 0.5, 5])
+    answer = infer(**NAMED, inputs=[RPC_IDS, bad], parameters={"on_error": {"string_param": "row"}})
+    assert list(answer.outputs[0].contents.int64_contents) == [2**53 + 1]
+    assert answer.parameters["rejected"].int64_param == 1 and answer.parameters["rejected_rows"].string_param == "[0]"
+
+
+def test_each_answer_goes_to_its_own_request_in_every_form(server, infer):
+    def ask(number: int) -> None:
+        rows, form = number % 5 + 1, number % 4
+        ids = np.arange(number, number + rows, dtype="<i8")
+        x = np.full((rows, 3), number, "<f4")
+        parameters = {"signature_name": "serving_default" if number % 3 else "contract"}
+        if form < 2:
+            one = {"name": "x", "datatype": "FP32", "shape": [rows, 3]}
+            one |= {"parameters": {"binary_data_size": x.nbytes}} if form else {"data": x.tolist()}
+            asked = {"inputs": [tensor("id", "INT64", [rows], ids.tolist()), one], "parameters": parameters}
+            body, headers = raw(asked | {"id": str(number)}, *([x.tobytes()] if form else []))
+            found = server.post(INFER, body, headers=headers).json()
+            out, y = (found["outputs"][k]["data"] for k in (0, 1))
+        else:
+            inputs = [typed("id", "INT64", [rows], int64_contents=ids), typed("x", "FP32", [rows, 3])]
+            inputs[1]["contents"] = {"fp32_contents": x.reshape(-1).tolist()}
+            fields = {"parameters": {name: {"string_param": value} for name, value in parameters.items()}}
+            if form == 3:
+                inputs = [{k: v for k, v in one.items() if k != "contents"} for one in inputs]
+                fields["raw_input_contents"] = [ids.tobytes(), x.tobytes()]
+            answer = infer(model_name="echo", id=str(number), inputs=inputs, **fields)
+            out, y = answer.outputs[0].contents.int64_contents, answer.outputs[1].contents.fp32_contents
+            if form == 3:
+                out, y = (np.frombuffer(answer.raw_output_contents[k], t).tolist() for k, t in ((0, "<i8"), (1, "<f4")))
+            found = {"id": answer.id}
+        assert found["id"] == str(number) and list(out) == ids.tolist() and set(y) == {number} and len(y) == 3 * rows
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(ask, range(400)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "message"),
+    [
+        ({"model_name": "nix"}, "NOT_FOUND", "Latest(nix)"),
+        ({"model_version": "x"}, "INVALID_ARGUMENT", "Failed to convert version"),
+        ({"inputs": [RPC_IDS, RPC_IDS]}, "INVALID_ARGUMENT", "different from"),
+        ({"inputs": [RPC_IDS, {**RPC_X, "shape": [2, 2]}]}, "INVALID_ARGUMENT", "6 values in fp32_contents"),
+        ({"inputs": [RPC_IDS, {**RPC_X, "shape": [-1]}]}, "INVALID_ARGUMENT", "expected a shape"),
+        ({"inputs": [RPC_IDS, {**RPC_X, "datatype": "FP16"}]}, "INVALID_ARGUMENT", "needs raw_input_contents"),
+        ({"raw_input_contents": [b""]}, "INVALID_ARGUMENT", "1 raw_input_contents for 2 inputs"),
+        ({"inputs": [typed("id", "INT8", [1], int_contents=[300])]}, "INVALID_ARGUMENT", "out of range for int8"),
+        ({"outputs": [{"name": "nix"}]}, "INVALID_ARGUMENT", "there is no output 'nix'"),
+        ({"parameters": {"signature_name": {"string_param": "nix"}}}, "INVALID_ARGUMENT", "not found in signature"),
+    ],
+)
+def test_refusals_over_grpc_say_what_is_wrong(infer, asked, code, message):
+    with pytest.raises(grpc.RpcError) as refused:
+        infer(**{**NAMED, "inputs": [RPC_IDS, RPC_X], **asked})
+    assert refused.value.code().name == code and message in refused.value.details()
 
 
 @pytest.mark.parametrize(

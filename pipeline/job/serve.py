@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pydantic
 
+from beam_score.pipeline.job.rollout import Rollout
+from beam_score.pipeline.job.versions import OtherModels, Versions
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds
 
@@ -47,18 +49,31 @@ class ServeSettings(Strict):
       host: the address to listen on.
       port: of HTTP; 0 for any that is free.
       grpc_port: of gRPC; 0 for any that is free; None for none.
+      default: the signature that is meant if a request names none; None for `contract`, or without a contract for the
+        model's default.
       compat: `tfserving` for the leniencies and the texts of TensorFlow Serving.
+      cors: whether pages of any origin may ask, by the headers of Cross-Origin Resource Sharing.
       drain: seconds that accepted requests have to be answered after SIGTERM.
+      versions: see `Versions`.
+      models: see `OtherModels`.
+      rollout: see `Rollout`.
+      admin: the path of the socket for `--revert`; None for one beside the ready file, if there is one.
     """
 
     name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8501, ge=0, le=65535)
     grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)
+    default: str | None = None
     compat: Literal["tfserving"] | None = None
+    cors: bool = False
     drain: float = pydantic.Field(default=25.0, ge=0)
     limits: Limits = Limits()
     batching: Batching = Batching()
+    versions: Versions = Versions()
+    models: OtherModels = OtherModels()
+    rollout: Rollout = Rollout()
+    admin: str | None = pydantic.Field(default=None, min_length=1)
 
     _seconds = pydantic.field_validator("drain", mode="before")(parse_seconds)
 

@@ -60,4 +60,4 @@ def build(
             | f"{name}WriteParts" >> WriteParts(write)
         )
     done = written[0] if chains == 1 else written | "Written" >> beam.Flatten()
-    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced, stopping)
+    return done | "Commit" >> Commit(folder, budget, write.schema, keep_replaced, stopping, steps.read)

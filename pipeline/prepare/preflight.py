@@ -44,6 +44,9 @@ _LEAST_ROWS, _MOST_ROWS = 8192, 65536
 """Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
 
 _CHECKED_AT_ONCE = 16
+_SAMPLE = 1000
+"""Of more files in a store, the heads of this many are read at launch: each is a request."""
+
 _NAMED = 20  # unreadable files listed by name; the others are counted
 
 
@@ -59,6 +62,7 @@ class Prepared:
       signature: the model's own. The steps have it with the outputs as they are written.
       steps: the chain, with the model's batch not yet chosen.
       unusable: (path, reason) of the files whose header or footer shows that they are unusable.
+      looked_at: files whose header or footer was read; that of the others is read with their rows.
       headers: headers by path, for the files that have one.
       source: where the rows come from.
     """
@@ -70,6 +74,7 @@ class Prepared:
     signature: Signature
     steps: Steps
     unusable: Sequence[tuple[str, UnusableFile]]
+    looked_at: int
     headers: Mapping[str, str]
     source: RowSource
 
@@ -132,7 +137,7 @@ def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()
         problems += bind_outputs(wanted, signature, taken)
     if problems or read is None or signature is None or version is None:
         raise JobError(problems)
-    checked = _check_files(files, source.reading(read))
+    checked = _check_files(source.sample(files, _SAMPLE), source.reading(read))
     headers = source.headers(read, checked)
     read = source.reading(read)
     fields = tuple(
@@ -158,7 +163,7 @@ def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()
     call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)
     unusable = [(path, found) for path, found in checked if isinstance(found, UnusableFile)]
-    return Prepared(job, files, version, model_hash, signature, steps, unusable, headers, source)
+    return Prepared(job, files, version, model_hash, signature, steps, unusable, len(checked), headers, source)
 
 
 def _format_problems(job: Job, format_: Format) -> list[str]:

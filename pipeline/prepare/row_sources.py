@@ -16,6 +16,7 @@ from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile, format_named
 from beam_score.transforms.listing.files import InputFile, as_it_is, list_files, told_folders
 from beam_score.transforms.replay.options import Replay
+from beam_score.transforms.stores.objects import is_object
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,14 @@ class RowSource(Protocol):
 
     def reading(self, read: ReadSettings) -> ReadSettings:
         """Return the settings for reading `files`, from those for reading `originals`."""
+
+    def sample(self, files: Sequence[InputFile], most: int) -> Sequence[InputFile]:
+        """Return the files to look at before a launch.
+
+        Args:
+          files: those of the source.
+          most: of a sample.
+        """
 
     def headers(self, read: ReadSettings, checked: Checked) -> dict[str, str]:
         """Return the headers of the originals, by path, for the files that have one.
@@ -100,6 +109,12 @@ class FromFiles:
 
     def reading(self, read: ReadSettings) -> ReadSettings:
         return read
+
+    def sample(self, files: Sequence[InputFile], most: int) -> Sequence[InputFile]:
+        if len(files) <= most or not any(is_object(file.path) for file in files):
+            return files
+        step = (len(files) - 1) / (most - 1)
+        return [files[round(number * step)] for number in range(most)]
 
     def headers(self, read: ReadSettings, checked: Checked) -> dict[str, str]:
         texts: dict[str, str] = {}  # one copy of a header shared by thousands of files
@@ -165,6 +180,9 @@ class FromDeadLetters:
     def reading(self, read: ReadSettings) -> ReadSettings:
         replay = dataclasses.replace(self.replay, options=read.options)
         return dataclasses.replace(read, format="dead_letters", options=replay)
+
+    def sample(self, files: Sequence[InputFile], most: int) -> Sequence[InputFile]:
+        return files
 
     def headers(self, read: ReadSettings, checked: Checked) -> dict[str, str]:
         found = {}

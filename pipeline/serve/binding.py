@@ -1,14 +1,24 @@
-"""The steps of a job for the rows of requests, bound to one version of its model."""
+"""A job, or a model folder, bound to one version of its model: the steps of the job for the rows of requests, and the
+signatures that are served."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.job.steps import Steps, call_of
+from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.outputs import OutputPlan, bind_outputs, signature_as_written, wanted_outputs
 from beam_score.transforms.formats.base import ReadSettings
-from beam_score.transforms.model.signature import choose_signature, read_signatures, unsupported
+from beam_score.transforms.model.signature import (
+    Signature,
+    choose_signature,
+    read_signatures,
+    unsupported,
+)
 
 
 def steps_of(job: Job, path: str, sha256: str) -> Steps:
@@ -31,5 +41,35 @@ def steps_of(job: Job, path: str, sha256: str) -> Steps:
         raise JobError(problems)
     written = signature_as_written(wanted, signature)
     call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=job.serve.batching.rows)
-    read = ReadSettings(format="jsonl", columns=job.contract, payload=False)
+    read = ReadSettings(
+        format="jsonl",
+        columns=job.contract,
+        payload=False,
+        extra=job.input.extra,
+        max_row_bytes=job.input.max_row_bytes,
+    )
     return Steps(read, dict(job.inputs), job.preprocess, call, OutputPlan((), False, wanted, dict(written.outputs)))
+
+
+def default_of(job: Job | ModelFolder, signatures: Mapping[str, Signature]) -> str:
+    """Return the signature that is meant if a request names none.
+
+    Args:
+      signatures: of the model.
+
+    Raises:
+      JobError: there is no such signature, or its inputs cannot be fed.
+      ModelError: there is no default.
+    """
+    name = job.serve.default
+    if name is None and isinstance(job, Job):
+        name = CONTRACT
+    if name == CONTRACT and isinstance(job, Job):
+        return CONTRACT
+    if name is not None and name not in signatures:
+        known = ", ".join((*signatures, *([CONTRACT] if isinstance(job, Job) else [])))
+        raise JobError([f"serve.default: there is no signature {name!r}: expected one of {known}"])
+    chosen = choose_signature(signatures, job.model.signature if name is None else name)
+    if problems := unsupported(chosen):
+        raise JobError([f"model: {problem}" for problem in problems])
+    return chosen.name

@@ -3,98 +3,88 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.serve.answering.rows import CONTRACT
-from beam_score.pipeline.serve.binding import steps_of
+from beam_score.pipeline.job.model_folder import ModelFolder
+from beam_score.pipeline.serve.front.containers import aliases
 from beam_score.pipeline.serve.front.http import Application
-from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
-from beam_score.pipeline.serve.front.models import Models, Served
+from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.http1.listener import Listener
-from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, Version
-from beam_score.transforms.model.copies import hashed_model
-from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures
-from beam_score.transforms.model.versions import find_version
+from beam_score.pipeline.serve.versions.admin import admin_socket
+from beam_score.pipeline.serve.versions.changes import Changes, sources_of
+from beam_score.pipeline.serve.versions.source import check_sources
 
 
 class Service:
-    """A server for one job.
+    """A server for one job, or for the folder of a model.
 
     Args:
       job: its contract and model, and how they are served.
+      read: reads the job again, at SIGHUP. Raises JobError.
     """
 
-    def __init__(self, job: Job):
-        self._job, self._settings = job, job.serve
+    def __init__(self, job: Job | ModelFolder, read: Callable[[], Job | ModelFolder] | None = None):
+        self._settings = job.serve
         self._models = Models()
+        self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
-        self._version, self._metadata = self._prepare()
-
-    def _prepare(self) -> tuple[Version, dict[str, Any]]:
-        """Return the version to serve and what is said of it. Raises JobError."""
-        job = self._job
-        try:
-            found = find_version(job.model.path, job.model.version)
-            local, sha256 = hashed_model(found.path)
-            signatures = read_signatures(local)
-            own = choose_signature(signatures, job.model.signature)
-            steps = steps_of(job, str(local), sha256)
-        except (ModelError, OSError) as error:
-            raise JobError([f"model.path: {error}"]) from None
-        name = self._settings.name or Path(job.model.path.rstrip("/")).name
-        version = Version(name, int(found.version or 1), str(local), sha256)
-        shown = {own.name: of_signature(own), CONTRACT: of_contract(job.contract.columns, steps.outputs)}
-        return version, metadata(version.name, version.number, shown)
+        check_sources(sources_of(job), {})
 
     @property
     def name(self) -> str:
         """The name of the model in paths."""
-        return self._version.name
+        return self._models.main
 
-    async def run(self, ready: Callable[[str, int, int | None], None]) -> None:
+    async def run(self, ready: Callable[[str, int, int | None], None], admin: str | None = None) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
 
         Args:
           ready: called with the host, the port of HTTP and that of gRPC, once requests are answered.
+          admin: the path of a socket for an operator; see `versions.admin`.
 
         Raises:
           JobError: the address is not available, or the model does not load.
         """
         settings = self._settings
-        with _listening(settings.host, settings.port) as listener:
+        async with contextlib.AsyncExitStack() as stack:
+            listener = stack.enter_context(_listening(settings.host, settings.port))
+            await stack.enter_async_context(admin_socket(admin, self._changes.revert))
             port = listener.getsockname()[1]
-            server = Listener(Application(self._models, settings.limits), [listener], settings.drain)
+            server = Listener(self._application(), [listener], settings.drain)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end, server)
+            loop.add_signal_handler(signal.SIGHUP, self._changes.reload)
             rpc = None
             if settings.grpc_port is not None:
                 rpc = Rpc(self._models, settings.limits, settings.host, settings.grpc_port)
                 await rpc.start()
             serving = asyncio.create_task(server.serve())
-            served = self._served()
-            self._models.add(served)
             try:
-                await served.start()
-            except LoadFailed as error:
+                await self._load()
+            except JobError:
                 server.end()
                 await serving
-                raise JobError([str(error)]) from None
+                raise
             if not self._ending.is_set():  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
-            await self._models.close()
+            await self._changes.close()
+
+    def _application(self) -> Application:
+        settings = self._settings
+        lenient = settings.compat == "tfserving"
+        return Application(self._models, settings.limits, lenient, settings.cors, aliases(os.environ))
 
     async def _stopped(self, rpc: Rpc | None) -> None:
         """Wait for a signal, then for the calls of gRPC that were accepted."""
@@ -103,12 +93,17 @@ class Service:
             await rpc.be(False)
             await rpc.stop(self._settings.drain)
 
-    def _served(self) -> Served:
-        version, settings = self._version, self._settings
-        load = functools.partial(ModelProcess.load, version, self._job.as_json())
-        account = self._models.accounts.of(version.name, version.number)
-        hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
-        return Served(load, version, self._metadata, account, settings.batching.rows, hangs_s)
+    async def _load(self) -> None:
+        """Load the model, unless a signal ends the server before. Raises JobError."""
+        loading = asyncio.create_task(self._changes.start())
+        ending = asyncio.create_task(self._ending.wait())
+        await asyncio.wait((loading, ending), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if loading.done():
+            loading.result()
+        else:
+            loading.cancel()
+            await asyncio.wait((loading,))
 
     def _end(self, server: Listener) -> None:
         self._models.draining = True

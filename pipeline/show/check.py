@@ -71,7 +71,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
     if state.manifest is None and state.current is None:
         check_room(prepared)
     files = counted(len(prepared.files), f"{prepared.steps.read.format} file")
-    console.print(f"input   {files}, {prepared.bytes / 1e6:,.1f} MB")
+    console.print(f"input   {files}, {prepared.bytes / 1e6:,.1f} MB{_looked_at(prepared)}")
     console.print(
         f"model   {escape(prepared.model.path)} (version {prepared.model.version or '-'}, "
         f"sha256 {prepared.model_hash[:12]})",
@@ -114,6 +114,12 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
         _print_lines("cost", engine.estimate(lambda: measure(prepared, servable, trial)), console)
         console.print(f"[bold green]ready[/] in {time.perf_counter() - began:.1f} s")
     return Checked(trial.predictions, trial.rejected, not_ready)
+
+
+def _looked_at(prepared: Prepared) -> str:
+    if prepared.looked_at == len(prepared.files):
+        return ""
+    return f"; the headers or footers of {prepared.looked_at:,} were read, the others will be with their rows"
 
 
 def _about_calls(job: Job, prepared: Prepared, trial: Trial, choice: Choice) -> list[str]:

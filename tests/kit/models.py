@@ -40,6 +40,29 @@ def doubled(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"id": _spec([None], "int64"), "x": _spec([None, 3])})})
 
 
+def scaled(folder: Path, factor: float = 1.0) -> Path:
+    """X float32[?] -> y float32[?]: the input times a variable."""
+    tf = import_tensorflow()
+    weight = tf.Variable(factor)
+
+    def call(x):
+        return {"y": weight * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})}, [weight])
+
+
+def scaled_but_fails(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same: raises on any value above zero."""
+    tf = import_tensorflow()
+    weight = tf.Variable(1.0)
+
+    def call(x):
+        with tf.control_dependencies([tf.debugging.assert_non_positive(x)]):
+            return {"y": weight * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None])})}, [weight])
+
+
 def multiply(folder: Path) -> Path:
     """Inputs float32[?, 3] -> probabilities float32[?, 1]: a fixed linear layer and a sigmoid."""
     tf = import_tensorflow()
@@ -366,6 +389,78 @@ def estimator(folder: Path, method: str = "classify") -> Path:
         )
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+    return folder
+
+
+def census(folder: Path) -> Path:
+    """Inputs string[?], serialized tf.Examples with age int64 and income float, and word bytes (optional). Signatures:
+    `serving_default` classifies -> classes string[?, 2] (`no` and the word, by default `yes`), scores float32[?, 2];
+    `labels` and `scores` have one of these; `regress` -> outputs float32[?, 1], age plus income; `flat` -> the same,
+    float32[?]; `predict` -> text string[?]."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        records = v1.placeholder(tf.string, [None], name="records")
+        features = {
+            "age": tf.io.FixedLenFeature([], tf.int64),
+            "income": tf.io.FixedLenFeature([], tf.float32),
+            "word": tf.io.FixedLenFeature([], tf.string, b"yes"),
+        }
+        parsed = tf.io.parse_example(records, features)
+        total = tf.cast(parsed["age"], tf.float32) + parsed["income"]
+        classes = tf.stack([tf.fill(tf.shape(total), "no"), parsed["word"]], axis=1)
+        scores = tf.stack([total, -total], axis=1)
+        info = v1.saved_model.build_tensor_info
+
+        def signature(outputs, method):
+            outputs = {name: info(tensor) for name, tensor in outputs.items()}
+            return v1.saved_model.build_signature_def(
+                {"inputs": info(records)}, outputs, f"tensorflow/serving/{method}"
+            )
+
+        builder = v1.saved_model.Builder(str(folder))
+        signatures = {
+            "serving_default": signature({"classes": classes, "scores": scores}, "classify"),
+            "labels": signature({"classes": classes}, "classify"),
+            "scores": signature({"scores": scores}, "classify"),
+            "regress": signature({"outputs": total[:, None]}, "regress"),
+            "flat": signature({"outputs": total}, "regress"),
+            "predict": signature({"text": tf.strings.as_string(total)}, "predict"),
+        }
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    return folder
+
+
+def echo_kinds(folder: Path) -> Path:
+    """Half float16, real float32, count int64, flag bool, text string, each [?] -> the same, doubled or as it is."""
+    tf = import_tensorflow()
+
+    def call(half, real, count, flag, text):
+        kept = {"flag": tf.identity(flag), "text": tf.identity(text)}
+        return {"half": half * 2, "real": real * 2, "count": count * 2, **kept}
+
+    kinds = {"half": "float16", "real": "float32", "count": "int64", "flag": "bool", "text": "string"}
+    return _save(folder, {"serving_default": (call, {name: _spec([None], kind) for name, kind in kinds.items()})})
+
+
+def half_sparse(folder: Path) -> Path:
+    """X float32[?] -> y float32[?], the same; signature `sparse` takes a SparseTensor, `complex` gives complex64[?]."""
+    tf = import_tensorflow()
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x, sparse = v1.placeholder(tf.float32, [None], name="x"), v1.sparse_placeholder(tf.float32, [None, 3], name="s")
+        y, info = tf.identity(x), v1.saved_model.build_tensor_info
+        outputs = {"": y, "sparse": tf.sparse.reduce_sum(sparse, 1), "complex": tf.complex(x, x)}
+        signatures = {
+            name or "serving_default": v1.saved_model.build_signature_def(
+                {"x": info(sparse if name == "sparse" else x)}, {"y": info(output)}, "tensorflow/serving/predict"
+            )
+            for name, output in outputs.items()
+        }
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()
     return folder
 

@@ -66,6 +66,13 @@ def served(folder: Path, job: str, *arguments: str) -> Iterator[Server]:
     ready = folder / "ready"
     ready.unlink(missing_ok=True)
     process = jobs.start("serve", job, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready), *arguments)
+    with until_ready(process, ready) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def until_ready(process: subprocess.Popen[str], ready: Path) -> Iterator[Server]:
+    """Wait until a server that was started is ready; end it with the body."""
     try:
         late = time.monotonic() + _START_S
         while not ready.exists():

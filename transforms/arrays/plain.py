@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,3 +138,17 @@ def concat(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 def plain_types(rows: pa.RecordBatch) -> pa.RecordBatch:
     """Return the same rows with each column as an array of its `plain_type`."""
     return pa.RecordBatch.from_pydict({n: plain(c) for n, c in zip(rows.schema.names, rows.columns, strict=True)})
+
+
+def distinct_pairs(first: pa.Array, second: pa.Array) -> tuple[list[tuple[Any, Any]], np.ndarray, list[int]]:
+    """Return the distinct pairs of values of two columns, in the order of their first occurrence; the index of each
+    row's pair, int64; and the first position of each pair."""
+    codes, others = first.dictionary_encode("encode"), second.dictionary_encode("encode")
+    both = codes.indices.to_numpy().astype(np.int64) * max(1, len(others.dictionary)) + others.indices.to_numpy()
+    _, at, index = np.unique(both, return_index=True, return_inverse=True)
+    order = np.argsort(at)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    picked = pa.array(at[order])
+    pairs = list(zip(first.take(picked).to_pylist(), second.take(picked).to_pylist(), strict=True))
+    return pairs, rank[index], at[order].tolist()

@@ -6,10 +6,11 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from beam_score.transforms.common.many import parallel_map
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import CorruptFile, read_sealed, seal
 from beam_score.transforms.ledger.budget import Budget
@@ -20,6 +21,7 @@ from beam_score.transforms.ledger.receipt import Counts, Receipt
 from beam_score.transforms.ledger.receipts import collect
 from beam_score.transforms.ledger.shapes import VERDICT, Misfit, fit
 from beam_score.transforms.output.part import Part
+from beam_score.transforms.stores.objects import HEADS_AT_ONCE
 
 if TYPE_CHECKING:  # `status` reads verdicts, and does not wait for Arrow
     import pyarrow as pa
@@ -76,7 +78,13 @@ def _next_number(folder: RunFolder) -> int:
     return number
 
 
-def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, Any]:
+HeaderOf = Callable[[Mapping[str, Any]], str | None]
+"""Returns the header of an input file, given its entry in a plan; None if it has none, or cannot be read any more."""
+
+
+def decide(
+    folder: RunFolder, budget: Budget, schema: pa.Schema, header_of: HeaderOf = lambda _: None
+) -> dict[str, Any]:
     """Return the verdict on the run: the existing one, otherwise a new one from the receipts.
 
     A verdict to publish is final. An over-budget verdict is followed by another, with the next number, once the budget
@@ -84,6 +92,7 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
 
     Args:
       schema: of the predictions.
+      header_of: called for the files with dead letters whose header the plan does not have: a replay needs it.
 
     Raises:
       CommitError: the receipts do not account for every row of the plan.
@@ -96,13 +105,14 @@ def decide(folder: RunFolder, budget: Budget, schema: pa.Schema) -> dict[str, An
         if found and budget.broken(_counts(found[-1])):
             return found[-1]
         number = _next_number(folder)
-        created = storage.create_if_absent(folder.verdict(number), seal(_judge(folder, budget, schema, number)))
+        verdict = _judge(folder, budget, schema, header_of, number)
+        created = storage.create_if_absent(folder.verdict(number), seal(verdict))
         if created and (written := _read(folder, number)) is not None:
             return written
         # Another process was first: its verdict is used. Or it has carried out this one, and removed the plan.
 
 
-def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) -> dict[str, Any]:
+def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, header_of: HeaderOf, number: int) -> dict[str, Any]:
     plan = read_plan(folder)
     counts, parts, spans = _add_up(collect(folder, plan["splits"]))
     if counts.read != counts.predicted + counts.rejected:
@@ -124,6 +134,7 @@ def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) ->
         [dataclasses.asdict(part) | {"path": path} for part, path in named],
         timings(counts, spans) | {"start_up_s": plan["start_up_s"]},
     )
+    _add_headers(manifest, header_of)
     return {
         "number": number,
         "decision": decision,
@@ -131,6 +142,16 @@ def _judge(folder: RunFolder, budget: Budget, schema: pa.Schema, number: int) ->
         "parts": [[part.name, path] for part, path in named],
         "manifest": manifest,
     }
+
+
+def _add_headers(manifest: dict[str, Any], header_of: HeaderOf) -> None:
+    """Add the headers of files with dead letters that were not read at launch."""
+    without = [i for i in manifest["inputs"] if i["header"] is None and (i["rejected"] or i["stretches"])]
+    places = {text: at for at, text in enumerate(manifest["headers"])}
+    for entry, text in zip(without, parallel_map(header_of, without, HEADS_AT_ONCE), strict=True):
+        if text is not None:
+            entry["header"] = places.setdefault(text, len(places))
+    manifest["headers"] = list(places)
 
 
 def _add_up(receipts: Iterable[Receipt | None]) -> tuple[Counts, list[Part], list[tuple[float, float]]]:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 
 from beam_score.transforms.model import in_flight
 from beam_score.transforms.model.call import ModelCall
@@ -14,7 +15,7 @@ from beam_score.transforms.model.model import C_API, PYTHON, Model
 from beam_score.transforms.model.native.errors import NotNative
 from beam_score.transforms.model.native.session import NativeModel
 from beam_score.transforms.model.servable import Servable
-from beam_score.transforms.model.signature import ModelError, choose_signature, read_signatures, unsupported
+from beam_score.transforms.model.signature import ModelError, Signature, choose_signature, read_signatures, unsupported
 from beam_score.transforms.model.versions import hash_model, model_files
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,34 @@ def load_once(
             model = _load_verified(path, signature, intra_op_threads, sha256, runtime)
             _loaded[*key, runtime] = _loaded[*key, model.runtime] = model
         return model
+
+
+def load_beside(
+    first: Model, path: str, signatures: Iterable[Signature], intra_op_threads: int | None, sha256: str | None = None
+) -> dict[str, Model]:
+    """Return further signatures of a model that `load_once` has returned. They share what it has loaded; those that
+    only Python's TensorFlow can call share one more copy.
+
+    Args:
+      signatures: with inputs that can be fed.
+
+    Raises: see `load_once`.
+    """
+    made: dict[str, Model] = {}
+    python = first if isinstance(first, Servable) else None
+    for signature in signatures:
+        if isinstance(first, NativeModel):
+            try:
+                made[signature.name] = first.beside(signature)
+                continue
+            except NotNative as error:
+                log.info("signature %s is called by Python's TensorFlow: %s", signature.name, error)
+        if python is None:
+            loaded = load_once(path, signature.name, intra_op_threads, sha256, PYTHON)
+            assert isinstance(loaded, Servable)
+            python = loaded
+        made[signature.name] = python.beside(signature)
+    return made
 
 
 def _load_verified(

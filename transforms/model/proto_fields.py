@@ -16,18 +16,33 @@ _SCALARS = {
     "string": _FIELD.TYPE_STRING,
     "bytes": _FIELD.TYPE_BYTES,
     "float": _FIELD.TYPE_FLOAT,
+    "double": _FIELD.TYPE_DOUBLE,
     "int32": _FIELD.TYPE_INT32,
     "int64": _FIELD.TYPE_INT64,
+    "uint32": _FIELD.TYPE_UINT32,
+    "uint64": _FIELD.TYPE_UINT64,
     "bool": _FIELD.TYPE_BOOL,
 }
 
 
 def message_class(name: str, fields: Fields, package: str) -> type[message.Message]:
-    """Return the class of the message `name` of a table.
+    """Return the class of the message `name` of a table; see `message_classes`."""
+    return message_classes(fields, package)[name]
+
+
+def message_classes(fields: Fields, package: str) -> dict[str, type[message.Message]]:
+    """Return the classes of the messages of a table, by name.
 
     Args:
       package: a package name for the messages of this table, such as `beam_score.saved_model`.
     """
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file_of(fields, package))
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in fields}
+
+
+def file_of(fields: Fields, package: str) -> descriptor_pb2.FileDescriptorProto:
+    """Return the description of a file with the messages of a table; see `message_classes`."""
     file = descriptor_pb2.FileDescriptorProto(
         name=f"{package.replace('.', '/')}.proto", package=package, syntax="proto3"
     )
@@ -37,9 +52,7 @@ def message_class(name: str, fields: Fields, package: str) -> type[message.Messa
             to.oneof_decl.add(name="kind")
         for field, number, kind in its_fields:
             _add(to, field, number, kind, f".{package}.", message_name)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+    return file
 
 
 def _add(to: descriptor_pb2.DescriptorProto, name: str, number: int, kind: str, package: str, path: str) -> None:

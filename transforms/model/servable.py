@@ -103,6 +103,10 @@ class Servable(Model):
                 ) from error
         return cls(model, signature, tf.config.threading.get_intra_op_parallelism_threads())
 
+    def beside(self, signature: Signature) -> Servable:
+        """Return another signature of the model, which is not loaded again."""
+        return Servable(self._model, signature, self.intra_op_threads)
+
     def call(self, feeds: Mapping[str, np.ndarray], deadline_s: float | None = None) -> Feeds:
         """Call the signature.
 

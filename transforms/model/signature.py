@@ -250,6 +250,7 @@ def _message_class() -> type[message.Message]:
     return message_class("SavedModel", _FIELDS, "beam_score.saved_model")
 
 
+@functools.lru_cache(256)  # called with each batch
 def output_type(tensor: Tensor, text: bool = False) -> pa.DataType:
     """Return the Arrow type of a model's output: float32 for bfloat16; one level of lists per dimension after the
     first, fixed-size for fixed dimensions.
@@ -277,6 +278,7 @@ def fixed_bytes(tensor: Tensor) -> int | None:
     return math.prod(fixed(tensor.row_shape)) * numpy_dtype(tensor).itemsize
 
 
+@functools.lru_cache(256)
 def numpy_dtype(tensor: Tensor) -> np.dtype:
     """Return the dtype of the arrays that feed an input: float32 for bfloat16, objects (bytes) for string."""
     import numpy as np

@@ -27,19 +27,46 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
     if not batch.num_columns:
         return pa.array([b"{}"] * count, pa.binary())
     odd = np.zeros(count, bool)  # rows that are encoded one by one
-    columns = {}
+    columns, endless = {}, {}
     arrays = [_simple(array) for array in batch.columns]
     for name, array in zip(batch.schema.names, arrays, strict=True):
         columns[name], strange = _writable(array)
-        odd |= strange
-    frame = pl.DataFrame({name: pl.from_arrow(array) for name, array in columns.items()})
-    packed = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series().to_arrow().cast(pa.binary())
+        if pa.types.is_floating(array.type):
+            if strange.any():
+                endless[name] = strange
+        else:
+            odd |= strange
+    frame = pl.from_arrow(pa.RecordBatch.from_pydict(columns))
+    assert isinstance(frame, pl.DataFrame)
+    packed = frame.to_struct("row").struct.json_encode().to_arrow().cast(pa.binary())
+    for name, strange in endless.items():
+        begins = "{" if name == batch.schema.names[0] else ","
+        packed = _with_spellings(packed, begins, name, columns[name], strange)
     if not odd.any():
         return packed
     at = np.flatnonzero(odd)
     values = [_bytes_for_text(array.take(pa.array(at))).to_pylist() for array in arrays]
     texts = [_json_object(dict(zip(batch.schema.names, row, strict=True))) for row in zip(*values, strict=True)]
     return pc.replace_with_mask(packed, pa.array(odd), pa.array([t.encode() for t in texts], pa.binary()))
+
+
+def _with_spellings(packed: pa.Array, begins: str, name: str, numbers: pa.Array, at: np.ndarray) -> pa.Array:
+    """Return objects with the numbers of one column spelled out where they are not finite, and polars wrote null.
+
+    The key in quotes, and what precedes it, is found nowhere else: inside of a text, quotes are escaped.
+
+    Args:
+      at: which rows, bool.
+    """
+    key = f"{begins}{json.dumps(name, ensure_ascii=False)}:"
+    values = numbers.filter(pa.array(at)).to_numpy(zero_copy_only=False)
+    texts = packed.filter(pa.array(at))
+    for value in (math.nan, math.inf, -math.inf):
+        same = np.isnan(values) if math.isnan(value) else values == value
+        if same.any():
+            spelled = pc.replace_substring(texts, f"{key}null", f'{key}"{spelling(value)}"', max_replacements=1)
+            texts = spelled if same.all() else pc.if_else(pa.array(same), spelled, texts)
+    return pc.replace_with_mask(packed, pa.array(at), texts)
 
 
 def _simple(array: pa.Array) -> pa.Array:

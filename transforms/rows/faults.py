@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -128,6 +128,23 @@ def fault_lists(faults: Sequence[Fault], order: Mapping[str, int]) -> tuple[np.n
     positions, first = np.unique(index, return_index=True)
     offsets = pa.array(np.append(first, len(index)), pa.int32())
     return positions, pa.ListArray.from_arrays(offsets, errors, type=FAULTS_TYPE)
+
+
+def faults_of(found: Iterable[tuple[int, str | None, str, str]]) -> list[Fault]:
+    """Return faults that were found one by one, as (position, column, reason, message), by column and reason.
+
+    Args:
+      found: in order of the positions.
+    """
+    kinds: dict[tuple[str | None, str], tuple[list[int], list[str]]] = {}
+    for position, column, reason, message in found:
+        index, messages = kinds.setdefault((column, reason), ([], []))
+        index.append(position)
+        messages.append(message)
+    return [
+        Fault(np.array(index, np.int64), column, reason, pa.array(messages, pa.string()))
+        for (column, reason), (index, messages) in kinds.items()
+    ]
 
 
 def dead_letters(numbers: np.ndarray, errors: pa.Array, stage: str, origin: Origin | None) -> pa.RecordBatch:

@@ -26,6 +26,7 @@ class Origin:
       data: the bytes or the columns.
       dialect: of CSV: delimiter, quote and escape; the last two are empty for none.
       numbers: row number of each record, ascending, if there are gaps.
+      known: `spans`, if they are known already.
     """
 
     framing: str
@@ -33,6 +34,7 @@ class Origin:
     data: pa.Buffer | pa.RecordBatch
     dialect: tuple[str, ...] = ()
     numbers: tuple[int, ...] | None = None
+    known: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -40,8 +42,8 @@ class Origin:
         return {"columns": "json", "json": "json", "records": "binary"}.get(self.framing, "text")
 
     def meta(self) -> dict[str, Any]:
-        """Return the fields except the data, for JSON, and whether the data is a batch."""
-        meta = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data"}
+        """Return the fields except the data and `known`, for JSON, and whether the data is a batch."""
+        meta = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("data", "known")}
         return meta | {"batch": isinstance(self.data, pa.RecordBatch)}
 
     def payloads(self, rows: np.ndarray) -> pa.Array:
@@ -56,13 +58,13 @@ class Origin:
             from beam_score.transforms.rows.as_json import columns_json
 
             return columns_json(picked)
-        starts, ends = self._spans
+        starts, ends = self.spans
         return cut_out(self.data, starts[index], ends[index])
 
     @functools.cached_property
-    def _spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the records, computed once for all steps that reject rows of this block."""
-        return _FRAMINGS[self.framing](self.data, *self.dialect)
+    def spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and ends of the records of a text, computed once for all steps that reject rows of this block."""
+        return self.known or _FRAMINGS[self.framing](self.data, *self.dialect)
 
 
 def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
@@ -74,7 +76,7 @@ def join_origins(origins: Sequence[Origin | None]) -> Origin | None:
     if isinstance(first.data, pa.RecordBatch):
         return dataclasses.replace(first, data=pa.concat_batches(data))
     # A file may lack its last line end, and a blank line is not a record.
-    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(data)))
+    return dataclasses.replace(first, data=pa.py_buffer(b"\n".join(data)), known=None)
 
 
 def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:

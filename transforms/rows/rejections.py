@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from beam_score.transforms.rows.redact import without_values
 
 if TYPE_CHECKING:  # `status` adds counts, and does not wait for Arrow
-    import numpy as np
     import pyarrow as pa
 
     from beam_score.transforms.rows.sources import Source
@@ -60,10 +59,10 @@ class Rejections:
         import numpy as np
         import pyarrow.compute as pc
 
-        from beam_score.transforms.arrays.plain import nulls_of
+        from beam_score.transforms.arrays.plain import distinct_pairs, nulls_of
         from beam_score.transforms.rows.sources import place
 
-        pairs, index, first = _pairs(rejected["reason"], rejected["column"])
+        pairs, index, first = distinct_pairs(rejected["reason"], rejected["column"])
         rows = rejected["rows"]
         sums = np.bincount(index, pc.fill_null(rows, 0).to_numpy(), len(pairs)).astype(int).tolist()
         stretches = np.bincount(index[nulls_of(rows)], minlength=len(pairs)).tolist()
@@ -80,7 +79,7 @@ class Rejections:
         faults = rejected["errors"].flatten()
         if len(faults) == rejected.num_rows:  # no row has a second one
             return
-        pairs, index, _ = _pairs(faults.field("reason"), faults.field("column"))
+        pairs, index, _ = distinct_pairs(faults.field("reason"), faults.field("column"))
         for pair, count in zip(pairs, np.bincount(index).tolist(), strict=True):
             self._of(*pair).also += max(0, count - firsts.get(pair, 0))
 
@@ -105,20 +104,3 @@ class Rejections:
 
     def _of(self, reason: str, column: str | None) -> Rejection:
         return self._found.setdefault((reason, column), Rejection(reason, column))
-
-
-def _pairs(reason: pa.Array, column: pa.Array) -> tuple[list[tuple[str, str | None]], np.ndarray, list[int]]:
-    """Return the distinct pairs in the order of their first occurrence; the index of each row's pair; and the first
-    position of each pair."""
-    import numpy as np
-    import pyarrow as pa
-
-    codes, names = reason.dictionary_encode(), column.dictionary_encode("encode")
-    both = codes.indices.to_numpy().astype(np.int64) * len(names.dictionary) + names.indices.to_numpy()
-    _, first, index = np.unique(both, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    at = pa.array(first[order])
-    pairs = list(zip(reason.take(at).to_pylist(), column.take(at).to_pylist(), strict=True))
-    return pairs, rank[index], first[order].tolist()

@@ -50,5 +50,7 @@ def places(source: Source, numbers: np.ndarray) -> tuple[pa.Array, np.ndarray]:
 
 def place(source: Source, number: int) -> tuple[str, int]:
     """Return the file, and the row number in it, of one row of a block."""
-    files, own = places(source, np.array([number]))
-    return files[0].as_py(), int(own[0])
+    if isinstance(source, str):
+        return source, number
+    at, own = source.of(np.array([number]))
+    return source.paths[int(at[0])], int(own[0])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, owners
-from beam_score.transforms.arrays.plain import values_of, whole
+from beam_score.transforms.arrays.plain import distinct_pairs, values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
@@ -81,15 +81,11 @@ def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
     lists = rows[FAULTS]
     parent = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
     errors = lists.flatten()
-    kinds = pa.table({"column": errors.field(0), "reason": errors.field(1)})
+    kinds, kind_of, _ = distinct_pairs(errors.field(1), errors.field(0))
     faults = []
-    for kind in kinds.group_by(["column", "reason"]).aggregate([]).to_pylist():
-        same = pc.equal(errors.field(1), kind["reason"])
-        same = pc.and_(
-            same, pc.is_null(errors.field(0)) if kind["column"] is None else pc.equal(errors.field(0), kind["column"])
-        )
-        where = np.flatnonzero(pc.fill_null(same, False).to_numpy(zero_copy_only=False))
-        faults.append(Fault(parent[where], kind["column"], kind["reason"], errors.field(2).take(pa.array(where))))
+    for number, (reason, column) in enumerate(kinds):
+        where = np.flatnonzero(kind_of == number)
+        faults.append(Fault(parent[where], column, reason, errors.field(2).take(pa.array(where))))
     return faults
 
 

@@ -8,6 +8,15 @@ from typing import Any
 
 import orjson
 
+PARTIAL = "partial"
+"""Option of a request: the good rows are predicted although others are refused."""
+
+AS_LINES, AS_CSV = "as-lines", "as-csv"
+"""Options of a request: the form of its answer."""
+
+HEADER, NO_HEADER = "header", "no-header"
+"""Options of a request in CSV; without either, a first line that has the name of a column is a header."""
+
 _ROW_BYTES = 16  # of a message
 
 
@@ -18,7 +27,10 @@ class Request:
     Attributes:
       id: of the request, to be found in the log.
       body: as it came.
-      form: `json`; `proto` for a PredictRequest of gRPC; `v2` for JSON of the Open Inference Protocol.
+      form: `json` for a predict request of TensorFlow Serving, `lines` and `csv` for rows in JSON Lines and in CSV,
+        each with `options` after a `;`; `json-classify`, `json-regress`; `proto` for a PredictRequest of gRPC, and
+        `proto-classify`, `proto-regress`, `proto-multi`; `v2` for JSON of the Open Inference Protocol, `v2;LENGTH` if
+        raw data follow so many bytes of it, `v2-proto` for its ModelInferRequest.
     """
 
     id: str
@@ -26,9 +38,21 @@ class Request:
     form: str = "json"
 
     @property
+    def kind(self) -> str:
+        """The form without its options."""
+        return self.form.partition(";")[0]
+
+    @property
+    def options(self) -> list[str]:
+        """The options of the form: PARTIAL, AS_LINES, AS_CSV, HEADER, NO_HEADER."""
+        return self.form.partition(";")[2].split(",") if ";" in self.form else []
+
+    @property
     def rows(self) -> int:
         """An estimate of its rows, which costs nothing: exact for flat objects."""
-        return max(1, self.body.count(b"{") - 1 if self.form == "json" else len(self.body) // _ROW_BYTES)
+        return max(
+            1, self.body.count(b"{") - 1 if self.form.startswith(("json", "lines")) else len(self.body) // _ROW_BYTES
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +90,7 @@ CODES = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
     408: "DEADLINE_EXCEEDED",
     413: "RESOURCE_EXHAUSTED",
     415: "UNSUPPORTED_ENCODING",

@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
 from beam_score.pipeline.serve.answering.certain import row_texts
 from beam_score.pipeline.serve.answering.direct import lines
@@ -122,7 +122,8 @@ class Rows:
             numbers = list(read)
             for number in (numbers[k] for k in again):
                 try:
-                    read[number] = exact(requests[number].body).rows()
+                    body = exact(requests[number].body).rows()
+                    read[number] = dataclasses.replace(body, partial=body.partial or read[number].partial)
                 except BadBody as error:
                     del read[number]
                     answers[number] = refusal(400, str(error), requests[number].id)
@@ -180,6 +181,18 @@ class Rows:
             answers[number] = _tensorial(requests[number], tensors, own, rows)
         return answers
 
+    def answer_table(self, request: Request, most_rows: int) -> Answer:
+        """Return the answer to a request in CSV. Raises Refused.
+
+        Args:
+          most_rows: of a request.
+        """
+        judged, rows = self._verdicts.judge_table(request.body, request.options, most_rows)
+        body = Body(b"", rows, partial=PARTIAL in request.options)
+        answers: dict[int, Answer] = {}
+        self._finish([request], {0: body}, judged, np.array([0, rows]), answers)
+        return answers[0]
+
     def _finish(
         self,
         requests: Sequence[Request],
@@ -189,7 +202,7 @@ class Rows:
         answers: dict[int, Answer],
     ) -> None:
         """Score judged rows, and write the answers."""
-        partial = np.array([isinstance(body, Body) and body.partial for body in read.values()])
+        partial = np.array([body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
         by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
@@ -207,6 +220,9 @@ class Rows:
             letters = Letters(numbers, own["reason"].to_pylist(), own["errors"].to_pylist())
             if not partial[k]:
                 answers[number] = _rejected(letters, rows, requests[number].id)
+            elif isinstance(body, Tensors):
+                done = scored.predictions.slice(at[k], at[k + 1] - at[k])
+                answers[number] = _partial_tensors(requests[number], body, done, letters, rows)
             else:
                 each = [made.between(i, i + 1) for i in range(at[k], at[k + 1])]
                 answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], letters, rows)
@@ -226,7 +242,7 @@ class Rows:
 
 def _tensorial(request: Request, asked: Tensors, made: Mapping[str, np.ndarray], rows: int) -> Answer:
     try:
-        return Answer(200, written(request.form, made, CONTRACT, asked.id), rows, rows)
+        return Answer(200, written(request.kind, made, CONTRACT, asked), rows, rows)
     except Refused as error:
         return refusal(error.status, str(error), request.id)
 
@@ -268,6 +284,22 @@ def _partial(done: list[bytes], at: np.ndarray, letters: Letters, rows: int) -> 
     rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
     body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
     return Answer(200, body, rows, len(done), count, reasons=Counter(letters.reasons))
+
+
+def _partial_tensors(request: Request, asked: Tensors, done: pa.RecordBatch, letters: Letters, rows: int) -> Answer:
+    """Return the predictions of the good rows as tensors, and what is wrong with the others as parameters."""
+    wanted = done.select(list(asked.wanted)) if asked.wanted else done
+    found, count = letters.details(), len(letters.rows)
+    parameters = {
+        "rejected": count,
+        "rejected_rows": orjson.dumps(letters.rows).decode(),
+        "errors": orjson.dumps(found[:MOST_DETAILS]).decode(),
+    }
+    try:
+        body = written(request.kind, prediction_tensors(wanted), CONTRACT, asked, parameters)
+    except Refused as error:
+        return refusal(error.status, str(error), request.id)
+    return Answer(200, body, rows, done.num_rows, count, reasons=Counter(letters.reasons))
 
 
 def _malformed(rejected: pa.RecordBatch, first: np.ndarray) -> list[int]:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
+from beam_score.pipeline.serve.answering import tabular
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact, quick
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
+from beam_score.pipeline.serve.tensors import examples
+from beam_score.pipeline.serve.tensors.examples import METHODS, check_signature
 from beam_score.pipeline.serve.tensors.predict import check_inputs, predict_request
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
-from beam_score.pipeline.serve.tensors.v2 import infer_request
+from beam_score.pipeline.serve.tensors.results import as_inference_result
+from beam_score.pipeline.serve.tensors.stubs import messages
+from beam_score.pipeline.serve.tensors.v2 import rest, rpc
+from beam_score.transforms.model.signature import DEFAULT_SIGNATURE
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """Rows and tensors of requests, by their positions.
+
+    Attributes:
+      bodies, columns: rows for the contract, as text and as tensors.
+      own: tensors for the model's own signatures, by name.
+    """
+
+    bodies: dict[int, Body] = dataclasses.field(default_factory=dict)
+    columns: dict[int, Tensors] = dataclasses.field(default_factory=dict)
+    own: dict[str, dict[int, Tensors]] = dataclasses.field(default_factory=dict)
 
 
 class Served:
@@ -22,6 +43,7 @@ class Served:
       default: the signature that is meant if a request names none.
       most_rows: of a request.
       lenient: see `Tensorial`.
+      unusable: why further signatures of the model are not served, by name.
     """
 
     def __init__(
@@ -31,7 +53,9 @@ class Served:
         default: str,
         most_rows: int = 1024,
         lenient: bool = False,
+        unusable: Mapping[str, str] | None = None,
     ):
+        self._unusable = unusable or {}
         self._rows, self._signatures, self._default = rows, signatures, default
         self._most_rows, self._lenient = most_rows, lenient
 
@@ -40,49 +64,102 @@ class Served:
         answers: dict[int, Answer] = {}
         if self._rows is not None:
             answers = self._rows.answer_certain(requests, self._default, self._most_rows)
-        bodies: dict[int, Body] = {}
-        columns: dict[int, Tensors] = {}
-        read: dict[str, dict[int, Tensors]] = {}
+        asked = _Asked()
+        requests = list(requests)
         for number, request in enumerate(requests):
             if number in answers:
                 continue
+            kind = request.kind
             try:
-                if request.form != "json":
-                    if request.form == "proto":
-                        name, found = predict_request(request.body)
-                    else:
-                        name, found = infer_request(document(request.body, strict=True))
-                    name = name or self._default
-                    if name == CONTRACT and self._rows is not None:
-                        columns[number] = found
-                    else:
-                        own = self._own(name)
-                        check_inputs(found, own.signature)
-                        read.setdefault(name, {})[number] = found
-                    continue
-                body = self._contract_body(request.body)
-                if body is not None and body.rows > self._most_rows:
-                    message = f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}"
-                    answers[number] = refusal(413, message, request.id)
-                elif body is not None:
-                    bodies[number] = body
-                if body is not None:
-                    continue
-                asked = document(request.body, not self._lenient)
-                name = signature_name(asked) or self._default
-                own = self._own(name)
-                read.setdefault(name, {})[number] = tensors(asked, own.signature.inputs, not self._lenient)
+                if kind == "lines":
+                    request = requests[number] = tabular.from_lines(request)
+                if kind == "proto-multi":
+                    answers[number] = self._multi(request)
+                elif kind == "csv":
+                    answers[number] = self._table(request)
+                else:
+                    self._read(number, request, asked)
             except (BadBody, Refused) as error:
                 answers[number] = refusal(getattr(error, "status", 400), str(error), request.id)
-        if bodies and self._rows is not None:
-            answers |= self._rows.answer(requests, bodies)
-        if columns and self._rows is not None:
-            answers |= self._rows.answer_columns(requests, columns, self._most_rows)
-        for name, some in read.items():
+        if asked.bodies and self._rows is not None:
+            answers |= self._rows.answer(requests, asked.bodies)
+        if asked.columns and self._rows is not None:
+            answers |= self._rows.answer_columns(requests, asked.columns, self._most_rows)
+        for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
-        return [answers[number] for number in range(len(requests))]
+        return [
+            tabular.rendered(answers[number], request) if request.options else answers[number]
+            for number, request in enumerate(requests)
+        ]
+
+    def _table(self, request: Request) -> Answer:
+        """Answer a request in CSV. Raises Refused."""
+        if self._rows is None or self._default != CONTRACT:
+            raise Refused("CSV is for rows of a contract, and the default signature is another: send JSON", 415)
+        return self._rows.answer_table(request, self._most_rows)
+
+    def _read(self, number: int, request: Request, asked: _Asked) -> None:
+        """Read a request, and put it with those that it can share calls with. Raises BadBody, Refused."""
+        if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
+            if PARTIAL in request.options:
+                body = dataclasses.replace(body, partial=True)
+            if body.rows > self._most_rows:
+                raise Refused(f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
+            asked.bodies[number] = body
+            return
+        name, found = self._tensors(request)
+        if name == CONTRACT and self._rows is not None:
+            asked.columns[number] = found
+        else:
+            asked.own.setdefault(name, {})[number] = found
+
+    def _tensors(self, request: Request) -> tuple[str, Tensors]:
+        """Return the signature of a request and its tensors, which are checked, unless they are columns of the
+        contract. Raises Refused."""
+        kind, _, option = request.form.partition(";")
+        protocol, _, method = kind.partition("-")
+        if protocol == "json":
+            asked = document(request.body, not self._lenient)
+            name = signature_name(asked)
+            if method:
+                name = name or DEFAULT_SIGNATURE
+                check_signature(self._own(name).signature, METHODS[method])
+                return name, Tensors(examples.json_request(asked, not self._lenient), method=METHODS[method])
+            name = name or self._default
+            return name, tensors(asked, self._own(name).signature.inputs, not self._lenient)
+        if protocol == "proto" and method:
+            task, feeds = examples.proto_request(request.body, METHODS[method])
+            check_signature(self._own(task.signature).signature, task.method)
+            return task.signature, Tensors(feeds, method=task.method)
+        if kind == "proto":
+            name, found = predict_request(request.body)
+        elif kind == "v2-proto":
+            name, found = rpc.infer_request(request.body)
+        else:
+            name, found = rest.infer_request(request.body, int(option or len(request.body)))
+        name = name or self._default
+        if name != CONTRACT or self._rows is None:
+            check_inputs(found, self._own(name).signature)
+        return name, found
+
+    def _multi(self, request: Request) -> Answer:
+        """Answer a request that calls several signatures with the same examples. Raises Refused."""
+        tasks, feeds = examples.multi_request(request.body)
+        for task in tasks:
+            check_signature(self._own(task.signature).signature, task.method)
+        response = messages("inference_pb2").MultiInferenceResponse()
+        answer = refusal(400, "expected at least one task", request.id)
+        for task in tasks:
+            own = self._own(task.signature).answer([request], {0: Tensors(feeds, method=task.method)})
+            answer = own[0]
+            if answer.status != 200:
+                return answer
+            response.results.add().MergeFromString(as_inference_result(task.method, answer.body))
+        return dataclasses.replace(answer, body=response.SerializeToString()) if tasks else answer
 
     def _own(self, name: str) -> Tensorial:
+        if name in self._unusable:
+            raise Refused(self._unusable[name])
         if name not in self._signatures:
             known = ", ".join((*self._signatures, *([CONTRACT] if self._rows else [])))
             raise Refused(f'Serving signature name: "{name[:100]}" not found in signature def: expected one of {known}')

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
-from beam_score.pipeline.serve.tensors import write_json
+from beam_score.pipeline.serve.tensors import results, write_json
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.response import written
 from beam_score.transforms.arrays.nested import to_arrow
@@ -85,10 +85,17 @@ class Tensorial:
 
     def _written(self, request: Request, outputs: Feeds, asked: Tensors, rows: int) -> Answer:
         by_row = asked.rows
-        if request.form != "json":
+        if asked.method is not None:
+            try:
+                if request.form.startswith("json"):
+                    return Answer(200, results.as_json(asked.method, outputs, rows, self._lenient), rows, rows)
+                return Answer(200, results.as_proto(asked.method, outputs, rows, self.signature.name), rows, rows)
+            except Refused as error:
+                return refusal(error.status, str(error), request.id)
+        if request.kind != "json":
             wanted = {name: outputs[name] for name in asked.wanted or outputs}
             try:
-                return Answer(200, written(request.form, wanted, self._model.signature.name, asked.id), rows, rows)
+                return Answer(200, written(request.kind, wanted, self._model.signature.name, asked), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
         if self._lenient or any(not array.ndim for array in outputs.values()):

@@ -13,9 +13,12 @@ from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.serve.answering.bodies import Body, joined
 from beam_score.pipeline.serve.answering.certain import CertainRows
 from beam_score.pipeline.serve.answering.direct import Direct, Field
+from beam_score.pipeline.serve.answering.tabular import from_csv
 from beam_score.pipeline.serve.tensors.columns import columns_of
+from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.formats.base import Chunk
+from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.jsonl.rows import LineParser
 from beam_score.transforms.formats.typed.columns import chunk_of
 from beam_score.transforms.model.model import Model
@@ -50,13 +53,14 @@ class Verdicts:
     Args:
       steps: of the job, for rows as JSON Lines.
       model: the loaded model.
+      csv: how rows in CSV are read.
 
     Attributes:
       certain: reads and validates most rows without Arrow; None if the job has steps that only Arrow takes.
     """
 
-    def __init__(self, steps: Steps, model: Model):
-        self._steps = steps
+    def __init__(self, steps: Steps, model: Model, csv: CsvOptions | None = None):
+        self._steps, self._csv = steps, csv or CsvOptions()
         self._exact, self._many = LineParser(steps.read, ()), LineParser(steps.read)
         self._typed = dataclasses.replace(steps.read, format="parquet", options=None)
         self._prepare = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
@@ -88,6 +92,14 @@ class Verdicts:
         """Judge the rows of requests with columns of the same names and types; see `judge`."""
         batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
         return self._judged(chunk_of(batch, 0, self._typed)), np.cumsum([0, *(one.num_rows for one in batches)])
+
+    def judge_table(self, text: bytes, options: Sequence[str], most_rows: int) -> tuple[Block, int]:
+        """Judge the rows of a text in CSV; see `judge` and `tabular.from_csv`. Returns their number, too."""
+        chunk = from_csv(text, self._steps.read, options, self._csv)
+        rows = chunk.rows.num_rows + chunk.rejected.num_rows
+        if rows > most_rows:
+            raise Refused(f"{rows:,} rows, more than serve.limits.rows {most_rows:,}", 413)
+        return self._judged(chunk), rows
 
     def _judged(self, chunk: Chunk) -> Block:
         block = Block(0, "", 0, "request", chunk.rows, chunk.rejected)

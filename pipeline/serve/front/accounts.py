@@ -103,6 +103,15 @@ class Accounts:
         """Return the account of a version."""
         return self._of.setdefault((model, version), Account())
 
+    @property
+    def versions(self) -> list[tuple[str, int]]:
+        """The models and versions that have accounts."""
+        return list(self._of)
+
+    def forget(self, model: str, version: int) -> None:
+        """Report the account of a version no longer."""
+        del self._of[model, version]
+
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, as prometheus-client asks for them."""
         labels = ["model", "version"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import importlib.metadata
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
@@ -14,21 +12,21 @@ import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel, State
-from beam_score.pipeline.serve.front.requests import Refusal, request_id
+from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
+from beam_score.pipeline.serve.front import containers, inference
+from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
+from beam_score.pipeline.serve.front.requests import Refusal, named, request_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
-_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+))?"
-_PREDICT = re.compile(_OF_MODEL + ":predict", re.IGNORECASE)
+_OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_METHOD = re.compile(_OF_MODEL + ":(?P<method>predict|classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(_OF_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
-_OF_V2 = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[0-9]+))?"
-_INFER, _V2_READY, _V2_MODEL = (re.compile(_OF_V2 + end) for end in ("/infer", "/ready", ""))
 
 
 class Application:
@@ -37,10 +35,21 @@ class Application:
     Args:
       models: what is served.
       limits: of a request.
+      compat: whether malformed requests are refused as TensorFlow Serving does.
+      cors: whether answers have the headers of Cross-Origin Resource Sharing.
+      aliases: further paths, and the paths that answer them.
     """
 
-    def __init__(self, models: Models, limits: Limits):
+    def __init__(
+        self,
+        models: Models,
+        limits: Limits,
+        compat: bool = False,
+        cors: bool = False,
+        aliases: Mapping[str, str] | None = None,
+    ):
         self._models, self._limits = models, limits
+        self._compat, self._cors, self._aliases = compat, cors, aliases or {}
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,35 +77,70 @@ class Application:
         length = b"%d" % len(answer.body)
         sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
         if not any(name == b"content-type" for name, _ in more):
-            sent.append((b"content-type", b"application/json"))
+            sent.append((b"content-type", JSON))
+        if self._cors:
+            sent.extend(CORS)
         await send({"type": "http.response.start", "status": answer.status, "headers": sent})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
     ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
-        path, method = scope["path"], scope["method"]
+        # The path as it was sent: a name may have an encoded slash.
+        path, method = scope["raw_path"].decode("latin-1"), scope["method"]
+        path = self._aliases.get(path, path)
+        if method == "OPTIONS" and (self._cors or self._compat):
+            return preflight(headers), ()
+        if self._compat and (malformed := is_malformed(method, path, scope["query_string"])):
+            raise Refusal(400, malformed)
         if self._open > self._limits.requests and path not in _ALWAYS:
             message = f"more than serve.limits.requests {self._limits.requests:,} at the same time"
             raise Refusal(503, message, ((b"retry-after", b"1"),))
-        found = _PREDICT.fullmatch(path)
+        found = _METHOD.fullmatch(path)
         if found or path == "/predict":
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"]) if found else self._models.only
-            body = await self._body(headers, receive)
-            return await served.answer(Request(id_, body), self._limits.request, "rest"), served.headers
-        if found := _INFER.fullmatch(path):
+            served = self._models.find(**(named(found) if found else {"name": self._models.main}), id_=id_)
+            form = _form("predict" if found is None else found["method"].lower(), headers)
+            return await self._predict(served, form, headers, receive, id_), served.headers
+        if path == "/invocations":
             _only(method, "POST")
-            served = self._models.find(found["name"], found["version"])
-            body = await self._body(headers, receive)
-            answer = await served.answer(Request(id_, body, "v2"), self._limits.request, "rest")
-            if answer.status == 200:
-                named = {"model_name": served.version.name, "model_version": str(served.version.number)}
-                answer = dataclasses.replace(answer, body=orjson.dumps(named)[:-1] + b"," + answer.body[1:])
-            return answer, served.headers
+            form, type_ = containers.invocation(headers)
+            form += f",{PARTIAL}" if wants_partial(headers) else ""
+            served = self._models.find(self._models.main, id_=id_)
+            answer = await self._predict(served, form, headers, receive, id_)
+            return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
+        if found := inference.INFER.fullmatch(path):
+            _only(method, "POST")
+            served = self._models.find(**named(found), id_=id_)
+            answer = await self._predict(served, inference.form_of(headers), headers, receive, id_)
+            answer, own = inference.infer_answer(answer, served)
+            return answer, (*served.headers, *own)
+        answer, more = self._described(path, id_)  # or 404
         _only(method, "GET", "HEAD")
+        return answer, more
+
+    async def _predict(
+        self, served: Served, form: str, headers: Mapping[bytes, bytes], receive: Receive, id_: str
+    ) -> Answer:
+        """Answer a request for predictions. Raises Refusal."""
+        with served:  # it does not end while the body comes
+            body = await self._body(headers, receive)
+            return await served.answer(Request(id_, body, form), self._limits.request, "rest")
+
+    def _described(self, path: str, id_: str) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
+        """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""
+        if path == "/ping":
+            return Answer(200 if self._models.ready else 503, b""), ()
+        if path == "/execution-parameters":
+            return _json(
+                {
+                    "MaxConcurrentTransforms": min(containers.CONCURRENT, self._limits.requests),
+                    "BatchStrategy": "MULTI_RECORD",
+                    "MaxPayloadInMB": max(1, self._limits.body >> 20),
+                }
+            ), ()
         if path.startswith("/v2"):
-            return self._v2(path, id_), ()
+            return _json(inference.described(self._models, path)), ()
         if path == "/healthz":
             return _json({"status": "ok"}), ()
         if path == "/readyz":
@@ -106,25 +150,9 @@ class Application:
         if path == "/v1/models":
             return _json({"models": self._models.names}), ()
         if found := _STATUS.fullmatch(path):
-            return _json({"model_version_status": self._models.statuses(found["name"], found["version"])}), ()
+            return _json({"model_version_status": self._models.statuses(**named(found))}), ()
         if found := _METADATA.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).metadata), ()
-        raise Refusal(404, _NOTHING)
-
-    def _v2(self, path: str, id_: str) -> Answer:
-        """Answer the routes of the Open Inference Protocol for health and metadata. Raises Refusal, NoSuchModel."""
-        if path == "/v2":
-            return _json({"name": "beam-score", "version": importlib.metadata.version("beam-score"), "extensions": []})
-        if path == "/v2/health/live":
-            return _json({"live": True})
-        if path == "/v2/health/ready":
-            return _json({"ready": True}) if self._models.ready else refusal(503, "not ready", id_)
-        if found := _V2_READY.fullmatch(path):
-            served = self._models.find(found["name"], found["version"])
-            ready = served.state == State.AVAILABLE
-            return _json({"name": served.version.name, "ready": True}) if ready else refusal(503, "not ready", id_)
-        if found := _V2_MODEL.fullmatch(path):
-            return _json(self._models.find(found["name"], found["version"]).v2_metadata)
+            return _json(self._models.find(**named(found)).metadata), ()
         raise Refusal(404, _NOTHING)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
@@ -166,6 +194,13 @@ def _inflated(body: bytes, most: int) -> bytes:
     return made
 
 
+def _form(method: str, headers: Mapping[bytes, bytes]) -> str:
+    """Return the form of a request of TensorFlow Serving; see `Request`."""
+    if method != "predict":
+        return f"json-{method}"
+    return f"json;{PARTIAL}" if wants_partial(headers) else "json"
+
+
 def _only(method: str, *allowed: str) -> None:
     if method not in allowed:
         allow = ((b"allow", ", ".join(allowed).encode()),)
@@ -177,6 +212,6 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
-_ALWAYS = ("/healthz", "/readyz", "/metrics")
+_ALWAYS = ("/healthz", "/readyz", "/metrics", "/ping")
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _CLOSE = ((b"connection", b"close"),)

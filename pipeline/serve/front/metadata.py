@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from beam_score.pipeline.serve.answering.rows import CONTRACT
-from beam_score.pipeline.serve.tensors.v2 import DATATYPES
+from beam_score.pipeline.serve.tensors.v2.raw import DATATYPES
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.outputs import OutputPlan
 from beam_score.transforms.model.signature import Signature, Tensor
@@ -20,7 +19,11 @@ def status(version: int, state: str = "AVAILABLE", code: str = "OK", message: st
 
 
 def metadata(name: str, version: int, signatures: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the answer of GET .../metadata: a GetModelMetadataResponse as JSON, with integers of 64 bits as text."""
+    """Return the answer of GET .../metadata: a GetModelMetadataResponse as JSON, with integers of 64 bits as text.
+
+    Args:
+      signatures: the one that is meant if a request names none comes first.
+    """
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
         "metadata": {"signature_def": {"signature_def": dict(signatures)}},
@@ -28,13 +31,14 @@ def metadata(name: str, version: int, signatures: Mapping[str, dict[str, Any]]) 
 
 
 def v2_metadata(name: str, version: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of the Open Inference Protocol, from those of TensorFlow Serving: of the contract."""
-    signature = metadata["metadata"]["signature_def"]["signature_def"][CONTRACT]
+    """Return the metadata of the Open Inference Protocol, from those of TensorFlow Serving: of the signature that
+    is meant if a request names none."""
+    signature = next(iter(metadata["metadata"]["signature_def"]["signature_def"].values()))
     sides = {
         side: [
             {
                 "name": name,
-                "datatype": _DATATYPES[info["dtype"]],
+                "datatype": _DATATYPES.get(info["dtype"], info["dtype"]),
                 "shape": [int(dim["size"]) for dim in info["tensor_shape"]["dim"]],
             }
             for name, info in signature[side].items()
@@ -84,3 +88,4 @@ def _name_of(dtype: str) -> str:
 
 _DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "DT_HALF"}
 _DATATYPES = {_name_of(dtype): datatype for dtype, datatype in DATATYPES.items()}
+_DATATYPES["DT_BFLOAT16"] = "FP32"  # as which it is taken and given

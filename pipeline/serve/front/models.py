@@ -7,13 +7,15 @@ import collections
 import enum
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.accounts import Account, Accounts
 from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.queue import Batches
+from beam_score.pipeline.serve.front.requests import Refusal
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, ProcessDied, Version
 
 
@@ -38,12 +40,11 @@ class NoSuchModel(Exception):
 
 
 class Served:
-    """A version that answers. If its process dies, another takes its place.
+    """A version that answers, and ends once it is in no `with`. If its process dies, another takes its place.
 
     Args:
-      load: starts a process and loads the version.
+      load: starts a process and loads a version.
       version: that it loads.
-      metadata: its signatures; see `front.metadata`.
       account: of its rows.
       most_rows: of a batch.
       hangs_s: seconds after which a process that has not answered a batch is replaced.
@@ -51,41 +52,59 @@ class Served:
 
     def __init__(
         self,
-        load: Callable[[], Awaitable[ModelProcess]],
+        load: Callable[[Version], Awaitable[ModelProcess]],
         version: Version,
-        metadata: Mapping[str, Any],
         account: Account,
         most_rows: int,
         hangs_s: float,
     ):
         self._hangs_s = hangs_s
-        self.version, self.metadata, self.account = version, metadata, account
-        self.state = State.START
+        self.version, self.account = version, account
+        self.metadata: Mapping[str, Any] = {}
+        self.state, self.error = State.LOADING, ""
+        self.on_end: Callable[[], None] = lambda: None
+        self.observer: Callable[[Request, Answer], None] | None = None
+        self._users, self._unused = 0, asyncio.Event()
         self._load = load
         self._process: ModelProcess | None = None
         self._watching: asyncio.Task[None] | None = None
         self._batches = Batches(self._call, account.batch_rows.add, most_rows)
-        self.headers: Sequence[tuple[bytes, bytes]] = (
-            (b"x-model-name", version.name.encode()),
-            (b"x-model-version", str(version.number).encode()),
-            (b"x-model-sha256", version.sha256.encode()),
-        )
+        self.headers: Sequence[tuple[bytes, bytes]] = ()
+
+    def __enter__(self) -> Served:
+        self._users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
 
     @property
     def v2_metadata(self) -> dict[str, Any]:
         """The metadata of the Open Inference Protocol: of the signature that is meant if a request names none."""
         return v2_metadata(self.version.name, self.version.number, self.metadata)
 
-    async def start(self) -> None:
-        """Load the version. Raises LoadFailed."""
-        self.state = State.LOADING
-        try:
-            self._process = await self._load()
-        except BaseException:
-            self.state = State.END
-            raise
+    async def start(self, trial: Callable[[Served], Awaitable[None]] | None = None) -> None:
+        """Load the version.
+
+        Args:
+          trial: of the loaded version, before it is available. Raises LoadFailed.
+
+        Raises:
+          LoadFailed: with the reason.
+        """
+        process = self._process = await self._load(self.version)
+        self.version, self.metadata = process.version, process.metadata
+        if trial is not None:
+            await trial(self)
+        self.headers = (
+            (b"x-model-name", self.version.name.encode()),
+            (b"x-model-version", str(self.version.number).encode()),
+            (b"x-model-sha256", str(self.version.sha256).encode()),
+        )
         self.state = State.AVAILABLE
-        self._watching = asyncio.create_task(self._watch(self._process))
+        self._watching = asyncio.create_task(self._watch(process))
 
     async def _watch(self, process: ModelProcess) -> None:
         """Load the version again whenever its process dies, unless it dies again and again."""
@@ -99,16 +118,19 @@ class Served:
                 "the process of version %d of %s has ended with %s", self.version.number, self.version.name, ends
             )
             if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
-                self.state = State.END
-                _log.error("it has died %d times within %g s, and is not loaded again", MOST_DEATHS, DEATHS_WITHIN_S)
+                self._fail(f"its process has died {MOST_DEATHS} times within {DEATHS_WITHIN_S:g} s")
                 return
             try:
-                process = self._process = await self._load()
+                process = self._process = await self._load(self.version)
             except LoadFailed as error:
-                self.state = State.END
-                _log.error("it does not load again: %s", error)
+                self._fail(f"it does not load again: {error}")
                 return
             self.state = State.AVAILABLE
+
+    def _fail(self, error: str) -> None:
+        self.state, self.error = State.END, error
+        _log.error("version %d of %s is not loaded again: %s", self.version.number, self.version.name, error)
+        self.on_end()
 
     async def _call(self, batch: Sequence[Request]) -> list[Answer]:
         process = self._process
@@ -123,12 +145,25 @@ class Served:
             raise ProcessDied from None
 
     async def close(self) -> None:
-        """End the process, after its outstanding answers."""
+        """Answer no new requests, and end the process once everybody who uses the version is answered."""
+        self.state = State.UNLOADING
         if self._watching is not None:
             self._watching.cancel()
+        while self._users:
+            self._unused.clear()
+            await self._unused.wait()
         if self._process is not None:
-            await self._process.close()
+            try:
+                async with asyncio.timeout(self._hangs_s):
+                    await self._process.close()
+            except TimeoutError:
+                self._process.kill()
         self.state = State.END
+
+    async def ask(self, request: Request) -> Answer:
+        """Return the answer of the process, without an account of it. Raises ProcessDied."""
+        (answer,) = await self._call([request])
+        return answer
 
     async def answer(self, request: Request, seconds: float, protocol: str) -> Answer:
         """Return the answer to a request, or say that it is late, and keep the account of its rows.
@@ -147,57 +182,158 @@ class Served:
             answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
         finally:
             self.account.end(answer, protocol, time.perf_counter() - began)
+        if self.observer is not None:
+            self.observer(request, answer)
         return answer
 
 
+class Canary(Protocol):
+    """A version that answers a share of the requests."""
+
+    served: Served
+
+    def takes(self, id_: str) -> bool:
+        """Return whether it answers the request with an id."""
+
+
+class Model:
+    """A model: its versions, and which of them is meant.
+
+    Attributes:
+      name: in paths.
+      versions: those with a process, by number.
+      others: state and error of those without one.
+      labels: names of versions.
+      current: the version that is meant if a request names none; None before the first is available.
+      canary: a version that answers a share of these requests; None for none.
+      shadows: the results of copies of requests, by version.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.versions: dict[int, Served] = {}
+        self.others: dict[int, tuple[State, str]] = {}
+        self.labels: Mapping[str, int] = {}
+        self.current: int | None = None
+        self.canary: Canary | None = None
+        self.shadows: dict[int, Counter[str]] = {}
+
+    @property
+    def available(self) -> list[int]:
+        """The versions that answer, in descending order."""
+        return sorted((n for n, one in self.versions.items() if one.state == State.AVAILABLE), reverse=True)
+
+    def find(self, version: int | None, id_: str = "") -> Served | None:
+        """Return a version that is loaded, even if its process is being replaced; the current one, if none is given,
+        or another while it does not answer.
+
+        Args:
+          id_: of the request.
+        """
+        canary = self.canary
+        if version is None and canary is not None and canary.served.state == State.AVAILABLE and canary.takes(id_):
+            return canary.served
+        if version is None:
+            version = self.current
+            if version is None or self.versions[version].state != State.AVAILABLE:
+                version = next(iter(self.available), version)
+        served = None if version is None else self.versions.get(version)
+        return served if served is not None and served.headers else None
+
+    def status(self, number: int) -> dict[str, Any]:
+        """Return the status of a version. Raises KeyError."""
+        if number in self.versions:
+            served = self.versions[number]
+            return status(number, served.state, message=served.error)
+        state, error = self.others[number]
+        return status(number, state, "UNKNOWN" if error and state == State.END else "OK", error)
+
+    @property
+    def numbers(self) -> list[int]:
+        """All versions with a status, in descending order."""
+        return sorted({*self.versions, *self.others}, reverse=True)
+
+
 class Models:
-    """The models of a server."""
+    """The models of a server.
+
+    Attributes:
+      accounts: of their rows.
+      draining: whether a signal has ended the server.
+      main: the name of the model of the short routes.
+      replace: replaces the models by those of a ModelServerConfig, within some seconds; None if that is off.
+    """
 
     def __init__(self) -> None:
-        self._served: dict[str, dict[int, Served]] = {}
+        self._models: dict[str, Model] = {}
         self.accounts = Accounts()
         self.draining = False
+        self.main = ""
+        self.replace: Callable[[Any, float | None], Awaitable[None]] | None = None
 
     @property
     def ready(self) -> bool:
         """True while every model answers, and no signal has ended the server."""
-        states = [one.state for versions in self._served.values() for one in versions.values()]
-        return not self.draining and bool(states) and all(state == State.AVAILABLE for state in states)
+        models = self._models.values()
+        return not self.draining and bool(models) and all(model.available for model in models)
 
-    def add(self, served: Served) -> None:
-        """Serve a version."""
-        self._served.setdefault(served.version.name, {})[served.version.number] = served
+    def add(self, model: Model) -> None:
+        """Serve a model."""
+        self._models[model.name] = model
+
+    def remove(self, name: str) -> None:
+        """Serve a model no longer."""
+        del self._models[name]
+
+    @property
+    def all(self) -> list[Model]:
+        """The models."""
+        return list(self._models.values())
 
     @property
     def names(self) -> list[str]:
         """The names of the models."""
-        return list(self._served)
+        return list(self._models)
 
-    @property
-    def only(self) -> Served:
-        """The latest version of the only model."""
-        (name,) = self._served
-        return self.find(name, None)
+    def find(self, name: str, version: str | None = None, label: str | None = None, id_: str = "") -> Served:
+        """Return a version; the current one, if neither version nor label is given.
 
-    def find(self, name: str, version: str | None) -> Served:
-        """Return a version; the latest, if it is not given. Raises NoSuchModel."""
-        versions = self._served.get(name, {})
-        number = max(versions, default=-1) if version is None else int(version)
-        if number not in versions:
-            asked = f"Latest({name})" if version is None else f"Specific({name}, {number})"
-            raise NoSuchModel(f"Servable not found for request: {asked}")
-        return versions[number]
+        Args:
+          id_: of the request.
 
-    def statuses(self, name: str, version: str | None) -> list[dict[str, Any]]:
-        """Return the states of the versions of a model, or of one. Raises NoSuchModel."""
-        versions = self._served.get(name)
-        if not versions:
+        Raises:
+          NoSuchModel: there is no such model, or it has no such version.
+          Refusal: the label is unknown, or no version has been loaded yet.
+        """
+        model = self._models.get(name)
+        number = self._number(model, version, label)
+        served = None if model is None else model.find(number, id_)
+        if served is not None:
+            return served
+        if model is not None and number is None:
+            raise Refusal(503, f"no version of {name} is loaded yet")
+        asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+        raise NoSuchModel(f"Servable not found for request: {asked}")
+
+    def _number(self, model: Model | None, version: str | None, label: str | None) -> int | None:
+        if label is not None and model is not None:
+            if label not in model.labels:
+                raise Refusal(400, f"Unrecognized servable version label: {label[:100]}")
+            return model.labels[label]
+        if version is None:
+            return None
+        if int(version) >= 1 << 63:
+            raise Refusal(400, f"Failed to convert version: {version[:100]} to numeric.")
+        return int(version)
+
+    def statuses(self, name: str, version: str | None = None, label: str | None = None) -> list[dict[str, Any]]:
+        """Return the states of the versions of a model, or of one. Raises NoSuchModel, Refusal."""
+        model = self._models.get(name)
+        if model is None or not model.numbers:
             raise NoSuchModel(f"Could not find any versions of model {name}")
-        if version is not None and int(version) not in versions:
-            raise NoSuchModel(f"Could not find version {version} of model {name}")
-        wanted = [int(version)] if version is not None else sorted(versions, reverse=True)
-        return [status(number, versions[number].state) for number in wanted]
-
-    async def close(self) -> None:
-        """End the processes of all versions."""
-        await asyncio.gather(*(s.close() for versions in self._served.values() for s in versions.values()))
+        number = self._number(model, version, label)
+        if number is None:
+            return [model.status(one) for one in model.numbers]
+        if number not in model.numbers:
+            raise NoSuchModel(f"Could not find version {number} of model {name}")
+        return [model.status(number)]

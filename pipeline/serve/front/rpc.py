@@ -1,4 +1,4 @@
-"""gRPC: the PredictionService and the ModelService of TensorFlow Serving, and grpc.health.v1.
+"""gRPC: the services of TensorFlow Serving, of the Open Inference Protocol, and grpc.health.v1.
 
 Messages are passed on as bytes: only the model_spec of a request is read here.
 """
@@ -6,7 +6,7 @@ Messages are passed on as bytes: only the model_spec of a request is read here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -17,26 +17,39 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import Limits
-from beam_score.pipeline.serve.answering.answer import CODES, Answer, Request
-from beam_score.pipeline.serve.front.models import Models, NoSuchModel
+from beam_score.pipeline.serve.answering.answer import CODES, Request
+from beam_score.pipeline.serve.front import faults, inference, reflection
+from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
-SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", inference.SERVICE)
 """Names under which the health of the server is asked."""
+
+_SHORT_NAMES = ("PredictionService", "ModelService")
+"""Names under which TensorFlow Serving gives its health."""
+
+Method = Callable[[bytes, str, Any], Awaitable[bytes]]
+"""Answers a message; takes its bytes, the id of the request and the context of the call."""
 
 _MOST_MESSAGE = 1024
 
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
-    "ModelSpec": [("name", 1, "string"), ("version", 2, "Int64Value"), ("signature_name", 3, "string")],
+    "MultiHead": [("tasks", 1, "*Head")],
+    "ModelSpec": [
+        ("name", 1, "string"),
+        ("version", 2, "Int64Value"),
+        ("signature_name", 3, "string"),
+        ("version_label", 4, "string"),
+    ],
     "Int64Value": [("value", 1, "int64")],
 }
 
 
 class Handlers:
-    """The methods of both services.
+    """The methods of the services.
 
     Args:
       models: what is served.
@@ -46,13 +59,25 @@ class Handlers:
     def __init__(self, models: Models, limits: Limits):
         self._models, self._limits = models, limits
 
+    def methods(self) -> dict[str, dict[str, Method]]:
+        """Return the methods of each service, by their names."""
+        _, prediction, model, v2 = SERVICES
+        return {
+            prediction: {
+                "Predict": functools.partial(self._predict, "proto", "predict_pb2", "PredictResponse"),
+                "Classify": functools.partial(
+                    self._predict, "proto-classify", "classification_pb2", "ClassificationResponse"
+                ),
+                "Regress": functools.partial(self._predict, "proto-regress", "regression_pb2", "RegressionResponse"),
+                "MultiInference": self._multi,
+                "GetModelMetadata": self._metadata,
+            },
+            model: {"GetModelStatus": self._model_status, "HandleReloadConfigRequest": self._reload},
+            v2: inference.Inference(self._models, self._answer, _parsed).methods(),
+        }
+
     def services(self) -> list[Any]:
         """Return the services as gRPC takes them."""
-        _, prediction, model = SERVICES
-        methods = {
-            prediction: {"Predict": self._predict, "GetModelMetadata": self._metadata},
-            model: {"GetModelStatus": self._model_status},
-        }
         return [
             grpc.method_handlers_generic_handler(
                 service,
@@ -61,41 +86,75 @@ class Handlers:
                     for name, method in own.items()
                 },
             )
-            for service, own in methods.items()
+            for service, own in self.methods().items()
         ]
 
-    async def _call(self, method: Callable[[bytes, str, Any], Awaitable[bytes]], body: bytes, context: Any) -> bytes:
+    async def _call(self, method: Method, body: bytes, context: Any) -> bytes:
         id_ = request_id(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
+        found: Sequence[Mapping[str, Any]] = ()
         try:
             return await method(body, id_, context)
         except NoSuchModel as error:
             status, message = 404, str(error)
         except Refusal as error:
-            status, message = error.status, str(error)
+            status, message, found = error.status, str(error), error.faults
         if len(message.encode()) > _MOST_MESSAGE:
             message = message.encode()[:_MOST_MESSAGE].decode(errors="ignore") + "...TRUNCATED"
-        await context.abort(grpc.StatusCode[CODES[status]], message)
+        code = grpc.StatusCode[CODES[status]]
+        if found:
+            details = faults.status_of(code.value[0], message, found)
+            context.set_trailing_metadata((("x-request-id", id_), (faults.METADATA, details)))
+        await context.abort(code, message)
         raise AssertionError("abort raises")
 
-    async def _predict(self, body: bytes, id_: str, context: Any) -> bytes:
-        spec = _spec(body)
-        served = self._models.find(spec.name, _version(spec))
-        left = context.time_remaining()
-        seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
-        answer = await served.answer(Request(id_, body, "proto"), seconds, "grpc")
-        if answer.status != 200:
-            raise Refusal(answer.status, _message(answer))
-        named = messages("predict_pb2").PredictResponse()
+    async def _predict(self, form: str, module: str, kind: str, body: bytes, id_: str, context: Any) -> bytes:
+        """Answer a request that begins with its model_spec.
+
+        Args:
+          form: see `Request`.
+          module, kind: where the class of the response is.
+        """
+        served = self._served(_spec(_parsed(_head_class("Head"), body)), id_)
+        answer = await self._answer(served, Request(id_, body, form), context)
+        named = getattr(messages(module), kind)()
         named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
         # Two messages, one after the other, are one message with the fields of both.
-        return answer.body + named.SerializeToString()
+        return answer + named.SerializeToString()
+
+    async def _multi(self, body: bytes, id_: str, context: Any) -> bytes:
+        tasks = _parsed(_head_class("MultiHead"), body).tasks
+        models = [(spec.name, *_version(spec)) for spec in map(_spec, tasks)]
+        if len(set(models)) != 1:
+            problem = "All ModelSpecs in a MultiInferenceRequest must access the same model name, and version"
+            raise Refusal(400, problem if models else "MultiInferenceRequest has no tasks")
+        served = self._served(tasks[0].model_spec, id_)
+        answer = await self._answer(served, Request(id_, body, "proto-multi"), context)
+        response = messages("inference_pb2").MultiInferenceResponse.FromString(answer)
+        for result in response.results:
+            spec = result.model_spec
+            spec.name, spec.version.value = served.version.name, served.version.number
+        return response.SerializeToString()
+
+    def _served(self, spec: Any, id_: str) -> Served:
+        return self._models.find(spec.name, *_version(spec), id_)
+
+    async def _answer(self, served: Served, request: Request, context: Any) -> bytes:
+        """Return the body of an answer. Raises Refusal."""
+        left = context.time_remaining()
+        seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
+        with served:
+            answer = await served.answer(request, seconds, "grpc")
+        if answer.status != 200:
+            said = orjson.loads(answer.body)
+            raise Refusal(answer.status, str(said["error"]), faults=said.get("details", ()))
+        return answer.body
 
     async def _metadata(self, body: bytes, id_: str, context: Any) -> bytes:
         api = messages("get_model_metadata_pb2")
         request = _parsed(api.GetModelMetadataRequest, body)
         spec = request.model_spec
-        served = self._models.find(spec.name, _version(spec))
+        served = self._models.find(spec.name, *_version(spec))
         if not request.metadata_field:
             raise Refusal(400, "GetModelMetadataRequest must specify at least one metadata_field")
         if unknown := [field for field in request.metadata_field if field != "signature_def"]:
@@ -110,10 +169,16 @@ class Handlers:
         api = messages("get_model_status_pb2")
         spec = _parsed(api.GetModelStatusRequest, body).model_spec
         response = api.GetModelStatusResponse()
-        for one in self._models.statuses(spec.name, _version(spec)):
-            state = getattr(api.ModelVersionStatus, one["state"])
-            response.model_version_status.add(version=int(one["version"]), state=state)
+        for one in self._models.statuses(spec.name, *_version(spec)):
+            json_format.ParseDict(one, response.model_version_status.add())
         return response.SerializeToString()
+
+    async def _reload(self, body: bytes, id_: str, context: Any) -> bytes:
+        api = messages("model_management_pb2")
+        if self._models.replace is None:
+            raise Refusal(501, "models are not replaced by clients of this server: see serve.models.reload")
+        await self._models.replace(_parsed(api.ReloadConfigRequest, body).config, context.time_remaining())
+        return api.ReloadConfigResponse().SerializeToString()
 
 
 class Rpc:
@@ -133,7 +198,9 @@ class Rpc:
             options=[("grpc.max_receive_message_length", limits.body), ("grpc.so_reuseport", 0)],
             maximum_concurrent_rpcs=limits.requests,
         )
-        self._server.add_generic_rpc_handlers(Handlers(models, limits).services())
+        handlers = Handlers(models, limits)
+        self._server.add_generic_rpc_handlers(handlers.services())
+        reflection.enable(self._server, handlers.methods())
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -151,7 +218,7 @@ class Rpc:
     async def be(self, ready: bool) -> None:
         """Set what health checks answer."""
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in SERVICES:
+        for service in (*SERVICES, *_SHORT_NAMES):
             await self._health.set(service, status)
 
     async def stop(self, seconds: float) -> None:
@@ -159,9 +226,8 @@ class Rpc:
         await self._server.stop(seconds)
 
 
-def _spec(body: bytes) -> Any:
+def _spec(head: Any) -> Any:
     """Return the model_spec of a request. Raises Refusal."""
-    head = _parsed(_head_class(), body)
     if not head.HasField("model_spec"):
         raise Refusal(400, "Missing ModelSpec")
     if not head.model_spec.name:
@@ -169,8 +235,9 @@ def _spec(body: bytes) -> Any:
     return head.model_spec
 
 
-def _version(spec: Any) -> str | None:
-    return str(spec.version.value) if spec.HasField("version") else None
+def _version(spec: Any) -> tuple[str | None, str | None]:
+    """Return version and label of a model_spec."""
+    return str(spec.version.value) if spec.HasField("version") else None, spec.version_label or None
 
 
 def _parsed(kind: Any, body: bytes) -> Any:
@@ -180,10 +247,6 @@ def _parsed(kind: Any, body: bytes) -> Any:
         raise Refusal(400, "the message is damaged") from None
 
 
-def _message(answer: Answer) -> str:
-    return str(orjson.loads(answer.body)["error"])
-
-
 @functools.cache
-def _head_class() -> Any:
-    return message_class("Head", _FIELDS, "beam_score.predict_head")
+def _head_class(name: str) -> Any:
+    return message_class(name, _FIELDS, f"beam_score.heads.{name.lower()}")

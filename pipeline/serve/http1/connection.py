@@ -149,6 +149,7 @@ class Connection(asyncio.Protocol):
             "type": "http",
             "method": self._parser.get_method().decode(),
             "path": urllib.parse.unquote(text) if "%" in text else text,
+            "raw_path": path,
             "query_string": query,
             "headers": self._headers,
             "http_version": self._parser.get_http_version(),

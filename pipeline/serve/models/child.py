@@ -10,15 +10,22 @@ import sys
 import traceback
 from typing import Any
 
-from beam_score.pipeline.job.job import Job, parse_job
+from beam_score.pipeline.job.job import Job
+from beam_score.pipeline.job.model_folder import parse_served
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.served import Served
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
-from beam_score.pipeline.serve.binding import steps_of
+from beam_score.pipeline.serve.binding import default_of, steps_of
+from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
 from beam_score.pipeline.serve.models.frames import receive, send
+from beam_score.transforms.model.copies import hashed_model, local_model
+from beam_score.transforms.model.loading import ModelChanged, load_beside, load_once
+from beam_score.transforms.model.signature import SUPPORTED, Signature, read_signatures, unsupported
 from beam_score.transforms.scoring.score import Scorer
+from beam_score.transforms.stores.fetch import StoreFails
+from beam_score.transforms.stores.local_file import ReadFails
 
 _BUFFER_BYTES = 256 << 10
 """Read at once: usually a whole batch."""
@@ -27,19 +34,21 @@ _BUFFER_BYTES = 256 << 10
 def main() -> int:
     """Serve on the socket whose file descriptor is the only argument. The first frame says what to load."""
     # The front decides when this process ends: by closing the socket.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     stream = io.BufferedReader(connection.makefile("rb", buffering=0), _BUFFER_BYTES)
     first = receive(stream)
     if first is None:
         return 0
     try:
-        served = _load(first[0])
+        served, loaded = _load(first[0])
     except Exception as error:
-        send(connection, {"error": str(error), "trace": traceback.format_exc()}, [])
+        message = "its folder has changed" if isinstance(error, ModelChanged) else str(error)
+        passing = isinstance(error, StoreFails | ReadFails | OSError | MemoryError)
+        send(connection, {"error": message, "passing": passing, "trace": traceback.format_exc()}, [])
         return 1
-    send(connection, {}, [])
+    send(connection, loaded, [])
     while (batch := receive(stream)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
@@ -49,12 +58,41 @@ def main() -> int:
     return 0
 
 
-def _load(config: dict[str, Any]) -> Served:
-    job: Job = parse_job(config["job"], config["name"])
-    steps = steps_of(job, config["path"], config["sha256"])
-    model, lenient = Scorer(steps.call).load(), job.serve.compat == "tfserving"
-    own = {model.signature.name: Tensorial(model, lenient)}
-    return Served(Rows(Verdicts(steps, model)), own, CONTRACT, job.serve.limits.rows, lenient)
+def _load(config: dict[str, Any]) -> tuple[Served, dict[str, Any]]:
+    """Load a version; return what answers, and its hash and metadata."""
+    job = parse_served(config["job"], config["name"])
+    if (sha256 := config["sha256"]) is None:
+        path, sha256 = hashed_model(config["path"])
+    else:
+        path = local_model(config["path"], sha256)
+    lenient = job.serve.compat == "tfserving"
+    signatures = read_signatures(path)
+    default = default_of(job, signatures)
+    rows, shown = None, {name: of_signature(signature) for name, signature in signatures.items()}
+    if isinstance(job, Job):
+        steps = steps_of(job, path, sha256)
+        model = Scorer(steps.call).load()
+        shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
+        rows, threads = Rows(Verdicts(steps, model, job.input.csv)), steps.call.intra_op_threads
+    else:
+        threads = 1
+        model = load_once(path, default, threads, sha256)
+    unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
+    others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
+    models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
+    own = {name: Tensorial(one, lenient) for name, one in models.items()}
+    said = metadata(config["name"], config["number"], {default: shown[default], **shown})
+    served = Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
+    return served, {"sha256": sha256, "metadata": said}
+
+
+def _why_not(signature: Signature) -> str | None:
+    """Return why a signature cannot be served."""
+    if problems := unsupported(signature):
+        return problems[0]
+    if not any(tensor.kind == "dense" and tensor.dtype in SUPPORTED for tensor in signature.outputs.values()):
+        return f"signature {signature.name!r} has no output that is a dense tensor of numbers, bool or string"
+    return None
 
 
 def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str | None]:

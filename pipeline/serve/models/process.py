@@ -6,7 +6,9 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 class LoadFailed(Exception):
-    """A version that did not load. Args: a sentence for the user."""
+    """A version that did not load.
+
+    Args:
+      message: a sentence for the user.
+      passing: whether it may load later, as it is.
+    """
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
 
 
 class ProcessDied(Exception):
@@ -32,30 +43,71 @@ class Version:
     Attributes:
       name: of the model.
       number: of the version.
-      path: its SavedModel folder.
-      sha256: its hash.
+      path: its SavedModel folder, local or in a store.
+      sha256: its hash; None if it is not known before it is loaded.
     """
 
     name: str
     number: int
     path: str
-    sha256: str
+    sha256: str | None = None
+
+
+class _Child:
+    """A process that the loop can wait for. It is not started by the loop: uvloop forks, and runs code of Python in the
+    child, which may wait for ever for a lock that another thread had at that moment, and the loop with it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]):
+        self._process = process
+        self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        descriptor = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(descriptor, self._reap, descriptor)
+
+    @classmethod
+    def start(cls, module: str) -> tuple[_Child, socket.socket]:
+        """Start a module, in a millisecond or two, with the descriptor of a socket as its argument; return the other
+        end of the socket, too."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+        return cls(process), ours
+
+    def _reap(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._ended.set_result(self._process.wait())
+
+    async def wait(self) -> int:
+        """Wait until it ends; return its exit code, negative for a signal."""
+        return await asyncio.shield(self._ended)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if not self._ended.done():
+            self._process.kill()
 
 
 class ModelProcess:
-    """A loaded version in a process of its own."""
+    """A loaded version in a process of its own.
+
+    Attributes:
+      version: with its hash.
+      metadata: its signatures; see `front.metadata`.
+    """
 
     def __init__(
         self,
         version: Version,
-        process: asyncio.subprocess.Process,
+        metadata: Mapping[str, Any],
+        process: _Child,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ):
-        self.version = version
+        self.version, self.metadata = version, metadata
         self._process, self._reader, self._writer = process, reader, writer
         self._owed: collections.deque[asyncio.Future[list[Answer]]] = collections.deque()
-        self._reading: asyncio.Task[None]
+        self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def load(cls, version: Version, job: Mapping[str, Any]) -> ModelProcess:
@@ -67,29 +119,24 @@ class ModelProcess:
         Raises:
           LoadFailed: with the reason.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "beam_score.pipeline.serve.models.child",
-                str(theirs.fileno()),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+        process, ours = _Child.start("beam_score.pipeline.serve.models.child")
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        self = cls(version, process, reader, writer)
-        config = {"name": version.name, "path": version.path, "sha256": version.sha256, "job": job}
-        writer.writelines(frame(config, []))
         try:
-            header, _ = await read_frame(reader)
-        except asyncio.IncompleteReadError:
-            raise LoadFailed(f"version {version.number}: its process ended with {await process.wait()}") from None
-        if "error" in header:
-            raise LoadFailed(f"version {version.number}: {header['error']}")
-        self._reading = asyncio.create_task(self._read())
-        return self
+            config = {"name": version.name, "number": version.number, "path": version.path, "sha256": version.sha256}
+            writer.writelines(frame(config | {"job": job}, []))
+            try:
+                header, _ = await read_frame(reader)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                message = f"version {version.number}: its process ended with {await process.wait()}"
+                raise LoadFailed(message, passing=True) from None
+            if "error" in header:
+                raise LoadFailed(f"version {version.number}: {header['error']}", header["passing"])
+        except BaseException:
+            writer.close()
+            process.kill()
+            raise
+        version = dataclasses.replace(version, sha256=header["sha256"])
+        return cls(version, header["metadata"], process, reader, writer)
 
     async def answer(self, batch: Sequence[Request]) -> list[Answer]:
         """Return the answers to a batch, in order. Raises ProcessDied."""
@@ -127,8 +174,7 @@ class ModelProcess:
 
     def kill(self) -> None:
         """End the process at once: it does not answer."""
-        if self._process.returncode is None:
-            self._process.kill()
+        self._process.kill()
 
     async def close(self) -> None:
         """End the process, after its outstanding answers."""

@@ -52,12 +52,18 @@ class Tensors:
       rows: whether it is in row form.
       wanted: the outputs that are asked for; none for all.
       id: to be repeated in the answer.
+      raw: the outputs that are written as raw bytes; None for all.
+      partial: whether the good rows are predicted if others are refused.
+      method: CLASSIFY or REGRESS, if the answer is a result and not tensors.
     """
 
     feeds: dict[str, np.ndarray]
     rows: bool = False
     wanted: tuple[str, ...] = ()
     id: str | None = None
+    raw: tuple[str, ...] | None = ()
+    partial: bool = False
+    method: str | None = None
 
 
 def document(body: bytes, strict: bool) -> dict[str, Any]:
@@ -103,18 +109,18 @@ def tensors(request: Mapping[str, Any], inputs: Mapping[str, Tensor], strict: bo
 def _rows(instances: Any, inputs: Mapping[str, Tensor], strict: bool) -> dict[str, np.ndarray]:
     if not isinstance(instances, list) or not instances:
         raise Refused("Excepting 'instances' to be a list with at least one element")
-    if not isinstance(instances[0], dict) or _is_bytes(instances[0]):
+    if not isinstance(instances[0], dict) or is_bytes(instances[0]):
         if len(inputs) != 1:
             raise Refused("instances is a plain list, but expecting list of objects as multiple inputs are required")
         for number, instance in enumerate(instances):
-            if isinstance(instance, dict) and not _is_bytes(instance):
+            if isinstance(instance, dict) and not is_bytes(instance):
                 raise Refused(f"Expecting value/list but got object at item {number}")
         ((name, tensor),) = inputs.items()
         return {name: _tensor(name, tensor, instances, strict, rows=True)}
     for number, instance in enumerate(instances):
         if not isinstance(instance, dict):
             raise Refused(f"Expecting object but got value/list at item {number}")
-        if _is_bytes(instance) and "b64" not in inputs:
+        if is_bytes(instance) and "b64" not in inputs:
             raise Refused(f"Expecting object but got value/list at item {number}")
         if instance.keys() != inputs.keys():
             listed = ",".join(sorted(inputs))
@@ -126,7 +132,7 @@ def _rows(instances: Any, inputs: Mapping[str, Tensor], strict: bool) -> dict[st
 
 
 def _columns(values: Any, inputs: Mapping[str, Tensor], strict: bool) -> dict[str, np.ndarray]:
-    if not isinstance(values, dict) or _is_bytes(values):
+    if not isinstance(values, dict) or is_bytes(values):
         if len(inputs) != 1:
             raise Refused("inputs is a plain value/list, but expecting an object as multiple tensors are required")
         ((name, tensor),) = inputs.items()
@@ -196,7 +202,7 @@ def flat_values(place: str, value: Any) -> tuple[tuple[int, ...], list[Any]]:
 def _values(place: str, flat: list[Any], dtype: Any, named: str) -> np.ndarray:
     if dtype is np.object_:
         made = np.empty(len(flat), object)
-        made[:] = [_text(place, number, item) for number, item in enumerate(flat)]
+        made[:] = [bytes_of(place, number, item) for number, item in enumerate(flat)]
         return made
     kinds = set(map(type, flat))
     is_float = dtype in (np.float32, np.float64)
@@ -215,13 +221,14 @@ def _values(place: str, flat: list[Any], dtype: Any, named: str) -> np.ndarray:
         raise Refused(f"{place}: value {at} is out of range for {named}") from None
 
 
-def _text(place: str, number: int, item: Any) -> bytes:
+def bytes_of(place: str, number: int, item: Any) -> bytes:
+    """Return the bytes of a text, or of an object with the key `b64`. Raises Refused."""
     if isinstance(item, str):
         try:
             return item.encode(errors="surrogateescape")
         except UnicodeEncodeError:
             raise Refused(f"{place}: value {number} has half of a surrogate pair") from None
-    if _is_bytes(item):
+    if is_bytes(item):
         try:
             return _base64(item["b64"])
         except (binascii.Error, ValueError):
@@ -229,7 +236,8 @@ def _text(place: str, number: int, item: Any) -> bytes:
     raise Refused(f"{place}: value {number} is not of expected type: string")
 
 
-def _is_bytes(value: Any) -> bool:
+def is_bytes(value: Any) -> bool:
+    """Return whether a JSON value is an object with the only key `b64`."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 

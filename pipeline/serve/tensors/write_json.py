@@ -95,7 +95,7 @@ def _texts(name: str, array: np.ndarray, depth: int) -> np.ndarray:
         pad = _INDENT * depth
         made[:] = [f'{{\n{pad}"b64": "{base64.b64encode(v).decode()}"\n{pad[len(_INDENT) :]}}}' for v in flat]
     else:
-        made[:] = [_quoted(v) for v in flat]
+        made[:] = [quoted(v) for v in flat]
     return made
 
 
@@ -124,7 +124,8 @@ _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def _quoted(value: bytes) -> str:
+def quoted(value: bytes) -> str:
+    """Return a text as JSON, its bytes that are not UTF-8 as they are."""
     text = value.decode(errors="surrogateescape")
     return '"' + _ESCAPED.sub(lambda m: _SHORT.get(m[0], f"\\u{ord(m[0]):04X}"), text) + '"'
 

@@ -1,9 +1,10 @@
-"""The CSV reader: records to columns, mostly of text, which `transforms.scoring.validate` parses later in one
-vectorised path for clean and dirty rows. Columns of clean numbers are parsed directly."""
+"""The CSV reader: records to columns. Numbers are parsed directly where possible (see `transforms.formats.csv.typed`);
+other columns are text, which `transforms.scoring.validate` parses later in one vectorised path."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from beam_score.transforms.arrays.plain import valid_utf8
+from beam_score.transforms.arrays.plain import cut_out, valid_utf8
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.numbers import BLANKS
@@ -22,18 +23,18 @@ from beam_score.transforms.formats.csv.first_rows import first_rows
 from beam_score.transforms.formats.csv.header import Header, header_of
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.csv.ranges import cut
-from beam_score.transforms.formats.csv.typed import TypedColumns, failed_column
+from beam_score.transforms.formats.csv.typed import Typed, TypedColumns, failed_value
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
 from beam_score.transforms.framing.lines import BOM
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
     FAULTS,
-    FAULTS_TYPE,
     NO_REJECTED,
     Fault,
     dead_letters,
     fault_lists,
+    faults_column,
     known_rows,
     stretch,
 )
@@ -150,7 +151,8 @@ class _Parser:
         faults: list[Fault] = []
         good = 0
         if not len(broken) or text.strip(b"\r\n"):
-            columns, good, ragged, faults = self._columns(csv_records.without_escapes(text, *dialect))
+            text = csv_records.without_escapes(text, *dialect)
+            columns, good, ragged, faults = self._columns(text, origin if text is data else None)
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
         if ragged or len(broken):
@@ -167,8 +169,7 @@ class _Parser:
         for name in (*settings.contract_columns, *settings.kept_undeclared):
             rows[name] = columns[name] if name in columns else pa.nulls(good, pa.string())
         if faults:
-            positions, lists = fault_lists(faults, settings.columns.order)
-            rows[FAULTS] = _scatter(positions, lists, good)
+            rows[FAULTS] = faults_column(good, faults, settings.columns.order)
         return Chunk(pa.RecordBatch.from_pydict(rows), rejected, origin)
 
     def _without_broken(self, block: Records) -> tuple[bytes, np.ndarray, pa.Array]:
@@ -186,9 +187,15 @@ class _Parser:
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
-    def _columns(self, data: bytes) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
-        """Return text columns by name; the number of their rows; (index, number of fields) of the ragged rows;
-        faults of encoding."""
+    def _columns(
+        self, data: bytes, origin: Origin | None
+    ) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
+        """Return columns by name; the number of their rows; (index, number of fields) of the ragged rows; faults of
+        single values.
+
+        Args:
+          origin: of the same text; None if there is none.
+        """
         # pyarrow fails a block for bytes that are not UTF-8, wherever they are, and cannot report a ragged row that has
         # some. In Latin-1 every byte is a character; the used columns are converted back.
         is_utf8 = valid_utf8(data)
@@ -204,11 +211,13 @@ class _Parser:
         # The rows are counted even if no column is used.
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             ragged = []
-            parsed, good = self._parse(
-                text, (*nulls, *self._padded.get(nulls, ())) if strip else nulls, names, ragged, is_utf8
-            )
+            as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
+            parsed, typed, good = self._parse(text, as_nulls, names, ragged, is_utf8)
             if strip:
                 parsed = self._stripped(parsed, text, nulls, ragged, is_utf8)
+            settled, found = self._settled(typed, text, nulls, strip, ragged, origin if text is data else None)
+            parsed |= settled
+            faults += found
             for name, values in parsed.items():
                 if not is_utf8:
                     values, fault = self._from_latin1(name, values)
@@ -226,22 +235,19 @@ class _Parser:
         ragged: list[tuple[int, int]],
         is_utf8: bool,
     ) -> dict[str, pa.Array]:
-        """Return the columns, with padded texts null if they are null without the blanks around them. New ones cause
+        """Return text columns, with padded texts null if they are null without the blanks around them. New ones cause
         a second parse, since quoted text is never null. Text of columns that the contract does not declare is
         trimmed here."""
         known = self._padded[nulls]
         as_read = pa.array(_as_read((*nulls, *known), is_utf8))
         new: set[str] = set()
         for values in parsed.values():
-            if pa.types.is_string(values.type):
-                trimmed = pc.is_in(pc.utf8_trim(values, BLANKS), as_read)
-                padded = values.filter(
-                    pc.and_(pc.and_(trimmed, values.is_valid()), pc.invert(pc.is_in(values, as_read)))
-                )
-                new.update(padded.unique().to_pylist())
+            trimmed = pc.is_in(pc.utf8_trim(values, BLANKS), as_read)
+            padded = values.filter(pc.and_(pc.and_(trimmed, values.is_valid()), pc.invert(pc.is_in(values, as_read))))
+            new.update(padded.unique().to_pylist())
         if new:
             texts = sorted(new if is_utf8 else (t.encode("latin-1").decode() for t in new))
-            parsed, _ = self._parse(text, (*nulls, *known, *texts), list(parsed), ragged, is_utf8)
+            parsed, _ = self._read(text, (*nulls, *known, *texts), dict.fromkeys(parsed, pa.string()), ragged, is_utf8)
             if len(known) + len(texts) <= _MOST_PADDED:
                 self._padded[nulls] = (*known, *texts)
         undeclared = [n for n in parsed if n not in self._contract]
@@ -249,47 +255,108 @@ class _Parser:
 
     def _parse(
         self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list[tuple[int, int]], is_utf8: bool
-    ) -> tuple[dict[str, pa.Array], int]:
-        """Return columns by name, typed where possible and else text, and the number of their rows."""
+    ) -> tuple[dict[str, pa.Array], dict[str, Typed], int]:
+        """Return the columns that are text, those that are parsed directly, by name, and the number of their rows."""
         wanted = set(names)
-        typed = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
-        columns: dict[str, pa.Array] = {}
-        given_up = 0
-        while True:
-            left = [n for n in names if n not in columns]
-            types = {self._field_of[n]: typed.get(n, pa.string()) for n in left} or {self._fields[0]: pa.string()}
-            ragged.clear()
+        types = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
+        for given_up in itertools.count():
             try:
-                table = self._read(text, nulls, types, ragged, is_utf8)
+                found, rows = self._read_all(text, nulls, names, types, ragged, is_utf8)
             except pa.ArrowInvalid as error:
-                field = failed_column(error)
-                name = next((n for n in left if self._field_of[n] == str(field)), None)
-                if name not in typed:
+                name, value = self._failed(error)
+                if name not in types:
                     raise
-                self._typed.give_up(name)
-                del typed[name]
-                if (given_up := given_up + 1) == _MOST_GIVEN_UP:
-                    typed = {}  # each failure costs a whole read, and there may be thousands more
-                continue
-            for name, values in zip(left, table.columns, strict=False):
-                whole = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()
-                if name in typed and (whole := self._typed.accept(name, whole)) is None:
+                if not self._typed.learn(value):
                     self._typed.give_up(name)
-                    del typed[name]
+                    # Each failure costs a whole read, and there may be thousands more.
+                    types = {} if given_up >= _MOST_GIVEN_UP else {n: t for n, t in types.items() if n != name}
+                continue
+            typed, given = dict[str, Typed](), dict[str, pa.DataType]()
+            for name in types:
+                if (accepted := self._typed.accept(name, found.pop(name))) is None:
+                    self._typed.give_up(name)
+                    given[name] = pa.string()
                 else:
-                    columns[name] = whole
-            if len(columns) == len(names):
-                return columns, table.num_rows
+                    typed[name] = accepted
+            if given:
+                found |= self._read(text, nulls, given, ragged, is_utf8)[0]
+            return found, typed, rows
+        raise AssertionError("count has no end")
+
+    def _failed(self, error: pa.ArrowInvalid) -> tuple[str | None, str]:
+        """Return the column and the text of the value that pyarrow failed to convert."""
+        field, value = failed_value(error) or (-1, "")
+        return next((n for n, of in self._field_of.items() if of == str(field)), None), value
+
+    def _read_all(
+        self,
+        text: bytes,
+        nulls: tuple[str, ...],
+        names: list[str],
+        types: dict[str, pa.DataType],
+        ragged: list[tuple[int, int]],
+        is_utf8: bool,
+    ) -> tuple[dict[str, pa.Array], int]:
+        """Return columns by name, with some types and else as text, and the number of their rows."""
+        others = {n: pa.string() for n in names if n not in types}
+        bad_texts = self._typed.bad_texts
+        if not (types and bad_texts):
+            return self._read(text, nulls, others | types, ragged, is_utf8)
+        found, rows = self._read(text, (*nulls, *bad_texts), types, ragged, is_utf8)
+        if others:  # in which a bad text may be a good one
+            found |= self._read(text, nulls, others, ragged, is_utf8)[0]
+        return found, rows
+
+    def _settled(
+        self,
+        typed: dict[str, Typed],
+        text: bytes,
+        nulls: tuple[str, ...],
+        strip: bool,
+        ragged: list[tuple[int, int]],
+        origin: Origin | None,
+    ) -> tuple[dict[str, pa.Array], list[Fault]]:
+        """Return the directly parsed columns, once their records in doubt are read again as text; and the faults."""
+        doubtful = [n for n, column in typed.items() if len(column.doubtful)]
+        if not doubtful:
+            return {name: column.as_array() for name, column in typed.items()}, []
+        starts, ends = self._spans(text) if origin is None else origin.spans
+        numbers = np.delete(np.arange(len(starts)), [number for number, _ in ragged])
+        rows = len(typed[doubtful[0]].null)
+        assert len(numbers) == rows, f"{len(numbers)} records, and {rows} rows"
+        index = np.unique(np.concatenate([typed[name].doubtful for name in doubtful]))
+        again = numbers[index]
+        # With the byte that ends each record: the last one has an end, too.
+        records = cut_out(pa.py_buffer(text), starts[again], ends[again] + 1).buffers()[2]
+        as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
+        texts, _ = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), [], True)
+        if strip:
+            texts = self._stripped(texts, records.to_pybytes(), nulls, [], True)
+        settled, faults = dict[str, pa.Array](), list[Fault]()
+        for name, column in typed.items():
+            if len(column.doubtful):
+                own = texts[name].take(pa.array(np.searchsorted(index, column.doubtful)))
+                column, more = self._typed.judged(name, column, own, self._settings.payload)
+                faults += more
+            settled[name] = column.as_array()
+        return settled, faults
+
+    def _spans(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        found = csv_records.spans(text, self._settings.options.delimiter, self._settings.options.quote)
+        return found.starts, found.ends
 
     def _read(
         self,
-        text: bytes,
+        text: bytes | pa.Buffer,
         nulls: tuple[str, ...],
         types: dict[str, pa.DataType],
         ragged: list[tuple[int, int]],
         is_utf8: bool,
-    ) -> pa.Table:
+    ) -> tuple[dict[str, pa.Array], int]:
+        """Return columns by name, and the number of their rows. Raises pa.ArrowInvalid for a value of another type."""
         settings = self._settings
+        fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
+        ragged.clear()
 
         def on_invalid(bad: pacsv.InvalidRow) -> str:
             # `number` starts at one, and counts only rows that are not blank (pyarrow without threads).
@@ -308,14 +375,16 @@ class _Parser:
             ),
             pacsv.ConvertOptions(
                 check_utf8=False,  # already checked
-                column_types=types,
-                include_columns=list(types),
+                column_types=fields,
+                include_columns=list(fields),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 null_values=_as_read(nulls, is_utf8),
             ),
         )
-        return pa.Table.from_batches(reader, reader.schema)
+        table = pa.Table.from_batches(reader, reader.schema)
+        columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
+        return dict(zip(types, columns, strict=False)), table.num_rows
 
     def _is_binary(self, name: str) -> bool:
         column = self._contract.get(name)
@@ -348,13 +417,6 @@ def _replaced(values: pa.Array, index: np.ndarray, new: list[Any]) -> pa.Array:
     mask = np.zeros(len(values), bool)
     mask[index] = True
     return pc.replace_with_mask(values, pa.array(mask), pa.array(new, values.type))
-
-
-def _scatter(positions: np.ndarray, lists: pa.Array, count: int) -> pa.Array:
-    """Return the lists at their positions in a column of `count` rows; null elsewhere."""
-    take = np.full(count, -1)
-    take[positions] = np.arange(len(positions))
-    return lists.take(pa.array(take, mask=take < 0)).cast(FAULTS_TYPE)
 
 
 def _bounded(chunk: Chunk, most: int) -> Iterator[Chunk]:

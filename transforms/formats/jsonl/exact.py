@@ -282,12 +282,19 @@ def _base64(raw: str) -> bytes | None:
 
 
 def _float(raw: str, column: Column) -> np.floating:
-    with np.errstate(over="ignore"):
-        value = np.dtype(column.dtype).type(float(raw))
+    number, (type_, most) = float(raw), _FLOATS[column.dtype]
+    if -most <= number <= most:
+        return type_(number)
+    with np.errstate(over="ignore"):  # a little more than the most is rounded to it
+        value: np.floating = type_(number)
     if np.isinf(value):
-        most = np.finfo(column.dtype).max
-        raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {-most!s} to {most!s}")
+        limit = np.finfo(column.dtype).max
+        raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {-limit!s} to {limit!s}")
     return value
+
+
+_FLOATS = {name: (np.dtype(name).type, float(np.finfo(name).max)) for name in ("float16", "float32", "float64")}
+"""dtype to the type of its values, and the largest of them."""
 
 
 def _integer(raw: str, column: Column) -> int:

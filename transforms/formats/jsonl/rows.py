@@ -7,7 +7,6 @@ nor on its neighbours.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.template import TemplateLines
 from beam_score.transforms.framing.lines import CR, LF
 from beam_score.transforms.rows.block import ROW
-from beam_score.transforms.rows.faults import FAULTS, FAULTS_TYPE, NO_REJECTED, Fault, dead_letters, fault_lists
+from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, dead_letters, fault_lists, faults_column, faults_of
 from beam_score.transforms.rows.origin import Origin
 
 FAST_WAYS = ("template", "arrow")
@@ -110,7 +109,7 @@ class LineParser:
         """
         rows: list[list[Any]] = []
         kept: list[int] = []
-        faults: list[tuple[int, tuple[str, str, str]]] = []
+        faults: list[tuple[int, str, str, str]] = []
         refused: list[tuple[int, str | None, str, str]] = []
         for index in odd.tolist():
             if large[index]:
@@ -119,7 +118,7 @@ class LineParser:
                 continue
             verdict = self._judge.judge(lines.line(index))
             if isinstance(verdict, Row):
-                faults += [(index, fault) for fault in verdict.faults]
+                faults += [(index, *fault) for fault in verdict.faults]
                 kept.append(index)
                 rows.append(verdict.values)
             else:
@@ -136,31 +135,16 @@ class LineParser:
             batch, index = batch.take(pa.array(order)), index[order]
         columns = {ROW: pa.array(row + index, pa.int64())} | dict(zip(self._types, batch.columns, strict=True))
         if faults:
-            columns[FAULTS] = self._fault_column(index, faults)
+            at = np.searchsorted(index, [position for position, *_ in faults]).tolist()
+            found = faults_of((position, *fault) for position, (_, *fault) in zip(at, faults, strict=True))
+            columns[FAULTS] = faults_column(len(index), found, self._settings.columns.order)
+        if origin is not None and (faults or refused):  # payloads are needed
+            origin = dataclasses.replace(origin, known=(lines.starts, lines.ends))
         rejected = NO_REJECTED
         if refused:
-            found = [Fault(np.array([i]), column, reason, message) for i, column, reason, message in refused]
-            positions, errors = fault_lists(found, {})
-            framed = None if origin is None else _Framed("lines", row, origin.data, lines=lines)
-            rejected = dead_letters(row + positions, errors, "read", framed)
+            positions, errors = fault_lists(faults_of(refused), {})
+            rejected = dead_letters(row + positions, errors, "read", origin)
         return Chunk(pa.RecordBatch.from_pydict(columns), rejected, origin)
-
-    def _fault_column(self, index: np.ndarray, faults: Sequence[tuple[int, tuple[str, str, str]]]) -> pa.Array:
-        at = np.searchsorted(index, [i for i, _ in faults])
-        lists: list[list[dict[str, str]] | None] = [None] * len(index)
-        for position, (column, reason, message) in zip(at.tolist(), (f for _, f in faults), strict=True):
-            lists[position] = [*(lists[position] or []), {"column": column, "reason": reason, "message": message}]
-        return pa.array(lists, FAULTS_TYPE)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Framed(Origin):
-    """An origin with known line positions: they need not be found again."""
-
-    lines: Lines = dataclasses.field(kw_only=True)
-
-    def payloads(self, rows: np.ndarray) -> pa.Array:
-        return pa.array([self.lines.line(row - self.first_row) for row in rows.tolist()], pa.binary())
 
 
 _FEW_LEFT = 0.01

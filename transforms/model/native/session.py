@@ -37,7 +37,13 @@ class NativeModel(Model):
     runtime = C_API
     takes_texts = True
 
-    def __init__(self, path: str | os.PathLike[str], signature: Signature, intra_op_threads: int | None = 1):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        signature: Signature,
+        intra_op_threads: int | None = 1,
+        beside: NativeModel | None = None,
+    ):
         """Load a SavedModel folder.
 
         Args:
@@ -45,6 +51,7 @@ class NativeModel(Model):
           signature: of the model, with inputs that can be fed; see `transforms.model.signature.unsupported`.
           intra_op_threads: threads that one op may use; None for TensorFlow's default, all cores. A process has one
             setting for all models, which the first load sets. With 1, a call runs in the thread of its caller.
+          beside: another signature of the same folder, whose session is shared; None loads the folder.
 
         Raises:
           NotNative: only Python's TensorFlow may be able to load or call the model.
@@ -60,14 +67,8 @@ class NativeModel(Model):
         # A model with state may keep the memory of a tensor that it is fed.
         self._keeps_feeds = "state" in effects
         library = self._library = load_library()
-        graph = library.TF_NewGraph()
-        try:
-            self._session = _load(library, graph, path, intra_op_threads)
-        except OpError as error:
-            library.TF_DeleteGraph(graph)
-            raise NotNative(first_line(error)) from None
-        # While a call runs it refers to the model. At exit, a call that is late may still be running: never then.
-        weakref.finalize(self, _delete, library, self._session, graph).atexit = False
+        loaded = _Loaded(library, path, intra_op_threads) if beside is None else beside._loaded
+        self._loaded: _Loaded = loaded
         found = serving_graph(path).signature_def[signature.name]
         self._inputs = list(signature.inputs.values())
         self._outputs = [t for t in signature.outputs.values() if t.kind == "dense" and t.dtype in SUPPORTED]
@@ -75,7 +76,7 @@ class NativeModel(Model):
         fetched = [found.outputs[t.name].name for t in self._outputs]
         if len({*fed}) < len(fed) or {*fed} & {*fetched}:
             raise NotNative("an input is an output, or another input")
-        self._fed, self._fetched = _places(library, graph, fed), _places(library, graph, fetched)
+        self._fed, self._fetched = _places(library, loaded.graph, fed), _places(library, loaded.graph, fetched)
 
     def call(self, feeds: Mapping[str, np.ndarray | Texts], deadline_s: float | None = None) -> Feeds:
         """Call the signature; arguments and result as in `Model.call`. Arrays of the result are read-only views of
@@ -92,6 +93,10 @@ class NativeModel(Model):
         self._warm = True
         return within(deadline_s, functools.partial(self._run, feeds))
 
+    def beside(self, signature: Signature) -> NativeModel:
+        """Return another signature of the model, over the same session. Raises NotNative."""
+        return NativeModel(self._path, signature, beside=self)
+
     def nodes(self) -> Mapping[str, str]:
         """Return the nodes of the model's file, by name, with their ops; none if it is gone."""
         try:
@@ -100,13 +105,15 @@ class NativeModel(Model):
             return {}
 
     def _run(self, feeds: Mapping[str, np.ndarray | Texts]) -> Feeds:
+        if not self._outputs:  # which a session does not run
+            return {}
         library, given = self._library, list[Feed]()
         results = (c_void_p * len(self._outputs))()
         try:
             for tensor in self._inputs:
                 given.append(Feed(library, tensor, feeds[tensor.name], copies=self._keeps_feeds))
             library.checked(
-                *(library.TF_SessionRun, self._session, None),
+                *(library.TF_SessionRun, self._loaded.session, None),
                 *(self._fed, (c_void_p * len(given))(*(f.tensor for f in given)), len(given)),
                 *(self._fetched, results, len(results)),
                 *(None, 0, None),
@@ -118,6 +125,25 @@ class NativeModel(Model):
         if any(feed.is_shared for feed in given):  # an output is an input, whose memory belongs to the caller
             arrays = {name: array.copy() for name, array in arrays.items()}
         return arrays
+
+
+class _Loaded:
+    """A SavedModel in a session, which the signatures that refer to it share.
+
+    Attributes:
+      session, graph: handles of the C API.
+    """
+
+    def __init__(self, library: Library, path: str | os.PathLike[str], intra_op_threads: int | None):
+        """Load a SavedModel folder. Raises NotNative."""
+        self.graph = library.TF_NewGraph()
+        try:
+            self.session = _load(library, self.graph, path, intra_op_threads)
+        except OpError as error:
+            library.TF_DeleteGraph(self.graph)
+            raise NotNative(first_line(error)) from None
+        # While a call runs it refers to the model. At exit, a call that is late may still be running: never then.
+        weakref.finalize(self, _delete, library, self.session, self.graph).atexit = False
 
 
 def _load(library: Library, graph: int, path: str | os.PathLike[str], intra_op_threads: int | None) -> int:

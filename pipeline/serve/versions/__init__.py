@@ -1,0 +1,1 @@
+"""The versions of each model: found, checked, loaded, changed and ended while the server answers."""

@@ -1,0 +1,213 @@
+"""A new version takes over only if it keeps its bounds, and the way back is short.
+
+The tests share a server. Each adds versions with higher numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+from collections import Counter
+
+import jobs
+import models
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from versioned import KINDS, ROW, Versions, answers, asked, available, error, factor, states, until
+
+from beam_score.pipeline.job.rollout import Rollout
+from beam_score.pipeline.serve.answering.answer import Answer
+from beam_score.pipeline.serve.front.accounts import Account
+from beam_score.pipeline.serve.versions.agree import answers_agree
+from beam_score.pipeline.serve.versions.trial import Observation
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory, numbers):
+    made = Versions(tmp_path_factory.mktemp("rollout") / "of")
+    made.publish(next(numbers))
+    (made.folder / "golden.jsonl").write_text('{"x": 1}\n{"x": 2.5}\n{"x": 5000}\n')
+    models.scaled_but_fails(made.folder / "fails")
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(versions):
+    with versions.served() as running:
+        yield running
+        assert running.end() == 0
+
+
+@pytest.fixture
+def current(server, versions, numbers):
+    """A version that answers, the only one that is there."""
+    number = next(numbers)
+    versions.reload(server)
+    versions.publish(number)
+    until(lambda: answers(server, number))
+    for old in versions.numbers:
+        if old != number:
+            versions.remove(old)
+    until(lambda: available(server) == {number})
+    return number
+
+
+def test_a_version_that_differs_on_golden_rows_does_not_take_over(server, versions, numbers, current):
+    versions.reload(server, rollout={"compare": str(versions.folder / "golden.jsonl")})
+    new = next(numbers)
+    versions.publish(new)
+    until(lambda: states(server).get(new) == "END")
+    # The third row is refused by both, for the same reason.
+    assert f"differs from version {current} on 2 of 3 golden rows" in error(server, new)
+    assert answers(server, current)
+    same = next(number for number in numbers if factor(number) == factor(current))
+    versions.publish(same)
+    until(lambda: answers(server, same))
+    assert same >= current + KINDS
+
+
+def test_a_file_of_golden_rows_is_checked(server, versions, current):
+    (versions.folder / "bad.jsonl").write_text('{"x": 1}\n{"x"\n')
+    for name, problem in (("bad.jsonl", "row 2 is not JSON"), ("none.jsonl", "No such file")):
+        versions.reload(server, wait=False, rollout={"compare": str(versions.folder / name)})
+        until(lambda problem=problem: problem in versions.log)
+    assert answers(server, current)
+
+
+def test_the_version_before_stays_and_an_operator_goes_back_to_it(server, versions, numbers, current):
+    versions.reload(server, rollout={"keep_previous": 1})
+    new = next(numbers)
+    versions.publish(new)
+    until(lambda: answers(server, new))
+    assert available(server) == {current, new}
+    ready = versions.folder / "ready"
+    assert stat.S_IMODE(os.stat(f"{ready}.admin").st_mode) == 0o600
+    job = str(versions.folder / "job.yaml")
+    reverted = jobs.cli("serve", job, "--ready-file", str(ready), "--revert", "m")
+    assert reverted.returncode == 0 and f"version {current} of m answers" in reverted.stdout, reverted
+    assert answers(server, current)
+    until(lambda: states(server)[new] == "END")
+    assert error(server, new) == f"version {new} was reverted by hand"
+    again = jobs.cli("serve", job, "--ready-file", str(ready), "--revert", "m")
+    assert again.returncode == 2 and "no other version of m is loaded" in again.stderr
+    third = next(numbers)
+    versions.publish(third)
+    until(lambda: answers(server, third))
+    # A version that is removed is not kept, even as the one before.
+    fourth = next(numbers)
+    versions.publish(fourth)
+    until(lambda: answers(server, fourth))
+    versions.remove(third)
+    until(lambda: available(server) == {fourth})
+
+
+def test_a_canary_answers_its_share_and_then_all(server, versions, numbers, current):
+    versions.reload(server, rollout={"canary": "30%", "hold": 15})
+    new = next(numbers)
+    versions.publish(new)
+    until(lambda: new in available(server))
+    first = {f"id-{i}": asked(server, id_=f"id-{i}")[0] for i in range(100)}
+    again = {id_: asked(server, id_=id_)[0] for id_ in list(first)[:20]}
+    share = Counter(first.values())
+    if states(server)[current] == "AVAILABLE":  # the machine was fast enough
+        assert 15 <= share[new] <= 45 and share[current] + share[new] == 100
+        assert all(first[id_] == number for id_, number in again.items())
+    until(lambda: all(asked(server)[0] == new for _ in range(20)))
+    until(lambda: available(server) == {new})
+
+
+def test_a_canary_that_fails_is_reverted(server, versions, numbers, current):
+    versions.reload(server, rollout={"canary": "50%", "hold": 600})
+    bad = next(numbers)
+    versions.publish(bad, versions.folder / "fails")
+    until(lambda: bad in available(server))
+    found = Counter(server.post("/predict", ROW).status_code for _ in range(60))
+    assert found[400] >= 10 and found[200] >= 10
+    until(lambda: states(server)[bad] == "END")
+    assert "requests failed" in error(server, bad) and answers(server, current)
+
+
+def test_a_version_that_fails_after_it_took_over_is_reverted(server, versions, numbers, current):
+    versions.reload(server, rollout={"keep_previous": 1, "hold": 600})
+    bad = next(numbers)
+    versions.publish(bad, versions.folder / "fails")
+    until(lambda: bad in available(server))
+    until(lambda: server.post("/predict", ROW).status_code == 200 and states(server)[bad] != "AVAILABLE")
+    assert "requests failed" in error(server, bad) and answers(server, current)
+
+
+def test_a_shadow_is_asked_too_and_its_differences_are_counted(server, versions, numbers, current):
+    versions.reload(server, rollout={"shadow": "100%", "hold": 6})
+    new = next(numbers)
+    versions.publish(new)
+    until(lambda: new in available(server))
+    before = [asked(server)[0] for _ in range(10)]
+    until(lambda: answers(server, new))
+    results = shadows(server, new)
+    assert before.count(current) <= sum(results.values()) and set(results) == {"different"}
+
+
+def shadows(server, number):
+    families = text_string_to_metric_families(server.get("/metrics").text)
+    samples = [s for family in families for s in family.samples if s.name == "beam_score_shadow_requests_total"]
+    return {s.labels["result"]: s.value for s in samples if s.labels["version"] == str(number)}
+
+
+def test_states_are_metrics(server, versions, current):
+    families = {f.name: f.samples for f in text_string_to_metric_families(server.get("/metrics").text)}
+    now = {int(s.labels["version"]): s.labels["state"] for s in families["beam_score_model_state"]}
+    assert now == states(server)
+    assert [s.labels["version"] for s in families["beam_score_model_info"]] == [str(current)]
+
+
+class _Served:
+    """The part of a version that an observation looks at."""
+
+    def __init__(self):
+        self.account, self.version = Account(), json.loads("{}")
+
+
+def observed(new: tuple[int, int, float], old: tuple[int, int, float], **bounds) -> str | None:
+    """Return the problem after requests: how many, how many failed, seconds of each."""
+    versions = _Served(), _Served()
+    versions[1].version = type("Version", (), {"number": 1})
+    observation = Observation(*versions, Rollout(**bounds))
+    for served, (count, failed, seconds) in zip(versions, (new, old), strict=True):
+        for at in range(count):
+            served.account.begin()
+            served.account.end(Answer(500 if at < failed else 200, b"", 1, 1), "rest", seconds)
+    return observation.problem()
+
+
+def test_bounds_are_relative_to_the_version_before():
+    assert observed((10, 10, 0.1), (100, 0, 0.1)) is None  # too few
+    assert "20 of 100 requests failed" in observed((100, 20, 0.1), (100, 0, 0.1))
+    assert observed((100, 20, 0.1), (100, 20, 0.1)) is None
+    assert observed((100, 1, 0.1), (100, 0, 0.1)) is None
+    assert observed((100, 0, 0.3), (100, 0, 0.1)) is None
+    assert "3.0 times the time of version 1" in observed((100, 0, 0.3), (100, 0, 0.1), max_latency=2)
+    assert observed((100, 0, 0.15), (100, 0, 0.1), max_latency=2) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"predictions": [1.0]}, {"predictions": [1.0000001]}, True),
+        ({"predictions": [1.0]}, {"predictions": [1.1]}, False),
+        ({"predictions": [None]}, {"predictions": [1.1]}, False),
+        ({"predictions": [True]}, {"predictions": [1]}, False),
+        ({"predictions": [1.0, 2.0]}, {"predictions": [1.0]}, False),
+        ({"error": "x", "request_id": "a"}, {"error": "x", "request_id": "b"}, True),
+        ({"a": "x"}, {"b": "x"}, False),
+    ],
+)
+def test_answers_are_compared_by_value(one, other, same):
+    first, second = (Answer(200, json.dumps(body).encode()) for body in (one, other))
+    assert answers_agree("json", first, second, 1e-6) is same
