@@ -2,6 +2,7 @@
 # make test     install the test packages, run all tests (make test ARGS="-k csv" for some)
 # make kills    kill runs by the hundred, and verify that nothing is lost (make kills KILLS=1000 SEED=2)
 # make bench    the comparison of docs/benchmarks.md (make bench SUITES=csv ROWS=1000000 PAIRS=3 for a short one)
+# make bench-serve   the server against Flask and FastAPI (make bench-serve ROUNDS=3 for a short one; needs wrk)
 # make golden   write the golden Dataflow job again; read the diff
 # make lint     ruff, as linter and as formatter, mypy, and a check for plain English
 # make lock     resolve the dependencies again, for Python 3.11 to 3.13 at once
@@ -20,6 +21,7 @@ UV := uv==0.13.9
 PYTHON ?=
 ROWS ?= 20000000
 PAIRS ?= 7
+ROUNDS ?= 5
 SUITES ?=
 KILLS ?= 200
 SEED ?= 1
@@ -33,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test kills bench golden lint lock clean
+.PHONY: help demo test kills bench bench-serve golden lint lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -94,6 +96,9 @@ kills: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	@$(BIN)/python benchmarks/startup.py --pairs $(PAIRS)
 	@$(BIN)/python benchmarks/compare.py --rows $(ROWS) --pairs $(PAIRS) $(SUITES)
+
+bench-serve: $(VENV)/installed-test
+	@$(BIN)/python benchmarks/serve.py --rounds $(ROUNDS)
 
 golden: $(VENV)/installed-test
 	@$(BIN)/python tests/kit/dataflow_golden.py

@@ -8,9 +8,9 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
 from typing import Any
 
+from environments import python_of
 from make_data import make_data
 from processes import run_process
 from shapes import SHAPES, Shape
@@ -77,17 +77,7 @@ class Bench:
 
     def python_of(self, peer: str) -> pathlib.Path:
         """Return the Python of a peer's environment; create it, or create it again if its requirements changed."""
-        wanted = HERE / "peers" / peer / "requirements.txt"
-        folder = self.folder / "environments" / peer
-        python, installed = folder / "bin" / "python", folder / "installed.txt"
-        if not installed.exists() or installed.read_text() != wanted.read_text():
-            print(f"making {folder}, of {wanted}: some minutes and gigabytes", file=sys.stderr)
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", wanted], check=True)
-            installed.write_text(wanted.read_text())
-            print(f"made in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        return python
+        return python_of(HERE / "peers" / peer / "requirements.txt", self.folder / "environments" / peer)
 
 
 BAD = {0.0: "", 0.01: "-bad", 0.1: "-bad-10", 1.0: "-bad-all"}

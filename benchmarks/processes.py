@@ -141,16 +141,28 @@ _PARENT, _USER, _SYSTEM, _STARTED = 1, 11, 12, 19
 """Fields of /proc/PID/stat after the name of the program: see proc_pid_stat(5)."""
 
 
-def _descendants() -> dict[int, list[str]]:
-    """Return the fields of /proc/PID/stat after the name, by process id, of all processes below this one."""
+def cpu_s(root: int) -> float:
+    """Return user and system time of a process and of all processes below it that are alive."""
+    fields = _descendants(root) | {root: _fields(root)}
+    return sum(int(of[_USER]) + int(of[_SYSTEM]) for of in fields.values()) / _TICKS
+
+
+def _fields(process: int) -> list[str]:
+    with open(f"/proc/{process}/stat", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def _descendants(root: int | None = None) -> dict[int, list[str]]:
+    """Return the fields of /proc/PID/stat after the name, by process id, of all processes below one; by default, this
+    one."""
     fields: dict[int, list[str]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", errors="replace") as file:
-            fields[int(name)] = file.read().rpartition(")")[2].split()
+        with contextlib.suppress(OSError):
+            fields[int(name)] = _fields(int(name))
     children = collections.defaultdict(list)
     for process, of in fields.items():
         children[int(of[_PARENT])].append(process)
-    below, unseen = {}, [os.getpid()]
+    below, unseen = {}, [root or os.getpid()]
     while unseen:
         for process in children[unseen.pop()]:
             below[process] = fields[process]

@@ -233,7 +233,7 @@ def test_a_port_that_is_taken_is_named(tmp_path, model, server):
 
 def test_where_the_extra_is_missing_the_command_says_what_to_install(tmp_path, model):
     (tmp_path / "missing").mkdir()
-    (tmp_path / "missing" / "uvicorn.py").write_text("raise ModuleNotFoundError('no uvicorn', name='uvicorn')\n")
+    (tmp_path / "missing" / "httptools.py").write_text("raise ModuleNotFoundError('no httptools', name='httptools')\n")
     job = jobs.write_job(tmp_path, model("multiply"))
     done = jobs.anew("serve", job, "--check", PYTHONPATH=str(tmp_path / "missing"))
     assert done.returncode == 2 and "pip install 'beam-score[serve]'" in done.stderr

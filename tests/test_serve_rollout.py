@@ -19,7 +19,7 @@ from versioned import KINDS, ROW, Versions, answers, asked, available, error, fa
 
 from beam_score.pipeline.job.rollout import Rollout
 from beam_score.pipeline.serve.answering.answer import Answer
-from beam_score.pipeline.serve.front.accounts import Account
+from beam_score.pipeline.serve.reports.accounts import Account
 from beam_score.pipeline.serve.versions.agree import answers_agree
 from beam_score.pipeline.serve.versions.trial import Observation
 

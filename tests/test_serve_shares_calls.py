@@ -22,7 +22,7 @@ import tensorflow as tf
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2
 
-from beam_score.pipeline.serve.front.admission import Pace
+from beam_score.pipeline.serve.models.admission import Pace
 
 REQUESTS = int(os.environ.get("BEAM_SCORE_REQUESTS", "8000"))
 COLUMNS = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}

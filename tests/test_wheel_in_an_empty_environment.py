@@ -94,8 +94,8 @@ def test_every_import_is_a_declared_dependency(wheel):
 
 SERVE = {
     "grpc_health": "grpcio-health-checking",
+    "httptools": "httptools",
     "prometheus_client": "prometheus-client",
-    "uvicorn": "uvicorn",
     "uvloop": "uvloop",
 }
 

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
-import math
 import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
-from typing import Any
-
-import uvicorn
+from collections.abc import Iterator, Sequence
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import ServeSettings
-from beam_score.pipeline.serve.front.connections import Connection, Listener
+from beam_score.pipeline.serve.http1.connection import App, ClientLimits
+from beam_score.pipeline.serve.http1.listener import Listener
 
 _BACKLOG = 1024
 
 
-def http_server(application: Any, settings: ServeSettings) -> Listener:
-    """Return the server of HTTP."""
-    tls = settings.tls
-    return Listener(
-        uvicorn.Config(
-            application,
-            http=functools.partial(Connection, settings.limits),  # type: ignore[arg-type]
-            loop="uvloop",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=max(1, math.ceil(settings.drain)),
-            ssl_certfile=tls.certificate,
-            ssl_keyfile=tls.key,
-            ssl_ca_certs=tls.client_ca,
-            ssl_cert_reqs=ssl.CERT_NONE if tls.client_ca is None else ssl.CERT_REQUIRED,
-        )
-    )
+def http_listener(application: App, sockets: Sequence[socket.socket], settings: ServeSettings) -> Listener:
+    """Return what answers the connections to some sockets."""
+    limits, tls = settings.limits, settings.tls
+    of_clients = ClientLimits(limits.connections, limits.headers, limits.header_time, limits.body_time)
+    context = None
+    if tls.certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    return Listener(application, sockets, settings.drain, of_clients, context)
 
 
 @contextlib.contextmanager

@@ -15,13 +15,13 @@ from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.process.exit_codes import ExitCode
-from beam_score.pipeline.serve.front.connections import Listener
 from beam_score.pipeline.serve.front.containers import aliases
 from beam_score.pipeline.serve.front.guard import check_tls, guard_of
 from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
-from beam_score.pipeline.serve.listening import http_server, is_open_to_others, listening
+from beam_score.pipeline.serve.http1.listener import Listener
+from beam_score.pipeline.serve.listening import http_listener, is_open_to_others, listening
 from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
 from beam_score.pipeline.serve.reports.request_log import RequestLog, writer
 from beam_score.pipeline.serve.reports.traces import Traces
@@ -80,7 +80,7 @@ class Service:
             await stack.enter_async_context(admin_socket(admin, self._changes.revert))
             port = listeners[0].getsockname()[1]
             application = Application(self._models, settings, self._guard, log, aliases(os.environ))
-            server = http_server(application, settings)
+            server = http_listener(application, listeners, settings)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end)
@@ -89,11 +89,11 @@ class Service:
             if settings.grpc_port is not None:
                 rpc = Rpc(self._models, settings, settings.grpc_port, self._guard, log)
                 await rpc.start()
-            serving = asyncio.create_task(server.serve(sockets=listeners))
+            serving = asyncio.create_task(server.serve())
             try:
                 await self._load()
             except JobError:
-                server.should_exit = True
+                server.end()
                 await serving
                 raise
             if not self._ending.is_set():  # a signal came while it loaded
@@ -122,7 +122,7 @@ class Service:
         if rpc is not None:
             await rpc.be(False)
         await asyncio.sleep(self._settings.drain_delay)
-        server.should_exit = True
+        server.end()
         if rpc is not None:
             await rpc.stop(self._settings.drain)
 

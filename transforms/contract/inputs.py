@@ -225,13 +225,13 @@ STEPS: Mapping[str, Step] = {
 """The steps by the name of their setting, in the order in which they are applied."""
 
 
-def pack(columns: Sequence[pa.Array], dtype: np.dtype) -> np.ndarray:
-    """Concatenate columns to a new array: [rows, values of all columns]."""
-    sizes = [math.prod(fixed(dimensions(c.type)[0])) for c in columns]
+def pack(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Concatenate columns, [rows, ...] each, to a new array: [rows, values of all columns]."""
+    sizes = [math.prod(column.shape[1:]) for column in columns]
     out = np.empty((len(columns[0]), sum(sizes)), dtype)
     at = 0
     for column, size in zip(columns, sizes, strict=True):
-        out[:, at : at + size] = to_numpy(column, (size,))
+        out[:, at : at + size] = column.reshape(-1, size)
         at += size
     return out
 
@@ -254,7 +254,6 @@ class Made:
     misfits: Sequence[tuple[str, np.ndarray]] = ()
 
 
-@np.errstate(all="ignore")  # overflows are detected, and their rows rejected
 def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
     """Make one model input.
 
@@ -271,28 +270,43 @@ def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
         too_large = [w for c in columns if (w := _overflows(c)) is not None]
         return Made(serialize(columns, names), [("serialize", w) for w in too_large])
     dtype = numpy_dtype(tensor)
-    steps = list(how.steps)
-    forms = [dimensions(c.type) for c in columns]
-    shape = forms[0][0]
-    if how.pack:
-        shape = (sum(math.prod(fixed(s)) for s, _ in forms),)
-        # Directly into the dtype of the model, unless a step needs the values at full precision.
-        values = pack(columns, common_dtype([_numpy(t) for _, t in forms]) if steps else dtype)
-    elif not steps and _numpy(forms[0][1]) == dtype:
+    shape, single = dimensions(columns[0].type)
+    if not how.pack and next(how.steps, None) is None and _numpy(single) == dtype:
         return Made(columns[0])
-    elif None in shape:  # steps get the single values, with the last dimension if it is fixed
-        values = to_numpy(leaves(columns[0]), ()).reshape(-1, *[d for d in shape[-1:] if d is not None])
+    is_open = not how.pack and None in shape
+    if is_open:  # steps get the single values, with the last dimension if it is fixed
+        arrays = [to_numpy(leaves(columns[0]), ()).reshape(-1, *[d for d in shape[-1:] if d is not None])]
     else:
-        values = to_numpy(columns[0], fixed(shape))
-    misfits = []
-    for step_name, step, setting in steps:
-        if step.misfits is not None and (wrong := step.misfits(values, setting)).any():
-            misfits.append((step_name, _rows_of(wrong, columns[0], None in shape)))
-        values = step.apply(values, setting)
-    values = cast(values, dtype)
-    if None in shape:
+        arrays = [to_numpy(column, fixed(dimensions(column.type)[0])) for column in columns]
+    values, wrong = make_array(arrays, how, dtype)
+    misfits = [(step, _rows_of(mask, columns[0], is_open)) for step, mask in wrong]
+    if is_open:
         return Made(with_leaves(columns[0], to_arrow(values.reshape(-1))), misfits)
     return Made(to_arrow(values), misfits)
+
+
+@np.errstate(all="ignore")  # overflows are detected, and their rows rejected
+def make_array(
+    columns: Sequence[np.ndarray], how: Input, dtype: np.dtype
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
+    """Make one model input of arrays [rows, ...].
+
+    Args:
+      columns: its sources; a writeable one may be overwritten.
+      dtype: of the model.
+
+    Returns:
+      the input; and (step, mask of the values) for each step that cannot process some of them.
+    """
+    steps = list(how.steps)
+    # Directly into the dtype of the model, unless a step needs the values at full precision.
+    values = pack(columns, common_dtype([c.dtype for c in columns]) if steps else dtype) if how.pack else columns[0]
+    misfits = []
+    for name, step, setting in steps:
+        if step.misfits is not None and (wrong := step.misfits(values, setting)).any():
+            misfits.append((name, wrong))
+        values = step.apply(values, setting)
+    return cast(values, dtype), misfits
 
 
 def _rows_of(wrong: np.ndarray, column: pa.Array, open_shape: bool) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
+from beam_score.pipeline.serve.answering.certain import row_texts
+from beam_score.pipeline.serve.answering.direct import lines
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
-from beam_score.pipeline.serve.answering.verdicts import Verdicts
+from beam_score.pipeline.serve.answering.verdicts import Verdicts, in_order
 from beam_score.pipeline.serve.tensors.columns import prediction_tensors
 from beam_score.pipeline.serve.tensors.predict import check_wanted
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
@@ -38,8 +40,71 @@ class Rows:
 
     def __init__(self, verdicts: Verdicts):
         self._verdicts = verdicts
-        names = verdicts.schema.names
+        self._names = names = verdicts.schema.names
         self._bare = names[0] if len(names) == 1 else None
+
+    def answer_certain(self, requests: Sequence[Request], default: str, most_rows: int) -> dict[int, Answer]:
+        """Return the answers to those requests in JSON whose rows are certainly good, or certainly refused, by their
+        positions: most of them, in a fraction of the time that `answer` takes.
+
+        Args:
+          default: the signature that is meant if a request names none.
+          most_rows: of a request.
+        """
+        certain = self._verdicts.certain
+        read: dict[int, list[dict[str, Any]]] = {}
+        for number, request in enumerate(requests):
+            if certain is not None and request.form == "json":
+                rows = certain.rows_of(request.body, CONTRACT, default)
+                if rows is not None and len(rows) <= most_rows:
+                    read[number] = rows
+        if certain is None or not read:
+            return {}
+        columns, bad = certain.columns_of([row for rows in read.values() for row in rows])
+        answers: dict[int, Answer] = {}
+        if bad.any():
+            ends = np.cumsum([len(rows) for rows in read.values()])
+            at_fault = {
+                n: at for n, own in zip(read, np.split(bad, ends), strict=False) if len(at := np.flatnonzero(own))
+            }
+            good = np.repeat([n not in at_fault for n in read], np.diff(ends, prepend=0))
+            columns = {name: column[good] for name, column in columns.items()}
+            answers = self._refused(requests, {number: (at, len(read.pop(number))) for number, at in at_fault.items()})
+        count = sum(len(rows) for rows in read.values())
+        if not count or (fields := self._verdicts.predict(columns, count)) is None:
+            return answers
+        made, end = lines(fields), 0
+        for number, rows in read.items():
+            start, end = end, end + len(rows)
+            body = b'{"predictions":[' + b",".join(made[start:end]) + b"]}"
+            answers[number] = Answer(200, body, len(rows), len(rows), signature=CONTRACT)
+        return answers
+
+    def _refused(
+        self, requests: Sequence[Request], suspects: Mapping[int, tuple[np.ndarray, int]]
+    ) -> dict[int, Answer]:
+        """Return the answers to requests of which all suspects are refused, by their positions.
+
+        Args:
+          suspects: of each request, by its position: the rows that may be at fault, and the number of all rows.
+        """
+        bodies = {}
+        for number, (at, rows) in suspects.items():
+            if (texts := row_texts(requests[number].body, rows)) is not None:
+                bodies[number] = Body(b"\n".join([texts[row] for row in at.tolist()]), len(at))
+        if not bodies:
+            return {}
+        judged, first = self._verdicts.judge(list(bodies.values()))
+        rejected = in_order(judged.rejected)
+        ends = np.searchsorted(rejected["row"].to_numpy(), first).tolist()
+        errors = rejected["errors"].to_pylist()
+        answers = {}
+        for number, start, stop in zip(bodies, ends, ends[1:], strict=False):
+            at, rows = suspects[number]
+            if stop - start == len(at):
+                own = Letters(at.tolist(), errors[start:stop])
+                answers[number] = _rejected(own, rows, requests[number].id)
+        return answers
 
     def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
@@ -76,11 +141,13 @@ class Rows:
           read: of these requests, by position.
           most_rows: of a request.
         """
-        answers: dict[int, Answer] = {}
+        answers = self._certain_columns(requests, read, most_rows)
         alike: dict[pa.Schema, dict[int, pa.RecordBatch]] = {}
         for number, tensors in read.items():
+            if number in answers:
+                continue
             try:
-                check_wanted(tensors, self._verdicts.schema.names)
+                check_wanted(tensors, self._names)
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
                 alike.setdefault(batch.schema, {})[number] = batch
             except Refused as error:
@@ -88,6 +155,30 @@ class Rows:
         for batches in alike.values():
             judged, first = self._verdicts.judge_columns(list(batches.values()))
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
+        return answers
+
+    def _certain_columns(
+        self, requests: Sequence[Request], read: Mapping[int, Tensors], most_rows: int
+    ) -> dict[int, Answer]:
+        """Return the answers to those requests whose columns are certainly good; see `answer_columns`."""
+        certain, names = self._verdicts.certain, set(self._names)
+        good = {}
+        for number, tensors in read.items():
+            known = len(names.intersection(tensors.wanted)) == len(tensors.wanted)  # and none of them twice
+            if known and certain is not None and certain.are_good(tensors.feeds, most_rows):
+                good[number] = tensors
+        if not good:
+            return {}
+        feeds = [tensors.feeds for tensors in good.values()]
+        columns = feeds[0] if len(feeds) == 1 else {n: np.concatenate([own[n] for own in feeds]) for n in feeds[0]}
+        sizes = [len(next(iter(own.values()))) for own in feeds]
+        if (fields := self._verdicts.predict(columns, sum(sizes))) is None:
+            return {}
+        made, end, answers = {field.name: field.tensor() for field in fields}, 0, {}
+        for (number, tensors), rows in zip(good.items(), sizes, strict=True):
+            own = {name: made[name][end : end + rows] for name in tensors.wanted or made}
+            end += rows
+            answers[number] = _tensorial(requests[number], tensors, own, rows)
         return answers
 
     def answer_table(self, request: Request, most_rows: int) -> Answer:
@@ -115,7 +206,7 @@ class Rows:
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
         by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
-        lines = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
+        made = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
         for k, (number, body) in enumerate(read.items()):
@@ -123,15 +214,18 @@ class Rows:
             own = scored.rejected.slice(bad[k], bad[k + 1] - bad[k])
             if not own.num_rows:
                 done = scored.predictions.slice(at[k], at[k + 1] - at[k])
-                answers[number] = self._good(requests[number], body, done, lines.between(at[k], at[k + 1]))
-            elif not partial[k]:
-                answers[number] = _rejected(own, int(first[k]), rows, requests[number].id)
+                answers[number] = self._good(requests[number], body, done, made.between(at[k], at[k + 1]))
+                continue
+            numbers = (own["row"].to_numpy() - first[k]).tolist()
+            letters = Letters(numbers, own["errors"].to_pylist())
+            if not partial[k]:
+                answers[number] = _rejected(letters, rows, requests[number].id)
             elif isinstance(body, Tensors):
                 done = scored.predictions.slice(at[k], at[k + 1] - at[k])
-                answers[number] = _partial_tensors(requests[number], body, done, own, int(first[k]), rows)
+                answers[number] = _partial_tensors(requests[number], body, done, letters, rows)
             else:
-                each = [lines.between(i, i + 1) for i in range(at[k], at[k + 1])]
-                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], own, int(first[k]), rows)
+                each = [made.between(i, i + 1) for i in range(at[k], at[k + 1])]
+                answers[number] = _partial(each, scored.rows[at[k] : at[k + 1]] - first[k], letters, rows)
 
     @staticmethod
     def _good(request: Request, body: Body | Tensors, predictions: pa.RecordBatch, lines: bytes) -> Answer:
@@ -139,66 +233,77 @@ class Rows:
         rows = predictions.num_rows
         if isinstance(body, Tensors):
             wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
-            try:
-                return Answer(200, written(request.kind, prediction_tensors(wanted), CONTRACT, body), rows, rows)
-            except Refused as error:
-                return refusal(error.status, str(error), request.id)
+            return _tensorial(request, body, prediction_tensors(wanted), rows)
         if body.columns:
             columns = dict(zip(predictions.schema.names, predictions.columns, strict=True))
             return Answer(200, b'{"outputs":' + as_columns(columns) + b"}", rows, rows)
         return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)
 
 
-def _rejected(rejected: pa.RecordBatch, first: int, rows: int, id_: str) -> Answer:
-    found = _details(rejected, first)
+def _tensorial(request: Request, asked: Tensors, made: Mapping[str, np.ndarray], rows: int) -> Answer:
+    try:
+        return Answer(200, written(request.kind, made, CONTRACT, asked), rows, rows)
+    except Refused as error:
+        return refusal(error.status, str(error), request.id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Letters:
+    """The dead letters of a request.
+
+    Attributes:
+      rows: their rows in the request, ascending.
+      errors: all faults of each.
+    """
+
+    rows: list[int]
+    errors: list[list[dict[str, Any]]]
+
+    @property
+    def counts(self) -> list[tuple[str, str, int]]:
+        """Their reason codes and columns, with the number of each."""
+        found = Counter((first["reason"], first["column"] or "") for first, *_ in self.errors)
+        return [(reason, column, count) for (reason, column), count in found.items()]
+
+    def details(self) -> list[dict[str, Any]]:
+        """Return all faults with their rows."""
+        return [{"index": row, **fault} for row, faults in zip(self.rows, self.errors, strict=True) for fault in faults]
+
+
+def _rejected(letters: Letters, rows: int, id_: str) -> Answer:
+    """Return the answer to a request of some rows that is refused."""
+    found, count = letters.details(), len(letters.rows)
     shown = "; ".join(f"[{d['index']}] {d['message']}" for d in found[:3])
-    more = {"rejected": rejected.num_rows, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
-    answer = refusal(400, f"{rejected.num_rows} of {rows} instances refused: {shown}", id_, more)
-    return dataclasses.replace(answer, received=rows, rejected=rows, reasons=_reasons(rejected))
+    more = {"rejected": count, "details": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS)}
+    answer = refusal(400, f"{count} of {rows} instances refused: {shown}", id_, more)
+    return dataclasses.replace(answer, received=rows, rejected=rows, reasons=letters.counts)
 
 
-def _partial(done: list[bytes], at: np.ndarray, rejected: pa.RecordBatch, first: int, rows: int) -> Answer:
+def _partial(done: list[bytes], at: np.ndarray, letters: Letters, rows: int) -> Answer:
     values = [b"null"] * rows
     for line, row in zip(done, at.tolist(), strict=True):
         values[row] = line
-    found = _details(rejected, first)
-    counts = {"received": rows, "predicted": len(done), "rejected": rejected.num_rows}
+    found, count = letters.details(), len(letters.rows)
+    counts = {"received": rows, "predicted": len(done), "rejected": count}
     rest = orjson.dumps({"errors": found[:MOST_DETAILS], "more": max(0, len(found) - MOST_DETAILS), "counts": counts})
     body = b'{"predictions":[' + b",".join(values) + b"]," + rest[1:]
-    return Answer(200, body, rows, len(done), rejected.num_rows, reasons=_reasons(rejected))
+    return Answer(200, body, rows, len(done), count, reasons=letters.counts)
 
 
-def _partial_tensors(
-    request: Request, asked: Tensors, done: pa.RecordBatch, rejected: pa.RecordBatch, first: int, rows: int
-) -> Answer:
+def _partial_tensors(request: Request, asked: Tensors, done: pa.RecordBatch, letters: Letters, rows: int) -> Answer:
     """Return the predictions of the good rows as tensors, and what is wrong with the others as parameters."""
     wanted = done.select(list(asked.wanted)) if asked.wanted else done
-    found = _details(rejected, first)
+    found, count = letters.details(), len(letters.rows)
     parameters = {
-        "rejected": rejected.num_rows,
-        "rejected_rows": orjson.dumps((rejected["row"].to_numpy() - first).tolist()).decode(),
+        "rejected": count,
+        "rejected_rows": orjson.dumps(letters.rows).decode(),
         "errors": orjson.dumps(found[:MOST_DETAILS]).decode(),
     }
     try:
         body = written(request.kind, prediction_tensors(wanted), CONTRACT, asked, parameters)
     except Refused as error:
         return refusal(error.status, str(error), request.id)
-    return Answer(200, body, rows, done.num_rows, rejected.num_rows, reasons=_reasons(rejected))
-
-
-def _details(rejected: pa.RecordBatch, first: int) -> list[dict[str, Any]]:
-    """Return all faults of some dead letters, by index in their request."""
-    return [
-        {"index": row - first, **fault}
-        for row, faults in zip(rejected["row"].to_pylist(), rejected["errors"].to_pylist(), strict=True)
-        for fault in faults
-    ]
-
-
-def _reasons(rejected: pa.RecordBatch) -> list[tuple[str, str, int]]:
-    columns = pc.fill_null(rejected["column"], "").to_pylist()
-    counts = collections.Counter(zip(rejected["reason"].to_pylist(), columns, strict=True))
-    return [(reason, column, count) for (reason, column), count in counts.items()]
+    return Answer(200, body, rows, done.num_rows, count, reasons=letters.counts)
 
 
 def _malformed(rejected: pa.RecordBatch, first: np.ndarray) -> list[int]:

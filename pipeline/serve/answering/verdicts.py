@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from beam_score.pipeline.job.steps import Steps
 from beam_score.pipeline.serve.answering.bodies import Body, joined
+from beam_score.pipeline.serve.answering.certain import CertainRows
+from beam_score.pipeline.serve.answering.direct import Direct, Field
 from beam_score.pipeline.serve.answering.tabular import from_csv
 from beam_score.pipeline.serve.tensors.columns import columns_of
 from beam_score.pipeline.serve.tensors.read_json import Refused
@@ -52,6 +54,9 @@ class Verdicts:
       steps: of the job, for rows as JSON Lines.
       model: the loaded model.
       csv: how rows in CSV are read.
+
+    Attributes:
+      certain: reads and validates most rows without Arrow; None if the job has steps that only Arrow takes.
     """
 
     def __init__(self, steps: Steps, model: Model, csv: CsvOptions | None = None):
@@ -60,6 +65,9 @@ class Verdicts:
         self._typed = dataclasses.replace(steps.read, format="parquet", options=None)
         self._prepare = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
         self._scorer = Scorer(steps.call, model)
+        able = CertainRows.is_able(steps.read) and Direct.is_able(steps)
+        self.certain = CertainRows(steps.read) if able else None
+        self._direct = Direct(steps, self._scorer)
 
     def judge(self, bodies: Sequence[Body]) -> tuple[Block, np.ndarray]:
         """Judge the rows of some requests together.
@@ -71,6 +79,10 @@ class Verdicts:
         data, starts, ends, first = joined(bodies)
         parser = self._exact if len(starts) <= FEW_ROWS else self._many
         return self._judged(parser.parse(data, starts, ends, 0, None)), first
+
+    def predict(self, columns: Mapping[str, np.ndarray], rows: int) -> list[Field] | None:
+        """Return the predictions of rows that are certainly valid, without Arrow; see `Direct.predict`."""
+        return self._direct.predict(columns, rows)
 
     def columns_of(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> pa.RecordBatch:
         """Return the tensors of a request as columns of the contract. Raises Refused."""
@@ -117,8 +129,12 @@ class Verdicts:
             predictions = block.rows
         else:
             predictions = pa.RecordBatch.from_pylist([], self.schema)
-        rejected = block.rejected
+        rejected = in_order(block.rejected)
         if rejected.num_rows:
-            rejected = rejected.take(pc.sort_indices(rejected, [("row", "ascending")]))
             numbers = np.setdiff1d(numbers, rejected["row"].to_numpy(), assume_unique=True)
         return Scored(predictions, numbers, rejected)
+
+
+def in_order(rejected: pa.RecordBatch) -> pa.RecordBatch:
+    """Return dead letters by their rows, ascending."""
+    return rejected if rejected.num_rows < 2 else rejected.take(pc.sort_indices(rejected["row"]))

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.front.accounts import Account, Accounts
-from beam_score.pipeline.serve.front.admission import Pace
 from beam_score.pipeline.serve.front.metadata import status, v2_metadata
-from beam_score.pipeline.serve.front.queue import Batches
 from beam_score.pipeline.serve.front.requests import Refusal
+from beam_score.pipeline.serve.models.admission import Pace
 from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, ProcessDied, Version
+from beam_score.pipeline.serve.models.queue import Batches
+from beam_score.pipeline.serve.reports.accounts import Account, Accounts
 
 
 class State(enum.StrEnum):

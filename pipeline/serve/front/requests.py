@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import random
 import re
 import urllib.parse
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,4 +54,4 @@ def named(found: re.Match[str]) -> dict[str, Any]:
 
 def request_id(given: str) -> str:
     """Return the id that a client gives, if it can be shown as it is; else a new one."""
-    return given if _ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -27,6 +28,9 @@ from beam_score.transforms.scoring.score import Scorer
 from beam_score.transforms.stores.fetch import StoreFails
 from beam_score.transforms.stores.local_file import ReadFails
 
+_BUFFER_BYTES = 256 << 10
+"""Read at once: usually a whole batch."""
+
 
 def main() -> int:
     """Serve on the socket whose file descriptor is the only argument. The first frame says what to load."""
@@ -34,7 +38,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
-    first = receive(connection)
+    stream = io.BufferedReader(connection.makefile("rb", buffering=0), _BUFFER_BYTES)
+    first = receive(stream)
     if first is None:
         return 0
     clock = Clock()
@@ -46,7 +51,7 @@ def main() -> int:
         send(connection, {"error": message, "passing": passing, "trace": traceback.format_exc()}, [])
         return 1
     send(connection, loaded, [])
-    while (batch := receive(connection)) is not None:
+    while (batch := receive(stream)) is not None:
         header, bodies = batch
         requests = [Request(id_, body, form) for (id_, form), body in zip(header["requests"], bodies, strict=True)]
         clock.start()

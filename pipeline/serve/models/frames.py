@@ -1,12 +1,13 @@
 """Frames on the socket between the front and the process of a model: a small header and the bodies of a batch.
 
-A frame is the length of its header (uint32, little-endian), the header as JSON, and the bodies, whose lengths the
-header gives. Bodies are not copied or parsed on the way.
+A frame is the length of its header and that of all bodies (uint32 each, little-endian), the header as JSON, and the
+bodies, whose single lengths the header gives. Bodies are not parsed on the way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import struct
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from typing import Any
 
 import orjson
 
-_LENGTH = struct.Struct("<I")
+Frame = tuple[dict[str, Any], list[bytes]]
+
+_LENGTHS = struct.Struct("<II")
 _PARTS = 512  # of one system call: IOV_MAX is 1,024
 
 
@@ -24,26 +27,25 @@ def frame(header: dict[str, Any], bodies: Sequence[bytes]) -> list[bytes]:
     Args:
       header: plain data; `sizes` is added.
     """
-    encoded = orjson.dumps({**header, "sizes": [len(body) for body in bodies]})
-    return [_LENGTH.pack(len(encoded)), encoded, *bodies]
+    sizes = [len(body) for body in bodies]
+    encoded = orjson.dumps({**header, "sizes": sizes})
+    return [_LENGTHS.pack(len(encoded), sum(sizes)), encoded, *bodies]
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[dict[str, Any], list[bytes]]:
+async def read_frame(reader: asyncio.StreamReader) -> Frame:
     """Return the header and the bodies of the next frame. Raises asyncio.IncompleteReadError at the end."""
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    header = orjson.loads(await reader.readexactly(length))
-    sizes = header.pop("sizes")
-    return header, _cut(await reader.readexactly(sum(sizes)), sizes)
+    header, bodies = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+    return _parsed(await reader.readexactly(header + bodies), header)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[bytes]] | None:
+def receive(stream: io.BufferedReader[Any]) -> Frame | None:
     """Return the header and the bodies of the next frame; None at the end. Waits for it."""
-    length = _exactly(connection, _LENGTH.size)
-    if length is None:
+    lengths = stream.read(_LENGTHS.size)
+    if len(lengths) < _LENGTHS.size:
         return None
-    header = orjson.loads(_exactly(connection, _LENGTH.unpack(length)[0]) or b"{}")
-    sizes = header.pop("sizes", [])
-    return header, _cut(_exactly(connection, sum(sizes)) or b"", sizes)
+    header, bodies = _LENGTHS.unpack(lengths)
+    data = stream.read(header + bodies)
+    return _parsed(data, header) if len(data) == header + bodies else None
 
 
 def send(connection: socket.socket, header: dict[str, Any], bodies: Sequence[bytes]) -> None:
@@ -52,27 +54,14 @@ def send(connection: socket.socket, header: dict[str, Any], bodies: Sequence[byt
     for at in range(0, len(parts), _PARTS):
         some = parts[at : at + _PARTS]
         sent = connection.sendmsg(some)
-        rest = memoryview(b"".join(some))[sent:]
-        if rest:
-            connection.sendall(rest)
+        if sent < sum(map(len, some)):
+            connection.sendall(memoryview(b"".join(some))[sent:])
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes | None:
-    if not size:
-        return b""
-    data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        got = connection.recv_into(view[at:])
-        if not got:
-            return None
-        at += got
-    return bytes(data)
-
-
-def _cut(data: bytes, sizes: Sequence[int]) -> list[bytes]:
-    at, bodies = 0, []
-    for size in sizes:
+def _parsed(data: bytes, header_size: int) -> Frame:
+    header = orjson.loads(data[:header_size])
+    at, bodies = header_size, []
+    for size in header.pop("sizes"):
         bodies.append(data[at : at + size])
         at += size
-    return bodies
+    return header, bodies

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request
-from beam_score.pipeline.serve.front.accounts import Account, Accounts
+from beam_score.pipeline.serve.reports.accounts import Account, Accounts
 
 _FLUSH_S, _END_S = 0.2, 1.0
 _MOST_LINES = 20_000

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from beam_score.pipeline.serve.answering.answer import CODES
-from beam_score.pipeline.serve.front.accounts import Accounts, Buckets
+from beam_score.pipeline.serve.reports.accounts import Accounts, Buckets
 
 _APIS = {"rest": ("predict", "REST"), "grpc": ("Predict", "GRPC")}
 """Protocol to the labels API and entrypoint."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request
-from beam_score.pipeline.serve.front.accounts import Account
 from beam_score.pipeline.serve.front.requests import TRACEPARENT
+from beam_score.pipeline.serve.reports.accounts import Account
 
 _NS = 1_000_000_000
 

@@ -57,7 +57,8 @@ def to_array(name: str, proto: Any) -> np.ndarray:
     else:
         field = getattr(proto, _FIELDS[dtype])
         halves = dtype in ("float16", "bfloat16")
-        values = np.array(field, np.uint16 if halves else np.int64 if _FIELDS[dtype] == "int_val" else dtype)
+        stored = np.uint16 if halves else np.int64 if _FIELDS[dtype] == "int_val" else dtype
+        values = np.fromiter(field, stored, len(field))
         values = values.view(np.float16) if dtype == "float16" else values if halves else values.astype(dtype)
     if len(values) > size:
         raise Refused(f"tensor parsing error: {name}")

@@ -10,8 +10,8 @@ from collections import Counter
 
 from beam_score.pipeline.job.rollout import Rollout
 from beam_score.pipeline.serve.answering.answer import Answer, Request
-from beam_score.pipeline.serve.front.accounts import Account
 from beam_score.pipeline.serve.front.models import Served
+from beam_score.pipeline.serve.reports.accounts import Account
 from beam_score.pipeline.serve.versions.agree import answers_agree
 
 LEAST_REQUESTS = 20

@@ -14,7 +14,8 @@ from beam_score.pipeline.serve.models.process import ProcessDied
 _log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
-"""Batches with the process of a model: one that it works on, and one that is ready when it is done."""
+"""Batches with the process of a model: one that it works on, and one that is ready when it is done. The second is sent
+only if it is full: if it waits, it grows, and a batch of many requests takes hardly longer than one of few."""
 
 
 class Batches:
@@ -38,6 +39,7 @@ class Batches:
     ):
         self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
         self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
+        self._waiting_rows = 0
         self._free = IN_FLIGHT
         self._window_s, self._over = window_s, False
         self._window: asyncio.TimerHandle | None = None
@@ -47,11 +49,12 @@ class Batches:
         """Return the answer to a request, which may wait for others."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
+        self._waiting_rows += request.rows
         self._start()
         return await future
 
     def _start(self) -> None:
-        while self._free and self._waiting and self._complete():
+        while self._waiting and self._is_due():
             batch = self._next()
             if not batch:
                 continue
@@ -60,9 +63,15 @@ class Batches:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _complete(self) -> bool:
-        """Return whether those that wait are a batch; if not, see to it that they are one when the window is over."""
-        if not self._window_s or self._over or sum(request.rows for request, _ in self._waiting) >= self._most_rows:
+    def _is_due(self) -> bool:
+        """Return whether those that wait are to be sent; if they only wait for the window, they will be at its end."""
+        if not self._free:
+            return False
+        if self._waiting_rows >= self._most_rows:
+            return True
+        if self._free < IN_FLIGHT:
+            return False
+        if not self._window_s or self._over:
             self._over = False
             return True
         if self._window is None:
@@ -81,6 +90,7 @@ class Batches:
             if batch and (rows > self._most_rows or size > self._most_bytes):
                 break
             self._waiting.popleft()
+            self._waiting_rows -= request.rows
             if not future.cancelled():  # its client has gone, or it is late
                 batch.append((request, future))
         return batch
