@@ -175,7 +175,7 @@ class _Served:
     """The part of a version that an observation looks at."""
 
     def __init__(self):
-        self.account, self.version = Account(), json.loads("{}")
+        self.account, self.version = Account("people", 1, []), json.loads("{}")
 
 
 def observed(new: tuple[int, int, float], old: tuple[int, int, float], **bounds) -> str | None:

@@ -77,7 +77,7 @@ class Rows:
         for number, rows in read.items():
             start, end = end, end + len(rows)
             body = b'{"predictions":[' + b",".join(made[start:end]) + b"]}"
-            answers[number] = Answer(200, body, len(rows), len(rows), signature=CONTRACT)
+            answers[number] = Answer(200, body, len(rows), len(rows))
         return answers
 
     def _refused(

@@ -64,6 +64,7 @@ class Served:
         answers: dict[int, Answer] = {}
         if self._rows is not None:
             answers = self._rows.answer_certain(requests, self._default, self._most_rows)
+        certain = list(answers)
         asked = _Asked()
         requests = list(requests)
         for number, request in enumerate(requests):
@@ -88,7 +89,7 @@ class Served:
         for name, some in asked.own.items():
             answers |= self._signatures[name].answer(requests, some)
         named = {number: name for name, some in asked.own.items() for number in some}
-        for number, name in {**named, **dict.fromkeys((*asked.bodies, *asked.columns), CONTRACT)}.items():
+        for number, name in {**named, **dict.fromkeys((*certain, *asked.bodies, *asked.columns), CONTRACT)}.items():
             answers[number].signature = name
         return [
             tabular.rendered(answers[number], request) if request.options else answers[number]
