@@ -15,7 +15,7 @@ from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request,
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
-from beam_score.pipeline.serve.tensors.columns import prediction_tensors
+from beam_score.pipeline.serve.tensors.columns import check_known, prediction_tensors
 from beam_score.pipeline.serve.tensors.predict import check_wanted
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.response import written
@@ -39,6 +39,10 @@ class Rows:
         self._verdicts = verdicts
         names = verdicts.schema.names
         self._bare = names[0] if len(names) == 1 else None
+
+    def check_columns(self, body: Body) -> None:
+        """Raise Refused if a request in column form has a column that the contract does not."""
+        check_known(body.columns or (), self._verdicts.columns)
 
     def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
@@ -83,7 +87,8 @@ class Rows:
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
                 alike.setdefault(batch.schema, {})[number] = batch
             except Refused as error:
-                answers[number] = refusal(error.status, str(error), requests[number].id)
+                more = {"details": error.faults, "more": 0} if error.faults else None
+                answers[number] = refusal(error.status, str(error), requests[number].id, more)
         for batches in alike.values():
             judged, first = self._verdicts.judge_columns(list(batches.values()))
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
@@ -113,7 +118,7 @@ class Rows:
         partial = np.array([body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
-        by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
+        by_row = any(isinstance(body, Body) and body.by_row for body in read.values())
         lines = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
@@ -142,7 +147,7 @@ class Rows:
                 return Answer(200, written(request.kind, prediction_tensors(wanted), CONTRACT, body), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
-        if body.columns:
+        if not body.by_row:
             columns = dict(zip(predictions.schema.names, predictions.columns, strict=True))
             return Answer(200, b'{"outputs":' + as_columns(columns) + b"}", rows, rows)
         return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)
