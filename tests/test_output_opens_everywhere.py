@@ -15,6 +15,7 @@ import pytest
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.launch import run
+from beam_score.transforms.arrays.nested import to_arrow
 from beam_score.transforms.output.json_lines import to_json_lines
 
 NAN, INF = float("nan"), float("inf")
@@ -258,6 +259,13 @@ def test_every_type_has_its_json(name, sliced):
         assert spelled == expected
     else:
         assert [m is None or m in json.dumps(s) for m, s in zip(marks, spelled, strict=True)] == [True] * len(marks)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, object])
+@pytest.mark.parametrize(("shape", "row"), [((2, 0), []), ((2, 2, 0), [[], []]), ((2, 0, 3), [])])
+def test_tensors_without_values_are_empty_lists_in_json(dtype, shape, row):
+    lines = to_json_lines(pa.table({"c": to_arrow(np.zeros(shape, dtype))}), "null").splitlines()
+    assert [json.loads(line)["c"] for line in lines] == [row, row]
 
 
 def test_dead_letters_have_one_schema_whatever_the_format(tmp_path, model):

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import jobs
+import numpy as np
+import pyarrow as pa
 import pytest
 import serving
 
+from beam_score.pipeline.serve.tensors.columns import prediction_tensors
+from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.model.loading import load_beside, load_once
 from beam_score.transforms.model.native.session import NativeModel
 from beam_score.transforms.model.servable import Servable
@@ -32,6 +36,97 @@ def halving(tmp_path_factory, model):
     with serving.served(folder, job, "--set", "serve.default=double") as running:
         yield running
         assert running.end() == 0
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory, model):
+    """A job over rows of any length, one output of which is as long."""
+    folder = tmp_path_factory.mktemp("ragged")
+    columns = {"x": {"dtype": "float32", "shape": [None], "range": [0, 10]}}
+    job = jobs.write_job(
+        folder,
+        model("total_and_twice"),
+        columns=columns,
+        inputs={},
+        output={"keep": []},
+        serve={"name": "m", "limits": {"rows": 5}},
+    )
+    with serving.served(folder, job) as running:
+        yield running
+        assert running.end() == 0
+
+
+def own(**more):
+    return {"signature_name": "serving_default", **more}
+
+
+def test_rows_without_values_are_empty_lists(ragged):
+    process = ragged.model_process
+    empty = {"total": 0.0, "twice": []}
+    assert ragged.post("/predict", own(instances=[[], []])).json() == {"predictions": [empty, empty]}
+    assert ragged.post("/predict", {"instances": [{"x": []}]}).json() == {"predictions": [empty]}
+    columns = {"outputs": {"total": [0.0, 0.0], "twice": [[], []]}}
+    assert ragged.post("/predict", own(inputs={"x": [[], []]})).json() == columns
+    assert ragged.post("/predict", {"inputs": {"x": [[], []]}}).json() == columns
+    assert ragged.model_process == process
+
+
+def test_the_good_rows_of_a_request_in_column_form_are_answered_in_row_form(ragged):
+    good = {"total": 3.0, "twice": [2.0, 4.0]}
+    asked = {"inputs": {"x": [[1, 2], [11], [1, 2]]}}
+    for body, headers in (({"on_error": "row"}, {}), ({}, {"Prefer": "return=partial"})):
+        answer = ragged.post("/predict", asked | body, headers=headers).json()
+        assert answer["predictions"] == [good, None, good]
+        assert answer["counts"] == {"received": 3, "predicted": 2, "rejected": 1}
+    whole = ragged.post("/predict", {"inputs": {"x": [[1, 2]]}, "on_error": "row"}).json()
+    assert whole == {"predictions": [good]}
+
+
+def test_a_column_that_the_contract_does_not_have_is_refused_in_column_form(ragged):
+    answer = ragged.post("/predict", {"inputs": {"x": [[1]], "z": [1]}})
+    assert answer.status_code == 400 and "the contract has no column 'z'" in answer.json()["error"]
+
+
+def infer(server, x, parameters=()):
+    x = {"name": "x", "datatype": "FP32", "shape": np.shape(x), "data": np.ravel(x).tolist()}
+    return server.post("/v2/models/m/infer", {"inputs": [x], "parameters": dict(parameters)})
+
+
+def test_an_output_with_an_open_dimension_is_a_tensor_if_its_rows_are_of_one_length(ragged):
+    outputs = {one["name"]: one for one in infer(ragged, [[1, 2], [3, 4]]).json()["outputs"]}
+    assert outputs["twice"]["shape"] == [2, 2] and outputs["twice"]["data"] == [2, 4, 6, 8]
+    with pytest.raises(Refused, match="output 'y' has rows of different shapes"):
+        prediction_tensors(pa.RecordBatch.from_pydict({"y": [[1.0], [2.0, 3.0]]}))
+    none = pa.RecordBatch.from_pydict({"y": pa.array([], pa.list_(pa.float32()))})
+    assert prediction_tensors(none)["y"].shape == (0, 0)
+
+
+@pytest.mark.parametrize("asked", [{"instances": [[1]] * 6}, {"inputs": {"x": [[1]] * 6}}])
+def test_limits_hold_for_every_signature(ragged, asked):
+    for body in (asked | own(), {"inputs": {"x": [[1]] * 6}}):
+        answer = ragged.post("/predict", body)
+        assert answer.status_code == 413 and "serve.limits.rows 5" in answer.json()["error"]
+    named = {"signature_name": "serving_default"}
+    assert infer(ragged, [[1.0]] * 6, parameters=named).status_code == 413
+    assert infer(ragged, [[1.0]] * 5, parameters=named).status_code == 200
+
+
+def test_a_tensor_of_another_shape_is_told_from_the_signature(ragged):
+    for answer in (
+        ragged.post("/predict", own(instances=[[[1]], [[2]]])),
+        infer(ragged, [[[1]], [[2]]], parameters={"signature_name": "serving_default"}),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["error"] == "input 'x' has shape [2,1,1], expected [?,?]"
+
+
+def test_only_rows_of_the_contract_are_judged(ragged):
+    named = {"signature_name": "serving_default", "on_error": "row"}
+    for answer in (
+        ragged.post("/predict", own(instances=[[1]], on_error="row")),
+        infer(ragged, [[1.0]], parameters=named),
+    ):
+        assert answer.status_code == 400 and "is for the signature contract" in answer.json()["error"]
 
 
 def test_all_signatures_of_the_model_answer_beside_the_contract(halving):

@@ -63,6 +63,23 @@ def test_tensors_go_in_and_come_out(server, signature, flat):
     assert outputs["y"] == tensor("y", "FP32", [2, 3], [1, 2.5, 0, 3, 0.1, 5])
 
 
+@pytest.mark.parametrize(
+    ("id_", "x", "faults"),
+    [
+        (tensor("id", "BYTES", [2], ["a", "b"]), X, [("id", "wrong_type")]),
+        (tensor("id", "BOOL", [2], [True, False]), tensor("x", "BOOL", [2, 3], [True] * 6), [("x", "wrong_type")]),
+        (tensor("id", "INT64", [2, 1], [1, 2]), tensor("x", "FP32", [2], [1, 2]), [("id", "wrong_shape")]),
+        (IDS, tensor("x", "FP32", [2, 3, 1], [1] * 6), [("x", "wrong_shape")]),
+        (IDS, tensor("x", "BYTES", [2, 3], ["1"] * 6), [("x", "wrong_type")]),
+    ],
+)
+def test_a_tensor_of_another_type_than_its_column_is_refused(server, id_, x, faults):
+    answer = server.post(INFER, {"inputs": [id_, x]})
+    assert answer.status_code == 400, answer.text
+    found = [(one["column"], one["reason"]) for one in answer.json()["details"]]
+    assert set(faults) <= set(found) and f"column {faults[0][0]!r} is " in answer.json()["error"]
+
+
 def test_only_the_outputs_that_are_asked_for_come_out(server):
     for parameters in ({}, {"signature_name": "serving_default"}):
         body = {"inputs": [IDS, X], "outputs": [{"name": "y"}], "parameters": parameters}

@@ -5,10 +5,12 @@ The tests share a server. Each adds versions with higher numbers.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -16,6 +18,8 @@ import tensorflow as tf
 import versioned
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 from versioned import ROW, Versions, answers, asked, available, error, states, until
+
+from beam_score.pipeline.serve.versions.candidates import Candidates
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +180,57 @@ def test_a_process_that_dies_is_replaced_while_another_version_answers(server, v
     until(lambda: len(available(server)) == 1)
     assert asked(server)[0] in (current, new)  # without a version in the path, another answers
     until(lambda: available(server) == {current, new})
+
+
+def test_what_is_not_a_folder_of_a_version_disturbs_no_other(server, versions, numbers, current):
+    file, broken, new = next(numbers), next(numbers), next(numbers)
+    (versions.base / str(file)).touch()
+    (versions.base / str(broken)).mkdir()
+    os.mkfifo(versions.base / str(broken) / "pipe")
+    until(lambda: states(server).get(broken) == "START")
+    assert "is neither a file nor a folder" in error(server, broken)
+    versions.publish(new)
+    until(lambda: answers(server, new))
+    assert file not in states(server)
+    versions.remove(broken)
+    until(lambda: broken not in states(server))
+    (versions.base / str(file)).unlink()
+    versions.remove(new)
+    until(lambda: answers(server, current))
+
+
+def test_a_version_that_dies_again_and_again_is_tried_again_after_a_while(tmp_path):
+    versions = Versions(tmp_path / "of")
+    versions.publish(1)
+    with versions.served() as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        late = time.monotonic() + 60
+        while "3 times within 60 s" not in versions.log:  # it also dies while it loads again
+            assert time.monotonic() < late
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+            time.sleep(0.2)
+        assert "its process ended with signal 9" in versions.log
+        until(lambda: available(server) == {1})
+        assert answers(server, 1)
+
+
+def test_a_version_that_dies_soon_after_it_is_loaded_again_waits_for_longer(tmp_path):
+    (tmp_path / "7").mkdir()
+
+    async def waits() -> list[float]:
+        candidates = Candidates("m", lambda number, problem: None)
+        await candidates.look(str(tmp_path), 1.0, set())
+        candidates.is_ready(7, await candidates.inspect(7))
+        found = []
+        for _ in range(12):
+            began = time.monotonic()
+            candidates.refuse(7, "it has died", passing=True)
+            found.append(round(candidates._refused[7].until - began))
+            candidates.succeed(7)
+        return found
+
+    assert asyncio.run(waits()) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
 
 
 def test_a_server_starts_with_the_versions_that_are_whole(tmp_path):

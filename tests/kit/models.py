@@ -751,6 +751,16 @@ def totals(folder: Path) -> Path:
     return _save(folder, {"serving_default": (call, {"x": _spec([None, None])})})
 
 
+def total_and_twice(folder: Path) -> Path:
+    """X float32[?, ?] -> total float32[?], the sum of each row; twice float32[?, ?]: the input doubled."""
+    tf = import_tensorflow()
+
+    def call(x):
+        return {"total": tf.reduce_sum(x, axis=1), "twice": 2.0 * x}
+
+    return _save(folder, {"serving_default": (call, {"x": _spec([None, None])})})
+
+
 def pictures(folder: Path) -> Path:
     """Image float32[?, 224, 224, 3] -> y float32[?, 4]: one convolution to 32 channels, and their means."""
     tf = import_tensorflow()

@@ -37,6 +37,8 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     odd = np.zeros(len(table), bool)  # rows that are encoded one by one
     for field, column in zip(table.schema, table.columns, strict=True):
         column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if (type_ := _without_empty_lists(column.type)) != column.type:
+            column = column.cast(type_)
         columns[field.name], strange = _with_text(column)
         if strange is not None:
             odd |= strange
@@ -64,6 +66,20 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
         row |= {name: rows[number] for name, rows in values.items()}
         lines[at[number]] = orjson.dumps(_spelled(row, not_finite), default=str)
     return b"\n".join(lines)
+
+
+def _without_empty_lists(type_: pa.DataType) -> pa.DataType:
+    """Return the type with lists of any length in place of fixed-size lists of size 0, on which Polars panics."""
+    if not is_list(type_):
+        return type_
+    inner = _without_empty_lists(type_.value_type)
+    if pa.types.is_fixed_size_list(type_) and not type_.list_size:
+        return pa.list_(inner)
+    if inner == type_.value_type:
+        return type_
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(inner, type_.list_size)
+    return pa.large_list(inner) if pa.types.is_large_list(type_) else pa.list_(inner)
 
 
 def _is_floating(type_: pa.DataType) -> bool:

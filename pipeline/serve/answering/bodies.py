@@ -35,14 +35,19 @@ class Body:
       rows: their number.
       signature: the signature that the request names.
       partial: whether the good rows are predicted if others are refused.
-      columns: whether the request is in column form, and so is its answer.
+      columns: the columns of a request in column form; None in row form.
     """
 
     lines: bytes
     rows: int
     signature: str | None = None
     partial: bool = False
-    columns: bool = False
+    columns: Sequence[str] | None = None
+
+    @property
+    def by_row(self) -> bool:
+        """True if the answer is in row form, in which a refused row is null."""
+        return self.columns is None or self.partial
 
 
 def quick(body: bytes) -> Body | None:
@@ -82,9 +87,11 @@ class Outer:
             raise BadBody('"on_error" must be "row" or "request"')
         if ("instances" in self.spans) == ("inputs" in self.spans):
             raise BadBody('expected one of the keys "instances", a list of rows, and "inputs", an object of columns')
-        by_row = "instances" in self.spans
-        rows = _instances(self.spans["instances"]) if by_row else _transposed(self.spans["inputs"])
-        return Body("\n".join(rows).encode(), len(rows), self.signature, on_error == "row", not by_row)
+        if "instances" in self.spans:
+            rows, names = _instances(self.spans["instances"]), None
+        else:
+            rows, names = _transposed(self.spans["inputs"])
+        return Body("\n".join(rows).encode(), len(rows), self.signature, on_error == "row", names)
 
 
 def exact(body: bytes) -> Outer:
@@ -122,8 +129,9 @@ def _instances(text: str) -> list[str]:
     return [_one_line(text[start:end]) for _, start, end in elements]
 
 
-def _transposed(text: str) -> list[str]:
-    """Return the rows of an object of columns, as the text of an object each: each value keeps its own spelling."""
+def _transposed(text: str) -> tuple[list[str], list[str]]:
+    """Return the rows of an object of columns, as the text of an object each: each value keeps its own spelling; and
+    the names of the columns."""
     first, columns = members(text)
     if first != "{" or not columns:
         raise BadBody('"inputs" must be an object with a list for each column')
@@ -139,7 +147,8 @@ def _transposed(text: str) -> list[str]:
         raise BadBody(f'"inputs": its columns have from {min(rows)} to {max(rows)} values: expected the same number')
     if rows == {0}:
         raise BadBody('"inputs" must have at least one row')
-    return ["{" + ",".join(row) + "}" for row in zip(*values, strict=True)]
+    names = [json.loads(raw) for raw, _, _ in columns]
+    return ["{" + ",".join(row) + "}" for row in zip(*values, strict=True)], names
 
 
 def joined(bodies: Sequence[Body]) -> tuple[bytes, np.ndarray, np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from beam_score.pipeline.serve.answering.certain import row_texts
 from beam_score.pipeline.serve.answering.direct import lines
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts, in_order
-from beam_score.pipeline.serve.tensors.columns import prediction_tensors
+from beam_score.pipeline.serve.tensors.columns import check_known, prediction_tensors
 from beam_score.pipeline.serve.tensors.predict import check_wanted
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.response import written
@@ -106,6 +106,10 @@ class Rows:
                 answers[number] = _rejected(own, rows, requests[number].id)
         return answers
 
+    def check_columns(self, body: Body) -> None:
+        """Raise Refused if a request in column form has a column that the contract does not."""
+        check_known(body.columns or (), self._verdicts.columns)
+
     def answer(self, requests: Sequence[Request], bodies: Mapping[int, Body]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
 
@@ -151,7 +155,8 @@ class Rows:
                 batch = self._verdicts.columns_of(tensors.feeds, most_rows)
                 alike.setdefault(batch.schema, {})[number] = batch
             except Refused as error:
-                answers[number] = refusal(error.status, str(error), requests[number].id)
+                more = {"details": error.faults, "more": 0} if error.faults else None
+                answers[number] = refusal(error.status, str(error), requests[number].id, more)
         for batches in alike.values():
             judged, first = self._verdicts.judge_columns(list(batches.values()))
             self._finish(requests, {number: read[number] for number in batches}, judged, first, answers)
@@ -205,7 +210,7 @@ class Rows:
         partial = np.array([body.partial for body in read.values()])
         refused = np.unique(_requests_of(judged.rejected["row"].to_numpy(), first))
         scored = self._verdicts.score(judged, _rows_of(refused[~partial[refused]], first))
-        by_row = any(isinstance(body, Body) and not body.columns for body in read.values())
+        by_row = any(isinstance(body, Body) and body.by_row for body in read.values())
         made = Lines(scored.predictions if by_row else scored.predictions.slice(0, 0), self._bare)
         at = np.searchsorted(scored.rows, first)
         bad = np.searchsorted(scored.rejected["row"].to_numpy(), first)
@@ -233,8 +238,11 @@ class Rows:
         rows = predictions.num_rows
         if isinstance(body, Tensors):
             wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
-            return _tensorial(request, body, prediction_tensors(wanted), rows)
-        if body.columns:
+            try:
+                return _tensorial(request, body, prediction_tensors(wanted), rows)
+            except Refused as error:
+                return refusal(error.status, str(error), request.id)
+        if not body.by_row:
             columns = dict(zip(predictions.schema.names, predictions.columns, strict=True))
             return Answer(200, b'{"outputs":' + as_columns(columns) + b"}", rows, rows)
         return Answer(200, b'{"predictions":[' + lines + b"]}", rows, rows)

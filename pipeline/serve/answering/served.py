@@ -12,12 +12,12 @@ from beam_score.pipeline.serve.answering.rows import CONTRACT, Rows
 from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.tensors import examples
 from beam_score.pipeline.serve.tensors.examples import METHODS, check_signature
-from beam_score.pipeline.serve.tensors.predict import check_inputs, predict_request
+from beam_score.pipeline.serve.tensors.predict import check_inputs, check_shapes, predict_request
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
 from beam_score.pipeline.serve.tensors.results import as_inference_result
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.pipeline.serve.tensors.v2 import rest, rpc
-from beam_score.transforms.model.signature import DEFAULT_SIGNATURE
+from beam_score.transforms.model.signature import DEFAULT_SIGNATURE, Signature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +107,20 @@ class Served:
         if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
             if PARTIAL in request.options:
                 body = dataclasses.replace(body, partial=True)
-            if body.rows > self._most_rows:
-                raise Refused(f"{body.rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
+            self._check_rows(body.rows)
             asked.bodies[number] = body
             return
         name, found = self._tensors(request)
         if name == CONTRACT and self._rows is not None:
             asked.columns[number] = found
         else:
-            self._check_rows(found)
+            self._check_rows(self._own(name).rows_of(found))
             asked.own.setdefault(name, {})[number] = found
+
+    def _check_rows(self, rows: int) -> None:
+        """Raise Refused if a request has too many rows."""
+        if rows > self._most_rows:
+            raise Refused(f"{rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
 
     def _tensors(self, request: Request) -> tuple[str, Tensors]:
         """Return the signature of a request and its tensors, which are checked, unless they are columns of the
@@ -131,7 +135,11 @@ class Served:
                 check_signature(self._own(name).signature, METHODS[method])
                 return name, Tensors(examples.json_request(asked, not self._lenient), method=METHODS[method])
             name = name or self._default
-            return name, tensors(asked, self._own(name).signature.inputs, not self._lenient)
+            signature = self._own(name).signature
+            found = tensors(asked, signature.inputs, not self._lenient)
+            if not self._lenient:
+                _check_own(found, signature, asked.get("on_error") == "row")
+            return name, found
         if protocol == "proto" and method:
             task, feeds = examples.proto_request(request.body, METHODS[method])
             check_signature(self._own(task.signature).signature, task.method)
@@ -144,7 +152,10 @@ class Served:
             name, found = rest.infer_request(request.body, int(option or len(request.body)))
         name = name or self._default
         if name != CONTRACT or self._rows is None:
-            check_inputs(found, self._own(name).signature)
+            signature = self._own(name).signature
+            check_inputs(found, signature)
+            if not self._lenient:
+                _check_own(found, signature, found.partial)
         return name, found
 
     def _multi(self, request: Request) -> Answer:
@@ -152,6 +163,7 @@ class Served:
         tasks, feeds = examples.multi_request(request.body)
         for task in tasks:
             check_signature(self._own(task.signature).signature, task.method)
+            self._check_rows(self._own(task.signature).rows_of(Tensors(feeds)))
         response = messages("inference_pb2").MultiInferenceResponse()
         answer = refusal(400, "expected at least one task", request.id)
         for task in tasks:
@@ -161,11 +173,6 @@ class Served:
                 return answer
             response.results.add().MergeFromString(as_inference_result(task.method, answer.body))
         return dataclasses.replace(answer, body=response.SerializeToString()) if tasks else answer
-
-    def _check_rows(self, found: Tensors) -> None:
-        rows = max((len(feed) for feed in found.feeds.values() if feed.ndim), default=1)
-        if rows > self._most_rows:
-            raise Refused(f"{rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
 
     def _own(self, name: str) -> Tensorial:
         if name in self._unusable:
@@ -182,4 +189,16 @@ class Served:
         if (found := quick(body)) is not None:
             return found if (found.signature or self._default) == CONTRACT else None
         outer = exact(body)
-        return outer.rows() if (outer.signature or self._default) == CONTRACT else None
+        if (outer.signature or self._default) != CONTRACT:
+            return None
+        rows = outer.rows()
+        if not self._lenient:
+            self._rows.check_columns(rows)
+        return rows
+
+
+def _check_own(found: Tensors, signature: Signature, partial: bool) -> None:
+    """Raise Refused if tensors are not of the shapes of a signature, or if its good rows are asked for."""
+    if partial:
+        raise Refused('"on_error": "row" is for the signature contract: the rows of others are not judged')
+    check_shapes(found.feeds, signature)

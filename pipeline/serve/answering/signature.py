@@ -34,6 +34,12 @@ class Tensorial:
         """The signature of the model."""
         return self._model.signature
 
+    def rows_of(self, found: Tensors) -> int:
+        """Return the rows of a request: the largest first dimension of the inputs where that is open."""
+        shapes = {name: tensor.shape for name, tensor in self.signature.inputs.items()}
+        open_ = [feed for name, feed in found.feeds.items() if (shapes[name] or (None,))[0] is None]
+        return max((len(feed) for feed in open_ if feed.ndim), default=1)
+
     def answer(self, requests: Sequence[Request], read: Mapping[int, Tensors]) -> dict[int, Answer]:
         """Return the answers to some requests, by their positions.
 

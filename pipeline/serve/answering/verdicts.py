@@ -17,6 +17,7 @@ from beam_score.pipeline.serve.answering.tabular import from_csv
 from beam_score.pipeline.serve.tensors.columns import columns_of
 from beam_score.pipeline.serve.tensors.read_json import Refused
 from beam_score.transforms.arrays.plain import filter_rows
+from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import Chunk
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.jsonl.rows import LineParser
@@ -84,9 +85,14 @@ class Verdicts:
         """Return the predictions of rows that are certainly valid, without Arrow; see `Direct.predict`."""
         return self._direct.predict(columns, rows)
 
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """The columns of the contract."""
+        return self._steps.read.columns.columns
+
     def columns_of(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> pa.RecordBatch:
         """Return the tensors of a request as columns of the contract. Raises Refused."""
-        return columns_of(feeds, self._steps.read.columns.columns, most_rows)
+        return columns_of(feeds, self.columns, most_rows)
 
     def judge_columns(self, batches: Sequence[pa.RecordBatch]) -> tuple[Block, np.ndarray]:
         """Judge the rows of requests with columns of the same names and types; see `judge`."""

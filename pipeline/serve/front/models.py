@@ -17,7 +17,7 @@ from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.requests import Refusal
 from beam_score.pipeline.serve.models.admission import Pace
-from beam_score.pipeline.serve.models.process import LoadFailed, ModelProcess, ProcessDied, Version
+from beam_score.pipeline.serve.models.process import LoadDied, LoadFailed, ModelProcess, ProcessDied, Version, how
 from beam_score.pipeline.serve.models.queue import Batches
 from beam_score.pipeline.serve.reports.accounts import Account, Accounts
 
@@ -33,7 +33,7 @@ class State(enum.StrEnum):
 
 
 MOST_DEATHS, DEATHS_WITHIN_S = 3, 60.0
-"""A version whose process dies so often within so many seconds is not loaded again."""
+"""A version whose process dies so often within so many seconds ends, and is loaded again after a while."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Served:
         self._hangs_s = hangs_s
         self.version, self.account = version, account
         self.metadata: Mapping[str, Any] = {}
-        self.state, self.error, self.load_s = State.LOADING, "", 0.0
+        self.state, self.error, self.passing, self.load_s = State.LOADING, "", False, 0.0
         self.on_end: Callable[[], None] = lambda: None
         self.observer: Callable[[Request, Answer], None] | None = None
         self._users, self._unused = 0, asyncio.Event()
@@ -115,29 +115,31 @@ class Served:
         self._watching = asyncio.create_task(self._watch(process))
 
     async def _watch(self, process: ModelProcess) -> None:
-        """Load the version again whenever its process dies, unless it dies again and again."""
+        """Load the version again whenever its process dies, also while it loads, unless it dies again and again."""
         deaths: collections.deque[float] = collections.deque(maxlen=MOST_DEATHS)
         while True:
             code = await process.ended()
             self.state, self._process = State.LOADING, None
-            deaths.append(time.monotonic())
-            ends = f"signal {-code}" if code < 0 else f"code {code}"
-            _log.error(
-                "the process of version %d of %s has ended with %s", self.version.number, self.version.name, ends
-            )
-            if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
-                self._fail(f"its process has died {MOST_DEATHS} times within {DEATHS_WITHIN_S:g} s")
-                return
-            try:
-                process = self._process = await self._load(self.version)
-            except LoadFailed as error:
-                self._fail(f"it does not load again: {error}")
-                return
+            name, number = self.version.name, self.version.number
+            _log.error("the process of version %d of %s has ended with %s", number, name, how(code))
+            while self._process is None:
+                deaths.append(time.monotonic())
+                if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
+                    self._fail(f"its process has died {MOST_DEATHS} times within {DEATHS_WITHIN_S:g} s", True)
+                    return
+                try:
+                    process = self._process = await self._load(self.version)
+                except LoadDied as error:
+                    _log.error("%s: %s", name, error)
+                except LoadFailed as error:
+                    self._fail(f"it does not load again: {error}", error.passing)
+                    return
             self.state = State.AVAILABLE
 
-    def _fail(self, error: str) -> None:
-        self.state, self.error = State.END, error
-        _log.error("version %d of %s is not loaded again: %s", self.version.number, self.version.name, error)
+    def _fail(self, error: str, passing: bool) -> None:
+        """End for good: another `Served` may load the version, after a while if `passing`."""
+        self.state, self.error, self.passing = State.END, error, passing
+        _log.error("version %d of %s has ended: %s", self.version.number, self.version.name, error)
         self.on_end()
 
     async def _call(self, batch: Sequence[Request]) -> list[Answer]:

@@ -10,6 +10,8 @@ import sys
 import traceback
 from typing import Any
 
+import polars as pl
+
 from beam_score.pipeline.job.job import Job
 from beam_score.pipeline.job.model_folder import parse_served
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
@@ -104,7 +106,7 @@ def _answers(served: Served, requests: list[Request]) -> tuple[list[Answer], str
     """Return the answers; if anything goes wrong, that of each request alone, so that one costs no other."""
     try:
         return served.answer(requests), None
-    except Exception:
+    except (Exception, pl.exceptions.PanicException):  # a panic is a BaseException
         if len(requests) == 1:
             trace = f"request {requests[0].id}\n{traceback.format_exc()}"
             return [refusal(500, "prediction failed", requests[0].id)], trace

@@ -32,6 +32,10 @@ class LoadFailed(Exception):
         self.passing = passing
 
 
+class LoadDied(LoadFailed):
+    """A version whose process ended while it loaded."""
+
+
 class ProcessDied(Exception):
     """The process of a version ended while it had requests."""
 
@@ -51,6 +55,11 @@ class Version:
     number: int
     path: str
     sha256: str | None = None
+
+
+def how(code: int) -> str:
+    """Return how a process has ended, by its exit code, which is negative for a signal."""
+    return f"signal {-code}" if code < 0 else f"code {code}"
 
 
 class _Child:
@@ -127,8 +136,8 @@ class ModelProcess:
             try:
                 header, _ = await read_frame(reader)
             except (asyncio.IncompleteReadError, ConnectionError):
-                message = f"version {version.number}: its process ended with {await process.wait()}"
-                raise LoadFailed(message, passing=True) from None
+                message = f"version {version.number}: its process ended with {how(await process.wait())}"
+                raise LoadDied(message, passing=True) from None
             if "error" in header:
                 raise LoadFailed(f"version {version.number}: {header['error']}", header["passing"])
         except BaseException:

@@ -39,6 +39,20 @@ def check_inputs(found: Tensors, signature: Signature) -> None:
     check_wanted(found, signature.outputs)
 
 
+def check_shapes(feeds: Mapping[str, np.ndarray], signature: Signature) -> None:
+    """Raise Refused if a tensor has another rank than its input, or another size where that is fixed."""
+    for name, feed in feeds.items():
+        expected = signature.inputs[name].shape
+        if expected is None:
+            continue
+        fits = len(expected) == feed.ndim and all(
+            size in (None, own) for size, own in zip(expected, feed.shape, strict=True)
+        )
+        if not fits:
+            found, wanted = (",".join("?" if n is None else str(n) for n in shape) for shape in (feed.shape, expected))
+            raise Refused(f"input {name!r} has shape [{found}], expected [{wanted}]")
+
+
 def check_wanted(found: Tensors, known: Collection[str]) -> None:
     """Raise Refused if an output is asked for that there is not, or twice."""
     for name in found.wanted:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import dataclasses
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,12 @@ class Refused(ValueError):
 
     Attributes:
       status: of HTTP: 400, or 501 for a dtype that JSON cannot carry.
+      faults: with `index`, `column`, `reason` and `message`, if it is refused for columns of the contract.
     """
 
-    def __init__(self, message: str, status: int = 400):
+    def __init__(self, message: str, status: int = 400, faults: Sequence[Mapping[str, Any]] = ()):
         super().__init__(message)
-        self.status = status
+        self.status, self.faults = status, faults
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Candidates:
         self._path, self._gap_s = "", 1.0
         self._seen: dict[int, tuple[str, float]] = {}  # the mark of each folder, and since when
         self._refused: dict[int, _Refused] = {}
+        self._before: dict[int, _Refused] = {}  # the refusals of versions that have been loaded since
 
     async def look(self, path: str, poll: float, loaded: set[int]) -> None:
         """Look which versions there are. None at all are an accident, such as a mount that is missing: then nothing
@@ -77,6 +78,7 @@ class Candidates:
         if found:
             self.found, known = found, found.keys() | loaded
             self._refused = {number: refused for number, refused in self._refused.items() if number in known}
+            self._before = {number: refused for number, refused in self._before.items() if number in known}
             self._seen = {number: seen for number, seen in self._seen.items() if number in known}
 
     async def inspect(self, number: int) -> Folder:
@@ -104,7 +106,7 @@ class Candidates:
         """Return whether a folder is as it was one look before. Two looks are not needed for one that is old, nor for a
         path that is a SavedModel itself."""
         now = time.monotonic()
-        if self._seen.get(number, ("",))[0] != folder.mark:
+        if self._seen.get(number, (None,))[0] != folder.mark:
             self._seen[number] = folder.mark, now
         old = time.time() - folder.changed > OLD_S or self.found[number] == self._path
         return old or now - self._seen[number][1] >= self._gap_s
@@ -120,18 +122,25 @@ class Candidates:
           error: why.
           passing: whether it may be tried again before, after a while that grows.
         """
-        before, wait_s = self._refused.get(number), math.inf
+        now, wait_s = time.monotonic(), math.inf
         if passing:
-            wait_s = FIRST_RETRY_S if before is None else min(2 * before.wait_s, LAST_RETRY_S)
-        self._refused[number] = _Refused(self._seen[number][0], error, wait_s, time.monotonic() + wait_s)
+            before = self._refused.get(number) or self._before.get(number)
+            again = before is not None and math.isfinite(before.wait_s) and now - before.until < LAST_RETRY_S
+            wait_s = min(2 * before.wait_s, LAST_RETRY_S) if before is not None and again else FIRST_RETRY_S
+        self._refused[number] = _Refused(self._seen[number][0], error, wait_s, now + wait_s)
 
     def is_refused(self, number: int) -> bool:
         """Return whether a version is not to be loaded."""
         return number in self._refused and time.monotonic() < self._refused[number].until
 
-    def forgive(self, number: int | None = None) -> None:
-        """Let a version be loaded that was refused; all of them, if it is not given."""
-        self._refused = {n: refused for n, refused in self._refused.items() if number not in (None, n)}
+    def forgive(self) -> None:
+        """Let all versions be loaded that were refused."""
+        self._refused, self._before = {}, {}
+
+    def succeed(self, number: int) -> None:
+        """Forget why a version was refused, which is loaded now; if it soon dies, it waits for longer than before."""
+        if number in self._refused:
+            self._before[number] = self._refused.pop(number)
 
     def forget(self, number: int) -> None:
         """Look twice again before a version is loaded."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from beam_score.pipeline.serve.versions.bundle import NotAnIndex, shards
 from beam_score.transforms.model.signature import ModelError
@@ -44,12 +45,13 @@ def version_folders(path: str) -> dict[int, str]:
 
     Raises: `LOOK_FAILS`.
     """
-    names = set(_names(path))
-    if SAVED_MODEL in names:
+    entries = _entries(path)
+    if SAVED_MODEL in entries:
         own = path.rstrip("/").rpartition("/")[2]
         return {int(own) if _is_number(own) else 1: path}
     # Of names that are the same number, such as 7 and 007, the shortest counts.
-    found = sorted((name for name in names if _is_number(name)), key=lambda name: (-len(name), name))
+    numbers = (name for name, is_folder in entries.items() if _is_number(name) and is_folder())
+    found = sorted(numbers, key=lambda name: (-len(name), name))
     return {int(name): f"{path.rstrip('/')}/{name}" for name in found}
 
 
@@ -93,11 +95,14 @@ def _missing_shards(path: str, sizes: Mapping[str, int]) -> Iterator[str]:
             yield f"{name} has {sizes[name]:,} of {least:,} bytes"
 
 
-def _names(path: str) -> list[str]:
+def _entries(path: str) -> dict[str, Callable[[], bool]]:
+    """Return what is below a path, by name: calls that say whether it is a folder."""
     if not is_object(path):
-        return [entry.name for entry in entries_of(path)]
+        return {entry.name: entry.is_dir for entry in entries_of(path)}
     where = _parsed(path)
-    return ask_store(path, lambda: [path_of(found).name for found in store_of(where).list(where, recursive=False)])
+    listed = ask_store(path, lambda: list(store_of(where).list(where, recursive=False)))
+    folders = {found.name for found in listed if isinstance(found, ObjectPath)}
+    return {(name := path_of(found).name): functools.partial(folders.__contains__, name) for found in listed}
 
 
 def _local(path: str) -> dict[str, tuple[int, int, int, float]]:

@@ -120,6 +120,9 @@ class Lifecycle:
         self._drop_failed()
         self._judge()
         await self._candidates.look(self.source.path, self.source.versions.poll, set(self.model.versions))
+        for number, (state, _) in list(self.model.others.items()):
+            if state == State.START and number not in self._candidates.found:
+                del self.model.others[number]
         for number in self.model.shadows.keys() - set(self.model.numbers):
             del self.model.shadows[number]
         chosen = self._wanted = await self._chosen()
@@ -169,7 +172,7 @@ class Lifecycle:
         """End the versions whose processes have died too often."""
         for number, served in list(self.model.versions.items()):
             if served.state == State.END:
-                self._refuse(number, served.error)
+                self._refuse(number, served.error, served.passing)
 
     def _judge(self) -> None:
         """End a version that breaks the bounds of its trial, or does so soon after it has taken over."""
@@ -271,7 +274,7 @@ class Lifecycle:
             self._refuse(number, str(error), error.passing)
         else:
             self._loading = None
-            self._candidates.forgive(number)
+            self._candidates.succeed(number)
             _log.info("%s: version %d is loaded, in %.1f s", self.model.name, number, time.monotonic() - began)
         self.wake()
 
