@@ -115,6 +115,7 @@ _WITH_VALUE = (
     "--compat",
     "--grpc-port",
     "--drain-delay",
+    "--revert",
 )
 
 
