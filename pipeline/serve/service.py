@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -38,6 +39,7 @@ class Service:
         self._models = Models()
         self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
+        _check_address(job.serve.host, job.serve.admin)
         check_sources(sources_of(job), {})
 
     @property
@@ -45,12 +47,15 @@ class Service:
         """The name of the model in paths."""
         return self._models.main
 
-    async def run(self, ready: Callable[[str, int, int | None], None], admin: str | None = None) -> None:
+    async def run(
+        self, ready: Callable[[str, int, int | None], None], admin: str | None = None, ready_file: str | None = None
+    ) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
 
         Args:
           ready: called with the host, the port of HTTP and that of gRPC, once requests are answered.
           admin: the path of a socket for an operator; see `versions.admin`.
+          ready_file: that `ready` writes: an older one is removed before, and this one at the end.
 
         Raises:
           JobError: the address is not available, or the model does not load.
@@ -59,6 +64,7 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             listener = stack.enter_context(_listening(settings.host, settings.port))
             await stack.enter_async_context(admin_socket(admin, self._changes.revert))
+            stack.enter_context(_removed(ready_file))
             port = listener.getsockname()[1]
             server = _Server(
                 uvicorn.Config(
@@ -88,11 +94,15 @@ class Service:
                 server.should_exit = True
                 await serving
                 raise
+            following = None
             if not server.should_exit:  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
+                    following = asyncio.create_task(rpc.follow())
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._stopped(rpc))
+            if following is not None:
+                following.cancel()
             await self._changes.close()
 
     def _application(self) -> Application:
@@ -137,8 +147,40 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise JobError([f"serve.host: {host}: {error.strerror}"]) from None
         remedy = "choose another, or 0 for any that is free"
         raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
+
+
+def _check_address(host: str, admin: str | None) -> None:
+    """Raise JobError if a host is not known, or if a socket's folder is not there; nothing is bound."""
+    problems = []
+    try:
+        socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        problems.append(f"serve.host: {host}: {getattr(error, 'strerror', None) or error}")
+    if admin is not None and not Path(admin).absolute().parent.is_dir():
+        problems.append(f"serve.admin: there is no folder {Path(admin).absolute().parent}")
+    if problems:
+        raise JobError(problems)
+
+
+@contextlib.contextmanager
+def _removed(ready_file: str | None) -> Iterator[None]:
+    """Remove a file before the body runs, and after it. Raises JobError if there is another thing at its path."""
+    if ready_file is None:
+        yield
+        return
+    try:
+        Path(ready_file).unlink(missing_ok=True)
+    except OSError as error:
+        raise JobError([f"--ready-file: {ready_file}: {error.strerror}"]) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path(ready_file).unlink()
 
 
 def write_ready_file(path: str, host: str, ports: Sequence[int]) -> None:
