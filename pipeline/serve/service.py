@@ -157,7 +157,7 @@ def _check_address(host: str, admin: str | None) -> None:
     """Raise JobError if a host is not known, or if a socket's folder is not there; nothing is bound."""
     problems = []
     try:
-        socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)
+        socket.getaddrinfo(host or None, 0, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         problems.append(f"serve.host: {host}: {getattr(error, 'strerror', None) or error}")
     if admin is not None and not Path(admin).absolute().parent.is_dir():
