@@ -309,7 +309,7 @@ def serve(
         typer.Option("--compat", metavar="tfserving", help="Take and give exactly what TensorFlow Serving does."),
     ] = None,
     ready_file: Annotated[
-        str | None, typer.Option("--ready-file", help="Written, with HOST:PORT of each, once requests are answered.")
+        str | None, typer.Option("--ready-file", help="Written, with HOST:PORT of each, while requests are answered.")
     ] = None,
     only_check: Annotated[bool, typer.Option("--check", help="Find everything that is wrong, and end.")] = False,
     revert: Annotated[

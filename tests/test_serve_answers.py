@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import os
@@ -217,12 +218,36 @@ def test_what_was_accepted_is_answered_before_the_server_ends(tmp_path, model):
         ({"serve": {"port": 70000}}, "less than or equal to 65535"),
         ({"columns": {"age": {"dtype": "float32"}}}, "income"),
         ({"model": {"path": "nix"}}, "nix"),
+        ({"serve": {"host": "no host"}}, "serve.host: no host: "),
+        ({"serve": {"name": "a/b"}}, "serve.name"),
+        ({"serve": {"admin": "/nix/admin"}}, "serve.admin: there is no folder /nix"),
     ],
 )
 def test_what_is_wrong_is_said_at_the_start(tmp_path, model, change, problem):
     job = jobs.write_job(tmp_path, model("multiply"), **change)
     done = jobs.cli("serve", job, "--check")
     assert done.returncode == 2 and problem in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_host_of_another_machine_is_named(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"host": "192.0.2.1"})
+    done = jobs.cli("serve", job, "--port", "0")
+    assert done.returncode == 2 and "serve.host: 192.0.2.1: " in done.stderr
+
+
+def test_a_ready_file_is_only_there_while_requests_are_answered(tmp_path, model):
+    job, ready = jobs.write_job(tmp_path, model("multiply")), tmp_path / "ready"
+    ready.write_text("stale")
+    process = jobs.start("serve", job, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready))
+    late = time.monotonic() + 60
+    with contextlib.suppress(FileNotFoundError):
+        while ready.read_text() == "stale":
+            assert time.monotonic() < late and process.poll() is None
+            time.sleep(0.01)
+    with serving.until_ready(process, ready) as server:
+        assert server.get("/readyz").status_code == 200
+        assert server.end() == 0
+    assert not ready.exists()
 
 
 def test_a_port_that_is_taken_is_named(tmp_path, model, server):

@@ -97,8 +97,8 @@ def test_json_rows_are_predicted_on_request_by_a_header(server):
 @pytest.mark.parametrize(
     ("body", "headers", "code", "error"),
     [
-        (lines(*ROWS) + b'{"age": "secret', LINES, 400, "line 2: not JSON"),
-        (b'1],"signature_name":"serving_default","x":[2', LINES, 400, "line 0: not JSON"),
+        (lines(*ROWS) + b'{"age": "secret', LINES, 400, "line 3: not JSON"),
+        (b'1],"signature_name":"serving_default","x":[2', LINES, 400, "line 1: not JSON"),
         (b"", LINES, 400, "at least one instance"),
         (b"", CSV, 400, "no row"),
         (b"age,income\n1,2\n", CSV, 400, "no column 'score'"),

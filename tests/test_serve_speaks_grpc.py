@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import signal
 import time
 from pathlib import Path
@@ -165,6 +166,18 @@ def test_health_is_the_standard_service(channel):
     for service in ("", "tensorflow.serving.PredictionService", "ModelService", "inference.GRPCInferenceService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_follows_the_process_of_the_model(tmp_path, model):
+    job = serving.echo_job(tmp_path, model("echo"), {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}})
+    with serving.served(tmp_path, job) as server, grpc.insecure_channel(server.rpc) as channel:
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        found = [next(watched).status]
+        os.kill(server.model_process, signal.SIGKILL)
+        found += [next(watched).status, next(watched).status]
+        serves, not_serves = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+        assert found == [serves, not_serves, serves]
+        assert server.end() == 0
 
 
 def test_a_client_without_definitions_asks_for_them(channel):

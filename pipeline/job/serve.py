@@ -133,7 +133,7 @@ class ServeSettings(Strict):
       admin: the path of the socket for `--revert`; None for one beside the ready file, if there is one.
     """
 
-    name: str | None = pydantic.Field(default=None, pattern=r"[^/:]+")
+    name: str | None = pydantic.Field(default=None, pattern=r"^[^/:]+$")
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8501, ge=0, le=65535)
     grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)

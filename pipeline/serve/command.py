@@ -21,7 +21,7 @@ def serve_job(
 
     Args:
       read: reads the job, at the start and at SIGHUP.
-      ready_file: written once requests are answered.
+      ready_file: written once requests are answered, and removed at the end.
       only_check: whether to end once everything is checked.
 
     Raises:
@@ -48,7 +48,7 @@ def serve_job(
             write_ready_file(ready_file, host, [port, *([] if grpc_port is None else [grpc_port])])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(service.run(ready, _admin(job, ready_file)))
+        runner.run(service.run(ready, _admin(job, ready_file), ready_file))
 
 
 def revert_model(job: Job | ModelFolder, console: Console, ready_file: str | None, model: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
 import ssl
 import stat
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.serve import ServeSettings
@@ -43,6 +45,19 @@ def listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
+def check_address(host: str, admin: str | None) -> None:
+    """Raise JobError if a host is not known, or if a socket's folder is not there; nothing is bound."""
+    problems = []
+    try:
+        socket.getaddrinfo(host or None, 0, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        problems.append(f"serve.host: {host}: {getattr(error, 'strerror', None) or error}")
+    if admin is not None and not Path(admin).absolute().parent.is_dir():
+        problems.append(f"serve.admin: there is no folder {Path(admin).absolute().parent}")
+    if problems:
+        raise JobError(problems)
+
+
 def is_open_to_others(settings: ServeSettings) -> bool:
     """Return whether other machines may reach a port that asks for neither a certificate nor a token."""
     if settings.token.file or settings.token.env or settings.tls.client_ca:
@@ -58,6 +73,8 @@ def _on_port(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise JobError([f"serve.host: {host}: {error.strerror}"]) from None
         remedy = "choose another, or 0 for any that is free"
         raise JobError([f"serve.port: {host}:{port}: {error.strerror}; {remedy}"]) from None
 

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from beam_score.pipeline.job.job import Job
@@ -21,7 +21,7 @@ from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.http1.listener import Listener
-from beam_score.pipeline.serve.listening import http_listener, is_open_to_others, listening
+from beam_score.pipeline.serve.listening import check_address, http_listener, is_open_to_others, listening
 from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
 from beam_score.pipeline.serve.reports.request_log import RequestLog, writer
 from beam_score.pipeline.serve.reports.traces import Traces
@@ -45,6 +45,7 @@ class Service:
         self._models = Models()
         self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
+        check_address(job.serve.host, job.serve.admin)
         check_sources(sources_of(job), {})
         check_tls(job.serve.tls)
         self._guard = guard_of(job.serve.token)
@@ -60,12 +61,15 @@ class Service:
         """The name of the model in paths."""
         return self._models.main
 
-    async def run(self, ready: Callable[[str, int, int | None], None], admin: str | None = None) -> None:
+    async def run(
+        self, ready: Callable[[str, int, int | None], None], admin: str | None = None, ready_file: str | None = None
+    ) -> None:
         """Listen, load, answer, and end with SIGTERM or SIGINT, once everything accepted is answered.
 
         Args:
           ready: called with the host, the port of HTTP and that of gRPC, once requests are answered.
           admin: the path of a socket for an operator; see `versions.admin`.
+          ready_file: that `ready` writes: an older one is removed before, and this one at the end.
 
         Raises:
           JobError: the address is not available, or the model does not load.
@@ -78,6 +82,7 @@ class Service:
             stack.enter_context(logging_in_thread())
             listeners = stack.enter_context(listening(settings))
             await stack.enter_async_context(admin_socket(admin, self._changes.revert))
+            stack.enter_context(_removed(ready_file))
             port = listeners[0].getsockname()[1]
             application = Application(self._models, settings, self._guard, log, aliases(os.environ))
             server = http_listener(application, listeners, settings)
@@ -96,11 +101,15 @@ class Service:
                 server.end()
                 await serving
                 raise
+            following = None
             if not self._ending.is_set():  # a signal came while it loaded
                 if rpc is not None:
                     await rpc.be(True)
+                    following = asyncio.create_task(rpc.follow())
                 ready(settings.host, port, None if rpc is None else rpc.port)
             await asyncio.gather(serving, self._drained(server, rpc))
+            if following is not None:
+                following.cancel()
             await self._changes.close()
             if log is not None:
                 await log.end(self._models.accounts)
@@ -143,6 +152,23 @@ class Service:
             os._exit(ExitCode.FAILED)
         self._models.draining = True
         self._ending.set()
+
+
+@contextlib.contextmanager
+def _removed(ready_file: str | None) -> Iterator[None]:
+    """Remove a file before the body runs, and after it. Raises JobError if there is another thing at its path."""
+    if ready_file is None:
+        yield
+        return
+    try:
+        Path(ready_file).unlink(missing_ok=True)
+    except OSError as error:
+        raise JobError([f"--ready-file: {ready_file}: {error.strerror}"]) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            Path(ready_file).unlink()
 
 
 def write_ready_file(path: str, host: str, ports: Sequence[int]) -> None:

@@ -21,8 +21,8 @@ from beam_score.transforms.framing.csv import fields
 
 def from_lines(request: Request) -> Request:
     """Return a request in JSON Lines as one in JSON. Raises Refused: a line is not JSON."""
-    lines = [line for line in request.body.splitlines() if line.strip()]
-    for number, line in enumerate(lines):
+    lines = {number: line for number, line in enumerate(request.body.splitlines(), 1) if line.strip()}
+    for number, line in lines.items():
         try:
             members(line.decode())
         except UnicodeDecodeError as error:
@@ -30,7 +30,7 @@ def from_lines(request: Request) -> Request:
         except Malformed as error:
             problem, at = error.args
             raise Refused(f"line {number}: not JSON: {problem} at character {at}") from None
-    body = b'{"instances":[' + b",".join(lines) + b"]}"
+    body = b'{"instances":[' + b",".join(lines.values()) + b"]}"
     return dataclasses.replace(request, body=body, form="json" + request.form.removeprefix("lines"))
 
 

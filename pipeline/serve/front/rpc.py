@@ -5,6 +5,7 @@ Messages are passed on as bytes: only the model_spec of a request is read here.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,6 +38,9 @@ Method = Callable[[bytes, str, Any], Awaitable[bytes]]
 """Answers a message; takes its bytes, the id of the request and the context of the call."""
 
 _MOST_MESSAGE = 1024
+
+_HEALTH_S = 0.1
+"""Seconds between two looks whether every model answers."""
 
 _FIELDS = {
     "Head": [("model_spec", 1, "ModelSpec")],
@@ -233,6 +237,7 @@ class Rpc:
                 ("grpc.so_reuseport", 0),
             ],
         )
+        self._models = models
         handlers = Handlers(models, limits, guard, log)
         self._server.add_generic_rpc_handlers(handlers.services())
         reflection.enable(self._server, handlers.methods())
@@ -263,6 +268,15 @@ class Rpc:
         status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in (*SERVICES, *_SHORT_NAMES):
             await self._health.set(service, status)
+
+    async def follow(self) -> None:
+        """Let health checks say from now on whether every model answers, as they do at the start."""
+        said = True
+        while True:
+            if said != self._models.ready:
+                said = not said
+                await self.be(said)
+            await asyncio.sleep(_HEALTH_S)
 
     async def stop(self, seconds: float) -> None:
         """Take no more calls, and wait for those that were accepted."""
