@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from versioned import KINDS, ROW, Versions, answers, asked, available, error, factor, states, until
 
 from beam_score.pipeline.job.rollout import Rollout
-from beam_score.pipeline.serve.answering.answer import Answer
+from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.reports.accounts import Account
 from beam_score.pipeline.serve.versions.agree import answers_agree
 from beam_score.pipeline.serve.versions.trial import Observation
@@ -187,7 +187,8 @@ def observed(new: tuple[int, int, float], old: tuple[int, int, float], **bounds)
     for served, (count, failed, seconds) in zip(versions, (new, old), strict=True):
         for at in range(count):
             served.account.begin()
-            served.account.end(Answer(500 if at < failed else 200, b"", 1, 1), "rest", seconds)
+            answer = Answer(500 if at < failed else 200, b"", 1, 1)
+            served.account.end(Request("x", b""), answer, "rest", seconds)
     return observation.problem()
 
 
