@@ -137,12 +137,12 @@ def test_the_account_closes_under_kills_timeouts_and_bad_rows(server, disconnect
 
     def disturb() -> None:
         chance = random.Random(5)
-        while not done.wait(0.3):
+        while not done.wait(0.1):
             scrapes.append(rows(samples(server.get("/metrics").text)))
             if len(scrapes) == 4:
                 with contextlib.suppress(IndexError, ProcessLookupError):
                     os.kill(server.model_process, signal.SIGKILL)
-            elif chance.random() < 0.3:
+            elif chance.random() < 0.15:
                 with contextlib.suppress(IndexError, ProcessLookupError):
                     os.kill(child := server.model_process, signal.SIGSTOP)
                     time.sleep(0.1)

@@ -76,7 +76,9 @@ def test_every_import_is_a_declared_dependency(wheel):
     declared = {normal(re.match(r"[\w.-]+", line)[0]) for line in lines if "extra ==" not in line}
     # What an extra brings is imported in one place, behind the module that says what to install where it is missing.
     assert any(re.match(r"boto3\b.*extra == .s3.", line) for line in lines)
+    assert any(re.match(r"opentelemetry-sdk\b.*extra == .otel.", line) for line in lines)
     extra = {("transforms/stores/s3.py", "boto3"), ("transforms/stores/s3.py", "botocore")}
+    extra.add(("pipeline/serve/reports/traces.py", "opentelemetry"))
     for name, package in SERVE.items():
         assert any(re.match(rf"{package}\b.*extra == .serve.", line) for line in lines)
         extra |= {(source, name) for source in SOURCES if source.startswith("pipeline/serve/")}
@@ -94,6 +96,7 @@ def test_every_import_is_a_declared_dependency(wheel):
 
 SERVE = {
     "grpc_health": "grpcio-health-checking",
+    "grpc_reflection": "grpcio-reflection",
     "httptools": "httptools",
     "prometheus_client": "prometheus-client",
     "uvloop": "uvloop",
