@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-from environments import python_of
 from make_data import make_data
+from peer_environments import python_of
 from processes import run_process
 from shapes import SHAPES, Shape
 

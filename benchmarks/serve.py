@@ -31,8 +31,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from compare import conclude, spread
-from environments import python_of
 from machine import describe
+from peer_environments import python_of
 from processes import cpu_s
 
 HERE = pathlib.Path(__file__).resolve().parent
