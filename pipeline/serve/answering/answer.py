@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ class Request:
         """The options of the form: PARTIAL, AS_LINES, AS_CSV, HEADER, NO_HEADER."""
         return self.form.partition(";")[2].split(",") if ";" in self.form else []
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """An estimate of its rows, which costs nothing: exact for flat objects."""
         return max(

@@ -239,7 +239,7 @@ class Rows:
         if isinstance(body, Tensors):
             wanted = predictions.select(list(body.wanted)) if body.wanted else predictions
             try:
-                return _tensorial(request, body, prediction_tensors(wanted), rows)
+                return Answer(200, written(request.kind, prediction_tensors(wanted), CONTRACT, body), rows, rows)
             except Refused as error:
                 return refusal(error.status, str(error), request.id)
         if not body.by_row:

@@ -192,7 +192,7 @@ class Application:
         most = self._limits.body
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > most:
-            # What comes of it is not kept (see uvicorn's on_body), so that the client reads this answer.
+            # What still comes of it is dropped (`Exchange.add`), so that the client reads this answer.
             raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}")
         parts, size = [], 0
         while True:
