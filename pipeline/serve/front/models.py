@@ -345,11 +345,7 @@ class Models:
             if label not in model.labels:
                 raise Refusal(400, f"Unrecognized servable version label: {label[:100]}")
             return model.labels[label]
-        if version is None:
-            return None
-        if int(version) >= 1 << 63:
-            raise Refusal(400, f"Failed to convert version: {version[:100]} to numeric.")
-        return int(version)
+        return None if version is None else int(version)  # see `version_number`
 
     def statuses(self, name: str, version: str | None = None, label: str | None = None) -> list[dict[str, Any]]:
         """Return the states of the versions of a model, or of one. Raises NoSuchModel, Refusal."""
