@@ -3,8 +3,8 @@
 Arrow imports pandas at the first array that it makes, to recognise objects of pandas. Beam imports pandas, and the
 clients of Google Cloud, AWS and MongoDB for its own connectors: more than half of the time that its import takes. Each
 of them is an extra of Beam, and both libraries work without it. So these packages are made to look as if they were not
-installed, while Arrow and Beam look for them. All later imports find them. Before rows are read, Arrow has to find
-pandas: without it, it does not convert every nanosecond to Python.
+installed, while Arrow and Beam look for them. All later imports find them. Before rows with nanoseconds are read, Arrow
+has to find pandas: without it, it does not convert every nanosecond to Python.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import threading
 from collections.abc import Collection, Iterator
 from importlib.abc import MetaPathFinder
 
-EXTRAS = ("pandas", "google.cloud", "pymongo", "boto3")
-"""Packages of the extras `dataframe`, `gcp`, `mongodb` and `aws` of Beam (2.77)."""
+EXTRAS = (
+    *("pandas", "pymongo", "boto3"),
+    *("google.cloud", "google.auth", "google.api_core", "google_auth_httplib2"),
+)
+"""Packages of the extras `dataframe`, `mongodb`, `aws` and `gcp` of Beam (2.77)."""
 
 _left_out: tuple[str, ...] = ()
 
@@ -32,9 +35,14 @@ def leave_out_extras() -> None:
         pa.array([])
 
 
-def recognise_pandas() -> None:
-    """Make Arrow find pandas, if it was left out. Call it before rows are read."""
-    if _left_out:
+def recognise_pandas(format_: str) -> None:
+    """Make Arrow find pandas, if it was left out. Call it before rows of a format are read.
+
+    Columns of text, JSON Lines and tf.Example have no nanoseconds.
+    """
+    from beam_score.transforms.formats.base import format_named
+
+    if _left_out and format_named(format_).payload_kind == "json":
         import pyarrow as pa
 
         pa.nulls(0).to_pandas()

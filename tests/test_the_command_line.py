@@ -99,11 +99,11 @@ def finished(tmp_path_factory, model):
         ("status {folder}/out", 0, ()),
         ("clean {folder}/out", 0, ()),
         ("inspect {model}", 0, ()),
-        ("init {model} --data {folder}/data/*.csv -o -", 0, ("pandas", "pyarrow", "polars", "numpy")),
+        ("init {model} --data {folder}/data/*.csv -o -", 0, ("pandas", "pyarrow", "numpy")),
         ("run {folder}/no-such.yaml", 2, ("pyarrow", "numpy")),
-        ("run {folder}/typo.yaml", 2, ("pyarrow", "polars", "numpy")),
-        ("check {folder}/missing.yaml", 5, ("pyarrow", "polars", "numpy")),
-        ("run {folder}/job.yaml", 0, ("pyarrow", "polars", "numpy")),
+        ("run {folder}/typo.yaml", 2, ("pyarrow", "numpy")),
+        ("check {folder}/missing.yaml", 5, ("pyarrow", "numpy")),
+        ("run {folder}/job.yaml", 0, ("pyarrow", "numpy")),
     ],
 )
 def test_a_command_imports_only_what_it_needs(finished, model, arguments, code, needed):
@@ -136,8 +136,9 @@ def test_packages_that_were_left_out_can_be_used_later():
     code = (
         "import sys; from beam_score.runners import lean; lean.leave_out_extras(); lean.import_beam()\n"
         "print(sorted({'pandas', 'google.cloud.storage', 'pymongo', 'boto3', 'apache_beam'} & sys.modules.keys()))\n"
+        "lean.recognise_pandas('csv'); assert 'pandas' not in sys.modules\n"
         "import pyarrow as pa; assert pa.array([1.0, None]).to_pandas().isna().sum() == 1\n"
-        "lean.recognise_pandas(); assert pa.array([1], pa.timestamp('ns')).to_pylist()[0].value == 1\n"
+        "lean.recognise_pandas('parquet'); assert pa.array([1], pa.timestamp('ns')).to_pylist()[0].value == 1\n"
         "import pandas as pd; assert pa.array(pd.Series([1.0, None])).null_count == 1\n"
         "import google.cloud.storage, apache_beam.io.gcp.gcsio"
     )

@@ -141,7 +141,7 @@ class Launch:
     def plan(self, state: OutputState) -> RunFolder:
         """Begin a run, or continue one that has no plan, and write its plan. Raises LostRace."""
         check_room(self.prepared)
-        recognise_pandas()
+        recognise_pandas(self.prepared.steps.read.format)
         in_thread(_import_chain)  # beside the model's load and its trial
         with clock(self.seconds, "load"):
             servable = load(self.prepared)
@@ -162,7 +162,7 @@ class Launch:
             if is_read(folder):
                 return
         # In the main thread: in a worker's thread, beside other threads, an import takes twice as long.
-        recognise_pandas()
+        recognise_pandas(self.prepared.steps.read.format)
         import_beam()
         from beam_score.pipeline.prepare.chain import build
 

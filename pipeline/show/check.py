@@ -65,7 +65,7 @@ def check_job(job: Job, console: Console, beam_args: Sequence[str] = ()) -> Chec
     began = time.perf_counter()
     engine = engine_of(job.engine, beam_args)
     prepared = prepare(job, known=[*engine.problems(), *engine.place_problems(job.places)])
-    recognise_pandas()
+    recognise_pandas(prepared.steps.read.format)
     check_fits(prepared, engine)
     state = OutputState.of(job.output.path)
     if state.manifest is None and state.current is None:

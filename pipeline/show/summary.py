@@ -150,6 +150,8 @@ def _examples(
     output: str, manifest: Mapping[str, Any], wanted: Collection[tuple[str, str | None]]
 ) -> dict[tuple[str, str | None], str]:
     """Return one dead letter for each pair of reason and column, as one line."""
+    if not wanted:
+        return {}
     import polars as pl
 
     found: dict[tuple[str, str | None], str] = {}

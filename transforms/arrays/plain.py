@@ -18,10 +18,21 @@ def plain(array: pa.Array) -> pa.Array:
 def values_of(array: pa.Array) -> np.ndarray:
     """Return the buffer of a numeric array as numpy, without a copy; nulls have arbitrary values."""
     data = array.buffers()[1]
-    dtype = np.dtype(array.type.to_pandas_dtype())
+    dtype = numpy_type(array.type)
     if data is None:
         return np.zeros(len(array), dtype)
     return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+
+
+def numpy_type(type_: pa.DataType) -> np.dtype:
+    """Return the dtype of numpy with the same values as a type of numbers or booleans.
+
+    Not by `DataType.to_pandas_dtype`, which imports pandas: half a second.
+    """
+    return _NUMPY[type_]
+
+
+_NUMPY = {pa.from_numpy_dtype(name): np.dtype(name) for name in ("bool", *np.typecodes["AllInteger"], "e", "f", "d")}
 
 
 def nulls_of(values: pa.Array) -> np.ndarray:

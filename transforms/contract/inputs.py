@@ -26,6 +26,7 @@ from beam_score.transforms.arrays.nested import (
     to_numpy,
     with_leaves,
 )
+from beam_score.transforms.arrays.plain import numpy_type
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.contract.columns import Dtype
 from beam_score.transforms.contract.serialize import RECORD, serialize
@@ -328,4 +329,4 @@ def _overflows(column: pa.Array) -> np.ndarray | None:
 
 def _numpy(type_: pa.DataType) -> np.dtype:
     text = pa.types.is_string(type_) or pa.types.is_binary(type_)
-    return np.dtype(object) if text else np.dtype(type_.to_pandas_dtype())
+    return np.dtype(object) if text else numpy_type(type_)

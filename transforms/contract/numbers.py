@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,14 +27,14 @@ def parse_float(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.nd
     few = len(text) <= _FEW
     if few:
         text = pc.utf8_trim(text, BLANKS)
-    values, not_taken = _cast(text, pl.Float64)
+    values, not_taken = _cast(text, "Float64")
     wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
     if few:
         wrong[not_taken] = True
     elif len(not_taken):
         values = values.copy()
         left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
-        values[not_taken], still = _cast(left, pl.Float64)
+        values[not_taken], still = _cast(left, "Float64")
         wrong[not_taken[still]] = True
     if dtype != "float64":
         with np.errstate(over="ignore"):
@@ -59,16 +58,14 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
 
     Returns the same as `parse_float`.
     """
-    type_ = pl.UInt64 if dtype == "uint64" else pl.Int64
+    type_ = "UInt64" if dtype == "uint64" else "Int64"
     values, not_taken = _cast(text, type_)
     wrong, overflow = np.zeros(len(text), bool), np.zeros(len(text), bool)
     if len(not_taken):
         values = values.copy()
         # Whole files may be written as `7.0` (pandas, with gaps), or padded with blanks: still vectorised.
         left = pc.utf8_trim(text.take(pa.array(not_taken)), BLANKS)
-        trimmed = pl.from_arrow(left)
-        assert isinstance(trimmed, pl.Series)
-        plain = trimmed.str.replace(r"^([+-]?[0-9]+)\.0*$", "$1").to_arrow()
+        plain = pc.replace_substring_regex(left, r"^([+-]?[0-9]+)\.0*$", r"\1")
         values[not_taken], still = _cast(plain, type_)
         if len(still):
             at = not_taken[still]
@@ -82,9 +79,15 @@ def parse_integer(text: pa.Array, dtype: str) -> tuple[pa.Array, np.ndarray, np.
     return _with_nulls_of(text, values), wrong, overflow
 
 
-def _cast(text: pa.Array, type_: type[pl.DataType]) -> tuple[np.ndarray, np.ndarray]:
-    """Cast texts by polars: return the values, 0 for texts that it does not accept, and the positions of these."""
-    found = pl.from_arrow(text).cast(type_, strict=False).to_arrow()
+def _cast(text: pa.Array, type_: str) -> tuple[np.ndarray, np.ndarray]:
+    """Cast texts by polars: return the values, 0 for texts that it does not accept, and the positions of these.
+
+    Args:
+      type_: the name of a type of polars.
+    """
+    import polars as pl  # it takes a quarter of a second, and clean rows do not need it
+
+    found = pl.from_arrow(text).cast(getattr(pl, type_), strict=False).to_arrow()
     if not found.null_count:
         return found.to_numpy(), np.array([], np.int64)
     null = found.is_null().to_numpy(zero_copy_only=False)

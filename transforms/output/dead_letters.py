@@ -6,7 +6,6 @@ import base64
 import contextlib
 import io
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +14,8 @@ from beam_score.transforms.rows.sources import Source, places
 
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
     """Return dead letters, as made by `dead_letter_rows`, as JSON Lines."""
+    import polars as pl
+
     lines = io.BytesIO()  # a text would be a second copy in memory
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import orjson
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,6 +33,8 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
       not_finite: `null`: such a value is null, and a string column NAME_not_finite, present in every line, says which
         it was (for a list, the first); `string`: it is the string NaN, Infinity or -Infinity.
     """
+    import polars as pl
+
     columns, binary = {}, {}
     odd = np.zeros(len(table), bool)  # rows that are encoded one by one
     for field, column in zip(table.schema, table.columns, strict=True):
@@ -175,7 +177,7 @@ def _spelled(value: Any, not_finite: str) -> Any:
         return text_or_base64(value)
     if isinstance(value, dict):
         return {k: _spelled(v, not_finite) for k, v in value.items()}
-    if isinstance(value, list | tuple | pl.Series):
+    if isinstance(value, Iterable) and not isinstance(value, str):  # also a series of polars
         return [_spelled(v, not_finite) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
         return spelling(value) if not_finite == "string" else None

@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,6 +22,8 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
     `{"b64": "..."}`; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`; decimals,
     dates and times are text.
     """
+    import polars as pl
+
     count = batch.num_rows
     if not batch.num_columns:
         return pa.array([b"{}"] * count, pa.binary())

@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-import polars as pl
 import pyarrow as pa
 
 from beam_score.transforms.common.splits import FileRange
@@ -187,7 +186,7 @@ class AvroFile:
             return
         try:
             yield self._decode(held, names)
-        except _UNDECODED as error:
+        except _undecoded() as error:
             if isinstance(error, Exception) and is_of_the_system(error):
                 raise
             if len(held) > 1:
@@ -198,6 +197,8 @@ class AvroFile:
             yield _Lost(rows, f"a block of {rows} rows is damaged: {first_line(error)}")
 
     def _decode(self, held: list[tuple[int, bytes]], names: Sequence[str]) -> pa.RecordBatch:
+        import polars as pl
+
         rows = sum(count for count, _ in held)
         content = [self._head]
         for count, data in held:
@@ -238,15 +239,11 @@ class AvroFile:
         return next(f"c{i}" for i, values in enumerate(self.columns.values) if values.wire is not None)
 
 
-_UNDECODED = (
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    pa.ArrowException,
-    OSError,
-    ValueError,
-    IndexError,
-)
-"""What polars raises for bytes that are not of the schema, and Arrow for values that are not of the type."""
+def _undecoded() -> tuple[type[BaseException], ...]:
+    """Return what polars raises for bytes that are not of the schema, and Arrow for values that are not of the type."""
+    from polars.exceptions import PanicException, PolarsError
+
+    return PolarsError, PanicException, pa.ArrowException, OSError, ValueError, IndexError
 
 
 def _number(value: int) -> bytes:

@@ -7,7 +7,7 @@ nor on its neighbours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,13 @@ from beam_score.transforms.formats.base import Chunk, ReadSettings
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row
 from beam_score.transforms.formats.jsonl.lines import Lines
-from beam_score.transforms.formats.jsonl.template import TemplateLines
 from beam_score.transforms.framing.lines import CR, LF
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, dead_letters, fault_lists, faults_column, faults_of
 from beam_score.transforms.rows.origin import Origin
+
+if TYPE_CHECKING:
+    from beam_score.transforms.formats.jsonl.template import TemplateLines
 
 FAST_WAYS = ("template", "arrow")
 """In the order in which they are tried; without any, every line goes to the exact judge."""
@@ -30,6 +32,14 @@ FAST_WAYS = ("template", "arrow")
 def too_large(size: int, settings: ReadSettings) -> str:
     """Return the message for a line over `max_row_bytes`."""
     return f"the line has {size} bytes, more than max_row_bytes {settings.max_row_bytes}"
+
+
+def _fast_way(name: str, settings: ReadSettings) -> TemplateLines | ArrowLines:
+    if name == "arrow":
+        return ArrowLines(settings)
+    from beam_score.transforms.formats.jsonl.template import TemplateLines  # it imports polars: a quarter of a second
+
+    return TemplateLines(settings)
 
 
 class LineParser:
@@ -45,8 +55,7 @@ class LineParser:
         self._judge = LineJudge(settings)
         self._types = {n: c.arrow_type for n, c in settings.contract_columns.items()}
         self._types |= dict.fromkeys(settings.kept_undeclared, pa.string())
-        makers: dict[str, type[TemplateLines] | type[ArrowLines]] = {"template": TemplateLines, "arrow": ArrowLines}
-        self._ways = [makers[way](settings) for way in ways]
+        self._ways = [_fast_way(way, settings) for way in ways]
 
     def parse(self, data: bytes, starts: np.ndarray, ends: np.ndarray, row: int, origin: Origin | None) -> Chunk:
         """Return the lines of a block as a chunk; the first is number `row`."""

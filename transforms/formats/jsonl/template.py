@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from beam_score.transforms.arrays.plain import numpy_type
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
@@ -320,7 +321,7 @@ def _typed(value: pl.Series, type_: pa.DataType) -> pa.Array:
     if pa.types.is_floating(type_):
         numbers = value.to_numpy() if not value.null_count() else value.fill_null(0).to_numpy()
         nulls = None if not value.null_count() else value.is_null().to_numpy()
-        return pa.array(numbers.astype(type_.to_pandas_dtype()), type_, mask=nulls)
+        return pa.array(numbers.astype(numpy_type(type_)), type_, mask=nulls)
     return value.to_arrow().cast(type_)
 
 

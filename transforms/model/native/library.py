@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import re
 import sys
 import threading
@@ -110,11 +111,21 @@ def load_library() -> Library:
             framework, own = _files()
             try:
                 with quiet():
+                    _open(framework)
+                    _open(own)
                     ctypes.CDLL(framework, ctypes.RTLD_LOCAL)
                     _library = Library(own)
             except (OSError, AttributeError) as error:
                 raise NotNative(f"TensorFlow's C API does not load: {error}") from None
         return _library
+
+
+def _open(path: str) -> None:
+    """Open a library, so that it is there already when `ctypes.CDLL` opens it, which holds the interpreter lock
+    meanwhile. An error is left to that."""
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype, dlopen.argtypes = c_void_p, (c_char_p, c_int)
+    dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
 
 
 def _files() -> tuple[str, str]:
