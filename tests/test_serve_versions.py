@@ -182,6 +182,16 @@ def test_a_process_that_dies_is_replaced_while_another_version_answers(server, v
     until(lambda: available(server) == {current, new})
 
 
+def test_a_process_that_dies_while_the_folder_is_away_is_replaced_once_it_is_back(server, versions, current):
+    elsewhere = versions.folder / "elsewhere"
+    versions.base.rename(elsewhere)
+    os.kill(server.model_process, signal.SIGKILL)
+    until(lambda: "cannot be read: No such file" in versions.log)
+    assert states(server)[current] == "LOADING" and server.post("/predict", ROW).status_code == 503
+    elsewhere.rename(versions.base)
+    until(lambda: available(server) == {current} and answers(server, current))
+
+
 def test_what_is_not_a_folder_of_a_version_disturbs_no_other(server, versions, numbers, current):
     file, broken, new = next(numbers), next(numbers), next(numbers)
     (versions.base / str(file)).touch()

@@ -172,7 +172,7 @@ class Lifecycle:
         """End the versions whose processes have died too often."""
         for number, served in list(self.model.versions.items()):
             if served.state == State.END:
-                self._refuse(number, served.error, served.passing)
+                self._refuse(number, served.error, passing=True)
 
     def _judge(self) -> None:
         """End a version that breaks the bounds of its trial, or does so soon after it has taken over."""
