@@ -70,6 +70,7 @@ class Served:
         self._hangs_s = hangs_s
         self.version, self.account = version, account
         self.metadata: Mapping[str, Any] = {}
+        self.notes: Sequence[str] = ()
         self.state, self.error, self.load_s = State.LOADING, "", 0.0
         self.on_end: Callable[[], None] = lambda: None
         self.observer: Callable[[Request, Answer], None] | None = None
@@ -107,7 +108,7 @@ class Served:
         began = time.perf_counter()
         process = self._process = await self._load(self.version)
         self.load_s = time.perf_counter() - began
-        self.version, self.metadata = process.version, process.metadata
+        self.version, self.metadata, self.notes = process.version, process.metadata, process.notes
         if trial is not None:
             await trial(self)
         self.headers = (

@@ -103,17 +103,19 @@ class ModelProcess:
     Attributes:
       version: with its hash.
       metadata: its signatures; see `front.metadata`.
+      notes: phrases for the log on how it was loaded.
     """
 
     def __init__(
         self,
         version: Version,
         metadata: Mapping[str, Any],
+        notes: Sequence[str],
         process: _Child,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ):
-        self.version, self.metadata = version, metadata
+        self.version, self.metadata, self.notes = version, metadata, notes
         self._process, self._reader, self._writer = process, reader, writer
         self._owed: collections.deque[asyncio.Future[list[Answer]]] = collections.deque()
         self._reading = asyncio.create_task(self._read())
@@ -145,7 +147,7 @@ class ModelProcess:
             process.kill()
             raise
         version = dataclasses.replace(version, sha256=header["sha256"])
-        return cls(version, header["metadata"], process, reader, writer)
+        return cls(version, header["metadata"], header["notes"], process, reader, writer)
 
     async def answer(self, batch: Sequence[Request]) -> list[Answer]:
         """Return the answers to a batch, in order. Raises ProcessDied."""

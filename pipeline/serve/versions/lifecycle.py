@@ -275,7 +275,8 @@ class Lifecycle:
         else:
             self._loading = None
             self._candidates.succeed(number)
-            _log.info("%s: version %d is loaded, in %.1f s", self.model.name, number, time.monotonic() - began)
+            took = f"in {time.monotonic() - began:.1f} s"
+            _log.info("%s: version %d is loaded, %s", self.model.name, number, "; ".join((took, *served.notes)))
         self.wake()
 
     async def _try(self, served: Served) -> None:
