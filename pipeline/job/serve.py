@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -42,11 +42,11 @@ class Batching(Strict):
     """How requests share calls of the model.
 
     Attributes:
-      rows: maximum rows of a call.
+      rows: maximum rows of a call; `auto` for `model.batch_rows`, or if that is `auto`, for what a sweep chooses.
       window_ms: milliseconds that a request may wait for company although the model is free.
     """
 
-    rows: int = pydantic.Field(default=1024, ge=1)
+    rows: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = 1024
     window_ms: float = pydantic.Field(default=0.0, ge=0)
 
 

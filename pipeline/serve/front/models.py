@@ -53,7 +53,6 @@ class Served:
       load: starts a process and loads a version.
       version: that it loads.
       account: of its rows.
-      most_rows: of a batch.
       hangs_s: seconds after which a process that has not answered a batch is replaced.
       window_s: see `Batches`.
     """
@@ -63,7 +62,6 @@ class Served:
         load: Callable[[Version], Awaitable[ModelProcess]],
         version: Version,
         account: Account,
-        most_rows: int,
         hangs_s: float,
         window_s: float = 0.0,
     ):
@@ -78,8 +76,9 @@ class Served:
         self._load = load
         self._process: ModelProcess | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._batches = Batches(self._call, account.batch_rows.add, most_rows, window_s)
-        self._pace = Pace(most_rows)
+        self._window_s = window_s
+        self._batches: Batches  # once it is known how many rows a batch may have
+        self._pace: Pace
         self.headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __enter__(self) -> Served:
@@ -109,6 +108,9 @@ class Served:
         process = self._process = await self._load(self.version)
         self.load_s = time.perf_counter() - began
         self.version, self.metadata, self.notes = process.version, process.metadata, process.notes
+        most_rows = self.version.batch_rows or 1
+        self._batches = Batches(self._call, self.account.batch_rows.add, most_rows, self._window_s)
+        self._pace = Pace(most_rows)
         if trial is not None:
             await trial(self)
         self.headers = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -23,10 +24,12 @@ from beam_score.pipeline.serve.answering.stages import Clock, Timed
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
+from beam_score.pipeline.serve.models.call_rows import swept_rows
 from beam_score.pipeline.serve.models.frames import receive, send
 from beam_score.pipeline.serve.models.warm_up import WARM_UP, warm_up_requests
 from beam_score.transforms.model.copies import hashed_model, local_model
 from beam_score.transforms.model.loading import ModelChanged, load_beside, load_once
+from beam_score.transforms.model.model import Model
 from beam_score.transforms.model.signature import (
     DEFAULT_SIGNATURE,
     SUPPORTED,
@@ -88,11 +91,14 @@ def _load(config: dict[str, Any], clock: Clock) -> tuple[Served, dict[str, Any]]
     if isinstance(job, Job):
         steps = steps_of(job, path, sha256)
         model = Scorer(steps.call).load()
+        batch_rows, notes = _batch_rows(config, model)
+        steps = dataclasses.replace(steps, call=dataclasses.replace(steps.call, batch_rows=batch_rows))
         shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
         rows, threads = Rows(Verdicts(steps, Timed(model, clock), job.input.csv)), steps.call.intra_op_threads
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)
+        batch_rows, notes = _batch_rows(config, model)
     unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
     others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
     models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
@@ -100,9 +106,17 @@ def _load(config: dict[str, Any], clock: Clock) -> tuple[Served, dict[str, Any]]
     said = metadata(config["name"], config["number"], {default: shown[default], **shown})
     served = Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
     # As in TensorFlow Serving: a request that names no signature means `serving_default`, and no limit applies.
-    warm = _warm_up(Served(rows, own, DEFAULT_SIGNATURE, sys.maxsize, lenient=True, unusable=unusable), path)
-    notes = [f"{warm:,} warm-up requests answered"] if warm else []
-    return served, {"sha256": sha256, "metadata": said, "notes": notes}
+    if warm := _warm_up(Served(rows, own, DEFAULT_SIGNATURE, sys.maxsize, lenient=True, unusable=unusable), path):
+        notes.append(f"{warm:,} warm-up requests answered")
+    return served, {"sha256": sha256, "metadata": said, "batch_rows": batch_rows, "notes": notes}
+
+
+def _batch_rows(config: dict[str, Any], model: Model) -> tuple[int, list[str]]:
+    """Return the maximum rows of a call, and phrases on how they were found out."""
+    if (rows := config["batch_rows"]) is not None:
+        return rows, []
+    rows, why = swept_rows(model)
+    return rows, [why]
 
 
 def _warm_up(served: Served, path: str) -> int:
