@@ -184,6 +184,8 @@ class Lifecycle:
             elif problem and any(other != number for other in self.model.available):
                 self._refuse(number, f"version {number} is reverted: {problem}")
             elif watched.over:
+                kept = "%s: version %d has kept its bounds for %g s"
+                _log.info(kept, self.model.name, number, watched.rollout.hold)
                 self._forget(watched)
 
     def _forget(self, watched: Observation) -> None:
@@ -289,6 +291,8 @@ class Lifecycle:
         if old is not None and follows and (rollout.canary or rollout.shadow):
             shadows = model.shadows.setdefault(number, Counter())
             self._trial = model.canary = Trial(served, old, rollout, shadows)
+            begins = "%s: version %d answers %g%% of the requests and copies of %g%%, for %g s"
+            _log.info(begins, model.name, number, 100 * rollout.canary, 100 * rollout.shadow, rollout.hold)
 
     async def _abandon(self) -> None:
         """Stop loading a version."""
