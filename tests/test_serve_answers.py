@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import jobs
 import pytest
@@ -166,6 +167,18 @@ def test_a_model_process_that_dies_is_replaced(tmp_path, model):
             assert server.get("/healthz").status_code == 200
             time.sleep(0.1)
         assert codes <= {200, 503} and answer.status_code == 200
+
+
+def test_the_processes_of_models_end_with_the_first_process(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people", "uds": str(tmp_path / "http")})
+    with serving.served(tmp_path, job) as server:
+        of_model, late = server.model_process, time.monotonic() + 60
+        os.kill(server.process.pid, signal.SIGKILL)
+        while os.path.exists(f"/proc/{of_model}/cmdline") and Path(f"/proc/{of_model}/cmdline").read_bytes():
+            assert time.monotonic() < late
+            time.sleep(0.05)
+    with serving.served(tmp_path, job) as server:  # what it has left does not disturb the next
+        assert server.post("/predict", {"instances": [GOOD]}).status_code == 200
 
 
 def test_a_model_process_that_hangs_is_replaced(tmp_path, model):
