@@ -48,15 +48,7 @@ def server(versions):
 @pytest.fixture
 def current(server, versions, numbers):
     """A version that answers, the only one that is there."""
-    number = next(numbers)
-    versions.reload(server)
-    versions.publish(number)
-    until(lambda: answers(server, number))
-    for old in versions.numbers:
-        if old != number:
-            versions.remove(old)
-    until(lambda: available(server) == {number})
-    return number
+    return versions.only(server, next(numbers))
 
 
 def test_a_version_that_differs_on_golden_rows_does_not_take_over(server, versions, numbers, current):

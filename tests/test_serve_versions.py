@@ -44,15 +44,7 @@ def server(versions):
 @pytest.fixture
 def current(server, versions, numbers):
     """A version that answers, the only one that is there."""
-    number = next(numbers)
-    versions.publish(number)
-    versions.reload(server)
-    until(lambda: answers(server, number))
-    for old in versions.numbers:
-        if old != number:
-            versions.remove(old)
-    until(lambda: available(server) == {number})
-    return number
+    return versions.only(server, next(numbers))
 
 
 def test_a_new_version_takes_over_and_a_removed_one_gives_way(server, versions, numbers, current):
