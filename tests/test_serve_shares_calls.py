@@ -24,7 +24,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from beam_score.pipeline.job.job import load_job
 from beam_score.pipeline.serve.models.admission import Pace
-from beam_score.pipeline.serve.models.call_rows import set_rows, swept_rows
+from beam_score.pipeline.serve.models.call_rows import asked_rows, swept_rows
 from beam_score.transforms.model.signature import Signature, Tensor
 
 REQUESTS = int(os.environ.get("BEAM_SCORE_REQUESTS", "8000"))
@@ -277,7 +277,7 @@ def test_a_job_sets_the_rows_of_a_call_or_lets_each_version_choose(tmp_path, mod
     ):
         serve = {"name": "people", "batching": batching}
         job = jobs.write_job(tmp_path, model("multiply"), serve=serve, model={"batch_rows": batch_rows})
-        assert set_rows(load_job(job)) == expected
+        assert asked_rows(load_job(job)) == expected
     with serving.served(tmp_path, job) as server:
         assert server.post("/predict", {"instances": [{"age": 1, "income": 1.5, "score": 0.5}]}).status_code == 200
         assert server.end() == 0

@@ -10,7 +10,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.job.steps import Steps, call_of
 from beam_score.pipeline.serve.answering.rows import CONTRACT
-from beam_score.pipeline.serve.models.call_rows import USUAL_ROWS, set_rows
+from beam_score.pipeline.serve.models.call_rows import USUAL_ROWS, asked_rows
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.outputs import OutputPlan, bind_outputs, signature_as_written, wanted_outputs
 from beam_score.transforms.formats.base import ReadSettings
@@ -41,7 +41,7 @@ def steps_of(job: Job, path: str, sha256: str) -> Steps:
     if problems:
         raise JobError(problems)
     written = signature_as_written(wanted, signature)
-    rows = set_rows(job) or USUAL_ROWS
+    rows = asked_rows(job) or USUAL_ROWS
     call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=rows)
     read = ReadSettings(
         format="jsonl",

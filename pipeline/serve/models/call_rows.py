@@ -16,7 +16,7 @@ _LONGEST_CALL_S, _SWEEP_S = 0.1, 0.3
 """A version is not available before the sweep is over, and a request may wait for two calls."""
 
 
-def set_rows(job: Job | ModelFolder) -> int | None:
+def asked_rows(job: Job | ModelFolder) -> int | None:
     """Return the maximum rows of a call that a job sets, by `model.batch_rows` if `serve.batching.rows` is `auto`; None
     if both are `auto`."""
     return next((rows for rows in (job.serve.batching.rows, job.model.batch_rows) if isinstance(rows, int)), None)
@@ -32,7 +32,7 @@ def swept_rows(model: Model) -> tuple[int, str]:
     inputs = model.signature.inputs
     shapes = [tensor.shape for tensor in inputs.values()]
     if any(shape is None or shape[:1] != (None,) or None in shape[1:] for shape in shapes):
-        return USUAL_ROWS, f"{USUAL_ROWS:,} rows a call, since an input has not one open dimension, the rows"
+        return USUAL_ROWS, f"{USUAL_ROWS:,} rows a call, since its inputs are not open in their rows alone"
     row = {name: zeros(tensor, 1) for name, tensor in inputs.items()}
     timings = time_sizes(
         model.call, row, _SIZES, DEFAULT_BOUNDS.model_bytes, longest_call_s=_LONGEST_CALL_S, sweep_s=_SWEEP_S
