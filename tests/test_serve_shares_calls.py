@@ -34,7 +34,8 @@ COLUMNS = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("shared")
-    with serving.served(folder, serving.echo_job(folder, model("echo_and_multiply"), COLUMNS)) as running:
+    job = serving.echo_job(folder, model("echo_and_multiply"), COLUMNS)
+    with serving.served(folder, job, "--set=serve.limits.request=10m") as running:  # also on a busy machine
         yield running
         assert running.end() == 0
 
