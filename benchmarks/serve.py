@@ -20,10 +20,12 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -94,7 +96,7 @@ CASES = {
     "1 row, 64 connections": Load(64, 1, goals={"flask": 8, "fastapi": 7}),
     "64 rows, 16 connections": Load(16, 64, goals={"flask": 4, "fastapi": 4}),
 }
-OTHERS = ("1% bad rows", "raw signature", "one idle connection", "three times saturation")
+OTHERS = ("1% bad rows", "raw signature", "one idle connection", "three times saturation", "version switch")
 
 
 def main() -> None:
@@ -121,7 +123,7 @@ def main() -> None:
             if case in CASES:
                 bench.compare(services, CASES[case])
             else:
-                tests = (bench.bad_rows, bench.raw, bench.idle, bench.saturated)
+                tests = (bench.bad_rows, bench.raw, bench.idle, bench.saturated, bench.switched)
                 dict(zip(OTHERS, tests, strict=True))[case](ours)
             print(end="", flush=True)
 
@@ -143,6 +145,9 @@ class Bench:
     def prepare(self) -> None:
         """Make the model and a job."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob("people/*"):
+            if left != self.model:  # by the case of versions
+                shutil.rmtree(left)
         if not (self.model / "saved_model.pb").exists():
             subprocess.run([sys.executable, DEMO / "make_model.py", self.model], check=True)
         job = (DEMO / "job.yaml").read_text().replace("demo/models/people", str(self.model.parent))
@@ -320,6 +325,35 @@ class Bench:
             shares.append(found["good_per_s"] / most)
             p99.append(found["p99_ms"])
         print(f"- goodput: {spread(shares)} of saturation{judged(shares, 0.9, ', ')}; p99 of the good {spread(p99)} ms")
+
+    def switched(self, ours: Service) -> None:
+        """Print the 99th percentile of the time of a request while a version is loaded and takes over, as a multiple
+        of the usual one, at a third of the rate that saturates the server."""
+        ratios, usual, failed = [], [], 0
+        for round_ in range(self.rounds):
+            rate = self.closed(ours, Load(64, 1))["answers_per_s"] / 3
+            script = (sys.executable, HERE / "serve" / "open_loop.py", ours.address, "--rate", rate)
+            runs = [scripted(*script, "--seconds", 2 * self.seconds)]
+            publish = threading.Timer(1.0, self._publish, [2 + round_])
+            publish.start()
+            runs.append(scripted(*script, "--seconds", 2 * self.seconds))
+            publish.join()
+            print(f"  {runs}", file=sys.stderr)
+            with urllib.request.urlopen(f"http://{ours.address}/v1/models/people/versions/{2 + round_}") as answer:
+                if b"AVAILABLE" not in answer.read():
+                    raise RuntimeError(f"version {2 + round_} has not taken over: take more --seconds")
+            ratios.append(runs[1]["p99_ms"] / runs[0]["p99_ms"])
+            usual.append(runs[0]["p99_ms"])
+            failed += runs[1]["refused"] + runs[1]["failed"]
+        print(f"- p99 during a switch: {spread(ratios)} of the usual {spread(usual)} ms; goal at most 2")
+        print(f"- requests that failed: {failed}; goal 0")
+
+    def _publish(self, number: int) -> None:
+        """Add a version, and remove those before it but one."""
+        shutil.copytree(self.model, beside := self.folder / f"version-{number}")
+        beside.rename(self.model.parent / str(number))
+        if number > 3:
+            shutil.rmtree(self.model.parent / str(number - 2))
 
 
 def judged(ratios: Sequence[float], goal: float | None, before: str = "") -> str:

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pytest
 
 from beam_score.pipeline.job.job import parse_job
-from beam_score.pipeline.prepare.peak_memory import resident_bytes
 from beam_score.pipeline.printing.terminal import Console
 from beam_score.pipeline.show.check import check_job
 from beam_score.transforms.arrays.texts import Texts
+from beam_score.transforms.common.peak_memory import resident_bytes
 from beam_score.transforms.ledger.folder import read_plan
 from beam_score.transforms.model.loading import load_once
 from beam_score.transforms.model.model import C_API, PYTHON, is_exhausted

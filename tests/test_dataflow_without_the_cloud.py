@@ -86,7 +86,7 @@ def engine(settings: dict, *beam_args: str):
         ({"image": "beam-score"}, "is not an image"),
         ({"service_account": "scorer"}, "is not a service account"),
         ({"num_workers": 9, "max_workers": 3}, "num_workers is 9, more than max_workers, 3"),
-        ({"max_workers": 0}, "greater than or equal to 1"),
+        ({"max_workers": 0}, "at least 1"),
         ({"regoin": "europe-west4"}, "did you mean 'region'"),
     ],
 )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -188,6 +191,15 @@ def test_commands_and_their_options_are_there(page):
                 assert argument.partition("=")[0] in known, line
         if "--help" not in own:
             command.make_context(word, list(arguments), resilient_parsing=False)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not there")
+def test_the_unit_of_the_server_is_valid(tmp_path):
+    (unit,) = examples(ROOT / "docs/serving.md", "ini")
+    path = tmp_path / "beam-score.service"
+    path.write_text(unit.replace("/opt/beam-score/bin/beam-score", sys.executable))
+    verified = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
 
 
 def test_the_readme_has_commands():

@@ -14,10 +14,10 @@ from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.batch_choice import choose_batch, default_choice
 from beam_score.pipeline.prepare.cost import call_bytes, check_call_fits
-from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.transforms.common.bounds import Bounds
+from beam_score.transforms.common.peak_memory import resident_bytes, with_peak
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.servable import Servable
 from beam_score.transforms.model.signature import read_signatures

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import jobs
 import pytest
@@ -168,6 +169,18 @@ def test_a_model_process_that_dies_is_replaced(tmp_path, model):
         assert codes <= {200, 503} and answer.status_code == 200
 
 
+def test_the_processes_of_models_end_with_the_first_process(tmp_path, model):
+    job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people", "uds": str(tmp_path / "http")})
+    with serving.served(tmp_path, job) as server:
+        of_model, late = server.model_process, time.monotonic() + 60
+        os.kill(server.process.pid, signal.SIGKILL)
+        while os.path.exists(f"/proc/{of_model}/cmdline") and Path(f"/proc/{of_model}/cmdline").read_bytes():
+            assert time.monotonic() < late
+            time.sleep(0.05)
+    with serving.served(tmp_path, job) as server:  # what it has left does not disturb the next
+        assert server.post("/predict", {"instances": [GOOD]}).status_code == 200
+
+
 def test_a_model_process_that_hangs_is_replaced(tmp_path, model):
     job = jobs.write_job(tmp_path, model("multiply"), serve={"name": "people", "limits": {"request": "1s"}})
     with serving.served(tmp_path, job) as server:
@@ -215,7 +228,7 @@ def test_what_was_accepted_is_answered_before_the_server_ends(tmp_path, model):
     ("change", "problem"),
     [
         ({"serve": {"prot": 5}}, "prot"),
-        ({"serve": {"port": 70000}}, "less than or equal to 65535"),
+        ({"serve": {"port": 70000}}, "at most 65535"),
         ({"columns": {"age": {"dtype": "float32"}}}, "income"),
         ({"model": {"path": "nix"}}, "nix"),
         ({"serve": {"host": "no host"}}, "serve.host: no host: "),
@@ -227,6 +240,31 @@ def test_what_is_wrong_is_said_at_the_start(tmp_path, model, change, problem):
     job = jobs.write_job(tmp_path, model("multiply"), **change)
     done = jobs.cli("serve", job, "--check")
     assert done.returncode == 2 and problem in done.stderr and "Traceback" not in done.stderr
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path, model):
+    serve = {
+        "host": "no host",
+        "uds": "/nix/http",
+        "token": {"file": "/nix"},
+        "tls": {"certificate": "/nix", "key": "/nix"},
+        "default": "nix",
+        "versions": {"labels": {"stable": 77}},
+        "rollout": {"compare": "/nix.jsonl"},
+    }
+    job = jobs.write_job(tmp_path, model("multiply"), serve=serve, columns={"age": {"dtype": "float32"}})
+    done = jobs.cli("serve", job, "--check")
+    said = (
+        "serve.host",
+        "serve.uds",
+        "serve.token",
+        "serve.tls",
+        "serve.default",
+        "labels: stable",
+        "compare",
+        "income",
+    )
+    assert done.returncode == 2 and [key for key in said if key not in done.stderr] == []
 
 
 def test_a_host_of_another_machine_is_named(tmp_path, model):

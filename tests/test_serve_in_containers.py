@@ -100,9 +100,12 @@ def test_json_rows_are_predicted_on_request_by_a_header(server):
         (lines(*ROWS) + b'{"age": "secret', LINES, 400, "line 3: not JSON"),
         (b'1],"signature_name":"serving_default","x":[2', LINES, 400, "line 1: not JSON"),
         (b"", LINES, 400, "at least one instance"),
+        (b"[1, 2]", LINES, 400, "found a list, expected an object keyed by column"),
         (b"", CSV, 400, "no row"),
         (b"age,income\n1,2\n", CSV, 400, "no column 'score'"),
-        (b"1,2\n", CSV, 400, "found 2 fields"),
+        (b"1,2\n", CSV, 400, "found 2 fields, expected 3, one for each column"),
+        (b"\x1f\x8b\x08secret", CSV, 400, "the body is not text"),
+        ("age,income,score".encode("utf-16"), CSV, 400, "the body is not text in UTF-8"),
         (b"<a/>", {"Content-Type": "text/xml"}, 415, "Content-Type"),
         (lines(*ROWS), {**LINES, "Accept": "text/xml"}, 406, "the answer can only be"),
         (json.dumps({"inputs": {"age": [1], "income": [1], "score": [1]}}), {"Accept": "text/csv"}, 406, "column form"),
@@ -113,6 +116,7 @@ def test_json_rows_are_predicted_on_request_by_a_header(server):
 def test_refusals_say_what_is_wrong(server, body, headers, code, error):
     answer = server.post("/invocations", body, headers=headers)
     assert answer.status_code == code and error in answer.json()["error"] and "secret" not in answer.text
+    assert "file" not in answer.text
 
 
 def test_a_model_without_a_contract_takes_json_lines(tmp_path, model):

@@ -48,15 +48,7 @@ def server(versions):
 @pytest.fixture
 def current(server, versions, numbers):
     """A version that answers, the only one that is there."""
-    number = next(numbers)
-    versions.reload(server)
-    versions.publish(number)
-    until(lambda: answers(server, number))
-    for old in versions.numbers:
-        if old != number:
-            versions.remove(old)
-    until(lambda: available(server) == {number})
-    return number
+    return versions.only(server, next(numbers))
 
 
 def test_a_version_that_differs_on_golden_rows_does_not_take_over(server, versions, numbers, current):
@@ -71,6 +63,7 @@ def test_a_version_that_differs_on_golden_rows_does_not_take_over(server, versio
     versions.publish(same)
     until(lambda: answers(server, same))
     assert same >= current + KINDS
+    assert f"m: version {same} answers all 3 golden rows as version {current} does" in versions.log
 
 
 def test_a_file_of_golden_rows_is_checked(server, versions, current):
@@ -121,6 +114,9 @@ def test_a_canary_answers_its_share_and_then_all(server, versions, numbers, curr
         assert all(first[id_] == number for id_, number in again.items())
     until(lambda: all(asked(server)[0] == new for _ in range(20)))
     until(lambda: available(server) == {new})
+    for step in ("answers 30% of the requests and copies of 0%, for 15 s", "has kept its bounds for 15 s"):
+        assert f"m: version {new} {step}" in versions.log
+    assert f"m: version {new} answers, in place of version {current}" in versions.log
 
 
 def test_a_canary_that_fails_is_reverted(server, versions, numbers, current):
@@ -152,6 +148,8 @@ def test_a_shadow_is_asked_too_and_its_differences_are_counted(server, versions,
     until(lambda: answers(server, new))
     results = shadows(server, new)
     assert before.count(current) <= sum(results.values()) and set(results) == {"different"}
+    assert f"as version {current} does: different" in versions.log
+    assert f"m: copies of requests to version {new}: {int(results['different'])} different" in versions.log
 
 
 def shadows(server, number):

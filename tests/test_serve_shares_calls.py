@@ -22,7 +22,10 @@ import tensorflow as tf
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2
 
+from beam_score.pipeline.job.job import load_job
 from beam_score.pipeline.serve.models.admission import Pace
+from beam_score.pipeline.serve.models.call_rows import asked_rows, swept_rows
+from beam_score.transforms.model.signature import Signature, Tensor
 
 REQUESTS = int(os.environ.get("BEAM_SCORE_REQUESTS", "8000"))
 COLUMNS = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}
@@ -31,7 +34,8 @@ COLUMNS = {"id": {"dtype": "int64"}, "x": {"dtype": "float32", "shape": [3]}}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, model):
     folder = tmp_path_factory.mktemp("shared")
-    with serving.served(folder, serving.echo_job(folder, model("echo_and_multiply"), COLUMNS)) as running:
+    job = serving.echo_job(folder, model("echo_and_multiply"), COLUMNS)
+    with serving.served(folder, job, "--set=serve.limits.request=10m") as running:  # also on a busy machine
         yield running
         assert running.end() == 0
 
@@ -138,6 +142,8 @@ def test_no_answer_goes_to_another_request(server):
         else:
             assert [one["out"] for one in answer["predictions"]] == ids, body
         seen[number] = True
+        if number % 100_000 == 0:  # a million take an hour
+            print(number, time.strftime("%X"), flush=True)
 
     asyncio.run(asking.ask_all(server.address, map(asked, range(REQUESTS)), see, 32))
     assert seen.all()
@@ -234,3 +240,47 @@ def test_a_window_gathers_company(tmp_path, model):
         began = time.monotonic()
         list(pool.map(lambda _: server.post("/predict", {"instances": [good]}), range(8)))
         assert metrics(server)["beam_score_batch_rows_count"] - before == 1 and time.monotonic() - began < 0.4
+
+
+class Timed:
+    """A model whose calls take 1 ms, and 20 us a row above 50; it refuses more rows than some."""
+
+    def __init__(self, most_rows: int, shape: tuple[int | None, ...] = (None,)):
+        self.signature = Signature("serving_default", {"x": Tensor("x", "float32", shape)}, {})
+        self._most_rows, self.calls = most_rows, list[int]()
+
+    def call(self, feeds, deadline_s=None):
+        rows = len(feeds["x"])
+        self.calls.append(rows)
+        if rows > self._most_rows:
+            raise ValueError
+        time.sleep(max(1e-3, 2e-5 * rows))
+        return {}
+
+
+def test_a_sweep_chooses_the_rows_of_a_call():
+    model, began = Timed(1 << 20), time.monotonic()
+    rows, why = swept_rows(model)
+    assert rows >= 64 and f"{rows:,} rows a call, the fastest of 32 to 8,192" == why
+    assert max(model.calls) == 8192 and time.monotonic() - began < 5  # no larger one after 0.1 s
+    assert swept_rows(Timed(100))[1].endswith("of 32 to 64")
+    assert swept_rows(Timed(0)) == (1024, "1,024 rows a call, since it refuses zeros")
+    for shape in ((None, None), (8,), ()):
+        assert swept_rows(Timed(100, shape))[0] == 1024
+
+
+def test_a_job_sets_the_rows_of_a_call_or_lets_each_version_choose(tmp_path, model):
+    for batching, batch_rows, expected in (
+        ({}, 7, 1024),
+        ({"rows": 5}, 7, 5),
+        ({"rows": "auto"}, 7, 7),
+        ({"rows": "auto"}, "auto", None),
+    ):
+        serve = {"name": "people", "batching": batching}
+        job = jobs.write_job(tmp_path, model("multiply"), serve=serve, model={"batch_rows": batch_rows})
+        assert asked_rows(load_job(job)) == expected
+    with serving.served(tmp_path, job) as server:
+        assert server.post("/predict", {"instances": [{"age": 1, "income": 1.5, "score": 0.5}]}).status_code == 200
+        assert server.end() == 0
+        log = server.process.stderr.read()
+    assert "people: version 1 is loaded, in" in log and " rows a call, the fastest of 32 to" in log

@@ -59,10 +59,10 @@ def test_flags_become_settings(tmp_path):
     ("flags", "problem"),
     [
         (["--model_nam=x"], "did you mean 'model_name'?"),
-        (["--tensorflow_session_parallelism=2"], "this server does not"),
+        (["--tensorflow_session_parallelism=2"], "this server has no such flag"),
         (["--enable_batching=maybe"], "neither true nor false"),
-        (["--port=x", "--enable_batching"], "--port"),
-        (["--batching_parameters_file=/nix"], "/nix"),
+        (["--port=x", "--enable_batching"], "--port: 'x' is not a whole number"),
+        (["--batching_parameters_file=/nix"], "/nix: No such file or directory"),
     ],
 )
 def test_what_is_not_understood_is_one_sentence(flags, problem):

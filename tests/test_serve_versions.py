@@ -44,15 +44,7 @@ def server(versions):
 @pytest.fixture
 def current(server, versions, numbers):
     """A version that answers, the only one that is there."""
-    number = next(numbers)
-    versions.publish(number)
-    versions.reload(server)
-    until(lambda: answers(server, number))
-    for old in versions.numbers:
-        if old != number:
-            versions.remove(old)
-    until(lambda: available(server) == {number})
-    return number
+    return versions.only(server, next(numbers))
 
 
 def test_a_new_version_takes_over_and_a_removed_one_gives_way(server, versions, numbers, current):
@@ -180,6 +172,16 @@ def test_a_process_that_dies_is_replaced_while_another_version_answers(server, v
     until(lambda: len(available(server)) == 1)
     assert asked(server)[0] in (current, new)  # without a version in the path, another answers
     until(lambda: available(server) == {current, new})
+
+
+def test_a_process_that_dies_while_the_folder_is_away_is_replaced_once_it_is_back(server, versions, current):
+    elsewhere = versions.folder / "elsewhere"
+    versions.base.rename(elsewhere)
+    os.kill(server.model_process, signal.SIGKILL)
+    until(lambda: "cannot be read: No such file" in versions.log)
+    assert states(server)[current] == "LOADING" and server.post("/predict", ROW).status_code == 503
+    elsewhere.rename(versions.base)
+    until(lambda: available(server) == {current} and answers(server, current))
 
 
 def test_what_is_not_a_folder_of_a_version_disturbs_no_other(server, versions, numbers, current):

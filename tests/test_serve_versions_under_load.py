@@ -241,10 +241,14 @@ def test_no_request_fails_while_versions_change_at_random(tmp_path, seed):
     options = {"rollout": KEPT, "versions": {"labels": {"stable": 1}}}
     with versions.served(**options) as server:
         steps = Steps(server, versions, seed)
+        began = time.monotonic()
+        versions.publish(steps.next)
+        until(lambda: answers(server, steps.next))
+        switch_s = time.monotonic() - began  # faster steps than versions can be loaded would try little
         with clients(server) as seen:
             for _ in range(STEPS):
                 done = steps.step()
-                time.sleep(steps.random.uniform(0.1, 2.0))
+                time.sleep(steps.random.uniform(0.1, 1.0) * switch_s)
                 assert not seen.failures, (done, seen, states(server), versions.log[-4000:])
             last = steps.next + 1
             versions.publish(last)

@@ -21,6 +21,19 @@ class JobError(ValueError):
         self.problems = list(problems)
 
 
+def together(*checks: Callable[[], Any]) -> list[Any]:
+    """Return what checks return, each of which may raise JobError. Raises JobError with the problems of all."""
+    results, problems = [], list[str]()
+    for check in checks:
+        try:
+            results.append(check())
+        except JobError as error:
+            problems += error.problems
+    if problems:
+        raise JobError(problems)
+    return results
+
+
 def sentences(
     error: pydantic.ValidationError, keys_at: Callable[[Sequence[str]], Sequence[str]]
 ) -> Iterator[tuple[list[str], str]]:
@@ -82,7 +95,8 @@ def _wrong_value(key: str, details: Sequence[Mapping[str, Any]]) -> str:
             words += re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         else:
             message = detail["msg"].partition(",")[0].removeprefix("Input should be ")
-            expected.append(_KINDS.get(detail["type"], message[:1].lower() + message[1:]))
+            kind = _KINDS.get(detail["type"])
+            expected.append(kind.format_map(detail.get("ctx", {})) if kind else message[:1].lower() + message[1:])
             if detail["type"] == "model_type" and key.startswith("columns."):
                 expected[-1] += ", for example {dtype: float32}"
     hint = near_miss(value, words) if isinstance(value, str) else ""
@@ -110,6 +124,12 @@ _KINDS = {
     "string_type": "text",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_too_short": "text that is not empty",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
 }
@@ -118,6 +138,6 @@ _KINDS = {
 
 def _is_branch(part: Any) -> bool:
     return isinstance(part, str) and (
-        part.startswith(("literal[", "tuple[", "function-", "lax-or-strict"))
+        part.startswith(("literal[", "tuple[", "function-", "lax-or-strict", "constrained-"))
         or part in ("int", "float", "str", "Standardize")
     )

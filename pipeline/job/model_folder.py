@@ -78,8 +78,7 @@ def parse_served(settings: Mapping[str, Any], path: str = "job") -> Job | ModelF
     try:
         return ModelFolder.model_validate(settings)
     except pydantic.ValidationError as error:
-        problems = sentences(error, _keys_at)
-        raise JobError([f"--set {'.'.join(key)}: {problem}" for key, problem in problems]) from None
+        raise JobError([f"--set: {problem}" for _, problem in sentences(error, _keys_at)]) from None
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:

@@ -38,7 +38,10 @@ class Rollout(Strict):
     @pydantic.field_validator("canary", "shadow", "max_errors", mode="before")
     @classmethod
     def _share(cls, value: Any) -> Any:
-        share = value if value == 1.0 and isinstance(value, float) else parse_share(value)
+        try:
+            share = value if value == 1.0 and isinstance(value, float) else parse_share(value)
+        except ValueError:
+            share = 1  # a count
         if isinstance(share, int) and share > 0:
-            raise ValueError(f"{value!r} is a count: expected a share, for example 5%")
+            raise ValueError(f"{value!r} is not a share: expected 0% to 100%, for example 5%")
         return float(share)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from beam_score.pipeline.job.rollout import Rollout
-from beam_score.pipeline.job.versions import OtherModels, Versions
+from beam_score.pipeline.job.versions import OtherModels, Versions, seconds_or_0
 from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_bytes, parse_seconds
 
@@ -42,11 +42,11 @@ class Batching(Strict):
     """How requests share calls of the model.
 
     Attributes:
-      rows: maximum rows of a call.
+      rows: maximum rows of a call; `auto` for `model.batch_rows`, or if that is `auto`, for what a sweep chooses.
       window_ms: milliseconds that a request may wait for company although the model is free.
     """
 
-    rows: int = pydantic.Field(default=1024, ge=1)
+    rows: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = 1024
     window_ms: float = pydantic.Field(default=0.0, ge=0)
 
 
@@ -65,7 +65,7 @@ class Tls(Strict):
     @pydantic.model_validator(mode="after")
     def _whole(self) -> Tls:
         if (self.certificate is None) != (self.key is None) or (self.client_ca is not None and self.key is None):
-            raise ValueError("expected a certificate and its key")
+            raise ValueError("expected a certificate and its key, which client_ca needs, too")
         return self
 
 
@@ -83,7 +83,7 @@ class Token(Strict):
     @pydantic.model_validator(mode="after")
     def _one(self) -> Token:
         if self.file is not None and self.env is not None:
-            raise ValueError("expected {file: PATH} or {env: NAME}")
+            raise ValueError("expected {file: PATH} or {env: NAME}, not both")
         return self
 
 
@@ -104,7 +104,14 @@ class TraceSettings(Strict):
       endpoint: the base URL of a collector of OTLP over HTTP; None for none, unless OTEL_EXPORTER_OTLP_ENDPOINT is set.
     """
 
-    endpoint: str | None = pydantic.Field(default=None, pattern="^https?://")
+    endpoint: str | None = None
+
+    @pydantic.field_validator("endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is not the URL of a collector: expected http:// or https:// at its beginning")
+        return value
 
 
 class ServeSettings(Strict):
@@ -133,7 +140,7 @@ class ServeSettings(Strict):
       admin: the path of the socket for `--revert`; None for one beside the ready file, if there is one.
     """
 
-    name: str | None = pydantic.Field(default=None, pattern=r"^[^/:]+$")
+    name: str | None = None
     host: str = "127.0.0.1"
     port: int = pydantic.Field(default=8501, ge=0, le=65535)
     grpc_port: int | None = pydantic.Field(default=8500, ge=0, le=65535)
@@ -146,7 +153,7 @@ class ServeSettings(Strict):
     grpc_uds: str | None = None
     tls: Tls = Tls()
     token: Token = Token()
-    monitoring: str | None = pydantic.Field(default="/monitoring/prometheus/metrics", pattern="^/")
+    monitoring: str | None = "/monitoring/prometheus/metrics"
     log: RequestLogging = RequestLogging()
     traces: TraceSettings = TraceSettings()
     limits: Limits = Limits()
@@ -156,10 +163,21 @@ class ServeSettings(Strict):
     rollout: Rollout = Rollout()
     admin: str | None = pydantic.Field(default=None, min_length=1)
 
-    @pydantic.field_validator("drain", "drain_delay", mode="before")
+    _seconds = pydantic.field_validator("drain", "drain_delay", mode="before")(seconds_or_0)
+
+    @pydantic.field_validator("name")
     @classmethod
-    def _seconds(cls, value: Any) -> float | None:
-        return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and (not value or set("/:") & set(value)):
+            raise ValueError(f"{value!r} is not a name in paths: expected text without / and :")
+        return value
+
+    @pydantic.field_validator("monitoring")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("/"):
+            raise ValueError(f"{value!r} is not a path of HTTP: expected text that begins with /")
+        return value
 
     @pydantic.field_validator("name", mode="before")
     @classmethod

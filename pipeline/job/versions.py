@@ -11,8 +11,14 @@ from beam_score.transforms.common.settings import Strict
 from beam_score.transforms.common.units import parse_seconds
 
 
-def _seconds_or_0(value: Any) -> float | None:
-    return 0.0 if value == 0 and not isinstance(value, bool) else parse_seconds(value)
+def seconds_or_0(value: Any) -> float | None:
+    """Parse a duration that may be 0; see `parse_seconds`."""
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    try:
+        return parse_seconds(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 0") from None
 
 
 class Versions(Strict):
@@ -28,7 +34,7 @@ class Versions(Strict):
     labels: Mapping[str, int] = {}
     poll: float = pydantic.Field(default=1.0, ge=0)
 
-    _seconds = pydantic.field_validator("poll", mode="before")(_seconds_or_0)
+    _seconds = pydantic.field_validator("poll", mode="before")(seconds_or_0)
 
     @pydantic.field_validator("policy", mode="before")
     @classmethod
@@ -70,7 +76,7 @@ class OtherModels(Strict):
     poll: float = pydantic.Field(default=0.0, ge=0)
     reload: bool = False
 
-    _seconds = pydantic.field_validator("poll", mode="before")(_seconds_or_0)
+    _seconds = pydantic.field_validator("poll", mode="before")(seconds_or_0)
 
 
 def _is_number(value: Any, least: int = 0) -> bool:

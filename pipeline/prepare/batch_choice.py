@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
 from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.pipeline.prepare.timings import Timing, around, fastest, tile, time_sizes
 from beam_score.pipeline.prepare.trial import Trial
 from beam_score.transforms.model.call import DEFAULT_BATCH_ROWS, ModelCall
 from beam_score.transforms.model.copies import local_model
@@ -27,29 +26,6 @@ _SIZES_BELOW = 16
 """If memory allows few rows per call, sizes from this fraction of them upwards are tried."""
 
 _USUAL = "the usual size"
-_ROUNDS = 5
-_SWEEP_S = 2.0
-_LONGEST_CALL_S = 1.0
-_SAME = 0.98
-
-
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """The measured duration of a model call.
-
-    Attributes:
-      batch_rows: rows per call.
-      compiled: whether the call used XLA.
-      ms: best of several durations of a call.
-    """
-
-    batch_rows: int
-    compiled: bool
-    ms: float
-
-    @property
-    def rows_per_s(self) -> float:
-        return self.batch_rows / self.ms * 1e3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +75,7 @@ def choose_batch(prepared: Prepared, servable: Model, trial: Trial, always: bool
         return dataclasses.replace(default, why="no rows to time it on")
     most = min(trial.most_rows(call), _MOST_ROWS)
     if default.compiled:
-        sample = _tile(trial.feeds, call.fixed_rows or min(1024, most))
+        sample = tile(trial.feeds, call.fixed_rows or min(1024, most))
         if why_not := _why_not_compiled(servable, prepared, sample):
             raise JobError([f"engine.xla is on, and {why_not}: set it to off"])
     fixed = call.fixed_rows is not None or isinstance(prepared.job.model.batch_rows, int)
@@ -114,15 +90,15 @@ def choose_batch(prepared: Prepared, servable: Model, trial: Trial, always: bool
             why = f"about {seconds:.1f} s of model time: not worth a sweep"
             return dataclasses.replace(default, why=why if default.why == _USUAL else f"{default.why}; {why}")
     may = call.bounds.model_bytes
-    timings = _time_sizes(servable.call, trial.feeds, [default.batch_rows] if fixed else _sizes(most), may)
+    timings = time_sizes(servable.call, trial.feeds, [default.batch_rows] if fixed else _sizes(most), may)
     if not timings:
         return dataclasses.replace(default, why="too large for memory as it is: it will be halved on the way")
-    best = _best(timings)
+    best = fastest(timings)
     if not default.compiled:
         return Choice(best.batch_rows, False, "the fastest", timings)
     sizes = [t.batch_rows for t in timings]
-    compiled = _time_sizes(servable.call_compiled, trial.feeds, _around(best.batch_rows, sizes), may, compiled=True)
-    best = _best(compiled) if compiled else best
+    compiled = time_sizes(servable.call_compiled, trial.feeds, around(best.batch_rows, sizes), may, compiled=True)
+    best = fastest(compiled) if compiled else best
     return Choice(best.batch_rows, True, "XLA is on; the fastest", [*timings, *compiled])
 
 
@@ -136,7 +112,7 @@ def _estimated_seconds(prepared: Prepared, servable: Model, trial: Trial) -> flo
     """Estimate the model time of the whole job from one call and the size of the input."""
     rows = prepared.bytes / trial.row_bytes if trial.row_bytes else 0
     size = min(1024, trial.most_rows(prepared.steps.call))
-    feeds = _tile(trial.feeds, size)
+    feeds = tile(trial.feeds, size)
     try:
         servable.call(feeds)
         began = time.perf_counter()
@@ -144,61 +120,6 @@ def _estimated_seconds(prepared: Prepared, servable: Model, trial: Trial) -> flo
     except Exception:  # the run halves batches that the model refuses, and remembers the size that passes
         return 0.0
     return rows * (time.perf_counter() - began) / size / prepared.job.engine.layout.workers
-
-
-def _tile(feeds: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
-    index = np.resize(np.arange(len(next(iter(feeds.values())))), rows)
-    return {name: feed.take(index, axis=0) for name, feed in feeds.items()}
-
-
-def _time_sizes(
-    call: Callable[[Mapping[str, np.ndarray]], object],
-    feeds: Mapping[str, np.ndarray],
-    sizes: Sequence[int],
-    may_bytes: int,
-    compiled: bool = False,
-) -> list[Timing]:
-    """Return the best time of each size; the calls are interleaved, so that noise does not fall on one size. The list
-    ends before a size that the model refuses, or that takes too long or too much memory."""
-    tiled: dict[int, dict[str, np.ndarray]] = {}
-    best: dict[int, float] = {}
-    before = resident_bytes()
-    for size in sizes:
-        tiled[size] = _tile(feeds, size)
-        try:
-            _, peak = with_peak(functools.partial(call, tiled[size]))  # traces, compiles, warms up
-            if best and peak - before > may_bytes:
-                break
-            best[size] = _clock(call, tiled[size])
-        except Exception:  # out of memory, or a limit of the model
-            break
-        if best[size] > _LONGEST_CALL_S:
-            break
-    began = time.perf_counter()
-    for _ in range(_ROUNDS):
-        for size in best:
-            best[size] = min(best[size], _clock(call, tiled[size]))
-        if time.perf_counter() - began > _SWEEP_S:
-            break
-    return [Timing(size, compiled, 1e3 * seconds) for size, seconds in best.items()]
-
-
-def _clock(call: Callable[[Mapping[str, np.ndarray]], object], feeds: Mapping[str, np.ndarray]) -> float:
-    began = time.perf_counter()
-    call(feeds)
-    return time.perf_counter() - began
-
-
-def _best(timings: Sequence[Timing]) -> Timing:
-    """Return the smallest size that is as fast as the fastest, within noise: it takes less memory."""
-    fastest = max(t.rows_per_s for t in timings)
-    return next(t for t in timings if t.rows_per_s >= fastest * _SAME)
-
-
-def _around(size: int, sizes: Sequence[int]) -> list[int]:
-    """Return a size and its neighbours only: compiling each size takes about a second."""
-    at = list(sizes).index(size)
-    return list(sizes[max(0, at - 1) : at + 3])
 
 
 _JUDGING_OPS = re.compile(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from beam_score.pipeline.prepare.first_blocks import head
 from beam_score.pipeline.prepare.independence import without_outputs
-from beam_score.pipeline.prepare.peak_memory import resident_bytes, with_peak
+from beam_score.transforms.common.peak_memory import resident_bytes, with_peak
 from beam_score.transforms.model.call import ModelCall
 from beam_score.transforms.model.model import Model
 from beam_score.transforms.rows.block import Block

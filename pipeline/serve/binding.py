@@ -10,6 +10,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.job.steps import Steps, call_of
 from beam_score.pipeline.serve.answering.rows import CONTRACT
+from beam_score.pipeline.serve.models.call_rows import USUAL_ROWS, asked_rows
 from beam_score.transforms.contract.binding import bind_inputs
 from beam_score.transforms.contract.outputs import OutputPlan, bind_outputs, signature_as_written, wanted_outputs
 from beam_score.transforms.formats.base import ReadSettings
@@ -40,7 +41,8 @@ def steps_of(job: Job, path: str, sha256: str) -> Steps:
     if problems:
         raise JobError(problems)
     written = signature_as_written(wanted, signature)
-    call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=job.serve.batching.rows)
+    rows = asked_rows(job) or USUAL_ROWS
+    call = call_of(job, path, sha256, written, tuple(wanted), proven=True, batch_rows=rows)
     read = ReadSettings(
         format="jsonl",
         columns=job.contract,

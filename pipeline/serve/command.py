@@ -29,6 +29,8 @@ def serve_job(
     """
     # A fork here only starts another program; with its support for forks gRPC warns of each.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    # Its own lines, of a port that is taken or a client that speaks no TLS, are not JSON; errors are raised anyway.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import uvloop
 

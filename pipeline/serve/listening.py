@@ -45,15 +45,17 @@ def listening(settings: ServeSettings) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def check_address(host: str, admin: str | None) -> None:
+def check_addresses(settings: ServeSettings) -> None:
     """Raise JobError if a host is not known, or if a socket's folder is not there; nothing is bound."""
-    problems = []
+    host, problems = settings.host, []
     try:
         socket.getaddrinfo(host or None, 0, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         problems.append(f"serve.host: {host}: {getattr(error, 'strerror', None) or error}")
-    if admin is not None and not Path(admin).absolute().parent.is_dir():
-        problems.append(f"serve.admin: there is no folder {Path(admin).absolute().parent}")
+    for key in ("admin", "uds", "grpc_uds"):
+        path = getattr(settings, key)
+        if path is not None and not (folder := Path(path).absolute().parent).is_dir():
+            problems.append(f"serve.{key}: there is no folder {folder}")
     if problems:
         raise JobError(problems)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from beam_score.pipeline.job.job import Job
-from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.mistakes import JobError, together
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.process.exit_codes import ExitCode
 from beam_score.pipeline.serve.front.containers import aliases
@@ -21,7 +21,7 @@ from beam_score.pipeline.serve.front.http import Application
 from beam_score.pipeline.serve.front.models import Models
 from beam_score.pipeline.serve.front.rpc import Rpc
 from beam_score.pipeline.serve.http1.listener import Listener
-from beam_score.pipeline.serve.listening import check_address, http_listener, is_open_to_others, listening
+from beam_score.pipeline.serve.listening import check_addresses, http_listener, is_open_to_others, listening
 from beam_score.pipeline.serve.reports.log_thread import logging_in_thread
 from beam_score.pipeline.serve.reports.request_log import RequestLog, writer
 from beam_score.pipeline.serve.reports.traces import Traces
@@ -45,10 +45,12 @@ class Service:
         self._models = Models()
         self._changes = Changes(self._models, job, read)
         self._ending = asyncio.Event()
-        check_address(job.serve.host, job.serve.admin)
-        check_sources(sources_of(job), {})
-        check_tls(job.serve.tls)
-        self._guard = guard_of(job.serve.token)
+        *_, self._guard = together(
+            lambda: check_addresses(job.serve),
+            lambda: check_sources(sources_of(job), {}),
+            lambda: check_tls(job.serve.tls),
+            lambda: guard_of(job.serve.token),
+        )
         if is_open_to_others(job.serve):
             _log.warning(
                 "everybody who reaches %s may ask: serve.token or serve.tls.client_ca limit that", job.serve.host

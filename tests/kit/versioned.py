@@ -113,6 +113,17 @@ class Versions:
         os.rename(self.base / str(number), beside)
         shutil.rmtree(beside)
 
+    def only(self, server: serving.Server, number: int) -> int:
+        """Set all settings back, add a version, and remove the others once it answers; return its number."""
+        self.reload(server)
+        self.publish(number)
+        until(lambda: answers(server, number))
+        for old in self.numbers:
+            if old != number:
+                self.remove(old)
+        until(lambda: available(server) == {number})
+        return number
+
     def corrupt(self, number: int) -> None:
         """Damage the graph of a version."""
         (self.base / str(number) / "saved_model.pb").write_bytes(b"\x99 not a graph")

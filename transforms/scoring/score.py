@@ -106,7 +106,7 @@ class Scorer:
             return
         todo = self._warm_up_rows()
         while todo:
-            feeds = {t.name: _zeros(t, todo[0]) for t in tensors}
+            feeds = {t.name: zeros(t, todo[0]) for t in tensors}
             try:
                 self._answer(feeds, "a batch of zeros", self.call.compiled)
                 todo.pop(0)
@@ -382,6 +382,7 @@ def _small(batch_rows: int) -> int:
     return max(1, batch_rows // SMALL_PART)
 
 
-def _zeros(tensor: Tensor, rows: int) -> np.ndarray:
+def zeros(tensor: Tensor, rows: int) -> np.ndarray:
+    """Return rows of zeros, or of empty texts, for an input whose rows have a known shape or open dimensions of 1."""
     shape = (rows, *fixed(tensor.row_shape))
     return np.full(shape, b"", object) if tensor.dtype == "string" else np.zeros(shape, numpy_dtype(tensor))

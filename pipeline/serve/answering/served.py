@@ -13,7 +13,14 @@ from beam_score.pipeline.serve.answering.signature import Tensorial
 from beam_score.pipeline.serve.tensors import examples
 from beam_score.pipeline.serve.tensors.examples import METHODS, check_signature
 from beam_score.pipeline.serve.tensors.predict import check_inputs, check_shapes, predict_request
-from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors, document, signature_name, tensors
+from beam_score.pipeline.serve.tensors.read_json import (
+    Refused,
+    Tensors,
+    check_rows,
+    document,
+    signature_name,
+    tensors,
+)
 from beam_score.pipeline.serve.tensors.results import as_inference_result
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.pipeline.serve.tensors.v2 import rest, rpc
@@ -107,20 +114,15 @@ class Served:
         if request.kind == "json" and (body := self._contract_body(request.body)) is not None:
             if PARTIAL in request.options:
                 body = dataclasses.replace(body, partial=True)
-            self._check_rows(body.rows)
+            check_rows(body.rows, self._most_rows)
             asked.bodies[number] = body
             return
         name, found = self._tensors(request)
         if name == CONTRACT and self._rows is not None:
             asked.columns[number] = found
         else:
-            self._check_rows(self._own(name).rows_of(found))
+            check_rows(self._own(name).rows_of(found), self._most_rows)
             asked.own.setdefault(name, {})[number] = found
-
-    def _check_rows(self, rows: int) -> None:
-        """Raise Refused if a request has too many rows."""
-        if rows > self._most_rows:
-            raise Refused(f"{rows:,} rows, more than serve.limits.rows {self._most_rows:,}", 413)
 
     def _tensors(self, request: Request) -> tuple[str, Tensors]:
         """Return the signature of a request and its tensors, which are checked, unless they are columns of the
@@ -163,7 +165,7 @@ class Served:
         tasks, feeds = examples.multi_request(request.body)
         for task in tasks:
             check_signature(self._own(task.signature).signature, task.method)
-            self._check_rows(self._own(task.signature).rows_of(Tensors(feeds)))
+            check_rows(self._own(task.signature).rows_of(Tensors(feeds)), self._most_rows)
         response = messages("inference_pb2").MultiInferenceResponse()
         answer = refusal(400, "expected at least one task", request.id)
         for task in tasks:

@@ -18,6 +18,9 @@ from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.jsonl.exact import Malformed, members
 from beam_score.transforms.framing.csv import fields
 
+_NOT_CSV = {"unreadable": "the body is not text", "bad_encoding": "the body is not text in UTF-8"}
+"""What is said in place of the messages with these reasons, which advise how to mend a file."""
+
 
 def from_lines(request: Request) -> Request:
     """Return a request in JSON Lines as one in JSON. Raises Refused: a line is not JSON."""
@@ -58,7 +61,7 @@ def from_csv(body: bytes, read: ReadSettings, options: Sequence[str], dialect: C
         settings = dataclasses.replace(read, format="csv", options=own)
         chunks = list(format_named("csv").read(FileRange(path, len(body)), settings))
     except UnusableFile as error:
-        raise Refused(error.message) from None
+        raise Refused(_NOT_CSV.get(error.reason, error.message)) from None
     except ValueError as error:  # a column of the contract is not of one value
         raise Refused(str(error)) from None
     finally:

@@ -15,7 +15,7 @@ from beam_score.pipeline.serve.answering.certain import CertainRows
 from beam_score.pipeline.serve.answering.direct import Direct, Field
 from beam_score.pipeline.serve.answering.tabular import from_csv
 from beam_score.pipeline.serve.tensors.columns import columns_of
-from beam_score.pipeline.serve.tensors.read_json import Refused
+from beam_score.pipeline.serve.tensors.read_json import check_rows
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import Chunk
@@ -103,8 +103,7 @@ class Verdicts:
         """Judge the rows of a text in CSV; see `judge` and `tabular.from_csv`. Returns their number, too."""
         chunk = from_csv(text, self._steps.read, options, self._csv)
         rows = chunk.rows.num_rows + chunk.rejected.num_rows
-        if rows > most_rows:
-            raise Refused(f"{rows:,} rows, more than serve.limits.rows {most_rows:,}", 413)
+        check_rows(rows, most_rows)
         return self._judged(chunk), rows
 
     def _judged(self, chunk: Chunk) -> Block:

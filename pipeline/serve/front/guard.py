@@ -45,7 +45,7 @@ def guard_of(token: Token) -> Guard | None:
         try:
             secret = Path(str(token.file)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise JobError([f"{source}: {error}"]) from None
+            raise JobError([f"{source}: {getattr(error, 'strerror', None) or error}"]) from None
     if not (secret := secret.strip()) or not secret.isascii() or not secret.isprintable():
         raise JobError([f"{source} has no token: expected a line of printable ASCII"])
     return Guard(secret.encode())
@@ -61,7 +61,8 @@ def check_tls(tls: Tls) -> None:
         if tls.client_ca is not None:
             context.load_verify_locations(tls.client_ca)
     except OSError as error:  # also of ssl
-        raise JobError([f"serve.tls: {tls.certificate}, {tls.key}, {tls.client_ca or ''}: {error}"]) from None
+        files = ", ".join(filter(None, (tls.certificate, tls.key, tls.client_ca)))
+        raise JobError([f"serve.tls: {files}: {error.strerror or error}"]) from None
 
 
 def grpc_credentials(tls: Tls) -> grpc.ServerCredentials | None:

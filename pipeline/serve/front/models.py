@@ -33,7 +33,11 @@ class State(enum.StrEnum):
 
 
 MOST_DEATHS, DEATHS_WITHIN_S = 3, 60.0
-"""A version whose process dies so often within so many seconds ends, and is loaded again after a while."""
+"""A version whose process dies so often within so many seconds, or fails to load again, ends, and is loaded again after
+a while."""
+
+RELOAD_S = 1.0
+"""Seconds until a version is loaded again that could not be."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +53,6 @@ class Served:
       load: starts a process and loads a version.
       version: that it loads.
       account: of its rows.
-      most_rows: of a batch.
       hangs_s: seconds after which a process that has not answered a batch is replaced.
       window_s: see `Batches`.
     """
@@ -59,22 +62,23 @@ class Served:
         load: Callable[[Version], Awaitable[ModelProcess]],
         version: Version,
         account: Account,
-        most_rows: int,
         hangs_s: float,
         window_s: float = 0.0,
     ):
         self._hangs_s = hangs_s
         self.version, self.account = version, account
         self.metadata: Mapping[str, Any] = {}
-        self.state, self.error, self.passing, self.load_s = State.LOADING, "", False, 0.0
+        self.notes: Sequence[str] = ()
+        self.state, self.error, self.load_s = State.LOADING, "", 0.0
         self.on_end: Callable[[], None] = lambda: None
         self.observer: Callable[[Request, Answer], None] | None = None
         self._users, self._unused = 0, asyncio.Event()
         self._load = load
         self._process: ModelProcess | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._batches = Batches(self._call, account.batch_rows.add, most_rows, window_s)
-        self._pace = Pace(most_rows)
+        self._window_s = window_s
+        self._batches: Batches  # once it is known how many rows a batch may have
+        self._pace: Pace
         self.headers: Sequence[tuple[bytes, bytes]] = ()
 
     def __enter__(self) -> Served:
@@ -103,7 +107,10 @@ class Served:
         began = time.perf_counter()
         process = self._process = await self._load(self.version)
         self.load_s = time.perf_counter() - began
-        self.version, self.metadata = process.version, process.metadata
+        self.version, self.metadata, self.notes = process.version, process.metadata, process.notes
+        most_rows = self.version.batch_rows or 1
+        self._batches = Batches(self._call, self.account.batch_rows.add, most_rows, self._window_s)
+        self._pace = Pace(most_rows)
         if trial is not None:
             await trial(self)
         self.headers = (
@@ -122,23 +129,24 @@ class Served:
             self.state, self._process = State.LOADING, None
             name, number = self.version.name, self.version.number
             _log.error("the process of version %d of %s has ended with %s", number, name, how(code))
+            problem = f"its process has died {MOST_DEATHS} times within {DEATHS_WITHIN_S:g} s"
             while self._process is None:
                 deaths.append(time.monotonic())
                 if len(deaths) == MOST_DEATHS and deaths[-1] - deaths[0] < DEATHS_WITHIN_S:
-                    self._fail(f"its process has died {MOST_DEATHS} times within {DEATHS_WITHIN_S:g} s", True)
+                    self._fail(problem)
                     return
                 try:
                     process = self._process = await self._load(self.version)
-                except LoadDied as error:
-                    _log.error("%s: %s", name, error)
                 except LoadFailed as error:
-                    self._fail(f"it does not load again: {error}", error.passing)
-                    return
+                    _log.error("%s: %s", name, error)
+                    if not isinstance(error, LoadDied):  # its folder may be away for a moment
+                        problem = f"it does not load again: {error}"
+                        await asyncio.sleep(RELOAD_S)
             self.state = State.AVAILABLE
 
-    def _fail(self, error: str, passing: bool) -> None:
-        """End for good: another `Served` may load the version, after a while if `passing`."""
-        self.state, self.error, self.passing = State.END, error, passing
+    def _fail(self, error: str) -> None:
+        """End for good: another `Served` may load the version after a while."""
+        self.state, self.error = State.END, error
         _log.error("version %d of %s has ended: %s", self.version.number, self.version.name, error)
         self.on_end()
 

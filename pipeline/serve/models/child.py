@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import traceback
 from typing import Any
 
+import orjson
 import polars as pl
 
 from beam_score.pipeline.job.job import Job
@@ -22,10 +24,20 @@ from beam_score.pipeline.serve.answering.stages import Clock, Timed
 from beam_score.pipeline.serve.answering.verdicts import Verdicts
 from beam_score.pipeline.serve.binding import default_of, steps_of
 from beam_score.pipeline.serve.front.metadata import metadata, of_contract, of_signature
+from beam_score.pipeline.serve.models.call_rows import swept_rows
 from beam_score.pipeline.serve.models.frames import receive, send
+from beam_score.pipeline.serve.models.warm_up import WARM_UP, warm_up_requests
 from beam_score.transforms.model.copies import hashed_model, local_model
 from beam_score.transforms.model.loading import ModelChanged, load_beside, load_once
-from beam_score.transforms.model.signature import SUPPORTED, Signature, read_signatures, unsupported
+from beam_score.transforms.model.model import Model
+from beam_score.transforms.model.signature import (
+    DEFAULT_SIGNATURE,
+    SUPPORTED,
+    ModelError,
+    Signature,
+    read_signatures,
+    unsupported,
+)
 from beam_score.transforms.scoring.score import Scorer
 from beam_score.transforms.stores.fetch import StoreFails
 from beam_score.transforms.stores.local_file import ReadFails
@@ -66,7 +78,7 @@ def main() -> int:
 
 
 def _load(config: dict[str, Any], clock: Clock) -> tuple[Served, dict[str, Any]]:
-    """Load a version; return what answers, and its hash and metadata."""
+    """Load a version and warm it up; return what answers, and its hash, its metadata, and notes for the log."""
     job = parse_served(config["job"], config["name"])
     if (sha256 := config["sha256"]) is None:
         path, sha256 = hashed_model(config["path"])
@@ -79,18 +91,42 @@ def _load(config: dict[str, Any], clock: Clock) -> tuple[Served, dict[str, Any]]
     if isinstance(job, Job):
         steps = steps_of(job, path, sha256)
         model = Scorer(steps.call).load()
+        batch_rows, notes = _batch_rows(config, model)
+        steps = dataclasses.replace(steps, call=dataclasses.replace(steps.call, batch_rows=batch_rows))
         shown[CONTRACT] = of_contract(steps.read.columns.columns, steps.outputs)
         rows, threads = Rows(Verdicts(steps, Timed(model, clock), job.input.csv)), steps.call.intra_op_threads
     else:
         threads = 1
         model = load_once(path, default, threads, sha256)
+        batch_rows, notes = _batch_rows(config, model)
     unusable = {name: problem for name, one in signatures.items() if (problem := _why_not(one))}
     others = [one for name, one in signatures.items() if name not in unusable and name != model.signature.name]
     models = {model.signature.name: model} | load_beside(model, path, others, threads, sha256)
     own = {name: Tensorial(Timed(one, clock), lenient) for name, one in models.items()}
     said = metadata(config["name"], config["number"], {default: shown[default], **shown})
     served = Served(rows, own, default, job.serve.limits.rows, lenient, unusable)
-    return served, {"sha256": sha256, "metadata": said}
+    # As in TensorFlow Serving: a request that names no signature means `serving_default`, and no limit applies.
+    if warm := _warm_up(Served(rows, own, DEFAULT_SIGNATURE, sys.maxsize, lenient=True, unusable=unusable), path):
+        notes.append(f"{warm:,} warm-up requests answered")
+    return served, {"sha256": sha256, "metadata": said, "batch_rows": batch_rows, "notes": notes}
+
+
+def _batch_rows(config: dict[str, Any], model: Model) -> tuple[int, list[str]]:
+    """Return the maximum rows of a call, and phrases on how they were found out."""
+    if (rows := config["batch_rows"]) is not None:
+        return rows, []
+    rows, why = swept_rows(model)
+    return rows, [why]
+
+
+def _warm_up(served: Served, path: str) -> int:
+    """Answer the requests of the warm-up file; return their number. Raises ModelError: one of them is not answered."""
+    number = 0
+    for number, request in enumerate(warm_up_requests(path), 1):
+        (answer,), _ = _answers(served, [request])
+        if answer.status != 200:
+            raise ModelError(f"{WARM_UP}: record {number}: {orjson.loads(answer.body)['error']}")
+    return number
 
 
 def _why_not(signature: Signature) -> str | None:

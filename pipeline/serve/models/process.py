@@ -49,12 +49,14 @@ class Version:
       number: of the version.
       path: its SavedModel folder, local or in a store.
       sha256: its hash; None if it is not known before it is loaded.
+      batch_rows: maximum rows of a call; None if they are to be found out when it is loaded.
     """
 
     name: str
     number: int
     path: str
     sha256: str | None = None
+    batch_rows: int | None = None
 
 
 def how(code: int) -> str:
@@ -101,19 +103,21 @@ class ModelProcess:
     """A loaded version in a process of its own.
 
     Attributes:
-      version: with its hash.
+      version: with its hash and the rows of its calls.
       metadata: its signatures; see `front.metadata`.
+      notes: phrases for the log on how it was loaded.
     """
 
     def __init__(
         self,
         version: Version,
         metadata: Mapping[str, Any],
+        notes: Sequence[str],
         process: _Child,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ):
-        self.version, self.metadata = version, metadata
+        self.version, self.metadata, self.notes = version, metadata, notes
         self._process, self._reader, self._writer = process, reader, writer
         self._owed: collections.deque[asyncio.Future[list[Answer]]] = collections.deque()
         self._reading = asyncio.create_task(self._read())
@@ -131,8 +135,7 @@ class ModelProcess:
         process, ours = _Child.start("beam_score.pipeline.serve.models.child")
         reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
         try:
-            config = {"name": version.name, "number": version.number, "path": version.path, "sha256": version.sha256}
-            writer.writelines(frame(config | {"job": job}, []))
+            writer.writelines(frame(dataclasses.asdict(version) | {"job": job}, []))
             try:
                 header, _ = await read_frame(reader)
             except (asyncio.IncompleteReadError, ConnectionError):
@@ -144,8 +147,8 @@ class ModelProcess:
             writer.close()
             process.kill()
             raise
-        version = dataclasses.replace(version, sha256=header["sha256"])
-        return cls(version, header["metadata"], process, reader, writer)
+        version = dataclasses.replace(version, sha256=header["sha256"], batch_rows=header["batch_rows"])
+        return cls(version, header["metadata"], header["notes"], process, reader, writer)
 
     async def answer(self, batch: Sequence[Request]) -> list[Answer]:
         """Return the answers to a batch, in order. Raises ProcessDied."""

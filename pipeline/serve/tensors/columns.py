@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.pipeline.serve.tensors.read_json import Refused
+from beam_score.pipeline.serve.tensors.read_json import Refused, check_rows
 from beam_score.transforms.arrays.nested import dimensions, leaves, row_shapes, to_arrow, to_numpy, with_leaves
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.contract.values import fits
@@ -30,8 +30,7 @@ def columns_of(feeds: Mapping[str, np.ndarray], known: Mapping[str, Column], mos
     if len(rows) != 1 or None in rows or 0 in rows:
         raise Refused("expected tensors with the same first dimension, the rows, of at least 1")
     (count,) = rows
-    if count is not None and count > most_rows:
-        raise Refused(f"{count:,} rows, more than serve.limits.rows {most_rows:,}", 413)
+    check_rows(count or 0, most_rows)
     batch = pa.RecordBatch.from_pydict({name: to_arrow(feed) for name, feed in feeds.items()})
     faults = [
         _fault(name, feeds[name], known[name])

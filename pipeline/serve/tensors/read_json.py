@@ -35,13 +35,19 @@ class Refused(ValueError):
     """A request that is refused.
 
     Attributes:
-      status: of HTTP: 400, or 501 for a dtype that JSON cannot carry.
+      status: of HTTP: 400; 413 for too many rows, 415 for another form, 501 for what is not supported.
       faults: with `index`, `column`, `reason` and `message`, if it is refused for columns of the contract.
     """
 
     def __init__(self, message: str, status: int = 400, faults: Sequence[Mapping[str, Any]] = ()):
         super().__init__(message)
         self.status, self.faults = status, faults
+
+
+def check_rows(rows: int, most_rows: int) -> None:
+    """Raise Refused if a request has too many rows."""
+    if rows > most_rows:
+        raise Refused(f"{rows:,} rows, more than serve.limits.rows {most_rows:,}", 413)
 
 
 @dataclasses.dataclass(frozen=True)

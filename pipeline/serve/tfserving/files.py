@@ -71,6 +71,6 @@ def _read(path: str, name: str, fields: Mapping[str, Any]) -> Any:
     try:
         return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
     except (OSError, UnicodeDecodeError) as error:
-        raise JobError([f"{path}: {error}"]) from None
+        raise JobError([f"{path}: {getattr(error, 'strerror', None) or error}"]) from None
     except text_format.ParseError as error:
         raise JobError([f"{path} is not a {name} of TensorFlow Serving: line {error}"]) from None

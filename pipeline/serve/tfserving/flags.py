@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from beam_score.pipeline.job.mistakes import JobError
-from beam_score.pipeline.job.serve import ServeSettings
 from beam_score.pipeline.serve.tfserving.files import batching, monitoring
 from beam_score.transforms.common.names import near_miss
 
@@ -18,29 +17,43 @@ def _as(key: str, convert: Callable[[str], Any] = str) -> Callable[[str], _Setti
     return lambda value: {key: convert(value)}
 
 
+def _whole(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a whole number") from None
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number") from None
+
+
 def _ignored(value: str) -> _Settings:
-    int(value)
+    _whole(value)
     return {}
 
 
 def _rest_port(value: str) -> _Settings:
     if value == "0":
         raise ValueError("0 turns HTTP off there; here HTTP is always served")
-    return {"serve.port": int(value)}
+    return {"serve.port": _whole(value)}
 
 
 _FLAGS: dict[str, Callable[[str], _Settings]] = {
-    "port": _as("serve.grpc_port", int),
+    "port": _as("serve.grpc_port", _whole),
     "rest_api_port": _rest_port,
     "model_name": _as("serve.name"),
     "model_base_path": _as("model.path"),
     "batching_parameters_file": batching,
     "monitoring_config_file": monitoring,
-    "rest_api_timeout_in_ms": _as("serve.limits.request", lambda value: int(value) / 1000),
+    "rest_api_timeout_in_ms": _as("serve.limits.request", lambda value: _whole(value) / 1000),
     "grpc_socket_path": _as("serve.grpc_uds"),
-    "file_system_poll_wait_seconds": _as("serve.versions.poll", float),
+    "file_system_poll_wait_seconds": _as("serve.versions.poll", _number),
     "model_config_file": _as("serve.models.file"),
-    "model_config_file_poll_wait_seconds": _as("serve.models.poll", float),
+    "model_config_file_poll_wait_seconds": _as("serve.models.poll", _number),
     # A version that does not load is tried again when its folder changes.
     "max_num_load_retries": _ignored,
     "load_retry_interval_micros": _ignored,
@@ -86,9 +99,7 @@ def translated(arguments: Sequence[str]) -> list[str]:
                 settings |= _switch(_SWITCHES[name], value if given else "true")
             else:
                 known = [*_FLAGS, *_SWITCHES]
-                problems.append(
-                    f"--{name}: TensorFlow Serving may know it, this server does not{near_miss(name, known)}"
-                )
+                problems.append(f"--{name}: this server has no such flag{near_miss(name, known)}")
         except ValueError as error:
             problems.append(f"--{name}: {error}")
         except JobError as error:
@@ -98,9 +109,6 @@ def translated(arguments: Sequence[str]) -> list[str]:
         kept.insert(0, path)
     elif path is not None:
         settings["model.path"] = path
-    for key in settings:
-        if key.startswith("serve.") and key.split(".")[1] not in ServeSettings.model_fields:
-            problems.append(f"{key} is not a setting of this version")
     if problems:
         raise JobError(problems)
     return [*kept, *(f"--set={key}={json.dumps(value)}" for key, value in settings.items())]

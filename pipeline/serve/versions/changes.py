@@ -123,7 +123,10 @@ class Changes:
 def sources_of(job: Job | ModelFolder) -> list[ModelSource]:
     """Return the model of a job and those of its list, which may have other settings for the first. Raises JobError."""
     main, file = source_of(job), job.serve.models.file
-    listed = [] if file is None else sources_in(read_config(file), main)
+    try:
+        listed = [] if file is None else sources_in(read_config(file), main)
+    except JobError as error:
+        raise JobError([f"serve.models.file: {file}: {problem}" for problem in error.problems]) from None
     return listed if any(source.name == main.name for source in listed) else [main, *listed]
 
 

@@ -27,8 +27,8 @@ def read_config(path: str) -> Any:
         with open(path, encoding="utf-8") as file:
             text_format.Parse(file.read(), config)
     except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise JobError([f"serve.models.file: {path}: {reason}"]) from None
+        line = "line " if isinstance(error, text_format.ParseError) else ""
+        raise JobError([line + (getattr(error, "strerror", None) or str(error))]) from None
     return config
 
 

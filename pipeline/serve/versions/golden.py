@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from beam_score.pipeline.serve.answering.rows import CONTRACT
 from beam_score.pipeline.serve.front.models import Served
 from beam_score.pipeline.serve.models.process import LoadFailed, ProcessDied
 from beam_score.pipeline.serve.versions.agree import values_agree
+
+_log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
 """Rows of a call, so that no client waits long for the version that answers."""
@@ -66,6 +69,8 @@ async def compare(job: Job | ModelFolder, new: Served, old: Served | None) -> No
             f"version {number} differs from version {old.version.number} on {len(differ):,} of {len(rows):,} golden "
             f"rows, by more than serve.rollout.tolerance {rollout.tolerance:g}; first on row {differ[0] + 1:,}"
         )
+    like = "" if old is None else f" as version {old.version.number} does"
+    _log.info("%s: version %d answers all %d golden rows%s", new.version.name, number, len(rows), like)
 
 
 async def _asked(served: Served, request: Request) -> Answer:

@@ -172,7 +172,7 @@ class Lifecycle:
         """End the versions whose processes have died too often."""
         for number, served in list(self.model.versions.items()):
             if served.state == State.END:
-                self._refuse(number, served.error, served.passing)
+                self._refuse(number, served.error, passing=True)
 
     def _judge(self) -> None:
         """End a version that breaks the bounds of its trial, or does so soon after it has taken over."""
@@ -184,6 +184,8 @@ class Lifecycle:
             elif problem and any(other != number for other in self.model.available):
                 self._refuse(number, f"version {number} is reverted: {problem}")
             elif watched.over:
+                kept = "%s: version %d has kept its bounds for %g s"
+                _log.info(kept, self.model.name, number, watched.rollout.hold)
                 self._forget(watched)
 
     def _forget(self, watched: Observation) -> None:
@@ -275,7 +277,8 @@ class Lifecycle:
         else:
             self._loading = None
             self._candidates.succeed(number)
-            _log.info("%s: version %d is loaded, in %.1f s", self.model.name, number, time.monotonic() - began)
+            took = f"in {time.monotonic() - began:.1f} s"
+            _log.info("%s: version %d is loaded, %s", self.model.name, number, "; ".join((took, *served.notes)))
         self.wake()
 
     async def _try(self, served: Served) -> None:
@@ -288,6 +291,8 @@ class Lifecycle:
         if old is not None and follows and (rollout.canary or rollout.shadow):
             shadows = model.shadows.setdefault(number, Counter())
             self._trial = model.canary = Trial(served, old, rollout, shadows)
+            begins = "%s: version %d answers %g%% of the requests and copies of %g%%, for %g s"
+            _log.info(begins, model.name, number, 100 * rollout.canary, 100 * rollout.shadow, rollout.hold)
 
     async def _abandon(self) -> None:
         """Stop loading a version."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.front.models import Models, Served
+from beam_score.pipeline.serve.models.call_rows import asked_rows
 from beam_score.pipeline.serve.models.process import ModelProcess, Version
 from beam_score.pipeline.serve.versions.lifecycle import Lifecycle
 from beam_score.pipeline.serve.versions.source import ModelSource, check_sources
@@ -89,6 +90,5 @@ def _served(models: Models, source: ModelSource, number: int, path: str) -> Serv
     load = functools.partial(ModelProcess.load, job=source.job.as_json())
     account = models.accounts.of(source.name, number)
     hangs_s = 2 * settings.limits.request  # all requests of a batch are late by then
-    batching = settings.batching
-    version = Version(source.name, number, path)
-    return Served(load, version, account, batching.rows, hangs_s, batching.window_ms / 1000)
+    version = Version(source.name, number, path, batch_rows=asked_rows(source.job))
+    return Served(load, version, account, hangs_s, settings.batching.window_ms / 1000)

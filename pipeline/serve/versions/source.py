@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from beam_score.pipeline.job.job import Job
-from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.job.mistakes import JobError, together
 from beam_score.pipeline.job.model_folder import ModelFolder
 from beam_score.pipeline.job.versions import Versions
 from beam_score.pipeline.serve.binding import default_of, steps_of
@@ -84,10 +84,12 @@ def check_sources(sources: Iterable[ModelSource], loaded: Mapping[str, Collectio
 
 
 def _check_source(source: ModelSource, loaded: Collection[int]) -> None:
+    compare = source.job.serve.rollout.compare
+    together(lambda: compare and golden_rows(compare), lambda: _check_versions(source, loaded))
+
+
+def _check_versions(source: ModelSource, loaded: Collection[int]) -> None:
     ((kind, of),) = source.versions.policy.items()
-    if (rows := source.job.serve.rollout.compare) is not None:
-        golden_rows(rows)
-    problems = list[JobError]()
     try:
         try:
             folders = version_folders(source.path)
@@ -96,30 +98,42 @@ def _check_source(source: ModelSource, loaded: Collection[int]) -> None:
         absent = [
             f"serve.versions.labels: {label}: {source.path} has no version {number}"
             for label, number in source.versions.labels.items()
-            if number not in folders and number not in loaded
+            if folders and number not in folders and number not in loaded
         ]
-        if folders and absent:
-            raise JobError(absent)
         numbers = sorted((n for n in folders if kind != "specific" or n in of), reverse=True)
-        for number in numbers:
-            try:
-                _check(source.job, folders[number])
-                return
-            except JobError as error:
-                problems.append(error)
-        if not problems:
+        together(lambda: _refuse(absent), lambda: _check_any(source.job, [folders[number] for number in numbers]))
+        if not numbers:
             find_version(source.path, source.job.model.version if kind == "latest" else of[-1])
     except LOOK_FAILS as error:
         raise JobError([f"model.path: {error}"]) from None
-    raise problems[0]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise JobError(problems)
+
+
+def _check_any(job: Job | ModelFolder, paths: Iterable[str]) -> None:
+    """Raise the JobError of the first of some versions, if the job fits none of them."""
+    errors = list[JobError]()
+    for path in paths:
+        try:
+            _check(job, path)
+        except JobError as error:
+            errors.append(error)
+        else:
+            return
+    if errors:
+        raise errors[0]
 
 
 def _check(job: Job | ModelFolder, path: str) -> None:
     try:
         local = local_model(path)
         with named(path, local):
-            if isinstance(job, Job):
-                steps_of(job, local, "")
-            default_of(job, read_signatures(local))
+            together(
+                lambda: steps_of(job, local, "") if isinstance(job, Job) else None,
+                lambda: default_of(job, read_signatures(local)),
+            )
     except (ModelError, OSError) as error:
         raise JobError([f"model.path: {error}"]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import time
 import zlib
 from collections import Counter
@@ -21,6 +22,8 @@ _MOST_SHADOWS = 64
 """Copies of requests at the same time; further ones are left out."""
 
 _SHADOW_S = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,9 @@ class Trial(Observation):
     def end(self) -> None:
         """Send it no more copies."""
         self.before.observer = None
+        if self.shadows:
+            version, counts = self.served.version, ", ".join(f"{n} {result}" for result, n in self.shadows.items())
+            _log.info("%s: copies of requests to version %d: %s", version.name, version.number, counts)
 
     def takes(self, id_: str) -> bool:
         """Return whether it answers a request: always the same for the same id."""
@@ -133,7 +139,12 @@ class Trial(Observation):
         with self.served as served:
             other = await served.answer(request, _SHADOW_S, "shadow")
         agree = answers_agree(request.form, answer, other, self.rollout.tolerance)
-        self.shadows["same" if agree else "failed" if other.status >= 500 else "different"] += 1
+        result = "same" if agree else "failed" if other.status >= 500 else "different"
+        self.shadows[result] += 1
+        if not agree and self.shadows[result] == 1:
+            version, before = self.served.version, self.before.version.number
+            first = "%s: version %d answers request %s not as version %d does: %s"
+            _log.warning(first, version.name, version.number, request.id, before, result)
 
 
 def _share_of(id_: str, purpose: str) -> float:

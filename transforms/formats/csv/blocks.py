@@ -16,7 +16,7 @@ from beam_score.transforms.stores.compression import CorruptStream, RawStream, R
 
 _NONE = np.array([], np.int64)
 _IN_RECORD = re.compile(rb"[^\r\n]")
-_UNTERMINATED = "a quote is opened in this record and never closed before the end of the file: close it"
+_UNTERMINATED = "a quote is opened in this record and never closed: close it"
 
 
 @dataclasses.dataclass(frozen=True)

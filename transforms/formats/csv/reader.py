@@ -159,7 +159,8 @@ class _Parser:
             index = np.array([number for number, _ in ragged], np.int64)
             if len(broken):
                 index = np.delete(np.arange(len(numbers)), broken)[index]
-            expected = f"expected {len(self._fields)}, as in the header"
+            like = "as in the header" if settings.options.header else "one for each column"
+            expected = f"expected {len(self._fields)}, {like}"
             message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged], pa.string())
             found = [Fault(index, None, "ragged_row", message), Fault(broken, None, "malformed", why)]
             refused, errors = fault_lists(found, {})

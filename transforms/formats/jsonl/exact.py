@@ -149,6 +149,7 @@ class LineJudge:
         self._columns = settings.contract_columns
         self._bare = settings.options.bare_value_column
         self._show = settings.payload
+        self._array = _ARRAY if settings.payload else ""  # requests have neither payload nor file
         self._reject_extra = settings.extra == "reject"
         self.names = (*settings.contract_columns, *settings.kept_undeclared)
         self._used = frozenset(self.names)
@@ -165,14 +166,14 @@ class LineJudge:
         except Malformed as error:
             problem, at = error.args
             near = f", found {_cut(text[at : at + _SHOWN_CHARS + 1])!r}" if self._show else ""
-            hint = _ARRAY if text.lstrip().startswith("[") else ""
+            hint = self._array if text.lstrip().startswith("[") else ""
             return self._refuse("malformed", None, f"not JSON at character {at}: {problem}{near}{hint}")
         if first == "{":
             spans, refusal = self._spans(found, text)
         elif self._bare is not None:
             spans, refusal = {self._bare: (0, len(text))}, None
         else:
-            expected = "expected an object keyed by column" + (_ARRAY if first == "[" else "")
+            expected = "expected an object keyed by column" + (self._array if first == "[" else "")
             spans, refusal = {}, self._refuse("wrong_type", None, f"found {self._found(text.strip())}, {expected}")
         if broken and (refusal is None or refusal.reason != "malformed") and self._broken_outside(spans, text):
             return self._refuse("malformed", None, "bytes that are not UTF-8")
