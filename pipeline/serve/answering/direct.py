@@ -164,4 +164,6 @@ def lines(fields: Sequence[Field]) -> list[bytes]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(np.isfinite(np.minimum.reduce(array, None)) and np.isfinite(np.maximum.reduce(array, None)))

@@ -5,6 +5,7 @@ Whole arrays are copied: the values of a packed field of floats are the bytes of
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -133,6 +134,7 @@ def _packed(flat: np.ndarray) -> bytes:
 _SHIFTS = np.arange(0, 64, 7, dtype=np.uint64)
 
 
+@functools.lru_cache(1024)
 def varint(number: int) -> bytes:
     """Return a number as a varint."""
     made = bytearray()
