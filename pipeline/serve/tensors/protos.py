@@ -77,16 +77,29 @@ def to_array(name: str, proto: Any) -> np.ndarray:
 def _typed(proto: Any, dtype: str) -> np.ndarray:
     """Return the numbers in the typed field of a tensor, as uint16 for bfloat16."""
     field = getattr(proto, _FIELDS[dtype])
-    if dtype in ("float32", "float64") and len(field):
-        # Encoded again, they are its last bytes, unless it has other fields that a tensor of this dtype does not use.
-        size = len(field) * np.dtype(dtype).itemsize
-        head, data = varint(_NUMBERS[_FIELDS[dtype]] << 3 | 2) + varint(size), proto.SerializeToString()
-        if data[-size - len(head) : -size] == head:
-            return np.frombuffer(data, dtype, offset=len(data) - size)
+    if dtype in ("float32", "float64"):
+        found = floats(proto, _NUMBERS[_FIELDS[dtype]], len(field), dtype)
+        if found is not None:
+            return found
     halves = dtype in ("float16", "bfloat16")
     stored = np.uint16 if halves else np.int64 if _FIELDS[dtype] == "int_val" else dtype
     values = np.fromiter(field, stored, len(field))
     return values.view(np.float16) if dtype == "float16" else values if halves else values.astype(dtype)
+
+
+def floats(proto: Any, number: int, count: int, dtype: str) -> np.ndarray | None:
+    """Return the floats of a message without an object for each; None if they are not its last field.
+
+    Args:
+      number: of their field.
+      count: of the floats.
+      dtype: float32 or float64.
+    """
+    if not count:
+        return None
+    size = count * np.dtype(dtype).itemsize
+    head, data = varint(number << 3 | 2) + varint(size), proto.SerializeToString()
+    return np.frombuffer(data, dtype, offset=len(data) - size) if data[-size - len(head) : -size] == head else None
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:
@@ -108,7 +121,7 @@ def encoded(array: np.ndarray) -> bytes:
         head, values = _STRING, tensor_proto()(string_val=flat.tolist()).SerializeToString()
     else:
         head, number = _HEADS[array.dtype]
-        values = message(number, _packed(flat.view(np.uint16) if array.dtype == np.float16 else flat))
+        values = message(number, packed(flat.view(np.uint16) if array.dtype == np.float16 else flat))
     shape = b"".join([message(2, b"\x08" + varint(size)) for size in array.shape])
     return b"%b%b%b" % (head, message(2, shape), values)
 
@@ -118,7 +131,7 @@ def message(number: int, content: bytes) -> bytes:
     return b"%b%b%b" % (varint(number << 3 | 2), varint(len(content)), content)
 
 
-def _packed(flat: np.ndarray) -> bytes:
+def packed(flat: np.ndarray) -> bytes:
     """Return numbers as they are in a packed field: floats as they are, others as varints."""
     if flat.dtype.kind == "f":
         return flat.tobytes()
