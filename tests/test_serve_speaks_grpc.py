@@ -19,8 +19,12 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
+
+from beam_score.pipeline.serve.tensors.protos import encoded, to_array
+from beam_score.pipeline.serve.tensors.v2.raw import DATATYPES
 
 PREDICTION = "/tensorflow.serving.PredictionService/"
 
@@ -178,6 +182,26 @@ def test_health_follows_the_process_of_the_model(tmp_path, model):
         serves, not_serves = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
         assert found == [serves, not_serves, serves]
         assert server.end() == 0
+
+
+@pytest.mark.parametrize("dtype", sorted(DATATYPES.keys() - {"string"}))
+def test_tensors_of_every_dtype_are_what_tensorflow_reads_and_writes(dtype):
+    kind = np.dtype(dtype)
+    ends = (
+        [0, 1] if kind.kind == "b" else [np.inf, -0.0] if kind.kind == "f" else [np.iinfo(kind).min, np.iinfo(kind).max]
+    )
+    for array in (np.array([*ends, 0, 1, 127], kind), np.full((300, 2), 1, kind), np.zeros((0, 3), kind)):
+        sent = TensorProto.FromString(encoded(array))
+        typed = TensorProto.FromString(tf.make_tensor_proto(array).SerializeToString())
+        also = TensorProto(version_number=5, string_val=[b"text"])
+        also.MergeFrom(sent)  # a field that says nothing of numbers follows them
+        for found in (tf.make_ndarray(sent), *(to_array("x", proto) for proto in (sent, typed, also))):
+            assert (found.dtype, found.shape, found.tobytes()) == (kind, array.shape, array.tobytes())
+
+
+def test_tensors_of_texts_are_what_tensorflow_reads():
+    texts = np.array([[b"", b"no"], [b"\xff" * 300, b"no"]], object)
+    assert tf.make_ndarray(TensorProto.FromString(encoded(texts))).tolist() == texts.tolist()
 
 
 def test_a_client_without_definitions_asks_for_them(channel):

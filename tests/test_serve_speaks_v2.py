@@ -12,9 +12,9 @@ import pytest
 import serving
 from hypothesis import strategies as st
 
-from beam_score.pipeline.serve.tensors.read_json import Refused
+from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.v2 import rpc
-from beam_score.pipeline.serve.tensors.v2.raw import from_raw, to_raw
+from beam_score.pipeline.serve.tensors.v2.raw import DATATYPES, from_raw, to_raw
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +190,29 @@ def test_typed_tensors_over_grpc_are_answered_by_typed_tensors(infer):
         last = answer.outputs[-1]
         assert (last.datatype, list(last.shape)) == ("FP32", [2, 3]) and not answer.raw_output_contents
         assert list(last.contents.fp32_contents) == [1, 2.5, 0, 3, 0.5, 5]
+
+
+@pytest.mark.parametrize("dtype", sorted(DATATYPES.keys() - {"string", "float16"}))
+def test_typed_contents_of_every_datatype_are_written_and_read(dtype):
+    kind = np.dtype(dtype)
+    ends = [0, 1] if kind.kind == "b" else [np.inf, -0.0] if kind.kind == "f" else limits(kind)
+    for array in (np.array([*ends, 0, 1, 127], kind), np.full((300, 2), 1, kind), np.zeros((0, 3), kind)):
+        (one,) = rpc.messages()["ModelInferResponse"].FromString(written(array)).outputs
+        assert sum(len(values) for _, values in one.contents.ListFields()) == array.size
+        asked = rpc.messages()["ModelInferRequest"](inputs=[typed("y", one.datatype, array.shape)])
+        asked.inputs[0].contents.CopyFrom(one.contents)
+        for more in ([], [b"text"]):  # another field follows the numbers
+            asked.inputs[0].contents.bytes_contents.extend(more)
+            _, read = rpc.infer_request(asked.SerializeToString())
+            assert (read.feeds["y"].dtype, read.feeds["y"].tobytes()) == (kind, array.tobytes())
+
+
+def written(array):
+    return rpc.infer_response({"y": array}, Tensors({}, raw=()), {})
+
+
+def limits(kind):
+    return [np.iinfo(kind).min, np.iinfo(kind).max]
 
 
 def test_health_and_metadata_over_grpc(infer):

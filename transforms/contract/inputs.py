@@ -8,6 +8,7 @@ rejected rows, rows of open shape) follows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -150,18 +151,25 @@ def standardize(values: np.ndarray, setting: Standardize) -> np.ndarray:
     subtracted in float64, since float32 would lose the last digits of a timestamp."""
     dtype = values.dtype if values.dtype.kind == "f" else np.dtype(np.float32)
     work = np.result_type(values.dtype, np.float32)
-    mean, std = np.asarray(setting.mean, work), np.asarray(setting.std, work)
     out = values if values.flags.writeable and values.dtype == dtype else np.empty(values.shape, dtype)
-    if mean.ndim == std.ndim == 0 or values.shape[-1] > _NARROW:
-        out[...] = (values.astype(work, copy=False) - mean) / std
+    is_single = not isinstance(setting.mean, tuple) and not isinstance(setting.std, tuple)
+    if is_single or values.shape[-1] > _NARROW:
+        shifted = values.astype(work, copy=False) - np.asarray(setting.mean, work)
+        out[...] = shifted / np.asarray(setting.std, work)
         return out
     # A column at a time: otherwise, numpy's inner loop would only run over the few values of one row.
-    mean, std = (np.broadcast_to(a, values.shape[-1:]) for a in (mean, std))
-    for i in range(values.shape[-1]):
-        column = np.subtract(values[..., i], mean[i], dtype=work)
-        column /= std[i]
+    for i, (mean, std) in enumerate(_of_each_column(setting, values.shape[-1], work)):
+        column = np.subtract(values[..., i], mean, dtype=work)
+        column /= std
         out[..., i] = column
     return out
+
+
+@functools.lru_cache(64)
+def _of_each_column(setting: Standardize, columns: int, dtype: np.dtype) -> list[tuple[np.generic, np.generic]]:
+    """Return mean and std of each column."""
+    mean, std = (np.broadcast_to(np.asarray(a, dtype), columns) for a in (setting.mean, setting.std))
+    return list(zip(mean, std, strict=True))
 
 
 def _bind_standardize(form: Form, setting: Standardize) -> Form:

@@ -59,8 +59,12 @@ def choose(values: np.ndarray, how: Output) -> tuple[np.ndarray, np.ndarray, np.
         best = probability.argmax(axis=1)[:, None]
     else:
         best = np.argsort(-probability, axis=1, kind="stable")[:, : how.top]
-    score = np.take_along_axis(probability, best, axis=1)
-    score[np.isnan(probability).any(axis=1)] = np.nan
+    if how.top == 1:  # faster than the general way, which counts for few rows
+        score = probability.take(best + np.arange(0, probability.size, probability.shape[1])[:, None])
+    else:
+        score = np.take_along_axis(probability, best, axis=1)
+    if (unknown := np.isnan(probability)).any():
+        score[unknown.any(axis=1)] = np.nan
     return best, score, score >= threshold  # false for NaN
 
 

@@ -46,6 +46,7 @@ class CertainRows:
         self._texts = [name for name, column in self._columns.items() if column.dtype == "string"]
         self._lists = sum(bool(column.shape) for column in self._columns.values())
         self._most_bytes = settings.max_row_bytes
+        self._tensors = _bounds(self._columns)
         names = list(self._columns)
         self._pick = operator.itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
 
@@ -118,15 +119,31 @@ class CertainRows:
         Args:
           most_rows: of a request.
         """
-        if feeds.keys() != self._columns.keys() or len({feed.shape[:1] for feed in feeds.values()}) != 1:
+        if self._tensors is None or feeds.keys() != self._tensors.keys():
             return False
-        for name, column in self._columns.items():
+        if len({feed.shape[:1] for feed in feeds.values()}) != 1:
+            return False
+        for name, (dtype, shape, low, high) in self._tensors.items():
             feed = feeds[name]
-            if not column.is_numeric or column.allowed is not None or feed.dtype != column.dtype:
+            if feed.dtype != dtype or feed.shape[1:] != shape or not 0 < len(feed) <= most_rows:
                 return False
-            if feed.shape[1:] != column.shape or not 0 < len(feed) <= most_rows or not _inside(column, feed):
+            if not (low <= np.minimum.reduce(feed, None) and np.maximum.reduce(feed, None) <= high):  # or NaN
                 return False
         return True
+
+
+def _bounds(columns: Mapping[str, Column]) -> dict[str, tuple[np.dtype, tuple[int | None, ...], Any, Any]] | None:
+    """Return dtype, row shape, smallest and largest finite value of each column; None if a column has other rules."""
+    made = {}
+    for name, column in columns.items():
+        if not column.is_numeric or column.allowed is not None:
+            return None
+        low, high = column.limits
+        if column.is_float:
+            most = np.finfo(column.dtype).max
+            low, high = max(low, -most), min(high, most)
+        made[name] = np.dtype(column.dtype), column.shape, low, high
+    return made
 
 
 def row_texts(body: bytes, rows: int) -> list[bytes] | None:

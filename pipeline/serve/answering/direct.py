@@ -16,6 +16,7 @@ import orjson
 from beam_score.pipeline.job.steps import Steps
 from beam_score.transforms.contract.inputs import Input, make_array
 from beam_score.transforms.contract.outputs import Output
+from beam_score.transforms.model.model import Feeds
 from beam_score.transforms.model.signature import numpy_dtype
 from beam_score.transforms.scoring.postprocess import choose
 from beam_score.transforms.scoring.score import Scorer
@@ -117,10 +118,23 @@ class Direct:
             feeds[name], misfits = make_array([columns[source] for source in sources], how, dtype)
             if misfits or (finite and not _is_finite(feeds[name])):
                 return None
-        outputs = self._scorer.call_arrays(feeds, rows)
+        outputs = self._call(feeds, rows)
         if outputs is None or not all(_is_finite(output) for output in outputs.values()):
             return None  # a file spells what is not finite
         return [field for name, how in self._outputs.items() for field in self._interpret(name, how, outputs[name])]
+
+    def _call(self, feeds: Feeds, rows: int) -> Feeds | None:
+        """Call the model in as many calls as it takes; see `Scorer.call_arrays`."""
+        most = self._scorer.limit
+        if rows <= most:
+            return self._scorer.call_arrays(feeds, rows)
+        made = []
+        for at in range(0, rows, most):
+            part = {name: feed[at : at + most] for name, feed in feeds.items()}
+            if (outputs := self._scorer.call_arrays(part, min(most, rows - at))) is None:
+                return None
+            made.append(outputs)
+        return {name: np.concatenate([outputs[name] for outputs in made]) for name in made[0]}
 
     def _interpret(self, name: str, how: Output, output: np.ndarray) -> list[Field]:
         """Return the columns of one output; see `transforms.scoring.postprocess.interpret`."""
@@ -150,4 +164,6 @@ def lines(fields: Sequence[Field]) -> list[bytes]:
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(np.isfinite(np.minimum.reduce(array, None)) and np.isfinite(np.maximum.reduce(array, None)))

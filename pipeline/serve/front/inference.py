@@ -14,6 +14,7 @@ import orjson
 from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.front.models import Models, Served, State
 from beam_score.pipeline.serve.front.requests import Refusal, named, version_number
+from beam_score.pipeline.serve.tensors.protos import message
 from beam_score.pipeline.serve.tensors.v2.rest import cut
 from beam_score.pipeline.serve.tensors.v2.rpc import messages
 from beam_score.transforms.model.proto_fields import message_class
@@ -74,6 +75,12 @@ def described(models: Models, path: str) -> dict[str, Any]:
     raise Refusal(404, "there is nothing at this path: see docs/serving.md for the routes")
 
 
+@functools.lru_cache(256)
+def _named(name: str, number: int) -> bytes:
+    """Return the fields of a ModelInferResponse with the model's name and version."""
+    return message(1, name.encode()) + message(2, str(number).encode())
+
+
 @functools.cache
 def _head_class() -> Any:
     """Return the class of what is read of a ModelInferRequest here: its tensors are the model process's."""
@@ -120,10 +127,8 @@ class Inference:
         request = self._parsed(_head_class(), body)
         served = self._models.find(request.model_name, version_number(request.model_version), id_=id_)
         answer = await self._answer(served, Request(id_, body, "v2-proto"), context)
-        version = served.version
         # Two messages, one after the other, are one message with the fields of both.
-        model = messages()["ModelInferResponse"](model_name=version.name, model_version=str(version.number))
-        return answer + bytes(model.SerializeToString())
+        return answer + _named(served.version.name, served.version.number)
 
     def _find(self, request: Any) -> Served:
         return self._models.find(request.name, version_number(request.version))

@@ -25,6 +25,7 @@ from beam_score.pipeline.serve.front.guard import Guard, grpc_credentials
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
 from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, request_id
 from beam_score.pipeline.serve.reports.request_log import RequestLog
+from beam_score.pipeline.serve.tensors.protos import message, varint
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.proto_fields import message_class
 
@@ -74,11 +75,9 @@ class Handlers:
         _, prediction, model, v2 = SERVICES
         return {
             prediction: {
-                "Predict": functools.partial(self._predict, "proto", "predict_pb2", "PredictResponse"),
-                "Classify": functools.partial(
-                    self._predict, "proto-classify", "classification_pb2", "ClassificationResponse"
-                ),
-                "Regress": functools.partial(self._predict, "proto-regress", "regression_pb2", "RegressionResponse"),
+                "Predict": functools.partial(self._predict, "proto"),
+                "Classify": functools.partial(self._predict, "proto-classify"),
+                "Regress": functools.partial(self._predict, "proto-regress"),
                 "MultiInference": self._multi,
                 "GetModelMetadata": self._metadata,
             },
@@ -126,19 +125,16 @@ class Handlers:
         await context.abort(code, message)
         raise AssertionError("abort raises")
 
-    async def _predict(self, form: str, module: str, kind: str, body: bytes, id_: str, context: Any) -> bytes:
+    async def _predict(self, form: str, body: bytes, id_: str, context: Any) -> bytes:
         """Answer a request that begins with its model_spec.
 
         Args:
           form: see `Request`.
-          module, kind: where the class of the response is.
         """
         served = self._served(_spec(_parsed(_head_class("Head"), body)), id_)
         answer = await self._answer(served, Request(id_, body, form), context)
-        named = getattr(messages(module), kind)()
-        named.model_spec.name, named.model_spec.version.value = served.version.name, served.version.number
         # Two messages, one after the other, are one message with the fields of both.
-        return answer + named.SerializeToString()
+        return answer + _named(served.version.name, served.version.number)
 
     async def _multi(self, body: bytes, id_: str, context: Any) -> bytes:
         tasks = _parsed(_head_class("MultiHead"), body).tasks
@@ -297,6 +293,12 @@ def _spec(head: Any) -> Any:
     if not head.model_spec.name:
         raise Refusal(400, "ModelSpec has no name specified.")
     return head.model_spec
+
+
+@functools.lru_cache(256)
+def _named(name: str, number: int) -> bytes:
+    """Return a model_spec with name and version, as the field of a response to Predict, Classify or Regress."""
+    return message(2, message(1, name.encode()) + message(2, b"\x08" + varint(number)))
 
 
 def _version(spec: Any) -> tuple[str | None, str | None]:

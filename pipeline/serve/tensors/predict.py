@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from beam_score.pipeline.serve.tensors.protos import to_array, to_proto
+from beam_score.pipeline.serve.tensors.protos import encoded, message, to_array
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.stubs import messages
 from beam_score.transforms.model.signature import Signature, numpy_dtype
@@ -64,8 +64,5 @@ def check_wanted(found: Tensors, known: Collection[str]) -> None:
 
 def predict_response(outputs: Mapping[str, np.ndarray], signature: str) -> bytes:
     """Return a response, whose model_spec has only the signature: the front knows the rest."""
-    response = messages("predict_pb2").PredictResponse()
-    response.model_spec.signature_name = signature
-    for name, array in outputs.items():
-        to_proto(array, response.outputs[name])
-    return response.SerializeToString()
+    tensors = [message(1, message(1, name.encode()) + message(2, encoded(array))) for name, array in outputs.items()]
+    return b"".join([*tensors, message(2, message(3, signature.encode()))])

@@ -1,10 +1,11 @@
 """Tensors as `TensorProto` (tensorflow/core/framework/tensor.proto), and back, as `tf.make_ndarray` does.
 
-Whole arrays are copied: a repeated field of floats is packed, so its bytes are those of the array.
+Whole arrays are copied: the values of a packed field of floats are the bytes of the array.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -29,8 +30,18 @@ _FIELDS = {
 }
 """dtype to the field with its values."""
 
-_PACKED = {"float32": 5, "float64": 6}
-"""dtype to the number of a field whose packed bytes are those of an array."""
+_NUMBERS = {
+    "half_val": 13,
+    "float_val": 5,
+    "double_val": 6,
+    "int_val": 7,
+    "string_val": 8,
+    "int64_val": 10,
+    "bool_val": 11,
+    "uint32_val": 16,
+    "uint64_val": 17,
+}
+"""The numbers of these fields."""
 
 
 def to_array(name: str, proto: Any) -> np.ndarray:
@@ -55,16 +66,40 @@ def to_array(name: str, proto: Any) -> np.ndarray:
             raise Refused(f"tensor parsing error: {name}")
         values = np.frombuffer(proto.tensor_content, kind)
     else:
-        field = getattr(proto, _FIELDS[dtype])
-        halves = dtype in ("float16", "bfloat16")
-        stored = np.uint16 if halves else np.int64 if _FIELDS[dtype] == "int_val" else dtype
-        values = np.fromiter(field, stored, len(field))
-        values = values.view(np.float16) if dtype == "float16" else values if halves else values.astype(dtype)
+        values = _typed(proto, dtype)
     if len(values) > size:
         raise Refused(f"tensor parsing error: {name}")
     if dtype == "bfloat16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return _filled(values, size).reshape(shape)
+
+
+def _typed(proto: Any, dtype: str) -> np.ndarray:
+    """Return the numbers in the typed field of a tensor, as uint16 for bfloat16."""
+    field = getattr(proto, _FIELDS[dtype])
+    if dtype in ("float32", "float64"):
+        found = floats(proto, _NUMBERS[_FIELDS[dtype]], len(field), dtype)
+        if found is not None:
+            return found
+    halves = dtype in ("float16", "bfloat16")
+    stored = np.uint16 if halves else np.int64 if _FIELDS[dtype] == "int_val" else dtype
+    values = np.fromiter(field, stored, len(field))
+    return values.view(np.float16) if dtype == "float16" else values if halves else values.astype(dtype)
+
+
+def floats(proto: Any, number: int, count: int, dtype: str) -> np.ndarray | None:
+    """Return the floats of a message without an object for each; None if they are not its last field.
+
+    Args:
+      number: of their field.
+      count: of the floats.
+      dtype: float32 or float64.
+    """
+    if not count:
+        return None
+    size = count * np.dtype(dtype).itemsize
+    head, data = varint(number << 3 | 2) + varint(size), proto.SerializeToString()
+    return np.frombuffer(data, dtype, offset=len(data) - size) if data[-size - len(head) : -size] == head else None
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:
@@ -76,33 +111,57 @@ def _filled(values: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([values, np.repeat(values[-1:], size - len(values))])
 
 
-def to_proto(array: np.ndarray, proto: Any | None = None) -> Any:
-    """Return an array as a tensor, its values in typed fields.
+def encoded(array: np.ndarray) -> bytes:
+    """Return an array as an encoded tensor, its values in typed fields.
 
-    Args:
-      proto: an empty one to fill.
+    Numbers are written here: protobuf would take each as an object.
     """
-    made = tensor_proto()() if proto is None else proto
-    dtype = "string" if array.dtype == object else str(array.dtype)
-    made.dtype = DTYPES.index(dtype)
-    for size in array.shape:
-        made.tensor_shape.dim.add().size = size
     flat = array.reshape(-1)
-    if dtype in _PACKED:
-        content = np.ascontiguousarray(flat).tobytes()
-        if content:
-            made.MergeFromString(_varint(_PACKED[dtype] << 3 | 2) + _varint(len(content)) + content)
-    elif dtype == "float16":
-        made.half_val.extend(flat.view(np.uint16).tolist())
+    if array.dtype == object:
+        head, values = _STRING, tensor_proto()(string_val=flat.tolist()).SerializeToString()
     else:
-        getattr(made, _FIELDS[dtype]).extend(flat.tolist())
-    return made
+        head, number = _HEADS[array.dtype]
+        values = message(number, packed(flat.view(np.uint16) if array.dtype == np.float16 else flat))
+    shape = b"".join([message(2, b"\x08" + varint(size)) for size in array.shape])
+    return b"%b%b%b" % (head, message(2, shape), values)
 
 
-def _varint(number: int) -> bytes:
+def message(number: int, content: bytes) -> bytes:
+    """Return a field of a message: a message, a text, or packed numbers."""
+    return b"%b%b%b" % (varint(number << 3 | 2), varint(len(content)), content)
+
+
+def packed(flat: np.ndarray) -> bytes:
+    """Return numbers as they are in a packed field: floats as they are, others as varints."""
+    if flat.dtype.kind == "f":
+        return flat.tobytes()
+    wide = flat.astype(np.int64 if flat.dtype.kind == "i" else np.uint64, copy=False).view(np.uint64)
+    if np.maximum.reduce(wide, initial=0) < 0x80:
+        return wide.astype(np.uint8).tobytes()
+    left = wide[:, None] >> _SHIFTS
+    used = left != 0
+    used[:, 0] = True
+    return (left & 0x7F | (left > 0x7F) * np.uint64(0x80)).astype(np.uint8)[used].tobytes()
+
+
+_SHIFTS = np.arange(0, 64, 7, dtype=np.uint64)
+
+
+@functools.lru_cache(1024)
+def varint(number: int) -> bytes:
+    """Return a number as a varint."""
     made = bytearray()
     while number > 0x7F:
         made.append(number & 0x7F | 0x80)
         number >>= 7
     made.append(number)
     return bytes(made)
+
+
+_STRING = b"\x08" + varint(DTYPES.index("string"))
+_HEADS = {
+    np.dtype(dtype): (b"\x08" + varint(DTYPES.index(dtype)), _NUMBERS[field])
+    for dtype, field in _FIELDS.items()
+    if dtype not in ("string", "bfloat16")
+}
+"""dtype to the first field of a tensor, and the number of that with its values."""

@@ -83,5 +83,6 @@ def to_raw(array: np.ndarray) -> bytes:
     """Return an array as raw bytes."""
     if array.dtype == object:
         flat = array.reshape(-1).tolist()
-        return b"".join(part for text in flat for part in (_LENGTH.pack(len(text)), text))
+        known = {text: _LENGTH.pack(len(text)) + text for text in set(flat)}
+        return b"".join(map(known.__getitem__, flat))
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from beam_score.pipeline.serve.tensors.protos import floats, message, packed
 from beam_score.pipeline.serve.tensors.read_json import Refused, Tensors
 from beam_score.pipeline.serve.tensors.v2.raw import datatype_of, dtype_of, from_raw, shape_of, to_raw
 from beam_score.pipeline.serve.tensors.v2.rest import partial
@@ -88,6 +89,8 @@ _CONTENTS = {
 }
 """dtype to the field with its values; float16 has none."""
 
+_NUMBERS = {name: number for name, number, _ in FIELDS["InferTensorContents"]}
+
 
 @functools.cache
 def messages() -> Mapping[str, Any]:
@@ -136,6 +139,10 @@ def _typed(place: str, one: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarr
         texts = np.empty(len(field), object)
         texts[:] = field
         return texts.reshape(shape)
+    if dtype in ("float32", "float64"):
+        found = floats(one.contents, _NUMBERS[_CONTENTS[dtype]], len(field), dtype)
+        if found is not None:
+            return found.reshape(shape)
     wide = np.array(field, np.int64 if dtype.startswith(("int", "uint")) and dtype != "uint64" else dtype)
     values = wide.astype(dtype)
     if wide.dtype.kind == "i" and (values != wide).any():
@@ -159,7 +166,9 @@ def infer_response(outputs: Mapping[str, np.ndarray], asked: Tensors, parameters
         one = response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
         if raw:
             response.raw_output_contents.append(to_raw(array))
+        elif array.dtype == object:
+            one.contents.bytes_contents.extend(array.reshape(-1).tolist())
         else:
-            dtype = "string" if array.dtype == object else str(array.dtype)
-            getattr(one.contents, _CONTENTS[dtype]).extend(array.reshape(-1).tolist())
+            number = _NUMBERS[_CONTENTS[array.dtype.name]]
+            one.contents.MergeFromString(message(number, packed(array.reshape(-1))))
     return response.SerializeToString()
