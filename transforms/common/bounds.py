@@ -33,7 +33,7 @@ class Bounds:
     call_bytes: int = 128 * _MIB
     writer_bytes: int = 64 * _MIB
     part_bytes: int = 128 * _MIB
-    block_rows: int = 131072
+    block_rows: int = 65536
 
     @property
     def model_bytes(self) -> int:
