@@ -32,11 +32,13 @@ class Request:
         each with `options` after a `;`; `json-classify`, `json-regress`; `proto` for a PredictRequest of gRPC, and
         `proto-classify`, `proto-regress`, `proto-multi`; `v2` for JSON of the Open Inference Protocol, `v2;LENGTH` if
         raw data follow so many bytes of it, `v2-proto` for its ModelInferRequest.
+      traceparent: the W3C trace context that came with it; empty for none.
     """
 
     id: str
     body: bytes
     form: str = "json"
+    traceparent: str = ""
 
     @property
     def kind(self) -> str:
