@@ -18,7 +18,16 @@ from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.requests import Refusal
 from beam_score.pipeline.serve.models.admission import Pace
 from beam_score.pipeline.serve.models.deadlines import Deadlines
-from beam_score.pipeline.serve.models.process import LoadDied, LoadFailed, ModelProcess, ProcessDied, Version, how
+from beam_score.pipeline.serve.models.process import (
+    Done,
+    LoadDied,
+    LoadFailed,
+    ModelProcess,
+    ProcessDied,
+    Version,
+    how,
+    into,
+)
 from beam_score.pipeline.serve.models.queue import Batches, Waiting
 from beam_score.pipeline.serve.reports.accounts import Account, Accounts
 
@@ -158,19 +167,26 @@ class Served:
         _log.error("version %d of %s has ended: %s", self.version.number, self.version.name, error)
         self.on_end()
 
-    async def _call(self, batch: Sequence[Request]) -> list[Answer]:
-        process, began = self._process, time.perf_counter()
+    def _call(self, batch: Sequence[Request], done: Done) -> None:
+        """Answer a batch; see `ModelProcess.answer`."""
+        loop, process, began = asyncio.get_running_loop(), self._process, time.perf_counter()
         if process is None:
-            raise ProcessDied
-        try:
-            async with asyncio.timeout(self._hangs_s):
-                answers = await process.answer(batch)
-            self._pace.note(sum(request.rows for request in batch), began, time.perf_counter())
-            return answers
-        except TimeoutError:
-            _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
-            process.kill()
-            raise ProcessDied from None
+            loop.call_soon(done, None)
+            return
+        timer = loop.call_later(self._hangs_s, self._replace, process)
+        rows = sum(request.rows for request in batch)
+
+        def answered(answers: Sequence[Answer] | None) -> None:
+            timer.cancel()
+            if answers is not None:
+                self._pace.note(rows, began, time.perf_counter())
+            done(answers)
+
+        process.answer(batch, answered)
+
+    def _replace(self, process: ModelProcess) -> None:
+        _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
+        process.kill()
 
     async def close(self) -> None:
         """Answer no new requests, and end the process once everybody who uses the version is answered."""
@@ -190,19 +206,17 @@ class Served:
 
     async def ask(self, request: Request) -> Answer:
         """Return the answer of the process, without an account of it. Raises ProcessDied."""
-        (answer,) = await self._call([request])
-        return answer
+        future: asyncio.Future[Sequence[Answer] | None] = asyncio.get_running_loop().create_future()
+        self._call([request], into(future))
+        if (answers := await future) is None:
+            raise ProcessDied
+        return answers[0]
 
     async def answer(self, request: Request, seconds: float, protocol: str) -> Answer:
         """Return the answer to a request; see `submit`."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def done(answer: Answer) -> None:
-            if not future.done():
-                future.set_result(answer)
-
         self.hold()
-        waiting = self.submit(request, seconds, protocol, done)
+        waiting = self.submit(request, seconds, protocol, into(future))
         try:
             return await future
         finally:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.models.process import ProcessDied
+from beam_score.pipeline.serve.models.process import Done
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Batches:
     """Forms batches without a timer.
 
     Args:
-      call: answers a batch.
+      call: answers a batch, later.
       note: called with the rows of each batch.
       end: called with each request and its answer.
       most_rows: of a batch; a single request may have more.
@@ -53,7 +53,7 @@ class Batches:
 
     def __init__(
         self,
-        call: Callable[[Sequence[Request]], Coroutine[Any, Any, list[Answer]]],
+        call: Callable[[Sequence[Request], Done], None],
         note: Callable[[int], None],
         end: Callable[[Waiting, Answer], None],
         most_rows: int,
@@ -68,7 +68,6 @@ class Batches:
         self._window_s, self._over = window_s, False
         self._is_called = False  # `_start` is about to be
         self._window: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, waiting: Waiting) -> None:
         """Answer a request, together with all that are read from sockets in the same turn of the loop."""
@@ -85,9 +84,12 @@ class Batches:
             if not batch:
                 continue
             self._free -= 1
-            task = asyncio.create_task(self._run(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            try:
+                self._call([waiting.request for waiting in batch], functools.partial(self._answered, batch))
+            except Exception:
+                _log.exception("a batch of %d requests failed", len(batch))
+                answers = [refusal(500, "prediction failed", waiting.request.id) for waiting in batch]
+                asyncio.get_running_loop().call_soon(self._answered, batch, answers)
 
     def _is_due(self) -> bool:
         """Return whether those that wait are to be sent; if they only wait for the window, they will be at its end."""
@@ -121,16 +123,10 @@ class Batches:
                 batch.append(waiting)
         return batch
 
-    async def _run(self, batch: list[Waiting]) -> None:
-        requests = [waiting.request for waiting in batch]
-        try:
-            answers = await self._call(requests)
-        except ProcessDied:
+    def _answered(self, batch: list[Waiting], answers: Sequence[Answer] | None) -> None:
+        if answers is None:
             message = "the process of the model has ended"
-            answers = [refusal(503, message, request.id, shed=True) for request in requests]
-        except Exception:
-            _log.exception("a batch of %d requests failed", len(batch))
-            answers = [refusal(500, "prediction failed", request.id) for request in requests]
+            answers = [refusal(503, message, waiting.request.id, shed=True) for waiting in batch]
         self._free += 1
         self._start()  # the model works while these answers are written
         self._note(sum(answer.received for answer in answers))
