@@ -106,7 +106,7 @@ class Application:
 
     def _predict(self, exchange: Exchange, id_: str, served: Served, form: str, finish: Finish | None = None) -> None:
         """Begin to read the body of a request for predictions."""
-        prediction = Prediction(self, exchange, served, Request(id_, b"", form), finish)
+        prediction = Prediction(self, exchange, served, id_, form, finish)
         try:
             prediction.seconds = self._allowed_s(exchange.headers)
         except Refusal as error:
@@ -140,19 +140,20 @@ class Application:
           more: further headers.
           head: lines of further headers.
         """
-        lines = [b"content-length: %d\r\nx-request-id: %b\r\n%b" % (len(answer.body), id_.encode(), head)]
-        lines += [b"%b: %b\r\n" % header for header in more]
+        type_, timing = _JSON_TYPE, b""
+        if more or self._cors:
+            more = (*more, *CORS) if self._cors else tuple(more)
+            head += b"".join([b"%b: %b\r\n" % header for header in more])
+            if any(name == b"content-type" for name, _ in more):
+                type_ = b""
         if answer.stages:
-            lines.append(_TIMING % tuple([1000 * seconds for seconds in answer.stages]))
-        if self._cors:
-            lines += [b"%b: %b\r\n" % header for header in CORS]
+            timing = _TIMING % tuple([1000 * seconds for seconds in answer.stages])
         if answer.status == 503:
-            lines.append(b"retry-after: %d\r\n" % answer.retry_s)
-        if not any(name == b"content-type" for name, _ in more):
-            lines.append(b"content-type: %b\r\n" % JSON)
+            head += b"retry-after: %d\r\n" % answer.retry_s
         if self._models.draining:
             exchange.keeps_alive = False
-        exchange.answer(answer.status, b"".join(lines), answer.body)
+        lines = _HEAD % (len(answer.body), id_.encode(), head, timing, type_)
+        exchange.answer(answer.status, lines, answer.body)
 
     def _described(self, path: str, id_: str) -> tuple[Answer, Headers]:
         """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""
@@ -192,7 +193,7 @@ class Prediction:
       application: that it came to.
       exchange: the request.
       served: the version that answers.
-      request: without its body.
+      id_, form: see `Request`.
       finish: see `Finish`; None for answers that are sent as they are.
 
     Attributes:
@@ -200,39 +201,39 @@ class Prediction:
     """
 
     def __init__(
-        self, application: Application, exchange: Exchange, served: Served, request: Request, finish: Finish | None
+        self, application: Application, exchange: Exchange, served: Served, id_: str, form: str, finish: Finish | None
     ):
         self._application, self._exchange, self._served = application, exchange, served
-        self._request, self._finish = request, finish
-        self.seconds = 0.0
+        self._id, self._form, self._finish = id_, form, finish
+        self.seconds, self._is_over = 0.0, False
         self._waiting: Waiting | None = None
         served.hold()  # it does not end while the body comes
         application.open += 1
 
     def body(self, data: bytes) -> None:
         """Pass on the body; see `Reader`."""
-        headers, request = self._exchange.headers, self._request
+        headers = self._exchange.headers
         try:
             data = _plain(data, headers, self._application.limits.body)
         except Refusal as error:
             self.refuse(error)
             return
-        request = Request(request.id, data, request.form, headers.get(b"traceparent", b"").decode("latin-1"))
+        request = Request(self._id, data, self._form, headers.get(b"traceparent", b"").decode("latin-1"))
         self._waiting = self._served.submit(request, self.seconds, "rest", self._done)
 
     def refuse(self, error: Refusal) -> None:
         """Refuse the request before it reaches the version; see `Reader`."""
         error.counted = True
-        self._served.refuse(error.status, self._request, "rest")
+        self._refuse(error.status)
         self._end()
-        self._application.refuse(self._exchange, self._request.id, error)
+        self._application.refuse(self._exchange, self._id, error)
 
     def gone(self) -> None:
         """Answer no more; see `Reader`."""
-        if self._waiting is None:
-            self._served.refuse(499, self._request, "rest")
-        else:
+        if self._waiting is not None:
             self._served.drop(self._waiting)
+        elif not self._is_over:
+            self._refuse(499)
         self._end()
 
     def _done(self, answer: Answer) -> None:
@@ -243,11 +244,16 @@ class Prediction:
         if self._finish is not None:
             answer, more = self._finish(answer, self._served)
         self._end()
-        self._application.answer(self._exchange, self._request.id, answer, more, self._served.head)
+        self._application.answer(self._exchange, self._id, answer, more, self._served.head)
+
+    def _refuse(self, status: int) -> None:
+        self._served.refuse(status, Request(self._id, b"", self._form), "rest")
 
     def _end(self) -> None:
-        self._application.open -= 1
-        self._served.release()
+        if not self._is_over:
+            self._is_over = True
+            self._application.open -= 1
+            self._served.release()
 
 
 def _typed(type_: bytes, answer: Answer, _: Served) -> tuple[Answer, Headers]:
@@ -257,8 +263,7 @@ def _typed(type_: bytes, answer: Answer, _: Served) -> tuple[Answer, Headers]:
 
 def _plain(body: bytes, headers: Mapping[bytes, bytes], most: int) -> bytes:
     """Return a body, inflated. Raises Refusal."""
-    encoding = headers.get(b"content-encoding", b"identity").lower()
-    if encoding == b"identity":
+    if b"content-encoding" not in headers or (encoding := headers[b"content-encoding"].lower()) == b"identity":
         return body
     if encoding != b"gzip":
         raise Refusal(415, "the body has another Content-Encoding than gzip", ((b"accept-encoding", b"gzip"),))
@@ -303,6 +308,8 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
+_JSON_TYPE = b"content-type: %b\r\n" % JSON
+_HEAD = b"content-length: %d\r\nx-request-id: %b\r\n%b%b%b"
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
 _OPEN = ("/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
 """Paths that need no token: those of health."""

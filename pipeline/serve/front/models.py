@@ -167,14 +167,13 @@ class Served:
         _log.error("version %d of %s has ended: %s", self.version.number, self.version.name, error)
         self.on_end()
 
-    def _call(self, batch: Sequence[Request], done: Done) -> None:
-        """Answer a batch; see `ModelProcess.answer`."""
+    def _call(self, batch: Sequence[Request], rows: int, done: Done) -> None:
+        """Answer a batch of some rows; see `ModelProcess.answer`."""
         loop, process, began = asyncio.get_running_loop(), self._process, time.perf_counter()
         if process is None:
             loop.call_soon(done, None)
             return
         timer = loop.call_later(self._hangs_s, self._replace, process)
-        rows = sum(request.rows for request in batch)
 
         def answered(answers: Sequence[Answer] | None) -> None:
             timer.cancel()
@@ -207,7 +206,7 @@ class Served:
     async def ask(self, request: Request) -> Answer:
         """Return the answer of the process, without an account of it. Raises ProcessDied."""
         future: asyncio.Future[Sequence[Answer] | None] = asyncio.get_running_loop().create_future()
-        self._call([request], into(future))
+        self._call([request], request.count_rows(), into(future))
         if (answers := await future) is None:
             raise ProcessDied
         return answers[0]
@@ -231,7 +230,7 @@ class Served:
           protocol: `rest` or `grpc`.
           done: called with the answer, once, maybe before this returns.
         """
-        began, rows = time.perf_counter(), request.rows
+        began, rows = time.perf_counter(), request.count_rows()
         waiting = Waiting(request, rows, protocol, began, began + seconds, done)
         self.account.begin()
         if (late := self._pace.wait_s(rows) - seconds) > 0:

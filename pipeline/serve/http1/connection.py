@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
             exchange.run(self._app, exchange)
 
     def end_exchange(self) -> None:
-        """Go on with the next request: the first one is over."""
+        """Continue with the next request: the first one is over."""
         self._since = self._loop.time()
         exchange = self._exchanges.popleft()
         if self.is_closed:

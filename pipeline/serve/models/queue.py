@@ -43,7 +43,7 @@ class Batches:
     """Forms batches without a timer.
 
     Args:
-      call: answers a batch, later.
+      call: answers a batch, of which it gets the number of rows, later.
       note: called with the rows of each batch.
       end: called with each request and its answer.
       most_rows: of a batch; a single request may have more.
@@ -53,7 +53,7 @@ class Batches:
 
     def __init__(
         self,
-        call: Callable[[Sequence[Request], Done], None],
+        call: Callable[[Sequence[Request], int, Done], None],
         note: Callable[[int], None],
         end: Callable[[Waiting, Answer], None],
         most_rows: int,
@@ -85,7 +85,8 @@ class Batches:
                 continue
             self._free -= 1
             try:
-                self._call([waiting.request for waiting in batch], functools.partial(self._answered, batch))
+                rows = sum(waiting.rows for waiting in batch)
+                self._call([waiting.request for waiting in batch], rows, functools.partial(self._answered, batch))
             except Exception:
                 _log.exception("a batch of %d requests failed", len(batch))
                 answers = [refusal(500, "prediction failed", waiting.request.id) for waiting in batch]
