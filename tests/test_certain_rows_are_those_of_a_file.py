@@ -124,12 +124,12 @@ class Echo:
         }
 
 
-def made_of(model, columns, outputs=OUTPUTS, extra="ignore") -> tuple[Served, Served]:
+def made_of(model, columns, outputs=OUTPUTS, extra="ignore", inputs=INPUTS) -> tuple[Served, Served]:
     """Return what answers with and without numpy."""
     call = ModelCall("nowhere", model.signature, tuple(outputs), batch_rows=64, proven=True)
     read = ReadSettings(format="jsonl", columns=Contract(columns=columns), payload=False, extra=extra)
     tensors = {name: SIGNATURE.outputs[name] for name in outputs}
-    steps = Steps(read, INPUTS, None, call, OutputPlan((), False, outputs, tensors))
+    steps = Steps(read, inputs, None, call, OutputPlan((), False, outputs, tensors))
     assert Direct.is_able(steps) and CertainRows.is_able(read)
     fast, exact = Verdicts(steps, model), Verdicts(steps, model)
     exact.certain = None
@@ -311,3 +311,73 @@ def test_a_contract_with_other_kinds_of_columns_is_left_to_arrow(change):
     assert not CertainRows.is_able(read)
     plain = dataclasses.replace(read, columns=Contract(columns={"x": Column(dtype="float32")}))
     assert CertainRows.is_able(plain)
+
+
+FLOATS = {
+    "a": Column(dtype="float32", range=(0.1, 150)),
+    "b": Column(dtype="float32", default=0.25, range=(None, 0.3)),
+    "c": Column(dtype="float32", range=(-1e38, None)),
+}
+VALUES = [
+    "0.1",
+    "0.3",
+    "0.25",
+    "0",
+    "150",
+    "150.0000001",
+    "150.1",
+    "0.09999999",
+    "-3e38",
+    "1e39",
+    "1e400",
+    "-0",
+    "-0.0",
+]
+ODD_VALUES = ["null", '"x"', "true", "[1]", "{}", "1.", "NaN"]
+
+
+class Table:
+    """Gives its input back."""
+
+    signature = Signature(
+        "serving_default", {"x": Tensor("x", "float32", (None, 3))}, {"y": Tensor("y", "float32", (None, 6))}
+    )
+    takes_texts = False
+
+    def call(self, feeds, deadline_s=None):
+        return {"y": np.concatenate([feeds["x"], feeds["x"]], axis=1)}
+
+
+PACKED = {"x": Input(pack=("a", "b", "c"), standardize=Standardize(mean=0, std=3))}
+TABLES = {extra: made_of(Table(), FLOATS, {"y": Output()}, extra, PACKED) for extra in ("ignore", "reject")}
+VALUE = st.sampled_from(VALUES[:5]) | st.sampled_from(VALUES) | st.sampled_from([*VALUES, *ODD_VALUES])
+MEMBERS = st.sampled_from([("a", "b", "c"), ("c", "b", "a"), ("a", "c"), ("a", "b", "more"), ("a", "b", "c", "more")])
+TABLE_ROW = st.tuples(MEMBERS, VALUE, VALUE, VALUE, VALUE)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(TABLE_ROW, min_size=1, max_size=4), min_size=1), st.sampled_from(["ignore", "reject"]))
+def test_a_table_of_floats_and_verdicts_that_are_remembered_are_the_same_bytes(requests, extra):
+    """The first row with a fault is judged as in a file, and the verdict is kept for those with the same."""
+    bodies = [
+        '{"instances": ['
+        + ", ".join(
+            "{" + ", ".join(f'"{name}": {value}' for name, value in zip(names, values, strict=False)) + "}"
+            for names, *values in own
+        )
+        + "]}"
+        for own in requests
+    ]
+    compare(TABLES[extra], [body.encode() for body in bodies])
+
+
+def test_a_fault_is_judged_once(monkeypatch):
+    fast, exact = made_of(Table(), FLOATS, {"y": Output()}, inputs=PACKED)
+    verdicts, judged = fast._rows._verdicts, []
+    judge = verdicts.judge
+    monkeypatch.setattr(verdicts, "judge", lambda bodies: judged.append(len(bodies)) or judge(bodies))
+    for a in range(200, 220):
+        row = {"a": a, "b": 0.1, "c": 1}
+        request = Request(str(a), json.dumps({"instances": [row, row | {"a": 5}]}).encode())
+        assert fast.answer([request]) == exact.answer([request])
+    assert judged == [1]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
+import socket
+import time
 
 import pytest
 import serving
@@ -120,3 +123,44 @@ def test_without_cors_other_origins_get_no_leave(tmp_path, model):
     with serving.served(tmp_path, model("multiply")) as server:
         status, headers, _ = ask(server, "OPTIONS", "/predict", Origin="https://example.com")
         assert status == 405 and not any(name.startswith("access-control") for name in headers)
+
+
+@pytest.mark.parametrize(
+    "given", [(BODY.encode(), 200), (b'{"instances": [[1, 2]]}', 400), (b"[" * 100, 400)], ids=["good", "bad", "broken"]
+)
+def test_a_request_has_the_same_answer_however_it_comes(server, given):
+    """Whole, byte by byte, in chunks, behind another request, or compressed: the same bytes, but for the times."""
+    body, expected = given
+    host, _, port = server.address.removeprefix("http://").rpartition(":")
+
+    def asked(body: bytes, *headers: str, chunked: bool = False) -> bytes:
+        length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+        head = ("POST /predict HTTP/1.1", "Host: x", "X-Request-ID: same", length, *headers)
+        sent = b"".join(b"%x\r\n%b\r\n" % (1, body[at : at + 1]) for at in range(len(body))) + b"0\r\n\r\n"
+        return "\r\n".join(head).encode() + b"\r\n\r\n" + (sent if chunked else body)
+
+    ways = [
+        [asked(body)],
+        [bytes([one]) for one in asked(body)],
+        [asked(body, chunked=True)],
+        [asked(gzip.compress(body), "Content-Encoding: gzip")],
+        [asked(body) * 3],
+        [asked(body) + asked(body)[:-3], asked(body)[-3:]],
+    ]
+    answers = set()
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for pieces in ways:
+            count = b"".join(pieces).count(b"POST ")
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.001)
+            with connection.makefile("rb") as stream:
+                for _ in range(count):
+                    head = list(iter(stream.readline, b"\r\n"))
+                    length = next(int(line.split()[1]) for line in head if line.startswith(b"content-length"))
+                    times = b"server-timing"
+                    kept = b"".join(line for line in head if not line.startswith(times)) + stream.read(length)
+                    answers.add((kept, sum(line.startswith(times) for line in head)))
+    ((answer, _),) = answers
+    assert int(answer.split()[1]) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,11 +31,13 @@ class Request:
         each with `options` after a `;`; `json-classify`, `json-regress`; `proto` for a PredictRequest of gRPC, and
         `proto-classify`, `proto-regress`, `proto-multi`; `v2` for JSON of the Open Inference Protocol, `v2;LENGTH` if
         raw data follow so many bytes of it, `v2-proto` for its ModelInferRequest.
+      traceparent: the W3C trace context that came with it; empty for none.
     """
 
     id: str
     body: bytes
     form: str = "json"
+    traceparent: str = ""
 
     @property
     def kind(self) -> str:
@@ -48,9 +49,8 @@ class Request:
         """The options of the form: PARTIAL, AS_LINES, AS_CSV, HEADER, NO_HEADER."""
         return self.form.partition(";")[2].split(",") if ";" in self.form else []
 
-    @functools.cached_property
-    def rows(self) -> int:
-        """An estimate of its rows, which costs nothing: exact for flat objects."""
+    def count_rows(self) -> int:
+        """Return an estimate of its rows, which costs little: exact for flat objects."""
         return max(
             1, self.body.count(b"{") - 1 if self.form.startswith(("json", "lines")) else len(self.body) // _ROW_BYTES
         )

@@ -6,6 +6,7 @@ values. They judge all other rows; `tests/test_certain_rows_are_those_of_a_file.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import operator
@@ -32,6 +33,9 @@ _KINDS: Mapping[str, frozenset[type]] = {
 }
 """dtype, without its bits, to the types of its values in a parsed row."""
 
+OTHER = 1 << 62
+"""A fault of a row that only the functions of a run know; see `CertainRows.columns_of`."""
+
 
 class CertainRows:
     """Reads and validates rows.
@@ -49,6 +53,7 @@ class CertainRows:
         self._tensors = _bounds(self._columns)
         names = list(self._columns)
         self._pick = operator.itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        self._table = _Table.of(list(self._columns.values()))
 
     @staticmethod
     def is_able(settings: ReadSettings) -> bool:
@@ -79,7 +84,7 @@ class CertainRows:
             return None
         if len(body) > self._most_bytes or set(map(type, rows)) != {dict}:
             return None
-        if self._names is not None and not all(row.keys() <= self._names for row in rows):
+        if self._names is not None and not all(map(self._names.issuperset, rows)):
             return None
         # A key that comes twice, which orjson would not report, has a colon of its own; so has each key of an object
         # inside of a row. A list inside of a row that is not a column may be nested deeper than a file's may.
@@ -100,17 +105,29 @@ class CertainRows:
         return sum(text.count(mark.decode()) for text in texts) == extra
 
     def columns_of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Return the columns of some rows, [rows, ...] each, bytes objects for strings; and a mask of the rows that
-        need another look, whose values are arbitrary."""
-        bad = np.zeros(len(rows), bool)
+        """Return the columns of some rows, [rows, ...] each, bytes objects for strings; and the faults of each row:
+        int64, 0 for none.
+
+        Bit n: the value of column n is a number outside of the column's range. Rows with the same of these bits, and
+        not OTHER, have the same verdict but for what they contain. OTHER: the row needs another look; its values are
+        arbitrary.
+        """
         values: Iterable[Sequence[Any]]
         try:
-            values = zip(*map(self._pick, rows), strict=True)
+            picked = list(map(self._pick, rows))
         except KeyError:
             values = ([row.get(name) for row in rows] for name in self._columns)
-        return {
-            name: _column(column, own, bad) for (name, column), own in zip(self._columns.items(), values, strict=True)
-        }, bad
+        else:
+            if self._table is not None and (found := self._table.read(picked)) is not None:
+                table, faults = found
+                return dict(zip(self._columns, table.T, strict=True)), faults
+            values = zip(*picked, strict=True)
+        bad, faults, columns = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64), {}
+        for number, ((name, column), own) in enumerate(zip(self._columns.items(), values, strict=True)):
+            outside = np.zeros(len(rows), bool)
+            columns[name] = _column(column, own, bad, outside)
+            faults |= outside * (_bit(number))
+        return columns, faults | bad * OTHER
 
     def are_good(self, feeds: Mapping[str, np.ndarray], most_rows: int) -> bool:
         """Return whether tensors are all columns of the contract, in its dtypes and shapes, and all their rows good
@@ -146,6 +163,51 @@ def _bounds(columns: Mapping[str, Column]) -> dict[str, tuple[np.dtype, tuple[in
     return made
 
 
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """Columns of single floats, all of one dtype: read at once.
+
+    Attributes:
+      dtype: of the columns.
+      low, high: their ranges, [columns].
+      bits: of a value outside of them, [columns]; see `CertainRows.columns_of`.
+    """
+
+    dtype: np.dtype
+    low: np.ndarray
+    high: np.ndarray
+    bits: np.ndarray
+
+    @classmethod
+    def of(cls, columns: Sequence[Column]) -> _Table | None:
+        """Return some columns as a table; None if they are not one."""
+        if len({column.dtype for column in columns}) != 1 or any(c.shape or not c.is_float for c in columns):
+            return None
+        dtype = np.dtype(columns[0].dtype)
+        with np.errstate(over="ignore"):
+            low, high = (np.array(limits, dtype) for limits in zip(*(c.limits for c in columns), strict=True))
+        return cls(dtype, low, high, np.array([_bit(number) for number in range(len(columns))]))
+
+    def read(self, rows: Sequence[tuple[Any, ...]]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the values, [rows, columns], and the faults of each row; None if not all values are numbers."""
+        flat = list(itertools.chain.from_iterable(rows))
+        if not _KINDS["float"].issuperset(map(type, flat)):
+            return None
+        with np.errstate(over="ignore"):
+            table = np.array(flat, np.float64).astype(self.dtype, copy=False).reshape(len(rows), -1)
+        table.flags.writeable = False  # two inputs may be made of it
+        inside, finite = (table >= self.low) & (table <= self.high), np.isfinite(table)
+        faults = np.zeros(len(rows), np.int64)
+        if not (inside.all() and finite.all()):
+            faults = np.bitwise_or.reduce(np.where(inside, 0, self.bits), 1) | np.where(finite.all(axis=1), 0, OTHER)
+        return table, faults
+
+
+def _bit(number: int) -> int:
+    """Return the bit of a column for a value outside of its range."""
+    return 1 << number if number < 62 else OTHER
+
+
 def row_texts(body: bytes, rows: int) -> list[bytes] | None:
     """Return the text of each row of a body that `CertainRows.rows_of` accepts, on one line each; None if strings have
     braces.
@@ -159,26 +221,27 @@ def row_texts(body: bytes, rows: int) -> list[bytes] | None:
     return [piece[piece.rindex(b"{") :] + b"}" for piece in pieces]
 
 
-def _column(column: Column, values: Sequence[Any], bad: np.ndarray) -> np.ndarray:
-    """Return the values of a column as an array; sets `bad` for rows that need another look."""
+def _column(column: Column, values: Sequence[Any], bad: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return the values of a column as an array; sets `bad` for rows that need another look, and `outside` for those
+    with a single number outside of the column's range."""
     if column.default is not None and None in values:
         values = [column.default if value is None else value for value in values]
     if not column.shape:
-        array = _scalars(column, values, bad)
+        array = _scalars(column, values, bad, outside)
     else:
         (size,) = fixed(column.shape)
         if {list} != set(map(type, values)) or {size} != set(map(len, values)):
             filler = [_filler(column)] * size
             values = _replaced(values, lambda v: isinstance(v, list | tuple) and len(v) == size, filler, bad)
         wrong = np.zeros(len(values) * size, bool)
-        array = _scalars(column, list(itertools.chain.from_iterable(values)), wrong).reshape(len(values), size)
+        array = _scalars(column, list(itertools.chain.from_iterable(values)), wrong, wrong).reshape(len(values), size)
         bad |= wrong.reshape(array.shape).any(axis=1)
     array.flags.writeable = False  # two inputs may be made of it
     return array
 
 
-def _scalars(column: Column, values: Sequence[Any], bad: np.ndarray) -> np.ndarray:
-    """Return single values as an array; sets `bad` for those that need another look."""
+def _scalars(column: Column, values: Sequence[Any], bad: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Return single values as an array; see `_column`."""
     kinds = _KINDS[column.dtype.rstrip("0123456789")]
     if not kinds.issuperset(map(type, values)):
         values = _replaced(values, lambda value: type(value) in kinds, _filler(column), bad)
@@ -187,7 +250,8 @@ def _scalars(column: Column, values: Sequence[Any], bad: np.ndarray) -> np.ndarr
             numbers = np.array(values, np.float64).astype(column.dtype, copy=False)
         if not _inside(column, numbers):
             low, high = column.limits
-            bad |= ~(np.isfinite(numbers) & (numbers >= low) & (numbers <= high))
+            bad |= ~np.isfinite(numbers)
+            outside |= ~((numbers >= low) & (numbers <= high))
         return numbers
     if column.is_integer:
         low, high = column.limits

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from beam_score.pipeline.serve.answering.answer import PARTIAL, Answer, Request, refusal
 from beam_score.pipeline.serve.answering.bodies import BadBody, Body, exact
-from beam_score.pipeline.serve.answering.certain import row_texts
+from beam_score.pipeline.serve.answering.certain import OTHER, row_texts
 from beam_score.pipeline.serve.answering.direct import lines
 from beam_score.pipeline.serve.answering.lines import Lines, as_columns
 from beam_score.pipeline.serve.answering.verdicts import Verdicts, in_order
@@ -30,6 +30,24 @@ CONTRACT = "contract"
 MOST_DETAILS = 100
 """Rejected rows that an answer describes."""
 
+_MOST_KNOWN = 1000
+"""Verdicts that are remembered."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Suspects:
+    """The rows of a request that may be at fault.
+
+    Attributes:
+      rows: their numbers, ascending.
+      faults: of each; see `CertainRows.columns_of`.
+      of: the number of all rows of the request.
+    """
+
+    rows: list[int]
+    faults: list[int]
+    of: int
+
 
 class Rows:
     """Answers batches of requests to one version of a model.
@@ -42,6 +60,7 @@ class Rows:
         self._verdicts = verdicts
         self._names = names = verdicts.schema.names
         self._bare = names[0] if len(names) == 1 else None
+        self._known: dict[int, list[dict[str, Any]]] = {}  # all faults of a row; see `CertainRows.columns_of`
 
     def answer_certain(self, requests: Sequence[Request], default: str, most_rows: int) -> dict[int, Answer]:
         """Return the answers to those requests in JSON whose rows are certainly good, or certainly refused, by their
@@ -60,16 +79,19 @@ class Rows:
                     read[number] = rows
         if certain is None or not read:
             return {}
-        columns, bad = certain.columns_of([row for rows in read.values() for row in rows])
+        columns, faults = certain.columns_of([row for rows in read.values() for row in rows])
         answers: dict[int, Answer] = {}
-        if bad.any():
-            ends = np.cumsum([len(rows) for rows in read.values()])
-            at_fault = {
-                n: at for n, own in zip(read, np.split(bad, ends), strict=False) if len(at := np.flatnonzero(own))
-            }
-            good = np.repeat([n not in at_fault for n in read], np.diff(ends, prepend=0))
+        if faults.any():
+            suspects, good, end = {}, np.ones(len(faults), bool), 0
+            for number, rows in list(read.items()):
+                start, end = end, end + len(rows)
+                own = faults[start:end]
+                if own.any():
+                    good[start:end] = False
+                    at = np.flatnonzero(own)
+                    suspects[number] = _Suspects(at.tolist(), own[at].tolist(), len(read.pop(number)))
             columns = {name: column[good] for name, column in columns.items()}
-            answers = self._refused(requests, {number: (at, len(read.pop(number))) for number, at in at_fault.items()})
+            answers = self._refused(requests, suspects)
         count = sum(len(rows) for rows in read.values())
         if not count or (fields := self._verdicts.predict(columns, count)) is None:
             return answers
@@ -80,31 +102,32 @@ class Rows:
             answers[number] = Answer(200, body, len(rows), len(rows))
         return answers
 
-    def _refused(
-        self, requests: Sequence[Request], suspects: Mapping[int, tuple[np.ndarray, int]]
-    ) -> dict[int, Answer]:
-        """Return the answers to requests of which all suspects are refused, by their positions.
+    def _refused(self, requests: Sequence[Request], suspects: Mapping[int, _Suspects]) -> dict[int, Answer]:
+        """Return the answers to requests of which all suspects are refused, by their positions."""
+        bodies, found = dict[int, Body](), dict[int, list[list[dict[str, Any]]]]()
+        for number, own in suspects.items():
+            if self._known.keys() >= set(own.faults):
+                found[number] = [self._known[fault] for fault in own.faults]
+            elif (texts := row_texts(requests[number].body, own.of)) is not None:
+                bodies[number] = Body(b"\n".join([texts[row] for row in own.rows]), len(own.rows))
+        if bodies:
+            found |= self._errors(bodies)
+        answers = {}
+        for number, errors in found.items():
+            own = suspects[number]
+            if len(errors) == len(own.rows):
+                answers[number] = _rejected(Letters(own.rows, errors), own.of, requests[number].id)
+                if number in bodies and len(self._known) < _MOST_KNOWN:
+                    self._known |= {f: e for f, e in zip(own.faults, errors, strict=True) if not f & OTHER}
+        return answers
 
-        Args:
-          suspects: of each request, by its position: the rows that may be at fault, and the number of all rows.
-        """
-        bodies = {}
-        for number, (at, rows) in suspects.items():
-            if (texts := row_texts(requests[number].body, rows)) is not None:
-                bodies[number] = Body(b"\n".join([texts[row] for row in at.tolist()]), len(at))
-        if not bodies:
-            return {}
+    def _errors(self, bodies: Mapping[int, Body]) -> dict[int, list[list[dict[str, Any]]]]:
+        """Return all faults of the refused rows of each request, by its position."""
         judged, first = self._verdicts.judge(list(bodies.values()))
         rejected = in_order(judged.rejected)
         ends = np.searchsorted(rejected["row"].to_numpy(), first).tolist()
         errors = rejected["errors"].to_pylist()
-        answers = {}
-        for number, start, stop in zip(bodies, ends, ends[1:], strict=False):
-            at, rows = suspects[number]
-            if stop - start == len(at):
-                own = Letters(at.tolist(), errors[start:stop])
-                answers[number] = _rejected(own, rows, requests[number].id)
-        return answers
+        return {number: errors[start:stop] for number, start, stop in zip(bodies, ends, ends[1:], strict=False)}
 
     def check_columns(self, body: Body) -> None:
         """Raise Refused if a request in column form has a column that the contract does not."""

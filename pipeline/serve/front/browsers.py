@@ -42,4 +42,4 @@ def is_malformed(method: str, path: str, query: bytes) -> str | None:
 
 def wants_partial(headers: Mapping[bytes, bytes]) -> bool:
     """Return whether a request prefers the good rows to none (RFC 7240)."""
-    return b"return=partial" in headers.get(b"prefer", b"").lower().replace(b" ", b"")
+    return b"prefer" in headers and b"return=partial" in headers[b"prefer"].lower().replace(b" ", b"")

@@ -1,11 +1,11 @@
-"""HTTP: requests to answers, as an ASGI application."""
+"""HTTP: requests to answers."""
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -17,13 +17,15 @@ from beam_score.pipeline.serve.front import containers, inference
 from beam_score.pipeline.serve.front.browsers import CORS, JSON, is_malformed, preflight, wants_partial
 from beam_score.pipeline.serve.front.guard import Guard
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
-from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, named, request_id
+from beam_score.pipeline.serve.front.requests import Refusal, named, request_id
+from beam_score.pipeline.serve.http1.exchange import Exchange
+from beam_score.pipeline.serve.models.queue import Waiting
 from beam_score.pipeline.serve.reports import tfserving
 from beam_score.pipeline.serve.reports.request_log import RequestLog
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+Finish = Callable[[Answer, Served], tuple[Answer, Headers]]
+"""Makes of the answer of a version the one that is sent, and its headers."""
 
 # http_rest_api_handler.cc of TensorFlow Serving: the whole path, in any case.
 _OF_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -33,7 +35,7 @@ _METADATA = re.compile(_OF_MODEL + "/metadata", re.IGNORECASE)
 
 
 class Application:
-    """The ASGI application.
+    """Answers requests.
 
     Args:
       models: what is served.
@@ -41,6 +43,10 @@ class Application:
       guard: admits requests; None for all.
       log: of the requests that reach no version.
       aliases: further paths, and the paths that answer them.
+
+    Attributes:
+      limits: of requests.
+      open: requests for predictions that are not answered yet.
     """
 
     def __init__(
@@ -51,122 +57,114 @@ class Application:
         log: RequestLog | None = None,
         aliases: Mapping[str, str] | None = None,
     ):
-        self._models, self._settings, self._limits = models, settings, settings.limits
+        self._models, self._settings, self.limits = models, settings, settings.limits
         self._compat, self._cors, self._aliases = settings.compat == "tfserving", settings.cors, aliases or {}
         self._guard, self._log = guard, log
-        self._open = 0
+        self.open = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            raise NotImplementedError(f"{scope['type']} is not served")
-        headers = dict(scope["headers"])
-        id_ = request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        if (parent := headers.get(b"traceparent")) is not None:
-            TRACEPARENT.set(parent.decode("latin-1"))
-        self._open += 1
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer a request whose head has come, once its body has come if it matters."""
+        id_ = request_id(exchange.headers.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            await self._respond(scope, headers, receive, send, id_)
-        finally:
-            self._open -= 1
-
-    async def _respond(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send, id_: str
-    ) -> None:
-        more: Iterable[tuple[bytes, bytes]] = ()
-        try:
-            answer, more = await self._answer(scope, headers, receive, id_)
+            self._begin(exchange, id_)
         except Refusal as error:
-            answer, more = refusal(error.status, str(error), id_), error.headers
-            if self._log is not None and not error.counted:
-                self._log.refused(id_, "rest", error.status)
+            self.refuse(exchange, id_, error)
         except NoSuchModel as error:
-            answer = refusal(404, str(error), id_)
-            if self._log is not None:
-                self._log.refused(id_, "rest", 404)
-        except asyncio.CancelledError:
-            return  # the client has gone
-        if answer.stages:
-            more = (*more, (b"server-timing", _TIMING % tuple(1000 * seconds for seconds in answer.stages)))
-        if self._cors:
-            more = (*more, *CORS)
-        if answer.status == 503:
-            more = (*more, (b"retry-after", b"%d" % answer.retry_s))
-        if self._models.draining:
-            more = (*more, *_CLOSE)
-        length = b"%d" % len(answer.body)
-        sent = [(b"content-length", length), (b"x-request-id", id_.encode()), *more]
-        if not any(name == b"content-type" for name, _ in more):
-            sent.append((b"content-type", JSON))
-        await send({"type": "http.response.start", "status": answer.status, "headers": sent})
-        await send({"type": "http.response.body", "body": answer.body})
+            self.refuse(exchange, id_, Refusal(404, str(error)))
 
-    async def _answer(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, id_: str
-    ) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
+    def _begin(self, exchange: Exchange, id_: str) -> None:
+        """Answer a request, or begin to read its body. Raises Refusal, NoSuchModel."""
         # The path as it was sent: a name may have an encoded slash.
-        path, method = scope["raw_path"].decode("latin-1"), scope["method"]
-        path = self._aliases.get(path, path)
+        path, method, headers = self._aliases.get(exchange.path, exchange.path), exchange.method, exchange.headers
         if self._guard is not None and path not in _OPEN:
             self._guard.check(headers.get(b"authorization", b""))
         if method == "OPTIONS" and (self._cors or self._compat):
-            return preflight(headers), ()
-        if self._compat and (malformed := is_malformed(method, path, scope["query_string"])):
+            return self.answer(exchange, id_, preflight(headers))
+        if self._compat and (malformed := is_malformed(method, path, exchange.query)):
             raise Refusal(400, malformed)
-        found = _METHOD.fullmatch(path)
-        if found or path == "/predict":
+        if path == "/predict":
             _only(method, "POST")
-            served = self._models.find(**(named(found) if found else {"name": self._models.main}), id_=id_)
-            form = _form("predict" if found is None else found["method"].lower(), headers)
-            return await self._predict(served, form, headers, receive, id_), served.headers
+            served = self._models.find(self._models.main, id_=id_)
+            return self._predict(exchange, id_, served, _form("predict", headers))
+        if found := _METHOD.fullmatch(path):
+            _only(method, "POST")
+            served = self._models.find(**named(found), id_=id_)
+            return self._predict(exchange, id_, served, _form(found["method"].lower(), headers))
         if path == "/invocations":
             _only(method, "POST")
             form, type_ = containers.invocation(headers)
             form += f",{PARTIAL}" if wants_partial(headers) else ""
             served = self._models.find(self._models.main, id_=id_)
-            answer = await self._predict(served, form, headers, receive, id_)
-            return answer, (*served.headers, (b"content-type", type_ if answer.status == 200 else JSON))
+            return self._predict(exchange, id_, served, form, functools.partial(_typed, type_))
         if found := inference.INFER.fullmatch(path):
             _only(method, "POST")
             served = self._models.find(**named(found), id_=id_)
-            answer = await self._predict(served, inference.form_of(headers), headers, receive, id_)
-            answer, own = inference.infer_answer(answer, served)
-            return answer, (*served.headers, *own)
+            return self._predict(exchange, id_, served, inference.form_of(headers), inference.infer_answer)
         answer, more = self._described(path, id_)  # or 404
         _only(method, "GET", "HEAD")
-        return answer, more
+        return self.answer(exchange, id_, answer, more)
 
-    async def _predict(
-        self, served: Served, form: str, headers: Mapping[bytes, bytes], receive: Receive, id_: str
-    ) -> Answer:
-        """Answer a request for predictions. Raises Refusal."""
-        with served:  # it does not end while the body comes
-            try:
-                if self._open > self._limits.requests:
-                    raise Refusal(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
-                seconds = self._limits.request
-                if (asked := headers.get(b"x-request-timeout-ms")) is not None:
-                    seconds = min(seconds, _milliseconds(asked))
-                body = await self._body(headers, receive)
-            except Refusal as error:
-                error.counted = True
-                served.refuse(error.status, Request(id_, b"", form), "rest")
-                raise
-            except asyncio.CancelledError:
-                served.refuse(499, Request(id_, b"", form), "rest")
-                raise
-            return await served.answer(Request(id_, body, form), seconds, "rest")
+    def _predict(self, exchange: Exchange, id_: str, served: Served, form: str, finish: Finish | None = None) -> None:
+        """Begin to read the body of a request for predictions."""
+        prediction = Prediction(self, exchange, served, id_, form, finish)
+        try:
+            prediction.seconds = self._allowed_s(exchange.headers)
+        except Refusal as error:
+            prediction.refuse(error)
+        else:
+            exchange.read(prediction, self.limits.body)
 
-    def _described(self, path: str, id_: str) -> tuple[Answer, Iterable[tuple[bytes, bytes]]]:
+    def _allowed_s(self, headers: Mapping[bytes, bytes]) -> float:
+        """Return the seconds until a request is late. Raises Refusal: it is not read."""
+        limits, seconds = self.limits, self.limits.request
+        if self.open > limits.requests:
+            raise Refusal(503, f"more than serve.limits.requests {limits.requests:,} at the same time")
+        if (asked := headers.get(b"x-request-timeout-ms")) is not None:
+            seconds = min(seconds, _milliseconds(asked))
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limits.body:
+            # What still comes of it is dropped (`Connection._close`), so that the client reads this answer.
+            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {limits.body:,}")
+        return seconds
+
+    def refuse(self, exchange: Exchange, id_: str, error: Refusal) -> None:
+        """Answer a request that is refused before it reaches a model."""
+        if self._log is not None and not error.counted:
+            self._log.refused(id_, "rest", error.status)
+        self.answer(exchange, id_, refusal(error.status, str(error), id_), error.headers)
+
+    def answer(self, exchange: Exchange, id_: str, answer: Answer, more: Headers = (), head: bytes = b"") -> None:
+        """Send an answer.
+
+        Args:
+          more: further headers.
+          head: lines of further headers.
+        """
+        type_, timing = _JSON_TYPE, b""
+        if more or self._cors:
+            more = (*more, *CORS) if self._cors else tuple(more)
+            head += b"".join([b"%b: %b\r\n" % header for header in more])
+            if any(name == b"content-type" for name, _ in more):
+                type_ = b""
+        if answer.stages:
+            timing = _TIMING % tuple([1000 * seconds for seconds in answer.stages])
+        if answer.status == 503:
+            head += b"retry-after: %d\r\n" % answer.retry_s
+        if self._models.draining:
+            exchange.keeps_alive = False
+        lines = _HEAD % (len(answer.body), id_.encode(), head, timing, type_)
+        exchange.answer(answer.status, lines, answer.body)
+
+    def _described(self, path: str, id_: str) -> tuple[Answer, Headers]:
         """Answer a route for health, metadata or metrics. Raises Refusal, NoSuchModel."""
         if path == "/ping":
             return Answer(200 if self._models.ready else 503, b""), ()
         if path == "/execution-parameters":
             return _json(
                 {
-                    "MaxConcurrentTransforms": min(containers.CONCURRENT, self._limits.requests),
+                    "MaxConcurrentTransforms": min(containers.CONCURRENT, self.limits.requests),
                     "BatchStrategy": "MULTI_RECORD",
-                    "MaxPayloadInMB": max(1, self._limits.body >> 20),
+                    "MaxPayloadInMB": max(1, self.limits.body >> 20),
                 }
             ), ()
         if path.startswith("/v2"):
@@ -187,31 +185,89 @@ class Application:
             return _json(self._models.find(**named(found)).metadata), ()
         raise Refusal(404, _NOTHING)
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """Return the body, inflated. Raises Refusal."""
-        most = self._limits.body
-        declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > most:
-            # What still comes of it is dropped (`Exchange.add`), so that the client reads this answer.
-            raise Refusal(413, f"the body has {int(declared):,} bytes, more than serve.limits.body {most:,}")
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise asyncio.CancelledError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                raise Refusal(413, f"the body has more bytes than serve.limits.body {most:,}")
-            if not message.get("more_body"):
-                break
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        encoding = headers.get(b"content-encoding", b"identity").lower()
-        if encoding == b"identity":
-            return body
-        if encoding != b"gzip":
-            raise Refusal(415, "the body has another Content-Encoding than gzip", ((b"accept-encoding", b"gzip"),))
-        return _inflated(body, most)
+
+class Prediction:
+    """A request for predictions, from its head to its answer.
+
+    Args:
+      application: that it came to.
+      exchange: the request.
+      served: the version that answers.
+      id_, form: see `Request`.
+      finish: see `Finish`; None for answers that are sent as they are.
+
+    Attributes:
+      seconds: from the end of its body until it is late.
+    """
+
+    def __init__(
+        self, application: Application, exchange: Exchange, served: Served, id_: str, form: str, finish: Finish | None
+    ):
+        self._application, self._exchange, self._served = application, exchange, served
+        self._id, self._form, self._finish = id_, form, finish
+        self.seconds, self._is_over = 0.0, False
+        self._waiting: Waiting | None = None
+        served.hold()  # it does not end while the body comes
+        application.open += 1
+
+    def body(self, data: bytes) -> None:
+        """Pass on the body; see `Reader`."""
+        headers = self._exchange.headers
+        try:
+            data = _plain(data, headers, self._application.limits.body)
+        except Refusal as error:
+            self.refuse(error)
+            return
+        request = Request(self._id, data, self._form, headers.get(b"traceparent", b"").decode("latin-1"))
+        self._waiting = self._served.submit(request, self.seconds, "rest", self._done)
+
+    def refuse(self, error: Refusal) -> None:
+        """Refuse the request before it reaches the version; see `Reader`."""
+        error.counted = True
+        self._refuse(error.status)
+        self._end()
+        self._application.refuse(self._exchange, self._id, error)
+
+    def gone(self) -> None:
+        """Answer no more; see `Reader`."""
+        if self._waiting is not None:
+            self._served.drop(self._waiting)
+        elif not self._is_over:
+            self._refuse(499)
+        self._end()
+
+    def _done(self, answer: Answer) -> None:
+        self._exchange.run(self._send, answer)
+
+    def _send(self, answer: Answer) -> None:
+        more: Headers = ()
+        if self._finish is not None:
+            answer, more = self._finish(answer, self._served)
+        self._end()
+        self._application.answer(self._exchange, self._id, answer, more, self._served.head)
+
+    def _refuse(self, status: int) -> None:
+        self._served.refuse(status, Request(self._id, b"", self._form), "rest")
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._application.open -= 1
+            self._served.release()
+
+
+def _typed(type_: bytes, answer: Answer, _: Served) -> tuple[Answer, Headers]:
+    """Return an answer with its content type; see `Finish`."""
+    return answer, ((b"content-type", type_ if answer.status == 200 else JSON),)
+
+
+def _plain(body: bytes, headers: Mapping[bytes, bytes], most: int) -> bytes:
+    """Return a body, inflated. Raises Refusal."""
+    if b"content-encoding" not in headers or (encoding := headers[b"content-encoding"].lower()) == b"identity":
+        return body
+    if encoding != b"gzip":
+        raise Refusal(415, "the body has another Content-Encoding than gzip", ((b"accept-encoding", b"gzip"),))
+    return _inflated(body, most)
 
 
 def _inflated(body: bytes, most: int) -> bytes:
@@ -252,8 +308,9 @@ def _json(value: Any) -> Answer:
 
 
 _PROMETHEUS = CONTENT_TYPE_LATEST.encode()
+_JSON_TYPE = b"content-type: %b\r\n" % JSON
+_HEAD = b"content-length: %d\r\nx-request-id: %b\r\n%b%b%b"
 _NOTHING = "there is nothing at this path: see docs/serving.md for the routes"
-_CLOSE = ((b"connection", b"close"),)
 _OPEN = ("/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")
 """Paths that need no token: those of health."""
-_TIMING = ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode()
+_TIMING = b"server-timing: " + ", ".join(f"{stage};dur=%.3f" for stage in STAGES).encode() + b"\r\n"

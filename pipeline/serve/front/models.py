@@ -17,8 +17,18 @@ from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
 from beam_score.pipeline.serve.front.metadata import status, v2_metadata
 from beam_score.pipeline.serve.front.requests import Refusal
 from beam_score.pipeline.serve.models.admission import Pace
-from beam_score.pipeline.serve.models.process import LoadDied, LoadFailed, ModelProcess, ProcessDied, Version, how
-from beam_score.pipeline.serve.models.queue import Batches
+from beam_score.pipeline.serve.models.deadlines import Deadlines
+from beam_score.pipeline.serve.models.process import (
+    Done,
+    LoadDied,
+    LoadFailed,
+    ModelProcess,
+    ProcessDied,
+    Version,
+    how,
+    into,
+)
+from beam_score.pipeline.serve.models.queue import Batches, Waiting
 from beam_score.pipeline.serve.reports.accounts import Account, Accounts
 
 
@@ -47,7 +57,7 @@ class NoSuchModel(Exception):
 
 
 class Served:
-    """A version that answers, and ends once it is in no `with`. If its process dies, another takes its place.
+    """A version that answers, and ends once nobody holds it. If its process dies, another takes its place.
 
     Args:
       load: starts a process and loads a version.
@@ -55,6 +65,14 @@ class Served:
       account: of its rows.
       hangs_s: seconds after which a process that has not answered a batch is replaced.
       window_s: see `Batches`.
+
+    Attributes:
+      metadata, notes: see `ModelProcess`.
+      state, error: in which state it is, and why it has ended.
+      load_s: seconds that it took to load.
+      on_end: called when it ends by itself.
+      observer: called with each request that had a place in a batch, and its answer.
+      head: lines of the headers of its answers; empty before it has been loaded.
     """
 
     def __init__(
@@ -79,13 +97,15 @@ class Served:
         self._window_s = window_s
         self._batches: Batches  # once it is known how many rows a batch may have
         self._pace: Pace
-        self.headers: Sequence[tuple[bytes, bytes]] = ()
+        self._deadlines = Deadlines(self._expire)
+        self.head = b""
 
-    def __enter__(self) -> Served:
+    def hold(self) -> None:
+        """Keep the version from ending until `release`."""
         self._users += 1
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
+        """Let the version end; see `hold`."""
         self._users -= 1
         if not self._users:
             self._unused.set()
@@ -109,15 +129,12 @@ class Served:
         self.load_s = time.perf_counter() - began
         self.version, self.metadata, self.notes = process.version, process.metadata, process.notes
         most_rows = self.version.batch_rows or 1
-        self._batches = Batches(self._call, self.account.batch_rows.add, most_rows, self._window_s)
+        self._batches = Batches(self._call, self.account.batch_rows.add, self._end, most_rows, self._window_s)
         self._pace = Pace(most_rows)
         if trial is not None:
             await trial(self)
-        self.headers = (
-            (b"x-model-name", self.version.name.encode()),
-            (b"x-model-version", str(self.version.number).encode()),
-            (b"x-model-sha256", str(self.version.sha256).encode()),
-        )
+        name, number, sha256 = self.version.name, self.version.number, self.version.sha256
+        self.head = f"x-model-name: {name}\r\nx-model-version: {number}\r\nx-model-sha256: {sha256}\r\n".encode()
         self.state = State.AVAILABLE
         self._watching = asyncio.create_task(self._watch(process))
 
@@ -150,19 +167,25 @@ class Served:
         _log.error("version %d of %s has ended: %s", self.version.number, self.version.name, error)
         self.on_end()
 
-    async def _call(self, batch: Sequence[Request]) -> list[Answer]:
-        process, began = self._process, time.perf_counter()
+    def _call(self, batch: Sequence[Request], rows: int, done: Done) -> None:
+        """Answer a batch of some rows; see `ModelProcess.answer`."""
+        loop, process, began = asyncio.get_running_loop(), self._process, time.perf_counter()
         if process is None:
-            raise ProcessDied
-        try:
-            async with asyncio.timeout(self._hangs_s):
-                answers = await process.answer(batch)
-            self._pace.note(sum(request.rows for request in batch), began, time.perf_counter())
-            return answers
-        except TimeoutError:
-            _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
-            process.kill()
-            raise ProcessDied from None
+            loop.call_soon(done, None)
+            return
+        timer = loop.call_later(self._hangs_s, self._replace, process)
+
+        def answered(answers: Sequence[Answer] | None) -> None:
+            timer.cancel()
+            if answers is not None:
+                self._pace.note(rows, began, time.perf_counter())
+            done(answers)
+
+        process.answer(batch, answered)
+
+    def _replace(self, process: ModelProcess) -> None:
+        _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
+        process.kill()
 
     async def close(self) -> None:
         """Answer no new requests, and end the process once everybody who uses the version is answered."""
@@ -182,37 +205,69 @@ class Served:
 
     async def ask(self, request: Request) -> Answer:
         """Return the answer of the process, without an account of it. Raises ProcessDied."""
-        (answer,) = await self._call([request])
-        return answer
+        future: asyncio.Future[Sequence[Answer] | None] = asyncio.get_running_loop().create_future()
+        self._call([request], request.count_rows(), into(future))
+        if (answers := await future) is None:
+            raise ProcessDied
+        return answers[0]
 
     async def answer(self, request: Request, seconds: float, protocol: str) -> Answer:
-        """Return the answer to a request, or say that it is late, and keep the account of its rows.
+        """Return the answer to a request; see `submit`."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.hold()
+        waiting = self.submit(request, seconds, protocol, into(future))
+        try:
+            return await future
+        finally:
+            self.drop(waiting)
+            self.release()
+
+    def submit(self, request: Request, seconds: float, protocol: str, done: Callable[[Answer], object]) -> Waiting:
+        """Answer a request, or say that it is late, and keep the account of its rows.
 
         Args:
           seconds: until it is late.
           protocol: `rest` or `grpc`.
+          done: called with the answer, once, maybe before this returns.
         """
-        began, rows = time.perf_counter(), request.rows
+        began, rows = time.perf_counter(), request.count_rows()
+        waiting = Waiting(request, rows, protocol, began, began + seconds, done)
         self.account.begin()
         if (late := self._pace.wait_s(rows) - seconds) > 0:
             message = f"it would take longer than {seconds:g} s: too many rows are ahead"
             shed = dataclasses.replace(refusal(503, message, request.id, shed=True), retry_s=math.ceil(late))
+            waiting.done = None
             self.account.end(request, shed, protocol, time.perf_counter() - began)
-            return shed
+            done(shed)
+            return waiting
         self._pace.rows += rows
-        answer: Answer | None = None
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._batches.answer(request)
-        except TimeoutError:
-            answer = refusal(504, f"there was no answer within {seconds:g} s", request.id, shed=True)
-        finally:
-            self._pace.rows -= rows
-            gone = answer or refusal(499, "the client has gone", request.id, shed=True)
-            self.account.end(request, gone, protocol, time.perf_counter() - began)
+        self._deadlines.add(waiting)
+        self._batches.add(waiting)
+        return waiting
+
+    def drop(self, waiting: Waiting) -> None:
+        """Answer a request no more, if it is not answered yet: its client has gone."""
+        if waiting.done is not None:
+            self._count(waiting, refusal(499, "the client has gone", waiting.request.id, shed=True))
+
+    def _expire(self, waiting: Waiting) -> None:
+        message = f"there was no answer within {waiting.until - waiting.began:g} s"
+        self._end(waiting, refusal(504, message, waiting.request.id, shed=True))
+
+    def _end(self, waiting: Waiting, answer: Answer) -> None:
+        """Answer a request, unless that has been done."""
+        if (done := waiting.done) is None:
+            return
+        self._count(waiting, answer)
         if self.observer is not None:
-            self.observer(request, answer)
-        return answer
+            self.observer(waiting.request, answer)
+        done(answer)
+
+    def _count(self, waiting: Waiting, answer: Answer) -> None:
+        waiting.done = None
+        self._deadlines.discard(waiting)
+        self._pace.rows -= waiting.rows
+        self.account.end(waiting.request, answer, waiting.protocol, time.perf_counter() - waiting.began)
 
     def refuse(self, status: int, request: Request, protocol: str) -> None:
         """Take a request into account that is refused before its rows are known."""
@@ -271,7 +326,7 @@ class Model:
             if version is None or self.versions[version].state != State.AVAILABLE:
                 version = next(iter(self.available), version)
         served = None if version is None else self.versions.get(version)
-        return served if served is not None and served.headers else None
+        return served if served is not None and served.head else None
 
     def status(self, number: int) -> dict[str, Any]:
         """Return the status of a version. Raises KeyError."""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 import random
 import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-TRACEPARENT: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
-"""The W3C trace context that came with a request."""
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

@@ -23,7 +23,7 @@ from beam_score.pipeline.serve.answering.answer import CODES, Request
 from beam_score.pipeline.serve.front import faults, inference, reflection
 from beam_score.pipeline.serve.front.guard import Guard, grpc_credentials
 from beam_score.pipeline.serve.front.models import Models, NoSuchModel, Served
-from beam_score.pipeline.serve.front.requests import TRACEPARENT, Refusal, request_id
+from beam_score.pipeline.serve.front.requests import Refusal, request_id
 from beam_score.pipeline.serve.reports.request_log import RequestLog
 from beam_score.pipeline.serve.tensors.protos import message, varint
 from beam_score.pipeline.serve.tensors.stubs import messages
@@ -102,8 +102,6 @@ class Handlers:
         given = dict(context.invocation_metadata() or ())
         id_ = request_id(given.get("x-request-id", ""))
         context.set_trailing_metadata((("x-request-id", id_),))
-        if "traceparent" in given:
-            TRACEPARENT.set(given["traceparent"])
         found: Sequence[Mapping[str, Any]] = ()
         counted = False
         try:
@@ -155,6 +153,8 @@ class Handlers:
 
     async def _answer(self, served: Served, request: Request, context: Any) -> bytes:
         """Return the body of an answer. Raises Refusal."""
+        if (parent := dict(context.invocation_metadata() or ()).get("traceparent")) is not None:
+            request = dataclasses.replace(request, traceparent=parent)
         left = context.time_remaining()
         seconds = self._limits.request if left is None else max(0.0, min(left, self._limits.request))
         if self._open >= self._limits.requests:
@@ -162,8 +162,7 @@ class Handlers:
             raise _counted(503, f"more than serve.limits.requests {self._limits.requests:,} at the same time")
         self._open += 1
         try:
-            with served:
-                answer = await served.answer(request, seconds, "grpc")
+            answer = await served.answer(request, seconds, "grpc")
         finally:
             self._open -= 1
         if answer.status != 200:

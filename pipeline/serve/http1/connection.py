@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-import logging
-import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 
 from beam_score.pipeline.serve.answering.answer import refusal
 from beam_score.pipeline.serve.front.requests import Refusal, request_id
-from beam_score.pipeline.serve.http1.exchange import CLOSE, LINES, Exchange, Message
+from beam_score.pipeline.serve.http1.exchange import CLOSE, LINES, Exchange
 
-App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+App = Callable[[Exchange], None]
+"""Called once the head of a request has come; it answers, at once or later, or reads the body first."""
 
 _LINGER_S = 1.0
 _REFUSAL = b"content-type: application/json\r\ncontent-length: %d\r\n%b" + CLOSE + b"\r\n"
 _OF_BODY = (b"content-length", b"transfer-encoding")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +65,7 @@ class Connection(asyncio.Protocol):
         self._exchanges: collections.deque[Exchange] = collections.deque()
         self._reading: Exchange | None = None  # its body has not come yet
         self._goes_on: Exchange | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._head_bytes, self._url, self._headers = 0, b"", list[tuple[bytes, bytes]]()
+        self._head_bytes, self._size, self._url, self._headers = 0, 0, b"", dict[bytes, bytes]()
         self._may_be_large = self._is_paused = self._is_refused = self._lingers = False
         self._is_writable = self._is_new = True
         self._since = self._loop.time()
@@ -79,7 +75,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._client = transport.get_extra_info("peername")
         self._all.add(self)
         if len(self._all) > self._limits.connections:
             self._refuse(503, f"more than {self._limits.connections:,} connections at the same time")
@@ -87,8 +82,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
         self._all.discard(self)
-        if self._task is not None:
-            self._task.cancel()  # nobody waits for its answer
+        if self._exchanges:
+            self._exchanges[0].gone()
 
     def data_received(self, data: bytes) -> None:
         if self._lingers:
@@ -112,6 +107,7 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, f"the headers have more than {self._limits.head_bytes:,} bytes")
             else:
                 self._refuse(400, "this is not a request of HTTP/1.1")
+        self._next()
 
     def pause_writing(self) -> None:
         self._is_writable, self._since = False, self._loop.time()
@@ -124,7 +120,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._is_new = False
-        self._url, self._headers = b"", []
+        self._url, self._size, self._headers = b"", 0, {}
         if not self._head_bytes:  # it follows another request in the same piece: how far in is not known
             self._head_bytes, self._since = 1, self._loop.time()
 
@@ -132,37 +128,26 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        self._size += len(name) + len(value) + 4
+        self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         if self._goes_on is not None:
             self._reading, self._goes_on = self._goes_on, None
             return
-        if self._may_be_large:
-            size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-            if size > self._limits.head_bytes:
-                raise _TooLarge
+        if self._may_be_large and len(self._url) + self._size > self._limits.head_bytes:
+            raise _TooLarge
         path, _, query = self._url.partition(b"?")
         if path[:1] != b"/":
             path = httptools.parse_url(self._url).path or b"/"
-        text = path.decode("latin-1")
-        scope = {
-            "type": "http",
-            "method": self._parser.get_method().decode(),
-            "path": urllib.parse.unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": self._headers,
-            "http_version": self._parser.get_http_version(),
-            "client": self._client,
-        }
-        waits = (b"expect", b"100-continue") in self._headers
-        self._reading = Exchange(self, scope, self._parser.should_keep_alive(), waits)
+        parser = self._parser
+        method, version = parser.get_method().decode(), parser.get_http_version()
+        keeps_alive = parser.should_keep_alive()
+        self._reading = Exchange(self, method, path.decode("latin-1"), query, self._headers, version, keeps_alive)
         self._since = self._loop.time()
         self._exchanges.append(self._reading)
         if len(self._exchanges) > 1:
             self._pause_reading()
-        self._next()
 
     def on_body(self, body: bytes) -> None:
         if self._reading is not None and self._reading.add(body):
@@ -171,7 +156,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._reading is not None:
             self._reading.complete = True
-            self._reading.wake()
         self._reading, self._head_bytes = None, 0
 
     # Of its own.
@@ -180,7 +164,7 @@ class Connection(asyncio.Protocol):
         """Return a head for the rest of a request to switch to another protocol, as Java's client sends it, h2c. The
         request is answered in this one. httptools has taken it for complete, and its body for the other protocol."""
         self._parser = httptools.HttpRequestParser(self)
-        body = [b"%b: %b\r\n" % header for header in self._headers if header[0] in _OF_BODY]
+        body = [b"%b: %b\r\n" % header for header in self._headers.items() if header[0] in _OF_BODY]
         if not body:
             return b""
         self._goes_on = self._exchanges[-1]
@@ -188,19 +172,20 @@ class Connection(asyncio.Protocol):
         return b"POST / HTTP/1.1\r\n" + b"".join(body) + b"\r\n"
 
     def _next(self) -> None:
-        """Begin with the next request, unless the last one is not answered yet."""
-        if self._task is None and self._exchanges and self._is_writable and not self.is_closed and not self._lingers:
-            self._task = self._loop.create_task(self._run(self._exchanges[0]))
+        """Begin with the next request, or continue with it if more of it has come."""
+        if not self._exchanges or self.is_closed or self._lingers:
+            return
+        exchange = self._exchanges[0]
+        if exchange.begun:
+            exchange.run(exchange.proceed)
+        elif self._is_writable:
+            exchange.begun = True
+            exchange.run(self._app, exchange)
 
-    async def _run(self, exchange: Exchange) -> None:
-        try:
-            await self._app(exchange.scope, exchange.receive, exchange.send)
-        except asyncio.CancelledError:
-            self._transport.abort()
-        except Exception:
-            _log.exception("%s %s failed", exchange.scope["method"], exchange.scope["path"])
-        self._task, self._since = None, self._loop.time()
-        self._exchanges.popleft()
+    def end_exchange(self) -> None:
+        """Continue with the next request: the first one is over."""
+        self._since = self._loop.time()
+        exchange = self._exchanges.popleft()
         if self.is_closed:
             return
         if not exchange.answered:
@@ -211,7 +196,8 @@ class Connection(asyncio.Protocol):
         else:
             if len(self._exchanges) < 2:
                 self.resume_reading()
-            self._next()
+            if self._exchanges:
+                self._loop.call_soon(self._next)  # other connections come first
 
     def write(self, data: bytes) -> None:
         """Write, unless the client has gone."""
@@ -233,8 +219,7 @@ class Connection(asyncio.Protocol):
         """Answer what is not a request, after those that came before it, and close."""
         self._is_refused = True
         if self._reading is not None:  # its application answers
-            self._reading.refusal = Refusal(status, message, ((b"connection", b"close"),))
-            self._reading.wake()
+            self._reading.refusal = Refusal(status, message)
         if self._exchanges:
             self._exchanges[-1].keeps_alive = False
             self._pause_reading()
@@ -274,6 +259,7 @@ class Connection(asyncio.Protocol):
         elif self._reading is not None:
             if seconds > limits.body_s:
                 self._refuse(408, f"the body took more than {limits.body_s:g} s")
+                self._next()
         elif self._head_bytes and seconds > limits.head_s:
             self._refuse(408, f"the headers took more than {limits.head_s:g} s")
         elif not self._exchanges and seconds > (limits.head_s if self._is_new else limits.idle_s):

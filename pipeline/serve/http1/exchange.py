@@ -1,38 +1,52 @@
-"""One request and its answer, as an ASGI application calls them."""
+"""One request and its answer."""
 
 from __future__ import annotations
 
-import asyncio
 import http
-from collections.abc import MutableMapping
-from typing import Any, Protocol
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from beam_score.pipeline.serve.front.requests import Refusal
 
-Message = MutableMapping[str, Any]
-
 MOST_UNREAD_BYTES = 64 << 10
-"""Of a body, before reading from its client is paused."""
+"""Of a body that nobody wants yet, before reading from its client is paused."""
 
 CLOSE = b"connection: close\r\n"
 LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in http.HTTPStatus}
 """The first line of an answer, by its status."""
+
+_log = logging.getLogger(__name__)
 
 
 class Wire(Protocol):
     """The connection, as far as an exchange uses it.
 
     Attributes:
-      is_closed: whether the client has gone.
       is_ending: whether no further request is accepted.
     """
 
-    is_closed: bool
     is_ending: bool
 
     def write(self, data: bytes) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def end_exchange(self) -> None: ...
+
+
+class Reader(Protocol):
+    """The part of an application that takes the body of a request: either `body` or `refuse` is called, and `gone` at
+    any time before the answer."""
+
+    def body(self, data: bytes) -> None:
+        """Take the whole body."""
+
+    def refuse(self, error: Refusal) -> None:
+        """Take the reason why the body is not read to its end."""
+
+    def gone(self) -> None:
+        """Answer no more: the client has gone."""
 
 
 class Exchange:
@@ -40,79 +54,105 @@ class Exchange:
 
     Args:
       wire: the connection.
-      scope: of ASGI.
+      method, path, query: of the request line, the path as it was sent.
+      headers: by their names in lower case; of several with the same name, the last.
+      version: of HTTP.
       keeps_alive: whether the client wants to send another request.
-      expects_continue: whether the client waits for permission to send the body.
 
     Attributes:
-      scope: see above.
+      method, path, query, headers, version, keeps_alive: see above.
+      begun: whether the application was called.
       complete: whether the whole request has come.
       refusal: set once the rest of the body is not waited for.
-      keeps_alive: whether another request may follow.
       answered: whether the answer is written.
     """
 
-    def __init__(self, wire: Wire, scope: Message, keeps_alive: bool, expects_continue: bool):
-        self.scope, self.keeps_alive = scope, keeps_alive
-        self.complete = self.answered = False
+    def __init__(
+        self,
+        wire: Wire,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Mapping[bytes, bytes],
+        version: str,
+        keeps_alive: bool,
+    ):
+        self.method, self.path, self.query, self.headers = method, path, query, headers
+        self.version, self.keeps_alive = version, keeps_alive
+        self.begun = self.complete = self.answered = False
         self.refusal: Refusal | None = None
-        self._wire, self._expects_continue = wire, expects_continue
+        self._wire = wire
+        self._expects_continue = headers.get(b"expect") == b"100-continue"
         self._parts: list[bytes] = []
-        self._unread = 0
-        self._more: asyncio.Future[None] | None = None
-        self._status, self._headers = 0, list[tuple[bytes, bytes]]()
+        self._size, self._most = 0, 0
+        self._reader: Reader | None = None
+        self._is_read = False
 
     def add(self, part: bytes) -> bool:
         """Add a part of the body; return whether reading should be paused."""
-        if not self.answered:
-            self._parts.append(part)
-            self._unread += len(part)
-            self.wake()
-        return self._unread > MOST_UNREAD_BYTES
+        if self.answered:
+            return False
+        self._parts.append(part)
+        self._size += len(part)
+        return self._reader is None and self._size > MOST_UNREAD_BYTES
 
-    def wake(self) -> None:
-        """Let `receive` look again."""
-        if self._more is not None and not self._more.done():
-            self._more.set_result(None)
+    def read(self, reader: Reader, most: int) -> None:
+        """Let a reader have the body.
 
-    async def receive(self) -> Message:
-        """Return the next part of the body. Raises Refusal: it takes too long, or is not valid."""
-        while not self._parts and not self.complete:
-            if self._wire.is_closed:
-                return {"type": "http.disconnect"}
-            if self.refusal is not None:
-                raise self.refusal
-            if self._expects_continue:
-                self._expects_continue = False
-                self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._wire.resume_reading()
-            self._more = asyncio.get_running_loop().create_future()
-            await self._more
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._unread = 0
-        return {"type": "http.request", "body": body, "more_body": not self.complete}
+        Args:
+          most: bytes of the body; one with more is refused.
+        """
+        self._reader, self._most = reader, most
+        self.proceed()
 
-    async def send(self, message: Message) -> None:
-        """Take the head of the answer, then its whole body, and write both."""
-        if message["type"] == "http.response.start":
-            self._status, self._headers = message["status"], message["headers"]
+    def proceed(self) -> None:
+        """Let the reader have the body if it is whole, or refused."""
+        if (reader := self._reader) is None or self._is_read:
             return
-        parts = [LINES.get(self._status) or b"HTTP/1.1 %d \r\n" % self._status]
-        for name, value in self._headers:
-            if name == b"connection":
-                self.keeps_alive = False
-            else:
-                parts += (name, b": ", value, b"\r\n")
-        if not self.complete or self._wire.is_ending:
-            self.keeps_alive = False
-        if not self.keeps_alive:
-            parts.append(CLOSE)
-        elif self.scope["http_version"] == "1.0":
-            parts.append(b"connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        if self.scope["method"] != "HEAD":
-            parts.append(message["body"])
+        if self._size > self._most:
+            self.refusal = Refusal(413, f"the body has more bytes than serve.limits.body {self._most:,}")
+        if self.refusal is not None:
+            self._is_read = True
+            reader.refuse(self.refusal)
+        elif self.complete:
+            self._is_read = True
+            reader.body(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+        else:
+            if self._expects_continue and not self._parts:
+                self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._expects_continue = False
+            self._wire.resume_reading()
+
+    def run(self, step: Callable[..., object], *arguments: object) -> None:
+        """Call a step of the application; if it raises, answer so and close the connection."""
+        try:
+            step(*arguments)
+        except Exception:
+            _log.exception("%s %s failed", self.method, self.path)
+            self.gone()
+            if not self.answered:
+                self._wire.end_exchange()
+
+    def gone(self) -> None:
+        """Tell the reader that the client has gone, if it is not answered."""
+        if self._reader is not None and not self.answered:
+            self._reader.gone()
+
+    def answer(self, status: int, headers: bytes, body: bytes) -> None:
+        """Write the answer.
+
+        Args:
+          headers: whole lines; without Connection.
+        """
         self.answered = True
         self._parts.clear()
-        self._wire.write(b"".join(parts))
+        if not self.complete or self._wire.is_ending:
+            self.keeps_alive = False
+        more = b""
+        if not self.keeps_alive:
+            more = CLOSE
+        elif self.version == "1.0":
+            more = b"connection: keep-alive\r\n"
+        line = LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        self._wire.write(b"%b%b%b\r\n%b" % (line, headers, more, b"" if self.method == "HEAD" else body))
+        self._wire.end_exchange()

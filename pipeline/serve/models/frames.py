@@ -6,11 +6,10 @@ bodies, whose single lengths the header gives. Bodies are not parsed on the way.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -32,10 +31,24 @@ def frame(header: dict[str, Any], bodies: Sequence[bytes]) -> list[bytes]:
     return [_LENGTHS.pack(len(encoded), sum(sizes)), encoded, *bodies]
 
 
-async def read_frame(reader: asyncio.StreamReader) -> Frame:
-    """Return the header and the bodies of the next frame. Raises asyncio.IncompleteReadError at the end."""
-    header, bodies = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
-    return _parsed(await reader.readexactly(header + bodies), header)
+class Frames:
+    """Frames of the pieces in which they come."""
+
+    def __init__(self) -> None:
+        self._parts, self._size, self._needed = list[bytes](), 0, _LENGTHS.size
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the header and the bodies of each frame that a piece completes."""
+        self._parts.append(data)
+        self._size += len(data)
+        while self._size >= self._needed:
+            data = b"".join(self._parts)
+            header, bodies = _LENGTHS.unpack_from(data)
+            end = _LENGTHS.size + header + bodies
+            if len(data) >= end:
+                yield _parsed(data[_LENGTHS.size : end], header)
+                data, end = data[end:], _LENGTHS.size
+            self._parts, self._size, self._needed = [data], len(data), end
 
 
 def receive(stream: io.BufferedReader[Any]) -> Frame | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import functools
 import logging
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request
-from beam_score.pipeline.serve.models.frames import frame, read_frame
+from beam_score.pipeline.serve.models.frames import Frame, Frames, frame
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +100,64 @@ class _Child:
             self._process.kill()
 
 
+Done = Callable[[Sequence[Answer] | None], None]
+"""Called with the answers to a batch, in order; None if the process has ended."""
+
+_Result = TypeVar("_Result")
+
+
+def into(future: asyncio.Future[_Result]) -> Callable[[_Result], None]:
+    """Return a function that sets the result of a future, unless it has one or nobody waits for it any more."""
+
+    def done(result: _Result) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    return done
+
+
+class _Pipe(asyncio.Protocol):
+    """The socket of a process.
+
+    Attributes:
+      on_frame: called with each frame.
+      on_end: called at the end.
+      is_closed: whether that has come.
+    """
+
+    def __init__(self) -> None:
+        self._frames = Frames()
+        self.on_frame: Callable[[Frame], None] = lambda _: None
+        self.on_end: Callable[[], None] = lambda: None
+        self.is_closed = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for one in self._frames.feed(data):
+            self.on_frame(one)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.is_closed = True
+        self.on_end()
+
+    def send(self, header: dict[str, Any], bodies: Sequence[bytes] = ()) -> None:
+        """Send a frame."""
+        self._transport.writelines(frame(header, bodies))
+
+    def close(self) -> None:
+        """Close it once all is sent."""
+        self._transport.close()
+
+    async def first(self) -> Frame | None:
+        """Return the first frame; None if the process ends before."""
+        future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
+        done = into(future)
+        self.on_frame, self.on_end = done, functools.partial(done, None)
+        return await future
+
+
 class ModelProcess:
     """A loaded version in a process of its own.
 
@@ -114,13 +173,12 @@ class ModelProcess:
         metadata: Mapping[str, Any],
         notes: Sequence[str],
         process: _Child,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        pipe: _Pipe,
     ):
         self.version, self.metadata, self.notes = version, metadata, notes
-        self._process, self._reader, self._writer = process, reader, writer
-        self._owed: collections.deque[asyncio.Future[list[Answer]]] = collections.deque()
-        self._reading = asyncio.create_task(self._read())
+        self._process, self._pipe = process, pipe
+        self._owed: collections.deque[Done] = collections.deque()
+        pipe.on_frame, pipe.on_end = self._answered, self._lost
 
     @classmethod
     async def load(cls, version: Version, job: Mapping[str, Any]) -> ModelProcess:
@@ -133,63 +191,47 @@ class ModelProcess:
           LoadFailed: with the reason.
         """
         process, ours = _Child.start("beam_score.pipeline.serve.models.child")
-        reader, writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
+        _, pipe = await asyncio.get_running_loop().create_connection(_Pipe, sock=ours)
         try:
-            writer.writelines(frame(dataclasses.asdict(version) | {"job": job}, []))
-            try:
-                header, _ = await read_frame(reader)
-            except (asyncio.IncompleteReadError, ConnectionError):
+            pipe.send(dataclasses.asdict(version) | {"job": job})
+            if (loaded := await pipe.first()) is None:
                 message = f"version {version.number}: its process ended with {how(await process.wait())}"
-                raise LoadDied(message, passing=True) from None
+                raise LoadDied(message, passing=True)
+            header, _ = loaded
             if "error" in header:
                 raise LoadFailed(f"version {version.number}: {header['error']}", header["passing"])
         except BaseException:
-            writer.close()
+            pipe.close()
             process.kill()
             raise
         version = dataclasses.replace(version, sha256=header["sha256"], batch_rows=header["batch_rows"])
-        return cls(version, header["metadata"], header["notes"], process, reader, writer)
+        return cls(version, header["metadata"], header["notes"], process, pipe)
 
-    async def answer(self, batch: Sequence[Request]) -> list[Answer]:
-        """Return the answers to a batch, in order. Raises ProcessDied."""
-        if self._reading.done():
-            raise ProcessDied
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self._owed.append(future)
-        self._writer.writelines(frame({"requests": [(r.id, r.form) for r in batch]}, [r.body for r in batch]))
-        return await future
+    def answer(self, batch: Sequence[Request], done: Done) -> None:
+        """Answer a batch. `done` is called later, never before this returns."""
+        if self._pipe.is_closed:
+            asyncio.get_running_loop().call_soon(done, None)
+            return
+        self._pipe.send({"requests": [(r.id, r.form) for r in batch]}, [r.body for r in batch])
+        self._owed.append(done)
 
-    async def _read(self) -> None:
-        """Pass on answers, which come in the order of the batches, until the process ends."""
-        try:
-            while True:
-                header, bodies = await read_frame(self._reader)
-                stages, rows = header["stages"], header["rows"]
-                answers = [
-                    Answer(
-                        status,
-                        body,
-                        received,
-                        predicted,
-                        rejected,
-                        reasons,
-                        signature=signature,
-                        stages=stages,
-                        batch_rows=rows,
-                    )
-                    for (status, received, predicted, rejected, reasons, signature), body in zip(
-                        header["answers"], bodies, strict=True
-                    )
-                ]
-                if header["trace"]:
-                    _log.error("a prediction failed: %s", header["trace"])
-                if not (future := self._owed.popleft()).done():
-                    future.set_result(answers)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            for future in self._owed:
-                if not future.done():
-                    future.set_exception(ProcessDied())
-            self._owed.clear()
+    def _answered(self, answered: Frame) -> None:
+        """Pass on the answers to a batch: they come in the order of the batches."""
+        header, bodies = answered
+        stages, rows = header["stages"], header["rows"]
+        answers = [
+            Answer(status, body, received, predicted, rejected, reasons, False, 1, signature, stages, rows)
+            for (status, received, predicted, rejected, reasons, signature), body in zip(
+                header["answers"], bodies, strict=True
+            )
+        ]
+        if header["trace"]:
+            _log.error("a prediction failed: %s", header["trace"])
+        self._owed.popleft()(answers)
+
+    def _lost(self) -> None:
+        while self._owed:
+            self._owed.popleft()(None)
 
     async def ended(self) -> int:
         """Wait until the process ends; return its exit code, negative for a signal."""
@@ -201,5 +243,5 @@ class ModelProcess:
 
     async def close(self) -> None:
         """End the process, after its outstanding answers."""
-        self._writer.close()
+        self._pipe.close()
         await self._process.wait()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
+import functools
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from beam_score.pipeline.serve.answering.answer import Answer, Request, refusal
-from beam_score.pipeline.serve.models.process import ProcessDied
+from beam_score.pipeline.serve.models.process import Done
 
 _log = logging.getLogger(__name__)
 
@@ -18,12 +19,33 @@ IN_FLIGHT = 2
 only if it is full: if it waits, it grows, and a batch of many requests takes hardly longer than one of few."""
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class Waiting:
+    """A request that waits for its answer.
+
+    Attributes:
+      request: that waits.
+      rows: an estimate of its rows.
+      protocol: that it came by.
+      began, until: when it came, and when it is late, by `time.perf_counter`.
+      done: called with the answer; None once it is not waited for any more.
+    """
+
+    request: Request
+    rows: int
+    protocol: str
+    began: float
+    until: float
+    done: Callable[[Answer], object] | None
+
+
 class Batches:
     """Forms batches without a timer.
 
     Args:
-      call: answers a batch.
+      call: answers a batch, of which it gets the number of rows, later.
       note: called with the rows of each batch.
+      end: called with each request and its answer.
       most_rows: of a batch; a single request may have more.
       most_bytes: of the bodies of a batch; likewise.
       window_s: seconds that requests wait for company although the model is free, unless they fill a batch.
@@ -31,37 +53,44 @@ class Batches:
 
     def __init__(
         self,
-        call: Callable[[Sequence[Request]], Coroutine[Any, Any, list[Answer]]],
+        call: Callable[[Sequence[Request], int, Done], None],
         note: Callable[[int], None],
+        end: Callable[[Waiting, Answer], None],
         most_rows: int,
         window_s: float = 0.0,
         most_bytes: int = 16 << 20,
     ):
-        self._call, self._note, self._most_rows, self._most_bytes = call, note, most_rows, most_bytes
-        self._waiting: collections.deque[tuple[Request, asyncio.Future[Answer]]] = collections.deque()
+        self._call, self._note, self._end = call, note, end
+        self._most_rows, self._most_bytes = most_rows, most_bytes
+        self._waiting: collections.deque[Waiting] = collections.deque()
         self._waiting_rows = 0
         self._free = IN_FLIGHT
         self._window_s, self._over = window_s, False
+        self._is_called = False  # `_start` is about to be
         self._window: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: Request) -> Answer:
-        """Return the answer to a request, which may wait for others."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
-        self._waiting_rows += request.rows
-        self._start()
-        return await future
+    def add(self, waiting: Waiting) -> None:
+        """Answer a request, together with all that are read from sockets in the same turn of the loop."""
+        self._waiting.append(waiting)
+        self._waiting_rows += waiting.rows
+        if not self._is_called:
+            self._is_called = True
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
+        self._is_called = False
         while self._waiting and self._is_due():
             batch = self._next()
             if not batch:
                 continue
             self._free -= 1
-            task = asyncio.create_task(self._run(batch))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            try:
+                rows = sum(waiting.rows for waiting in batch)
+                self._call([waiting.request for waiting in batch], rows, functools.partial(self._answered, batch))
+            except Exception:
+                _log.exception("a batch of %d requests failed", len(batch))
+                answers = [refusal(500, "prediction failed", waiting.request.id) for waiting in batch]
+                asyncio.get_running_loop().call_soon(self._answered, batch, answers)
 
     def _is_due(self) -> bool:
         """Return whether those that wait are to be sent; if they only wait for the window, they will be at its end."""
@@ -82,31 +111,28 @@ class Batches:
         self._window, self._over = None, True
         self._start()
 
-    def _next(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
-        batch, rows, size = list[tuple[Request, asyncio.Future[Answer]]](), 0, 0
+    def _next(self) -> list[Waiting]:
+        batch, rows, size = list[Waiting](), 0, 0
         while self._waiting:
-            request, future = self._waiting[0]
-            rows, size = rows + request.rows, size + len(request.body)
+            waiting = self._waiting[0]
+            rows, size = rows + waiting.rows, size + len(waiting.request.body)
             if batch and (rows > self._most_rows or size > self._most_bytes):
                 break
             self._waiting.popleft()
-            self._waiting_rows -= request.rows
-            if not future.cancelled():  # its client has gone, or it is late
-                batch.append((request, future))
+            self._waiting_rows -= waiting.rows
+            if waiting.done is not None:  # else its client has gone, or it is late
+                batch.append(waiting)
         return batch
 
-    async def _run(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
-        try:
-            answers = await self._call([request for request, _ in batch])
-        except ProcessDied:
+    def _answered(self, batch: list[Waiting], answers: Sequence[Answer] | None) -> None:
+        if answers is None:
             message = "the process of the model has ended"
-            answers = [refusal(503, message, request.id, shed=True) for request, _ in batch]
-        except Exception:
-            _log.exception("a batch of %d requests failed", len(batch))
-            answers = [refusal(500, "prediction failed", request.id) for request, _ in batch]
-        self._note(sum(answer.received for answer in answers))
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+            answers = [refusal(503, message, waiting.request.id, shed=True) for waiting in batch]
         self._free += 1
-        self._start()
+        self._start()  # the model works while these answers are written
+        self._note(sum(answer.received for answer in answers))
+        for waiting, answer in zip(batch, answers, strict=True):
+            try:
+                self._end(waiting, answer)
+            except Exception:
+                _log.exception("the answer to request %s failed", waiting.request.id)

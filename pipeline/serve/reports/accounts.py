@@ -11,7 +11,7 @@ import bisect
 import collections
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -37,10 +37,10 @@ class Buckets:
     def __init__(self, bounds: tuple[float, ...]):
         self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
 
-    def add(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect.bisect_left(self._bounds, value)] += 1
-        self._sum += value
+    def add(self, value: float, times: int = 1) -> None:
+        """Count a value that has come some times."""
+        self._counts[bisect.bisect_left(self._bounds, value)] += times
+        self._sum += value * times
 
     def __add__(self, other: Buckets) -> Buckets:
         """Return a histogram of the values of both, which have the same bounds."""
@@ -102,6 +102,8 @@ class Account:
         default_factory=lambda: _by_name(_MICROSECONDS)
     )
     runtime_us: Buckets = dataclasses.field(default_factory=lambda: Buckets(_MICROSECONDS))
+    _batch: Sequence[float] = dataclasses.field(default=(), init=False)
+    _of_batch: int = dataclasses.field(default=0, init=False)
 
     def sums(self) -> dict[str, int]:
         """Return the rows received, by outcome, and in flight."""
@@ -127,13 +129,23 @@ class Account:
         self.latency_us[protocol].add(seconds * 1e6)
         answer.seconds = seconds
         if answer.stages:
-            validate, model, encode = answer.stages
+            batch = validate, model, encode = answer.stages
             answer.stages = (max(0.0, seconds - validate - model - encode), validate, model, encode)
-            for buckets, spent in zip(self.stages, answer.stages, strict=True):
-                buckets.add(spent)
-            self.runtime_us.add(model * 1e6)
+            self.stages[0].add(answer.stages[0])
+            if batch is not self._batch:
+                self.settle()
+                self._batch = batch
+            self._of_batch += 1
         for observe in self.observers:
             observe(self, request, answer, protocol)
+
+    def settle(self) -> None:
+        """Count the stages of the latest batch, which its requests share: before they are read."""
+        if self._of_batch:
+            for buckets, spent in zip(self.stages[1:], self._batch, strict=True):
+                buckets.add(spent, self._of_batch)
+            self.runtime_us.add(self._batch[1] * 1e6, self._of_batch)
+            self._of_batch = 0
 
 
 class Accounts:
@@ -155,7 +167,9 @@ class Accounts:
         return self._of.setdefault((model, version), Account(model, version, self.observers))
 
     def __iter__(self) -> Iterator[Account]:
-        """All accounts."""
+        """All accounts, settled."""
+        for account in self._of.values():
+            account.settle()
         return iter(tuple(self._of.values()))
 
     @property

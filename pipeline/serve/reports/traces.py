@@ -7,7 +7,6 @@ from typing import Any
 
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.serve.answering.answer import STAGES, Answer, Request
-from beam_score.pipeline.serve.front.requests import TRACEPARENT
 from beam_score.pipeline.serve.reports.accounts import Account
 
 _NS = 1_000_000_000
@@ -44,7 +43,7 @@ class Traces:
         """Make the spans of a request."""
         ended = time.time_ns()
         at = ended - int(answer.seconds * _NS)
-        given = TRACEPARENT.get()
+        given = request.traceparent
         attributes: dict[str, Any] = {
             "request.id": request.id,
             "protocol": protocol,

@@ -136,8 +136,7 @@ class Trial(Observation):
         task.add_done_callback(self._copies.discard)
 
     async def _compare(self, request: Request, answer: Answer) -> None:
-        with self.served as served:
-            other = await served.answer(request, _SHADOW_S, "shadow")
+        other = await self.served.answer(request, _SHADOW_S, "shadow")
         agree = answers_agree(request.form, answer, other, self.rollout.tolerance)
         result = "same" if agree else "failed" if other.status >= 500 else "different"
         self.shadows[result] += 1
