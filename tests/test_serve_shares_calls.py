@@ -271,10 +271,9 @@ def test_a_sweep_chooses_the_rows_of_a_call():
 
 def test_a_job_sets_the_rows_of_a_call_or_lets_each_version_choose(tmp_path, model):
     for batching, batch_rows, expected in (
-        ({}, 7, 1024),
         ({"rows": 5}, 7, 5),
-        ({"rows": "auto"}, 7, 7),
-        ({"rows": "auto"}, "auto", None),
+        ({}, 7, 7),
+        ({}, "auto", None),
     ):
         serve = {"name": "people", "batching": batching}
         job = jobs.write_job(tmp_path, model("multiply"), serve=serve, model={"batch_rows": batch_rows})

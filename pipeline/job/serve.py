@@ -46,7 +46,7 @@ class Batching(Strict):
       window_ms: milliseconds that a request may wait for company although the model is free.
     """
 
-    rows: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = 1024
+    rows: Annotated[int, pydantic.Field(ge=1)] | Literal["auto"] = "auto"
     window_ms: float = pydantic.Field(default=0.0, ge=0)
 
 
