@@ -381,3 +381,39 @@ def test_a_fault_is_judged_once(monkeypatch):
         request = Request(str(a), json.dumps({"instances": [row, row | {"a": 5}]}).encode())
         assert fast.answer([request]) == exact.answer([request])
     assert judged == [1]
+
+
+class Sum:
+    """Returns both of its inputs."""
+
+    signature = Signature(
+        "serving_default",
+        {"x": Tensor("x", "float32", (None,)), "raw": Tensor("raw", "float32", (None,))},
+        {"y": Tensor("y", "float32", (None,)), "z": Tensor("z", "float32", (None,))},
+    )
+    takes_texts = False
+
+    def call(self, feeds, deadline_s=None):
+        return {"y": feeds["x"], "z": feeds["raw"]}
+
+
+@pytest.mark.parametrize("form", ["json", "proto"])
+def test_two_inputs_may_be_made_of_one_column(form):
+    inputs = {"x": Input(column="c", standardize=Standardize(mean=10, std=2)), "raw": Input(column="c")}
+    columns = {"c": {"dtype": "float32", "range": [0, 100]}}
+    model, outputs = Sum(), {"y": Output(), "z": Output()}
+    call = ModelCall("nowhere", model.signature, tuple(outputs), batch_rows=64, proven=True)
+    read = ReadSettings(format="jsonl", columns=Contract(columns=columns), payload=False)
+    steps = Steps(read, inputs, None, call, OutputPlan((), False, outputs, dict(model.signature.outputs)))
+    served = Served(Rows(Verdicts(steps, model)), {}, CONTRACT, 100)
+    if form == "json":
+        bodies = [b'{"instances": [{"c": 20}]}', b'{"instances": [{"c": 300}]}', b'{"instances": [{"c": 30}]}']
+        answers = served.answer([Request(str(k), body, form) for k, body in enumerate(bodies)])
+        assert [a.status for a in answers] == [200, 400, 200]
+        found = [json.loads(a.body)["predictions"] for a in (answers[0], answers[2])]
+        assert found == [[{"y": 5.0, "z": 20.0}], [{"y": 10.0, "z": 30.0}]]
+        return
+    bodies = [predict({"c": np.array([value], "float32")}) for value in (20, 30)]
+    answers = served.answer([Request(str(k), body, form) for k, body in enumerate(bodies)])
+    found = [messages("predict_pb2").PredictResponse.FromString(bytes(answer.body)).outputs for answer in answers]
+    assert [(list(own["y"].float_val), list(own["z"].float_val)) for own in found] == [([5], [20]), ([10], [30])]

@@ -1012,6 +1012,15 @@ SOME = hypothesis_settings(MANY, max_examples=120)
 FEW = hypothesis_settings(MANY, max_examples=25)
 
 
+def test_escapes_do_not_move_the_records_of_bad_numbers(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b's,x\n"a\\\\",1\n"b",zzz\n"c\\\\",3\n"d",4\n')
+    settings = options(contract(s="string", x="float32"), escape="\\")
+    rows, letters = outcome(path, settings)
+    assert rows == {0: {"s": "a\\", "x": 1}, 2: {"s": "c\\", "x": 3}, 3: {"s": "d", "x": 4}}
+    assert [(one["row"], one["reason"], one["payload"]) for one in letters] == [(1, "wrong_type", b'"b",zzz')]
+
+
 @given(st.lists(st.text(alphabet="ab,é", max_size=150), min_size=1), st.booleans(), st.data())
 @example(["a" * 63, "b" * 64, "c"], True, None)
 def test_single_lines_are_found_where_all_lines_are(lines, closed, data):

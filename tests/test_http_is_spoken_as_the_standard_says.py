@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import socket
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -21,10 +23,12 @@ class App:
 
     def __init__(self):
         self.cancelled = self.began = 0
-        self.held = []
+        self.held, self.exchanges, self.headers = [], weakref.WeakSet(), {}
 
     def __call__(self, exchange):
         self.began += 1
+        self.exchanges.add(exchange)
+        self.headers = exchange.headers
         if exchange.path == "/early":
             answered(exchange, 413)
         else:
@@ -130,6 +134,10 @@ def test_a_client_that_asks_may_send_its_body():
             assert (await answer(reader))[2][3] == 4
             writer.write(whole)  # one that does not wait
             assert (await answer(reader))[2][3] == 4
+            writer.write(request("/a", b"body", more="Expect: 100-Continue\r\n")[:-4])
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"body" + whole.replace(b"/1.1", b"/1.0"))
+            assert [(await answer(reader))[2][3] for _ in range(2)] == [4, 4]
 
     run(test())
 
@@ -219,8 +227,59 @@ def test_what_was_accepted_is_answered_at_the_end_and_idle_connections_are_close
             listener.end()
             assert await idle.read() == b""
             app.release()
-            assert (await answer(reader))[2][1] == "/hold"
+            assert [(await answer(reader))[2][1] for _ in range(2)] == ["/hold", "/a"]
+            assert await reader.read() == b""
             await serving
+
+    run(test())
+
+
+def test_a_request_is_freed_once_it_is_answered_or_its_client_has_gone():
+    async def test():
+        async with listening() as (app, _, _, reader, writer):
+            seen = weakref.WeakSet()
+            app.exchanges = seen
+            whole = request("/a", b"x" * 200_000)
+            for data in (whole, CHUNKED, request("/early", b"b")):
+                writer.write(data)
+                await answer(reader)
+            other = await asyncio.open_connection(*writer.get_extra_info("peername"))
+            other[1].write(whole[:-1])
+            while app.began < 4:
+                await asyncio.sleep(0.01)
+            other[1].close()
+            while not app.cancelled:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert app.began == 4 and not len(seen)
+
+    gc.collect()
+    gc.disable()  # a cycle would be found only after many requests, whose bodies are kept until then
+    try:
+        run(test())
+    finally:
+        gc.enable()
+
+
+def test_a_trailer_is_no_header():
+    async def test():
+        async with listening() as (app, _, _, reader, writer):
+            writer.write(CHUNKED.replace(b"Trailer: t", b"Authorization: t"))
+            await answer(reader)
+            assert b"authorization" not in app.headers
+
+    run(test())
+
+
+def test_a_client_is_not_slow_while_its_requests_wait_for_each_other():
+    async def test():
+        async with listening(limits=ClientLimits(body_s=0.3)) as (app, _, _, reader, writer):
+            body = b"y" * 3_000_000
+            writer.write(request("/hold") + request("/big", body)[:200_000])
+            await asyncio.sleep(1.5)  # the second is not read meanwhile
+            app.release()
+            writer.write(request("/big", body)[200_000:])
+            assert [(await answer(reader))[0] for _ in range(2)] == [200, 200]
 
     run(test())
 

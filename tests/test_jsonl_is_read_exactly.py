@@ -319,6 +319,11 @@ class TestMessages:
     def test_tell_what_was_found_and_what_was_expected(self):
         assert self.message(b'{"age": "abc"}') == 'found "abc" (a string), expected float32 (contract: range 0..150)'
 
+    def test_advise_on_a_file_that_is_one_array(self):
+        for payload in (True, False):
+            assert "jq -c '.[]'" in self.message(b'[{"age": 1}]', payload=payload)
+        assert "jq" not in self.message(b'[{"age": 1}]', from_files=False)
+
     def test_cut_long_values(self):
         assert len(self.message(b'{"age": "%s"}' % (b"a" * 100_000))) < 200
 

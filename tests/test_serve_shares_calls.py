@@ -23,8 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import predict_pb2
 
 from beam_score.pipeline.job.job import load_job
+from beam_score.pipeline.serve.answering.answer import Request
 from beam_score.pipeline.serve.models.admission import Pace
 from beam_score.pipeline.serve.models.call_rows import asked_rows, swept_rows
+from beam_score.pipeline.serve.models.deadlines import Deadlines
+from beam_score.pipeline.serve.models.queue import Waiting
 from beam_score.transforms.model.signature import Signature, Tensor
 
 REQUESTS = int(os.environ.get("BEAM_SCORE_REQUESTS", "8000"))
@@ -283,3 +286,23 @@ def test_a_job_sets_the_rows_of_a_call_or_lets_each_version_choose(tmp_path, mod
         assert server.end() == 0
         log = server.process.stderr.read()
     assert "people: version 1 is loaded, in" in log and " rows a call, the fastest of 32 to" in log
+
+
+def test_an_error_at_the_end_of_one_request_keeps_no_other_waiting():
+    late = []
+
+    def expire(waiting):
+        deadlines.discard(waiting)
+        late.append(waiting.request.id)
+        if len(late) == 1:
+            raise ValueError
+
+    async def test():
+        now = time.perf_counter()
+        for id_, seconds in (("a", 0.0), ("b", 0.0), ("c", 0.1)):
+            deadlines.add(Waiting(Request(id_, b"", "json"), 1, "rest", now, now + seconds, None))
+        await asyncio.sleep(0.3)
+
+    deadlines = Deadlines(expire)
+    asyncio.run(test())
+    assert sorted(late) == ["a", "b", "c"]

@@ -8,6 +8,9 @@ import requests
 import serving
 
 from beam_score.pipeline.job.mistakes import JobError
+from beam_score.pipeline.serve.answering.answer import Answer, Request
+from beam_score.pipeline.serve.reports.accounts import Accounts
+from beam_score.pipeline.serve.reports.tfserving import as_text
 from beam_score.pipeline.serve.tfserving.flags import translated
 
 GOOD = {"age": 1, "income": 1.5, "score": 0.5}
@@ -89,3 +92,13 @@ def test_a_damaged_file_is_one_sentence(tmp_path, text, problem):
 def test_an_unknown_flag_ends_the_command_with_2(tmp_path, model):
     done = jobs.cli("serve", jobs.write_job(tmp_path, model("multiply")), "--check", "--flush_filesystem_caches")
     assert done.returncode == 2 and "--flush_filesystem_caches" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_copies_of_requests_are_not_in_the_metrics_of_tensorflow_serving():
+    accounts = Accounts()
+    account = accounts.of("m", 1)
+    for protocol in ("rest", "shadow"):
+        account.begin()
+        account.end(Request("", b"", "json"), Answer(200, b"", received=1, predicted=1), protocol, 0.01)
+    text = as_text(accounts).decode()
+    assert 'request_latency_count{model_name="m",API="predict",entrypoint="REST"} 1' in text and "shadow" not in text

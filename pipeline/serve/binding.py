@@ -47,6 +47,7 @@ def steps_of(job: Job, path: str, sha256: str) -> Steps:
         format="jsonl",
         columns=job.contract,
         payload=False,
+        from_files=False,
         extra=job.input.extra,
         max_row_bytes=job.input.max_row_bytes,
     )

@@ -91,6 +91,7 @@ class ReadSettings:
         of their own type (Parquet, Avro, ORC).
       kept_types: the types of undeclared kept columns, in which all files must agree; text if absent.
       payload: whether dead letters contain the record (`rejects.payload: full`).
+      from_files: whether the rows are from files, which messages may speak of; those of a request are not.
       extra: `ignore` or `reject`: the treatment of columns that the contract does not name.
       strip: whether spaces and tabs around the text of kept columns are removed, before nulls are looked up; contract
         columns have their own setting.
@@ -110,6 +111,7 @@ class ReadSettings:
     keep: tuple[str, ...] | None = ()
     kept_types: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
     payload: bool = True
+    from_files: bool = True
     extra: str = "ignore"
     strip: bool = False
     options: Any = None  # Options, after `__post_init__`

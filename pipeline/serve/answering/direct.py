@@ -114,6 +114,7 @@ class Direct:
           ModelHangs: the call took longer than its deadline.
         """
         feeds = {}
+        columns = {name: _read_only(column) for name, column in columns.items()}
         for name, how, sources, dtype, finite in self._inputs:
             feeds[name], misfits = make_array([columns[source] for source in sources], how, dtype)
             if misfits or (finite and not _is_finite(feeds[name])):
@@ -161,6 +162,13 @@ def lines(fields: Sequence[Field]) -> list[bytes]:
         keys = [orjson.dumps(field.name).replace(b"%", b"%%") for field in fields]
         text = b"{" + b",".join(key + b":" + part for key, part in zip(keys, form, strict=True)) + b"}"
     return [text % row for row in zip(*(field.texts() for field in fields), strict=True)]
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array that no step of an input changes: another input, or another try, may use it, too."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _is_finite(array: np.ndarray) -> bool:

@@ -117,8 +117,10 @@ class Rows:
             own = suspects[number]
             if len(errors) == len(own.rows):
                 answers[number] = _rejected(Letters(own.rows, errors), own.of, requests[number].id)
-                if number in bodies and len(self._known) < _MOST_KNOWN:
-                    self._known |= {f: e for f, e in zip(own.faults, errors, strict=True) if not f & OTHER}
+                if number in bodies:
+                    new = {f: e for f, e in zip(own.faults, errors, strict=True) if not f & OTHER}
+                    if len(self._known) + len(new) <= _MOST_KNOWN:
+                        self._known |= new
         return answers
 
     def _errors(self, bodies: Mapping[int, Body]) -> dict[int, list[list[dict[str, Any]]]]:

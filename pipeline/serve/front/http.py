@@ -150,7 +150,7 @@ class Application:
             timing = _TIMING % tuple([1000 * seconds for seconds in answer.stages])
         if answer.status == 503:
             head += b"retry-after: %d\r\n" % answer.retry_s
-        if self._models.draining:
+        if self._models.draining and not exchange.is_followed:
             exchange.keeps_alive = False
         lines = _HEAD % (len(answer.body), id_.encode(), head, timing, type_)
         exchange.answer(answer.status, lines, answer.body)

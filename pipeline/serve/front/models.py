@@ -173,7 +173,6 @@ class Served:
         if process is None:
             loop.call_soon(done, None)
             return
-        timer = loop.call_later(self._hangs_s, self._replace, process)
 
         def answered(answers: Sequence[Answer] | None) -> None:
             timer.cancel()
@@ -182,6 +181,7 @@ class Served:
             done(answers)
 
         process.answer(batch, answered)
+        timer = loop.call_later(self._hangs_s, self._replace, process)
 
     def _replace(self, process: ModelProcess) -> None:
         _log.error("%s: no answer within %g s: its process is replaced", self.version.name, self._hangs_s)
@@ -258,10 +258,12 @@ class Served:
         """Answer a request, unless that has been done."""
         if (done := waiting.done) is None:
             return
-        self._count(waiting, answer)
-        if self.observer is not None:
-            self.observer(waiting.request, answer)
-        done(answer)
+        try:
+            self._count(waiting, answer)
+            if self.observer is not None:
+                self.observer(waiting.request, answer)
+        finally:
+            done(answer)
 
     def _count(self, waiting: Waiting, answer: Answer) -> None:
         waiting.done = None

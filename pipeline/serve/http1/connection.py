@@ -84,6 +84,8 @@ class Connection(asyncio.Protocol):
         self._all.discard(self)
         if self._exchanges:
             self._exchanges[0].gone()
+            self._exchanges.clear()
+        self._reading = self._goes_on = None
 
     def data_received(self, data: bytes) -> None:
         if self._lingers:
@@ -128,6 +130,8 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is not None:  # a trailer, which follows a body
+            return
         self._size += len(name) + len(value) + 4
         self._headers[name.lower()] = value
 
@@ -182,12 +186,17 @@ class Connection(asyncio.Protocol):
             exchange.begun = True
             exchange.run(self._app, exchange)
 
+    @property
+    def has_more(self) -> bool:
+        """See `Wire`."""
+        return len(self._exchanges) > 1 and self._exchanges[1].complete
+
     def end_exchange(self) -> None:
         """Continue with the next request: the first one is over."""
-        self._since = self._loop.time()
-        exchange = self._exchanges.popleft()
         if self.is_closed:
             return
+        self._since = self._loop.time()
+        exchange = self._exchanges.popleft()
         if not exchange.answered:
             self._exchanges.clear()
             self._refuse(500, "the request failed")
@@ -256,7 +265,7 @@ class Connection(asyncio.Protocol):
         if not self._is_writable:
             if seconds > limits.body_s:
                 self._transport.abort()
-        elif self._reading is not None:
+        elif self._reading is not None and not self._is_paused:
             if seconds > limits.body_s:
                 self._refuse(408, f"the body took more than {limits.body_s:g} s")
                 self._next()

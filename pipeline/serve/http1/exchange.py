@@ -24,9 +24,13 @@ class Wire(Protocol):
 
     Attributes:
       is_ending: whether no further request is accepted.
+      has_more: whether another whole request waits behind the first one.
     """
 
     is_ending: bool
+
+    @property
+    def has_more(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -82,11 +86,16 @@ class Exchange:
         self.begun = self.complete = self.answered = False
         self.refusal: Refusal | None = None
         self._wire = wire
-        self._expects_continue = headers.get(b"expect") == b"100-continue"
+        self._expects_continue = headers.get(b"expect", b"").lower() == b"100-continue" and version != "1.0"
         self._parts: list[bytes] = []
         self._size, self._most = 0, 0
         self._reader: Reader | None = None
         self._is_read = False
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether another whole request waits behind this one."""
+        return self._wire.has_more
 
     def add(self, part: bytes) -> bool:
         """Add a part of the body; return whether reading should be paused."""
@@ -116,7 +125,9 @@ class Exchange:
             reader.refuse(self.refusal)
         elif self.complete:
             self._is_read = True
-            reader.body(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts.clear()
+            reader.body(body)
         else:
             if self._expects_continue and not self._parts:
                 self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -135,8 +146,9 @@ class Exchange:
 
     def gone(self) -> None:
         """Tell the reader that the client has gone, if it is not answered."""
-        if self._reader is not None and not self.answered:
-            self._reader.gone()
+        reader, self._reader = self._reader, None
+        if reader is not None and not self.answered:
+            reader.gone()
 
     def answer(self, status: int, headers: bytes, body: bytes) -> None:
         """Write the answer.
@@ -144,9 +156,9 @@ class Exchange:
         Args:
           headers: whole lines; without Connection.
         """
-        self.answered = True
+        self.answered, self._reader = True, None  # which has the body, and this: Python would find that much later
         self._parts.clear()
-        if not self.complete or self._wire.is_ending:
+        if not self.complete or (self._wire.is_ending and not self.is_followed):
             self.keeps_alive = False
         more = b""
         if not self.keeps_alive:

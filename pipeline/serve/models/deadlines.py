@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
 
 from beam_score.pipeline.serve.models.queue import Waiting
+
+_log = logging.getLogger(__name__)
 
 _TICK_S = 0.001  # of the timers of the loop
 
@@ -46,6 +49,10 @@ class Deadlines:
         self._timer, self._at = None, math.inf
         now = time.perf_counter() + _TICK_S
         for waiting in [one for one in self._waiting if one.until <= now]:
-            self._expire(waiting)
+            try:
+                self._expire(waiting)
+            except Exception:
+                _log.exception("request %s is late, and this was not noted", waiting.request.id)
+                self.discard(waiting)
         if self._waiting:
             self._wake(min(one.until for one in self._waiting))

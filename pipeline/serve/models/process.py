@@ -152,6 +152,8 @@ class _Pipe(asyncio.Protocol):
 
     async def first(self) -> Frame | None:
         """Return the first frame; None if the process ends before."""
+        if self.is_closed:
+            return None
         future: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
         done = into(future)
         self.on_frame, self.on_end = done, functools.partial(done, None)
@@ -242,6 +244,6 @@ class ModelProcess:
         self._process.kill()
 
     async def close(self) -> None:
-        """End the process, after its outstanding answers."""
+        """End the process. What it has not answered yet is not answered: nobody waits for it."""
         self._pipe.close()
         await self._process.wait()

@@ -33,6 +33,8 @@ def as_text(accounts: Accounts) -> bytes:
         lines.append(f":tensorflow:serving:request_count{_labels(model_name=model, status=code)} {count}")
     lines.append("# TYPE :tensorflow:serving:request_latency histogram")
     for (model, protocol), buckets in latency.items():
+        if protocol not in _APIS:  # copies of requests, for a shadow
+            continue
         api, entrypoint = _APIS[protocol]
         labels = {"model_name": model, "API": api, "entrypoint": entrypoint}
         lines += _histogram(":tensorflow:serving:request_latency", labels, buckets)

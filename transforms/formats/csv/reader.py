@@ -321,7 +321,9 @@ class _Parser:
         doubtful = [n for n, column in typed.items() if len(column.doubtful)]
         if not doubtful:
             return {name: column.as_array() for name, column in typed.items()}, []
-        origin = origin or Origin("csv", 0, pa.py_buffer(text), self._settings.options.dialect)
+        if origin is None:  # the text has no escapes any more
+            options = self._settings.options
+            origin = Origin("csv", 0, pa.py_buffer(text), (options.delimiter, options.quote, ""))
         rows = len(typed[doubtful[0]].null) + len(ragged)
         count = len(origin.spans[0]) if origin.index is None else origin.index.count
         assert count == rows, f"{count} records, and {rows} rows"

@@ -149,7 +149,7 @@ class LineJudge:
         self._columns = settings.contract_columns
         self._bare = settings.options.bare_value_column
         self._show = settings.payload
-        self._array = _ARRAY if settings.payload else ""  # requests have neither payload nor file
+        self._array = _ARRAY if settings.from_files else ""
         self._reject_extra = settings.extra == "reject"
         self.names = (*settings.contract_columns, *settings.kept_undeclared)
         self._used = frozenset(self.names)
