@@ -357,7 +357,7 @@ class _Parser:
         data = np.frombuffer(content, np.uint8)
         if options.quote and holds(data, ord(options.quote)):
             return None
-        edges = np.frombuffer(records.buffers()[1], np.int32).astype(np.int64)
+        edges = np.frombuffer(records.buffers()[1], np.int32, len(records) + 1).astype(np.int64)
         between = byte_positions(data, ord(options.delimiter)).reshape(len(records), -1)
         # The byte before a field, and the one after it.
         around = np.column_stack([edges[:-1] - 1, between, edges[1:] - 1])
