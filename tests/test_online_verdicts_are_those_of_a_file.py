@@ -93,8 +93,13 @@ def run_verdicts(job) -> dict:
             del row["source"]
             verdicts[row.pop("row")] = row
     for letter in jobs.dead_letters(Path(output)):
-        verdicts[letter["row"]] = [(e["column"], e["reason"], e["message"]) for e in letter["errors"]]
+        errors = letter["errors"]
+        verdicts[letter["row"]] = [(e["column"], e["reason"], e["message"].removesuffix(OF_FILES)) for e in errors]
     return verdicts
+
+
+OF_FILES = "; if the file is one JSON array, write a line for each of its elements, as with jq -c '.[]'"
+"""Advice that only a message of a run has."""
 
 
 @pytest.fixture(scope="module")
