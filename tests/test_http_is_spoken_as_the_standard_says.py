@@ -234,6 +234,20 @@ def test_what_was_accepted_is_answered_at_the_end_and_idle_connections_are_close
     run(test())
 
 
+def test_a_client_that_has_connected_before_the_end_is_answered():
+    async def test():
+        async with listening() as (_, listener, serving, reader, writer):
+            await asyncio.sleep(0.05)
+            listener.end()
+            await asyncio.sleep(0.05)
+            writer.write(request("/a"))
+            status, headers, _ = await answer(reader)
+            assert (status, headers["connection"]) == (200, "close")
+            await serving
+
+    run(test())
+
+
 def test_a_request_is_freed_once_it_is_answered_or_its_client_has_gone():
     async def test():
         async with listening() as (app, _, _, reader, writer):

@@ -17,7 +17,7 @@ from beam_score.pipeline.serve.http1.exchange import CLOSE, LINES, Exchange
 App = Callable[[Exchange], None]
 """Called once the head of a request has come; it answers, at once or later, or reads the body first."""
 
-_LINGER_S = 1.0
+_LINGER_S, _GRACE_S = 1.0, 0.25
 _REFUSAL = b"content-type: application/json\r\ncontent-length: %d\r\n%b" + CLOSE + b"\r\n"
 _OF_BODY = (b"content-length", b"transfer-encoding")
 
@@ -252,6 +252,10 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Accept no further request, and close once those that were accepted are answered."""
         self.is_ending = True
+        # The first request of a new connection, or the rest of its head, may be on its way.
+        self._loop.call_later(_GRACE_S if self._is_new or self._head_bytes else 0, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
         if not self._exchanges:
             self._transport.close()
 
