@@ -25,7 +25,6 @@ from beam_score.transforms.formats.csv.reader import FORMAT as CSV
 from beam_score.transforms.formats.csv.typed import TypedColumns
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
-from beam_score.transforms.framing.lines import LineIndex, line_spans
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.scoring.validate import validate
 
@@ -1019,22 +1018,6 @@ def test_escapes_do_not_move_the_records_of_bad_numbers(tmp_path):
     rows, letters = outcome(path, settings)
     assert rows == {0: {"s": "a\\", "x": 1}, 2: {"s": "c\\", "x": 3}, 3: {"s": "d", "x": 4}}
     assert [(one["row"], one["reason"], one["payload"]) for one in letters] == [(1, "wrong_type", b'"b",zzz')]
-
-
-@given(st.lists(st.text(alphabet="ab,é", max_size=150), min_size=1), st.booleans(), st.data())
-@example(["a" * 63, "b" * 64, "c"], True, None)
-def test_single_lines_are_found_where_all_lines_are(lines, closed, data):
-    text = ("\n".join(lines) + "\n" * closed).encode()
-    starts, ends = line_spans(text)
-    index = LineIndex.of(text)
-    if "" in lines:
-        assert index is None or len(starts) == index.count
-    if index is not None:
-        assert index.count == len(starts)
-        some = range(len(starts)) if data is None else data.draw(st.sets(st.integers(0, len(starts) - 1), min_size=1))
-        at = np.array(sorted(some))
-        found = index.spans(at)
-        assert (found[0] == starts[at]).all() and (found[1] == ends[at]).all()
 
 
 @given(TEXTS, st.sampled_from(['"', "", "1"]), ESCAPES)

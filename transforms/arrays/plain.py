@@ -85,19 +85,8 @@ def spread(values: pa.Array, at: np.ndarray) -> pa.Array:
     return values.take(pa.array(np.cumsum(at) - 1, mask=~at))
 
 
-_GATHERED_BYTES = 1 << 16
-"""To copy so many bytes one by one takes less time than a call of Arrow."""
-
-
 def cut_out(data: pa.Buffer, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
     """Return pieces of a buffer as a binary array, copied: a slice would keep the whole buffer in memory."""
-    offsets = np.zeros(len(starts) + 1, np.int64)
-    np.cumsum(ends - starts, out=offsets[1:])
-    if offsets[-1] <= _GATHERED_BYTES:
-        at = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
-        found = np.frombuffer(data, np.uint8)[at]
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(found)]
-        return pa.Array.from_buffers(pa.binary(), len(starts), buffers)
     # Every second range between these offsets is a piece.
     offsets = np.stack([starts, ends], axis=1).ravel()
     if len(offsets) and offsets[-1] < 1 << 31 and (offsets[1:] >= offsets[:-1]).all():

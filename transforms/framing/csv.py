@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, holds, line_end_positions
+from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, line_end_positions
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NONE = np.array([], np.int64)
@@ -119,9 +119,9 @@ class _Quoted:
 
 def _quoted(data: Buffer, text: np.ndarray, delimiter: str, quote: str, escape: str) -> _Quoted | None:
     """Return the quoted sections of a text; None if it has no quote."""
-    if not quote or not holds(text, ord(quote)):
+    quotes = byte_positions(text, ord(quote)) if quote else _NONE
+    if not len(quotes):
         return None
-    quotes = byte_positions(text, ord(quote))
     if escape:
         quotes = _not_escaped(text, quotes, escape)
     if quotes_are_plain(text, quotes, delimiter):

@@ -42,12 +42,7 @@ def line_spans(data: Buffer) -> tuple[np.ndarray, np.ndarray]:
 
 def line_end_positions(text: np.ndarray) -> np.ndarray:
     """Return the positions of every LF and CR in a uint8 array."""
-    return byte_positions(text, LF, CR) if holds(text, CR) else byte_positions(text, LF)
-
-
-def holds(text: np.ndarray, byte: int) -> bool:
-    """Return whether a byte occurs in a uint8 array."""
-    return byte in text.tobytes()  # with the copy, half the time of a comparison by numpy
+    return byte_positions(text, LF, CR)
 
 
 def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
@@ -68,50 +63,6 @@ def count_bytes(data: Buffer, byte: int) -> int:
     text = np.frombuffer(data, np.uint8)
     pieces = range(0, len(text), _CACHED_BYTES)
     return sum(int(np.count_nonzero(text[at : at + _CACHED_BYTES] == byte)) for at in pieces)
-
-
-class LineIndex:
-    """Finds single lines of a text, in a third of the time that the positions of all lines take. Lines end in LF, and
-    none is blank.
-
-    Attributes:
-      count: number of lines.
-    """
-
-    def __init__(self, text: np.ndarray, is_end: np.ndarray):
-        self._ends = is_end.reshape(-1, _STRIDE)
-        self._counts = np.bitwise_count(np.packbits(is_end, bitorder="little").view(np.uint64))
-        self._totals = np.cumsum(self._counts)
-        self._size, self._closed = len(text), int(self._totals[-1])
-        self.count = self._closed + int(text[-1] != LF)
-
-    @classmethod
-    def of(cls, data: Buffer) -> LineIndex | None:
-        """Return the index of a text; None if it has a CR or a blank line, or is empty."""
-        text = np.frombuffer(data, np.uint8)
-        if not len(text) or text[0] == LF or holds(text, CR):
-            return None
-        is_end = np.zeros(-(-len(text) // _STRIDE) * _STRIDE, bool)
-        np.equal(text, LF, out=is_end[: len(text)])
-        if (is_end[1:] & is_end[:-1]).any():
-            return None
-        return cls(text, is_end)
-
-    def spans(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions of some lines; see `line_spans`."""
-        before = self._end(np.maximum(index, 1) - 1) + 1
-        return np.where(index > 0, before, 0), self._end(index)
-
-    def _end(self, index: np.ndarray) -> np.ndarray:
-        closed = np.minimum(index, self._closed - 1)
-        stride = np.searchsorted(self._totals, closed, "right")
-        nth = closed - (self._totals[stride] - self._counts[stride])
-        passed = np.cumsum(self._ends[stride], axis=1, dtype=np.uint8) > nth[:, None]
-        return np.where(index < self._closed, stride * _STRIDE + passed.argmax(axis=1), self._size)
-
-
-_STRIDE = 64
-"""Bytes whose line ends are counted together, in the bits of one number."""
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.plain import spread
 from beam_score.transforms.rows.origin import Origin, clip
 
 FAULTS = "#faults"
@@ -217,7 +218,6 @@ def stretch(
 def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
     """Return the `FAULTS` column of a batch of `count` rows: null for rows without faults."""
     positions, errors = fault_lists(faults, order)
-    offsets, none = np.zeros(count + 1, np.int32), np.ones(count, bool)
-    offsets[positions + 1] = np.diff(errors.offsets.to_numpy())
-    none[positions] = False
-    return pa.ListArray.from_arrays(np.cumsum(offsets, dtype=np.int32), errors.values, FAULTS_TYPE, mask=pa.array(none))
+    at = np.zeros(count, bool)
+    at[positions] = True
+    return spread(errors, at)

@@ -11,11 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.arrays.plain import cut_out
-from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, LineIndex, holds, line_spans
-
-
-_FEW = 32
-"""To find one record of so many takes less time than to find all of them."""
+from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,24 +58,8 @@ class Origin:
             from beam_score.transforms.rows.as_json import columns_json
 
             return columns_json(picked)
-        return cut_out(self.data, *self.spans_of(index))
-
-    def spans_of(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the starts and ends of some records of a text, by their positions in it."""
-        if self.index is not None and len(index) * _FEW <= self.index.count:
-            return self.index.spans(index)
         starts, ends = self.spans
-        return starts[index], ends[index]
-
-    @functools.cached_property
-    def index(self) -> LineIndex | None:
-        """Finds the records of a CSV text without quotes; None of another text."""
-        if self.framing != "csv":
-            return None
-        quote = self.dialect[1]
-        if quote and holds(np.frombuffer(self.data, np.uint8), ord(quote)):
-            return None
-        return LineIndex.of(self.data)
+        return cut_out(self.data, starts[index], ends[index])
 
     @functools.cached_property
     def spans(self) -> tuple[np.ndarray, np.ndarray]:

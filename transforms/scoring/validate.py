@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, owners
-from beam_score.transforms.arrays.plain import distinct_pairs, nulls_of, values_of, whole
+from beam_score.transforms.arrays.plain import distinct_pairs, values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
@@ -79,13 +79,8 @@ def _reader_faults(rows: pa.RecordBatch) -> list[Fault]:
     if FAULTS not in rows.schema.names:
         return []
     lists = rows[FAULTS]
-    offsets = lists.offsets.to_numpy()
-    sizes = np.diff(offsets)
-    filled = np.flatnonzero(sizes)
-    if nulls_of(lists)[filled].any():  # a list that is null may have values
-        return _reader_faults(rows.take(pa.array(np.arange(rows.num_rows))))
-    parent = np.repeat(filled, sizes[filled])
-    errors = lists.values.slice(offsets[0], offsets[-1] - offsets[0])
+    parent = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    errors = lists.flatten()
     kinds, kind_of, _ = distinct_pairs(errors.field(1), errors.field(0))
     faults = []
     for number, (reason, column) in enumerate(kinds):

@@ -26,7 +26,7 @@ from beam_score.transforms.formats.csv.ranges import cut
 from beam_score.transforms.formats.csv.typed import Typed, TypedColumns, failed_value
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
-from beam_score.transforms.framing.lines import BOM, byte_positions, holds
+from beam_score.transforms.framing.lines import BOM
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import (
     FAULTS,
@@ -321,22 +321,18 @@ class _Parser:
         doubtful = [n for n, column in typed.items() if len(column.doubtful)]
         if not doubtful:
             return {name: column.as_array() for name, column in typed.items()}, []
-        if origin is None:  # the text has no escapes any more
-            options = self._settings.options
-            origin = Origin("csv", 0, pa.py_buffer(text), (options.delimiter, options.quote, ""))
-        rows = len(typed[doubtful[0]].null) + len(ragged)
-        count = len(origin.spans[0]) if origin.index is None else origin.index.count
-        assert count == rows, f"{count} records, and {rows} rows"
+        starts, ends = self._spans(text) if origin is None else origin.spans
+        numbers = np.delete(np.arange(len(starts)), [number for number, _ in ragged])
+        rows = len(typed[doubtful[0]].null)
+        assert len(numbers) == rows, f"{len(numbers)} records, and {rows} rows"
         index = np.unique(np.concatenate([typed[name].doubtful for name in doubtful]))
-        starts, ends = origin.spans_of(np.delete(np.arange(rows), [number for number, _ in ragged])[index])
+        again = numbers[index]
         # With the byte that ends each record: the last one has an end, too.
-        records = cut_out(pa.py_buffer(text), starts, ends + 1)
+        records = cut_out(pa.py_buffer(text), starts[again], ends[again] + 1).buffers()[2]
         as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-        texts = self._fields_of(records, as_nulls, doubtful)
-        if texts is None:
-            texts, _ = self._read(records.buffers()[2], as_nulls, dict.fromkeys(doubtful, pa.string()), [], True)
+        texts, _ = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), [], True)
         if strip:
-            texts = self._stripped(texts, records.buffers()[2].to_pybytes(), nulls, [], True)
+            texts = self._stripped(texts, records.to_pybytes(), nulls, [], True)
         settled, faults = dict[str, pa.Array](), list[Fault]()
         for name, column in typed.items():
             if len(column.doubtful):
@@ -346,27 +342,9 @@ class _Parser:
             settled[name] = column.as_array()
         return settled, faults
 
-    def _fields_of(self, records: pa.Array, nulls: tuple[str, ...], names: Sequence[str]) -> dict[str, pa.Array] | None:
-        """Return columns of a few records as text, by name; None if a field may be quoted. A call of pyarrow's reader
-        takes longer, since it passes the text to another thread.
-
-        Args:
-          records: binary, each with its line end, and with the number of fields of the header.
-        """
-        content, options = records.buffers()[2], self._settings.options
-        data = np.frombuffer(content, np.uint8)
-        if options.quote and holds(data, ord(options.quote)):
-            return None
-        edges = np.frombuffer(records.buffers()[1], np.int32, len(records) + 1).astype(np.int64)
-        between = byte_positions(data, ord(options.delimiter)).reshape(len(records), -1)
-        # The byte before a field, and the one after it.
-        around = np.column_stack([edges[:-1] - 1, between, edges[1:] - 1])
-        found = {}
-        for name in names:
-            field = int(self._field_of[name])
-            values = cut_out(content, around[:, field] + 1, around[:, field + 1]).cast(pa.string())
-            found[name] = pc.if_else(pc.is_in(values, pa.array(nulls, pa.string())), None, values)
-        return found
+    def _spans(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        found = csv_records.spans(text, self._settings.options.delimiter, self._settings.options.quote)
+        return found.starts, found.ends
 
     def _read(
         self,
