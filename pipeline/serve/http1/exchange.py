@@ -94,7 +94,7 @@ class Exchange:
 
     @property
     def is_followed(self) -> bool:
-        """Whether another whole request waits behind this one."""
+        """True if another whole request waits behind this one."""
         return self._wire.has_more
 
     def add(self, part: bytes) -> bool:
