@@ -195,7 +195,6 @@ class _Table:
             return None
         with np.errstate(over="ignore"):
             table = np.array(flat, np.float64).astype(self.dtype, copy=False).reshape(len(rows), -1)
-        table.flags.writeable = False  # two inputs may be made of it
         inside, finite = (table >= self.low) & (table <= self.high), np.isfinite(table)
         faults = np.zeros(len(rows), np.int64)
         if not (inside.all() and finite.all()):
@@ -236,7 +235,6 @@ def _column(column: Column, values: Sequence[Any], bad: np.ndarray, outside: np.
         wrong = np.zeros(len(values) * size, bool)
         array = _scalars(column, list(itertools.chain.from_iterable(values)), wrong, wrong).reshape(len(values), size)
         bad |= wrong.reshape(array.shape).any(axis=1)
-    array.flags.writeable = False  # two inputs may be made of it
     return array
 
 
