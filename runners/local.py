@@ -47,7 +47,9 @@ class Local(Engine):
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         from beam_score.runners import fn_api
+        from beam_score.runners.allocator import use_jemalloc
 
+        use_jemalloc()
         return fn_api.run(build, self._beam_args, self._settings.layout.threads)
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ LEVELS = {
     ),
     "runners": (
         *("choose", "local", "fn_api", "flink", "dataflow", "portable", "worker", "engine", "ended", "elsewhere"),
-        *("beam_options", "lean", "settings"),
+        *("beam_options", "lean", "allocator", "settings"),
     ),
     "transforms": (
         *("steps", "replay", "ledger", "formats", "scoring", "output", "contract", "rows", "model", "durable"),

@@ -24,6 +24,14 @@ def values_of(array: pa.Array) -> np.ndarray:
     return np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
 
 
+def with_values(array: pa.Array, numbers: np.ndarray) -> pa.Array:
+    """Return an array that has nulls where `array` has, and other numbers, without a copy."""
+    if array.offset:
+        return pa.array(numbers, mask=nulls_of(array))
+    buffers = [array.buffers()[0], pa.py_buffer(numbers)]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), buffers)
+
+
 def numpy_type(type_: pa.DataType) -> np.dtype:
     """Return the dtype of numpy with the same values as a type of numbers or booleans.
 

@@ -13,6 +13,7 @@ import pydantic
 
 from beam_score.transforms.arrays.nested import fixed
 from beam_score.transforms.common.settings import Strict
+from beam_score.transforms.contract.limits import Limits
 
 Dtype = Literal[
     "float16",
@@ -290,3 +291,8 @@ class Contract(Strict):
     def order(self) -> dict[str, int]:
         """Rank of each column."""
         return {name: rank for rank, name in enumerate(self.columns)}
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """The limits of all numbers."""
+        return Limits(self.columns)

@@ -263,16 +263,20 @@ class Made:
     misfits: Sequence[tuple[str, np.ndarray]] = ()
 
 
-def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor) -> Made:
+def make(rows: pa.RecordBatch, name: str, how: Input, tensor: Tensor, packed: np.ndarray | None = None) -> Made:
     """Make one model input.
 
     Args:
       rows: columns that have passed `transforms.contract.binding`, without nulls.
       name: of the input.
       tensor: the input in the signature.
+      packed: its columns side by side, if they are known as one array, which may be overwritten.
     """
     if how.record:
         return Made(rows[RECORD])
+    if packed is not None:
+        values, wrong = make_array([packed], how, numpy_dtype(tensor))
+        return Made(to_arrow(values), [(step, np.any(mask.reshape(len(packed), -1), axis=1)) for step, mask in wrong])
     names = how.sources(name)
     columns = [rows[n] for n in names]
     if how.serialize:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.matrix import matrix
 from beam_score.transforms.arrays.nested import dimensions, not_finite, nulls, row_shapes
 from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.contract.columns import Contract
@@ -161,15 +162,18 @@ def preprocess(
         return _nothing(block, tensors)
     hows = {name: inputs.get(name, Input()) for name in tensors}
     source = block.rows if made is None else _with_internal(made, block.rows)
-    unfit = [fault for name, how in hows.items() for fault in _unfit(source, name, how)]
-    source, block = _without(source, unfit), reject_rows(block, unfit, "preprocess")
+    packed = _packed(source, hows)
+    unfit = [fault for name, how in hows.items() if name not in packed for fault in _unfit(source, name, how)]
+    if unfit:
+        source, block = _without(source, unfit), reject_rows(block, unfit, "preprocess")
+        packed = _packed(source, hows)
 
     if not block.rows.num_rows:
         return _nothing(block, tensors)
     rows, faults = block.rows, []
     for name, tensor in tensors.items():
         how = hows[name]
-        result = make(source, name, how, tensor)
+        result = make(source, name, how, tensor, packed.get(name))
         rows = rows.append_column(INPUT + name, result.values)
         for step, wrong in result.misfits:
             reason = STEPS[step].reason if step in STEPS else "out_of_range"
@@ -197,6 +201,12 @@ def _with_internal(made: pa.RecordBatch, rows: pa.RecordBatch) -> pa.RecordBatch
     return pa.RecordBatch.from_pydict(columns | {n: made[n] for n in made.schema.names})
 
 
+def _packed(rows: pa.RecordBatch, hows: Mapping[str, Input]) -> dict[str, np.ndarray]:
+    """Return the inputs that pack numbers of one type, without nulls, as arrays [rows, columns]."""
+    found = {name: matrix(rows, how.pack) for name, how in hows.items() if how.pack and not how.serialize}
+    return {name: array for name, array in found.items() if array is not None}
+
+
 def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
     """Return the rows that cannot become a tensor: rows with nulls, or with inner lists of different lengths."""
     faults = []
@@ -216,8 +226,6 @@ def _unfit(rows: pa.RecordBatch, name: str, how: Input) -> list[Fault]:
 
 
 def _without(rows: pa.RecordBatch, faults: list[Fault]) -> pa.RecordBatch:
-    if not faults:
-        return rows
     keep = np.ones(rows.num_rows, bool)
     keep[np.concatenate([f.index for f in faults])] = False
     return filter_rows(rows, keep)

@@ -48,23 +48,26 @@ def validate(block: Block, contract: Contract, show_values: bool = True) -> Bloc
     faulty: dict[str | None, np.ndarray] = {}
     for fault in faults:  # a column may have several
         faulty[fault.column] = np.append(faulty.get(fault.column, np.array([], np.int64)), fault.index)
-    columns: dict[str, pa.Array] = {}
+    held = contract.limits.held(block.rows) - faulty.keys()
+    new: dict[str, pa.Array] = {}
     tally: dict[str, int] = {}
     for name in (*names, *lacking):
-        values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
         column = contract.columns.get(name)
-        if column is not None:
-            judged = judge(name, column, values, faulty.get(name), show_values)
-            values = judged.values
-            faults += judged.faults
-            if judged.defaults:
-                tally["defaults_used"] = tally.get("defaults_used", 0) + judged.defaults
-                tally[f"defaults_used.{name}"] = judged.defaults
-        if name != FAULTS:
-            columns[name] = values
-    rows = pa.RecordBatch.from_pydict(columns)
-    block = dataclasses.replace(block, rows=rows).with_tally(**tally)
-    return reject_rows(block, faults, "validate", contract.order)
+        if column is None or name in held:
+            continue
+        values = block.rows[name] if name in known else pa.nulls(block.rows.num_rows)
+        judged = judge(name, column, values, faulty.get(name), show_values)
+        faults += judged.faults
+        if judged.values is not values or name not in known:
+            new[name] = judged.values
+        if judged.defaults:
+            tally["defaults_used"] = tally.get("defaults_used", 0) + judged.defaults
+            tally[f"defaults_used.{name}"] = judged.defaults
+    if new or FAULTS in known:
+        kept = [name for name in (*names, *lacking) if name != FAULTS]
+        rows = pa.RecordBatch.from_pydict({n: new[n] if n in new else block.rows[n] for n in kept})
+        block = dataclasses.replace(block, rows=rows)
+    return reject_rows(block.with_tally(**tally), faults, "validate", contract.order)
 
 
 def _check_numbered(rows: pa.RecordBatch) -> None:

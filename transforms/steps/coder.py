@@ -5,6 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 from apache_beam.coders.typecoders import registry
 
+from beam_score.transforms.arrays.sizes import own_bytes
 from beam_score.transforms.rows.block import Block
 
 
@@ -19,7 +20,7 @@ class BlockCoder(beam.coders.Coder):
         return Block.from_bytes(encoded)
 
     def estimate_size(self, block: Block) -> int:
-        return 256 + block.rows.nbytes + block.rejected.nbytes
+        return 256 + own_bytes(block.rows) + own_bytes(block.rejected)
 
     def is_deterministic(self) -> bool:
         return False

@@ -10,6 +10,7 @@ import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
+from beam_score.transforms.arrays.sizes import own_bytes
 from beam_score.transforms.common.arguments import check_type
 from beam_score.transforms.common.stopping import Stopping
 from beam_score.transforms.model.call import ModelCall
@@ -61,7 +62,7 @@ class BeamScorer(ModelHandler[Block, Block, Model]):
 
     def get_num_bytes(self, batch: Sequence[Block]) -> int:
         """Return Arrow's own count: the inherited method pickles every batch."""
-        return sum(b.rows.nbytes for b in batch)
+        return sum(own_bytes(b.rows) for b in batch)
 
     def get_metrics_namespace(self) -> str:
         return "beam_score"

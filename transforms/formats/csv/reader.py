@@ -213,11 +213,11 @@ class _Parser:
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             ragged = []
             as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-            parsed, typed, good = self._parse(text, as_nulls, names, ragged, is_utf8)
+            parsed, certain, typed, good = self._parse(text, as_nulls, names, ragged, is_utf8)
             if strip:
                 parsed = self._stripped(parsed, text, nulls, ragged, is_utf8)
             settled, found = self._settled(typed, text, nulls, strip, ragged, origin if text is data else None)
-            parsed |= settled
+            parsed |= certain | settled
             faults += found
             for name, values in parsed.items():
                 if not is_utf8:
@@ -256,8 +256,9 @@ class _Parser:
 
     def _parse(
         self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list[tuple[int, int]], is_utf8: bool
-    ) -> tuple[dict[str, pa.Array], dict[str, Typed], int]:
-        """Return the columns that are text, those that are parsed directly, by name, and the number of their rows."""
+    ) -> tuple[dict[str, pa.Array], dict[str, pa.Array], dict[str, Typed], int]:
+        """Return the columns that are text; those that are parsed directly, without and with values that may be in
+        doubt; all by name; and the number of their rows."""
         wanted = set(names)
         types = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
         for given_up in itertools.count():
@@ -272,16 +273,20 @@ class _Parser:
                     # Each failure costs a whole read, and there may be thousands more.
                     types = {} if given_up >= _MOST_GIVEN_UP else {n: t for n, t in types.items() if n != name}
                 continue
+            certain = self._typed.certain({name: found[name] for name in types})
             typed, given = dict[str, Typed](), dict[str, pa.DataType]()
             for name in types:
-                if (accepted := self._typed.accept(name, found.pop(name))) is None:
+                values = found.pop(name)
+                if name in certain:
+                    continue
+                if (accepted := self._typed.accept(name, values)) is None:
                     self._typed.give_up(name)
                     given[name] = pa.string()
                 else:
                     typed[name] = accepted
             if given:
                 found |= self._read(text, nulls, given, ragged, is_utf8)[0]
-            return found, typed, rows
+            return found, certain, typed, rows
         raise AssertionError("count has no end")
 
     def _failed(self, error: pa.ArrowInvalid) -> tuple[str | None, str]:

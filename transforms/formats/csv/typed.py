@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.plain import nulls_of, values_of
+from beam_score.transforms.arrays.plain import nulls_of, numpy_type, values_of, with_values
 from beam_score.transforms.contract.columns import Column
+from beam_score.transforms.contract.limits import Limits
 from beam_score.transforms.rows.faults import Fault
 from beam_score.transforms.scoring.validate import judge
 
@@ -81,6 +82,7 @@ class TypedColumns:
         self._columns = {
             n: c for n, c in columns.items() if c.is_numeric and not c.shape and c.allowed is None and c.decimal != ","
         }
+        self._limits = Limits(self._columns)
         self.bad_texts: list[str] = []
         self._known: dict[str, dict[str | None, _Fate]] = {}
 
@@ -108,6 +110,18 @@ class TypedColumns:
             return False
         self.bad_texts.append(text)
         return True
+
+    def certain(self, parsed: dict[str, pa.Array]) -> dict[str, pa.Array]:
+        """Return the parsed columns, in their dtype, of which no value is null, in doubt, or outside the contract."""
+        if not self._limits.are_many:
+            return {}
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = pa.RecordBatch.from_pydict({n: self._in_dtype(n, values) for n, values in parsed.items()})
+        return {name: rows[name] for name in self._limits.held(rows)}
+
+    def _in_dtype(self, name: str, values: pa.Array) -> pa.Array:
+        type_ = self._columns[name].scalar_type
+        return values if values.type == type_ else with_values(values, values_of(values).astype(numpy_type(type_)))
 
     def accept(self, name: str, values: pa.Array) -> Typed | None:
         """Return a parsed column; None if most of it, or too much of it, is in doubt."""

@@ -51,7 +51,7 @@ def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopp
     """Yield the blocks of one attempt. Raises Refuted after a void block."""
     seq = total = 0
     started = time.time()
-    empty = empty_rows(settings)
+    empty = None
     last = split.ranges[-1].path if split.ranges else ""
     begun: dict[str, str | None] = {}
     began = time.perf_counter()
@@ -65,10 +65,12 @@ def _attempt(split: Split, settings: ReadSettings, attempt: str, stopping: Stopp
             empty = chunk.rows.slice(0, 0)
             began = time.perf_counter()
     except Refuted:
+        empty = empty_rows(settings) if empty is None else empty
         yield Block(split.id, attempt, seq, last, empty, void=True, began=started)
         raise
     for path, version in begun.items():
         check_unless_asked_for(path, version)
+    empty = empty_rows(settings) if empty is None else empty
     yield Block(split.id, attempt, seq, last, empty, total=total, began=started)
 
 

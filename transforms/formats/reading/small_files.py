@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.sizes import own_bytes
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.origin import Origin, join_origins
 from beam_score.transforms.rows.sources import Files, Source
@@ -92,7 +93,7 @@ def _bytes(chunk: Chunk) -> int:
     """Return the bytes of memory of a chunk: for wide files with few used columns, mostly the bytes they were parsed
     from."""
     data = None if chunk.origin is None else chunk.origin.data
-    return max(chunk.rows.nbytes, 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
+    return max(own_bytes(chunk.rows), 0 if data is None else data.size if isinstance(data, pa.Buffer) else data.nbytes)
 
 
 def _kind(origin: Origin | None) -> tuple[Any, ...] | None:
