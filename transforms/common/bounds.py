@@ -29,7 +29,7 @@ class Bounds:
 
     block_bytes: int = 32 * _MIB
     decoded_bytes: int = 64 * _MIB
-    group_bytes: int = 128 * _MIB
+    group_bytes: int = 64 * _MIB
     call_bytes: int = 128 * _MIB
     writer_bytes: int = 64 * _MIB
     part_bytes: int = 128 * _MIB
@@ -59,7 +59,7 @@ def bounds_of(free_bytes: int, workers: int) -> Bounds:
     return Bounds(
         block_bytes=own // 64,
         decoded_bytes=own // 32,
-        group_bytes=own // 16,
+        group_bytes=min(own // 16, Bounds.group_bytes),
         call_bytes=own // 16,
         writer_bytes=min(own // 16, Bounds.writer_bytes),
         part_bytes=min(own // 8, Bounds.part_bytes),
