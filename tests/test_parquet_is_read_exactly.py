@@ -318,7 +318,7 @@ def test_all_faults_of_a_row_are_listed_in_contract_order(tmp_path):
             },
             {"column": "b", "reason": "wrong_type", "message": "column 'b' is 7.5, expected int32"},
         ],
-        None,
+        [],
     ]
     (chunk,) = PARQUET.read(FileRange(path, 0), reading({"a": "int8", "b": "int32"}, payload=False))
     assert chunk.origin is None

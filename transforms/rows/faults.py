@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.plain import spread
 from beam_score.transforms.rows.origin import Origin, clip
 
 FAULTS = "#faults"
@@ -216,8 +215,8 @@ def stretch(
 
 
 def faults_column(count: int, faults: Sequence[Fault], order: Mapping[str, int]) -> pa.Array:
-    """Return the `FAULTS` column of a batch of `count` rows: null for rows without faults."""
+    """Return the `FAULTS` column of a batch of `count` rows: an empty list for rows without faults."""
     positions, errors = fault_lists(faults, order)
-    at = np.zeros(count, bool)
-    at[positions] = True
-    return spread(errors, at)
+    ends = np.zeros(count + 1, np.int32)
+    ends[positions + 1] = np.diff(errors.offsets.to_numpy())
+    return pa.ListArray.from_arrays(pa.array(ends.cumsum(dtype=np.int32)), errors.values, type=FAULTS_TYPE)
