@@ -54,6 +54,25 @@ def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
     return Spans(starts, ends, quoted.is_open, quoted.joined(text, delimiter))
 
 
+def field_counts(data: Buffer, delimiter: str, quote: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the starts and ends of the records of a text, as in `Spans`, and the number of fields of each, int64.
+
+    Args:
+      data: ends with a line end, which no quote holds.
+    """
+    text = np.frombuffer(data, np.uint8)
+    marks = byte_positions(text, LF, CR, ord(delimiter))
+    quoted = _quoted(data, text, delimiter, quote, "")
+    if quoted is not None:
+        marks = marks[~quoted.hold(marks)]
+    closing = np.flatnonzero(text[marks] != ord(delimiter))
+    count = np.diff(closing, prepend=-1)  # the delimiters of each line, and its end
+    ends = marks[closing]
+    starts = np.append(0, ends[:-1] + 1)
+    filled = ends > starts
+    return (starts, ends, count) if filled.all() else (starts[filled], ends[filled], count[filled])
+
+
 @dataclasses.dataclass(frozen=True)
 class Whole:
     """The complete records at the beginning of a text.

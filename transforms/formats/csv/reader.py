@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from beam_score.transforms.arrays.plain import cut_out, valid_utf8
+from beam_score.transforms.arrays.plain import valid_utf8
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.contract.numbers import BLANKS
@@ -23,6 +24,7 @@ from beam_score.transforms.formats.csv.first_rows import first_rows
 from beam_score.transforms.formats.csv.header import Header, header_of
 from beam_score.transforms.formats.csv.options import CsvOptions
 from beam_score.transforms.formats.csv.ranges import cut
+from beam_score.transforms.formats.csv.text import Text
 from beam_score.transforms.formats.csv.typed import Typed, TypedColumns, failed_value
 from beam_score.transforms.formats.first_rows import FirstRows, Hints
 from beam_score.transforms.framing import csv as csv_records
@@ -39,6 +41,9 @@ from beam_score.transforms.rows.faults import (
     stretch,
 )
 from beam_score.transforms.rows.origin import Origin
+
+_RAGGED = re.compile(r"CSV parse error: (Row #[0-9]+: )?Expected [0-9]+ columns, got [0-9]+")
+_NONE = np.array([], np.int64)
 
 _MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
 _MOST_PADDED = 1000  # texts remembered from one block to the next
@@ -114,6 +119,10 @@ class Csv(Format):
 FORMAT = Csv()
 
 
+class _RaggedRecord(Exception):
+    """A record has another number of fields than the header."""
+
+
 class _Parser:
     """Parses whole records of one file to chunks."""
 
@@ -147,21 +156,25 @@ class _Parser:
             origin = Origin("csv", row, pa.py_buffer(data), dialect)
         text, broken, why = self._without_broken(block)
         columns: dict[str, pa.Array] = {}
-        ragged: list[tuple[int, int]] = []
+        ragged, fields = _NONE, _NONE
         faults: list[Fault] = []
         good = 0
         if not len(broken) or text.strip(b"\r\n"):
             text = csv_records.without_escapes(text, *dialect)
-            columns, good, ragged, faults = self._columns(text, origin if text is data else None)
+            records = Text.of(text, *dialect[:2], origin if text is data else None)
+            try:
+                columns, good, faults = self._columns(records)
+            except _RaggedRecord:
+                records = records.without_ragged(len(self._fields))
+                if len(records.spans[0]):
+                    columns, good, faults = self._columns(records)
+            origin, ragged, fields = records.origin or origin, records.ragged, records.fields
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
-        if ragged or len(broken):
-            index = np.array([number for number, _ in ragged], np.int64)
-            if len(broken):
-                index = np.delete(np.arange(len(numbers)), broken)[index]
+        if len(ragged) or len(broken):
+            index = np.delete(np.arange(len(numbers)), broken)[ragged] if len(broken) else ragged
             like = "as in the header" if settings.options.header else "one for each column"
-            expected = f"expected {len(self._fields)}, {like}"
-            message = pa.array([f"found {fields} fields, {expected}" for _, fields in ragged], pa.string())
+            message = _each(fields, f"found {{}} fields, expected {len(self._fields)}, {like}")
             found = [Fault(index, None, "ragged_row", message), Fault(broken, None, "malformed", why)]
             refused, errors = fault_lists(found, {})
             rejected = dead_letters(row + refused, errors, "read", origin)
@@ -188,53 +201,31 @@ class _Parser:
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
-    def _columns(
-        self, data: bytes, origin: Origin | None
-    ) -> tuple[dict[str, pa.Array], int, list[tuple[int, int]], list[Fault]]:
-        """Return columns by name; the number of their rows; (index, number of fields) of the ragged rows; faults of
-        single values.
-
-        Args:
-          origin: of the same text; None if there is none.
-        """
-        # pyarrow fails a block for bytes that are not UTF-8, wherever they are, and cannot report a ragged row that has
-        # some. In Latin-1 every byte is a character; the used columns are converted back.
-        is_utf8 = valid_utf8(data)
-        text = data if is_utf8 else data.decode("latin-1").encode()
-        if text.startswith(BOM):
-            text = b"\n" + text  # treated as any other character, but pyarrow would drop it
-        if not text.endswith((b"\n", b"\r")):
-            text += b"\n"  # without it pyarrow 25 takes `"a",` as if it ended in `""`
+    def _columns(self, text: Text) -> tuple[dict[str, pa.Array], int, list[Fault]]:
+        """Return columns by name; the number of their rows; and faults of single values. Raises _RaggedRecord."""
         columns: dict[str, pa.Array] = {}
         faults: list[Fault] = []
-        ragged: list[tuple[int, int]] = []
         good = 0
         # The rows are counted even if no column is used.
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
-            ragged = []
             as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-            parsed, certain, typed, good = self._parse(text, as_nulls, names, ragged, is_utf8)
+            parsed, certain, typed, good = self._parse(text, as_nulls, names)
             if strip:
-                parsed = self._stripped(parsed, text, nulls, ragged, is_utf8)
-            settled, found = self._settled(typed, text, nulls, strip, ragged, origin if text is data else None)
+                parsed = self._stripped(parsed, text.content, nulls, text.is_utf8)
+            settled, found = self._settled(typed, text, nulls, strip)
             parsed |= certain | settled
             faults += found
             for name, values in parsed.items():
-                if not is_utf8:
+                if not text.is_utf8:
                     values, fault = self._from_latin1(name, values)
                     faults += fault
                 elif self._is_binary(name):
                     values = values.cast(pa.binary())
                 columns[name] = values
-        return columns, good, ragged, faults
+        return columns, good, faults
 
     def _stripped(
-        self,
-        parsed: dict[str, pa.Array],
-        text: bytes,
-        nulls: tuple[str, ...],
-        ragged: list[tuple[int, int]],
-        is_utf8: bool,
+        self, parsed: dict[str, pa.Array], text: bytes | pa.Buffer, nulls: tuple[str, ...], is_utf8: bool
     ) -> dict[str, pa.Array]:
         """Return text columns, with padded texts null if they are null without the blanks around them. New ones cause
         a second parse, since quoted text is never null. Text of columns that the contract does not declare is
@@ -248,22 +239,22 @@ class _Parser:
             new.update(padded.unique().to_pylist())
         if new:
             texts = sorted(new if is_utf8 else (t.encode("latin-1").decode() for t in new))
-            parsed, _ = self._read(text, (*nulls, *known, *texts), dict.fromkeys(parsed, pa.string()), ragged, is_utf8)
+            parsed, _ = self._read(text, (*nulls, *known, *texts), dict.fromkeys(parsed, pa.string()), is_utf8)
             if len(known) + len(texts) <= _MOST_PADDED:
                 self._padded[nulls] = (*known, *texts)
         undeclared = [n for n in parsed if n not in self._contract]
         return parsed | {n: pc.utf8_trim(parsed[n], BLANKS) for n in undeclared}
 
     def _parse(
-        self, text: bytes, nulls: tuple[str, ...], names: list[str], ragged: list[tuple[int, int]], is_utf8: bool
+        self, text: Text, nulls: tuple[str, ...], names: list[str]
     ) -> tuple[dict[str, pa.Array], dict[str, pa.Array], dict[str, Typed], int]:
         """Return the columns that are text; those that are parsed directly, without and with values that may be in
         doubt; all by name; and the number of their rows."""
         wanted = set(names)
-        types = {n: t for n, t in self._typed.types(text).items() if n in wanted} if is_utf8 else {}
+        types = {n: t for n, t in self._typed.types(text.content).items() if n in wanted} if text.is_utf8 else {}
         for given_up in itertools.count():
             try:
-                found, rows = self._read_all(text, nulls, names, types, ragged, is_utf8)
+                found, rows = self._read_all(text, nulls, names, types)
             except pa.ArrowInvalid as error:
                 name, value = self._failed(error)
                 if name not in types:
@@ -285,7 +276,7 @@ class _Parser:
                 else:
                     typed[name] = accepted
             if given:
-                found |= self._read(text, nulls, given, ragged, is_utf8)[0]
+                found |= self._read(text.content, nulls, given, text.is_utf8)[0]
             return found, certain, typed, rows
         raise AssertionError("count has no end")
 
@@ -295,49 +286,33 @@ class _Parser:
         return next((n for n, of in self._field_of.items() if of == str(field)), None), value
 
     def _read_all(
-        self,
-        text: bytes,
-        nulls: tuple[str, ...],
-        names: list[str],
-        types: dict[str, pa.DataType],
-        ragged: list[tuple[int, int]],
-        is_utf8: bool,
+        self, text: Text, nulls: tuple[str, ...], names: list[str], types: dict[str, pa.DataType]
     ) -> tuple[dict[str, pa.Array], int]:
         """Return columns by name, with some types and else as text, and the number of their rows."""
         others = {n: pa.string() for n in names if n not in types}
         bad_texts = self._typed.bad_texts
         if not (types and bad_texts):
-            return self._read(text, nulls, others | types, ragged, is_utf8)
-        found, rows = self._read(text, (*nulls, *bad_texts), types, ragged, is_utf8)
+            return self._read(text.content, nulls, others | types, text.is_utf8)
+        found, rows = self._read(text.content, (*nulls, *bad_texts), types, text.is_utf8)
         if others:  # in which a bad text may be a good one
-            found |= self._read(text, nulls, others, ragged, is_utf8)[0]
+            found |= self._read(text.content, nulls, others, text.is_utf8)[0]
         return found, rows
 
     def _settled(
-        self,
-        typed: dict[str, Typed],
-        text: bytes,
-        nulls: tuple[str, ...],
-        strip: bool,
-        ragged: list[tuple[int, int]],
-        origin: Origin | None,
+        self, typed: dict[str, Typed], text: Text, nulls: tuple[str, ...], strip: bool
     ) -> tuple[dict[str, pa.Array], list[Fault]]:
         """Return the directly parsed columns, once their records in doubt are read again as text; and the faults."""
         doubtful = [n for n, column in typed.items() if len(column.doubtful)]
         if not doubtful:
             return {name: column.as_array() for name, column in typed.items()}, []
-        starts, ends = self._spans(text) if origin is None else origin.spans
-        numbers = np.delete(np.arange(len(starts)), [number for number, _ in ragged])
         rows = len(typed[doubtful[0]].null)
-        assert len(numbers) == rows, f"{len(numbers)} records, and {rows} rows"
+        assert len(text.spans[0]) == rows, f"{len(text.spans[0])} records, and {rows} rows"
         index = np.unique(np.concatenate([typed[name].doubtful for name in doubtful]))
-        again = numbers[index]
-        # With the byte that ends each record: the last one has an end, too.
-        records = cut_out(pa.py_buffer(text), starts[again], ends[again] + 1).buffers()[2]
+        records = text.records(index)
         as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-        texts, _ = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), [], True)
+        texts, _ = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), True)
         if strip:
-            texts = self._stripped(texts, records.to_pybytes(), nulls, [], True)
+            texts = self._stripped(texts, records, nulls, True)
         settled, faults = dict[str, pa.Array](), list[Fault]()
         for name, column in typed.items():
             if len(column.doubtful):
@@ -347,47 +322,40 @@ class _Parser:
             settled[name] = column.as_array()
         return settled, faults
 
-    def _spans(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
-        found = csv_records.spans(text, self._settings.options.delimiter, self._settings.options.quote)
-        return found.starts, found.ends
-
     def _read(
-        self,
-        text: bytes | pa.Buffer,
-        nulls: tuple[str, ...],
-        types: dict[str, pa.DataType],
-        ragged: list[tuple[int, int]],
-        is_utf8: bool,
+        self, text: bytes | pa.Buffer, nulls: tuple[str, ...], types: dict[str, pa.DataType], is_utf8: bool
     ) -> tuple[dict[str, pa.Array], int]:
-        """Return columns by name, and the number of their rows. Raises pa.ArrowInvalid for a value of another type."""
+        """Return columns by name, and the number of their rows.
+
+        Raises:
+          _RaggedRecord: a record has another number of fields than the header.
+          pa.ArrowInvalid: a value is of another type.
+        """
         settings = self._settings
         fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
-        ragged.clear()
-
-        def on_invalid(bad: pacsv.InvalidRow) -> str:
-            # `number` starts at one, and counts only rows that are not blank (pyarrow without threads).
-            ragged.append((bad.number - 1, bad.actual_columns))
-            return "skip"
-
-        # Not `read_csv`: it passes each text to a separate thread, which doubles the cost for a small file.
-        reader = pacsv.open_csv(
-            pa.BufferReader(text),
-            pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
-            pacsv.ParseOptions(
-                delimiter=settings.options.delimiter,
-                quote_char=settings.options.quote or False,
-                newlines_in_values=True,
-                invalid_row_handler=on_invalid,
-            ),
-            pacsv.ConvertOptions(
-                check_utf8=False,  # already checked
-                column_types=fields,
-                include_columns=list(fields),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                null_values=_as_read(nulls, is_utf8),
-            ),
-        )
+        try:
+            # Not `read_csv`: it passes each text to a separate thread, which doubles the cost for a small file.
+            reader = pacsv.open_csv(
+                pa.BufferReader(text),
+                pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
+                pacsv.ParseOptions(
+                    delimiter=settings.options.delimiter,
+                    quote_char=settings.options.quote or False,
+                    newlines_in_values=True,
+                ),
+                pacsv.ConvertOptions(
+                    check_utf8=False,  # already checked
+                    column_types=fields,
+                    include_columns=list(fields),
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                    null_values=_as_read(nulls, is_utf8),
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            if _RAGGED.match(str(error)):
+                raise _RaggedRecord from None
+            raise
         table = pa.Table.from_batches(reader, reader.schema)
         columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
         return dict(zip(types, columns, strict=False)), table.num_rows
@@ -412,6 +380,12 @@ class _Parser:
         bad = index[~np.array(good, bool)]
         message = f"column {name!r} is not UTF-8 text: convert it, or declare it as bytes"
         return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
+
+
+def _each(numbers: np.ndarray, text: str) -> pa.Array:
+    """Return the text with each of the numbers in it."""
+    distinct, at = np.unique(numbers, return_inverse=True)
+    return pa.array([text.format(number) for number in distinct.tolist()], pa.string()).take(pa.array(at))
 
 
 def _as_read(texts: tuple[str, ...], is_utf8: bool) -> list[str]:
