@@ -161,7 +161,7 @@ class _Parser:
         good = 0
         if not len(broken) or text.strip(b"\r\n"):
             text = csv_records.without_escapes(text, *dialect)
-            records = Text.of(text, *dialect[:2], origin if text is data else None)
+            records = Text.of(text, dialect[0], dialect[1], origin if text is data else None)
             try:
                 columns, good, faults = self._columns(records)
             except _RaggedRecord:
