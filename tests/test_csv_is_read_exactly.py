@@ -1040,6 +1040,19 @@ def test_spans_are_those_of_a_simple_parser(text, quote, escape):
             assert csv_records.fields(record, ",", quote, escape) == [f or "" for f in fields]
 
 
+@given(TEXTS, st.sampled_from(['"', "", "1"]))
+@example("a,b\n\n,\r\nc\n", '"')
+@example('",\n",a\n', '"')
+@MANY
+def test_fields_are_counted_as_a_simple_parser_does(text, quote):
+    records, is_open = reference(text + "\n", quote=quote)
+    if is_open or any(fields is None for _, fields in records):
+        return  # refused before the fields are counted
+    starts, ends, count = csv_records.field_counts((text + "\n").encode(), ",", quote)
+    assert [(text + "\n")[s:e] for s, e in zip(starts, ends, strict=True)] == [record for record, _ in records]
+    assert count.tolist() == [len(fields) for _, fields in records]
+
+
 @given(TEXTS, ESCAPES)
 @example('a\\"","\n', "\\")
 @MANY
