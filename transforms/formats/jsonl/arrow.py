@@ -21,7 +21,7 @@ from beam_score.transforms.formats.jsonl.top_level import TopLevel
 
 _ROW = re.compile(r"in row ([0-9]+)\Z")
 _NOT_FINITE = re.compile(rb"[:,\[ -](?:NaN|Inf)")
-_FEW = 16
+_FEW, _DENSE, _MOST_DOUBLED = 16, 3, 8
 _WINDOW = 256
 _OPEN, _CLOSE = b"{}"
 
@@ -112,8 +112,9 @@ class ArrowLines:
                 passed = int(named.group(1))
                 dense = dense + 1 if passed < _FEW else 0
                 at += passed
-                # If failures are dense, a run of lines is given up to save a call for each.
-                given_up = _FEW if dense > 2 else 1
+                # If failures are dense, a run of lines is given up to save a call for each; each time a longer one,
+                # since a call takes as long as the judge takes for ten lines.
+                given_up = _FEW << min(dense - _DENSE, _MOST_DOUBLED) if dense >= _DENSE else 1
                 bad += range(at, min(at + given_up, len(lines)))
                 at += given_up
                 window = _WINDOW if passed < _FEW else max(_WINDOW, window)
