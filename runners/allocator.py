@@ -8,8 +8,8 @@ import os
 def use_jemalloc() -> None:
     """Allocate Arrow's memory with jemalloc, where this build of Arrow has it and the user has not chosen another.
 
-    Blocks are made in one thread and freed in another, again and again. With mimalloc, the default, a run held 7% more
-    memory and was slower by 2 to 11% (docs/benchmarks.md): it returned pages to the system that were needed at once.
+    Blocks are made in one thread and freed in another, again and again. With mimalloc, the default, a run takes 7% more
+    memory, and is not faster (docs/benchmarks.md).
     """
     import pyarrow as pa
 
