@@ -4,6 +4,7 @@ file is read: in blocks of any size, in ranges, compressed, with quotes of every
 import bz2
 import gzip
 import math
+import resource
 import time
 import tracemalloc
 
@@ -740,6 +741,19 @@ def test_nothing_but_ragged_rows(tmp_path, capfd):
     path = write(tmp_path, b"s,x\n1\n\xff\n3")
     assert [f[0] for f in fates(path, options(contract(s="string", x="int8")))] == ["ragged_row"] * 3
     assert capfd.readouterr().err == ""
+
+
+def test_a_ragged_record_costs_no_call_in_a_thread_of_pyarrow(tmp_path):
+    """Each such call maps memory for a new thread state of Python: a page fault a record, as a rule."""
+    records = 20_000
+    path = write(tmp_path, "a,b\n1,2\n" + "1,2,3\n" * records)
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        (chunk,) = CSV.read(FileRange(str(path), 0, 0, path.stat().st_size), options(contract(a="int64", b="float32")))
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        assert (chunk.rows.num_rows, chunk.rejected.num_rows) == (1, records)
+    assert max(faults) < records / 2, faults
 
 
 def test_a_byte_order_mark_at_the_start_is_dropped_and_only_there(tmp_path):
