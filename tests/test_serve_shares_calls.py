@@ -145,7 +145,7 @@ def test_no_answer_goes_to_another_request(server):
         else:
             assert [one["out"] for one in answer["predictions"]] == ids, body
         seen[number] = True
-        if number % 100_000 == 0:  # a million take an hour
+        if number % 100_000 == 0:  # a million take a quarter of an hour
             print(number, time.strftime("%X"), flush=True)
 
     asyncio.run(asking.ask_all(server.address, map(asked, range(REQUESTS)), see, 32))
