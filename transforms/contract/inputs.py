@@ -235,8 +235,10 @@ STEPS: Mapping[str, Step] = {
 
 
 def pack(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """Concatenate columns, [rows, ...] each, to a new array: [rows, values of all columns]."""
+    """Concatenate columns, [rows, ...] each: [rows, values of all columns]. One alone is copied only for its dtype."""
     sizes = [math.prod(column.shape[1:]) for column in columns]
+    if len(columns) == 1:
+        return columns[0].reshape(len(columns[0]), *sizes).astype(dtype, copy=False)
     out = np.empty((len(columns[0]), sum(sizes)), dtype)
     at = 0
     for column, size in zip(columns, sizes, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.arrays.matrix import extremes
+from beam_score.transforms.arrays.plain import numpy_type
 
 if TYPE_CHECKING:
     from beam_score.transforms.contract.columns import Column
@@ -73,15 +74,15 @@ class Limits:
         return held
 
     def _alike(self, schema: pa.Schema) -> list[_Alike]:
-        of_type: dict[pa.DataType, list[str]] = {}
+        of_type: dict[pa.DataType, dict[str, int]] = {}
         for name, column in self._columns.items():
             position = schema.get_field_index(name)
             if position != -1 and schema.field(position).type == column.scalar_type:
-                of_type.setdefault(column.scalar_type, []).append(name)
+                of_type.setdefault(column.scalar_type, {})[name] = position
         alike = []
-        for names in of_type.values():
-            if len(names) >= _LEAST_COLUMNS:
-                limits = [self._columns[name].limits for name in names]
-                low, high = np.array(limits, self._columns[names[0]].dtype).T
-                alike.append(_Alike(names, [schema.get_field_index(name) for name in names], low, high))
+        for type_, positions in of_type.items():
+            if len(positions) >= _LEAST_COLUMNS:
+                limits = [self._columns[name].limits for name in positions]
+                low, high = np.array(limits, numpy_type(type_)).T
+                alike.append(_Alike([*positions], [*positions.values()], low, high))
         return alike

@@ -61,7 +61,7 @@ class BeamScorer(ModelHandler[Block, Block, Model]):
         return blocks
 
     def get_num_bytes(self, batch: Sequence[Block]) -> int:
-        """Return Arrow's own count: the inherited method pickles every batch."""
+        """Return the bytes of the rows: the inherited method pickles every batch."""
         return sum(own_bytes(b.rows) for b in batch)
 
     def get_metrics_namespace(self) -> str:

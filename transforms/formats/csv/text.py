@@ -68,7 +68,7 @@ class Text:
         ragged = np.flatnonzero(~good)
         # The text from the end of one ragged record to the start of the next; their line ends become blank lines.
         begins, stops = np.append(0, ends[ragged]), np.append(starts[ragged], len(self.content))
-        content = cut_out(pa.py_buffer(self.content), begins, stops).buffers()[2].to_pybytes()
+        content = self._cut(begins, stops).to_pybytes()
         before = np.cumsum(np.where(good, 0, ends - starts))
         return dataclasses.replace(
             self,
@@ -83,7 +83,11 @@ class Text:
         """Return the text of some of the records of `content`, by their numbers in it."""
         starts, ends = self.spans
         # With the byte that ends each record: the last one has an end, too.
-        return cut_out(pa.py_buffer(self.content), starts[index], ends[index] + 1).buffers()[2]
+        return self._cut(starts[index], ends[index] + 1)
+
+    def _cut(self, starts: np.ndarray, ends: np.ndarray) -> pa.Buffer:
+        """Return pieces of the text, joined."""
+        return cut_out(pa.py_buffer(self.content), starts, ends).buffers()[2]
 
     @functools.cached_property
     def spans(self) -> tuple[np.ndarray, np.ndarray]:
