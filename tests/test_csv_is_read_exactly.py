@@ -23,9 +23,11 @@ from beam_score.transforms.formats.base import ReadSettings, UnusableFile, empty
 from beam_score.transforms.formats.csv import blocks as csv_blocks
 from beam_score.transforms.formats.csv import ranges as csv_ranges
 from beam_score.transforms.formats.csv.reader import FORMAT as CSV
+from beam_score.transforms.formats.csv.reader import _Parser
 from beam_score.transforms.formats.csv.typed import TypedColumns
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
+from beam_score.transforms.framing.lines import count_before
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.scoring.validate import validate
 
@@ -1067,6 +1069,14 @@ def test_fields_are_counted_as_a_simple_parser_does(text, quote):
     assert count.tolist() == [len(fields) for _, fields in records]
 
 
+@given(st.lists(st.booleans(), max_size=300))
+@example([True] * 64)
+@example([False] * 63 + [True] * 66)
+def test_what_is_true_before_a_position_is_counted(mask):
+    positions = np.arange(len(mask) + 1)
+    assert count_before(np.array(mask, bool), positions).tolist() == [sum(mask[:at]) for at in positions]
+
+
 @given(TEXTS, ESCAPES)
 @example('a\\"","\n', "\\")
 @MANY
@@ -1380,3 +1390,42 @@ def test_a_few_bad_values_leave_a_column_typed(tmp_path):
         ("out_of_range", "column 'x' is '212', expected float32 (contract: range 0..150)"),
     }
     assert len(letters) == 40
+
+
+def test_the_next_file_begins_with_the_bad_texts_of_the_last_unless_they_were_too_many():
+    columns = contract(n="int64", begins={"dtype": "float32", "range": (0, 150)}).columns
+    first = TypedColumns(columns)
+    assert first.bad_texts == [] and first.learn("n/a")
+    second = TypedColumns(columns)
+    assert second.bad_texts == ["n/a"] and not second.learn("n/a")
+    assert TypedColumns({"n": columns["n"]}).bad_texts == []  # other columns
+    second.give_up("n")
+    assert TypedColumns(columns).bad_texts == []
+    assert second.learn("none") and TypedColumns(columns).bad_texts == []  # they were not enough
+
+
+def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, monkeypatch):
+    rows = [f"{i},{('n/a', 'none', '-', 'null')[i % 4] if i % 5 == 3 else 20}" for i in range(20_000)]
+    path = write(tmp_path, "\n".join(["n,unlike", *rows]))
+    parsed = []
+    read = _Parser._read
+
+    def counted(self, text, *rest):
+        parsed.append(len(text))
+        return read(self, text, *rest)
+
+    monkeypatch.setattr(_Parser, "_read", counted)
+    settings = options(contract(n="int64", unlike={"dtype": "float32", "range": (0, 150)}), max_block_bytes=1 << 20)
+    _, letters = outcome(path, settings)
+    assert len(letters) == 4000 and {d["reason"] for d in letters} == {"wrong_type"}
+    whole = [size for size in parsed if size > 150_000]
+    assert len(whole) == 2, parsed  # until the first bad text, and to the end
+
+
+def test_after_a_ragged_block_the_next_ones_are_read_as_before(tmp_path):
+    rows = [f"{i},{i % 7}" + ",x" * (i in (5, 6, 70, 199)) for i in range(200)]
+    path = write(tmp_path, "\n".join(["n,x", *rows]))
+    settings = options(contract(n="int64", x="int64"), max_block_bytes=100)
+    found, letters = outcome(path, settings)
+    assert [d["row"] for d in letters] == [5, 6, 70, 199] and {d["reason"] for d in letters} == {"ragged_row"}
+    assert [row["n"] for row in found.values()] == [i for i in range(200) if i not in (5, 6, 70, 199)]

@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, line_end_positions
+from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, count_before, line_end_positions
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NONE = np.array([], np.int64)
@@ -39,16 +39,8 @@ class Spans:
 def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
     """Return the records of a text."""
     text = np.frombuffer(data, np.uint8)
-    line_ends = line_end_positions(text)
     quoted = _quoted(data, text, delimiter, quote, escape)
-    if quoted is not None:
-        line_ends = line_ends[~quoted.hold(line_ends)]
-    edges = np.empty(len(line_ends) + 2, np.int64)
-    edges[0], edges[1:-1], edges[-1] = -1, line_ends, len(text)
-    starts, ends = edges[:-1] + 1, edges[1:]
-    filled = ends > starts
-    if not filled.all():
-        starts, ends = starts[filled], ends[filled]
+    starts, ends = _records(text, quoted)
     if quoted is None:
         return Spans(starts, ends, False, _NONE)
     return Spans(starts, ends, quoted.is_open, quoted.joined(text, delimiter))
@@ -61,16 +53,25 @@ def field_counts(data: Buffer, delimiter: str, quote: str) -> tuple[np.ndarray, 
       data: ends with a line end, which no quote holds.
     """
     text = np.frombuffer(data, np.uint8)
-    marks = byte_positions(text, LF, CR, ord(delimiter))
     quoted = _quoted(data, text, delimiter, quote, "")
+    starts, ends = _records(text, quoted)
+    delimiters = text == ord(delimiter)
     if quoted is not None:
-        marks = marks[~quoted.hold(marks)]
-    closing = np.flatnonzero(text[marks] != ord(delimiter))
-    count = np.diff(closing, prepend=-1)  # the delimiters of each line, and its end
-    ends = marks[closing]
-    starts = np.append(0, ends[:-1] + 1)
+        found = np.flatnonzero(delimiters)
+        delimiters[found[quoted.hold(found)]] = False
+    return starts, ends, np.diff(count_before(delimiters, ends), prepend=0) + 1
+
+
+def _records(text: np.ndarray, quoted: _Quoted | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the starts and ends of the records of a text, as in `Spans`."""
+    line_ends = line_end_positions(text)
+    if quoted is not None:
+        line_ends = line_ends[~quoted.hold(line_ends)]
+    edges = np.empty(len(line_ends) + 2, np.int64)
+    edges[0], edges[1:-1], edges[-1] = -1, line_ends, len(text)
+    starts, ends = edges[:-1] + 1, edges[1:]
     filled = ends > starts
-    return (starts, ends, count) if filled.all() else (starts[filled], ends[filled], count[filled])
+    return (starts, ends) if filled.all() else (starts[filled], ends[filled])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@ other columns are text, which `transforms.scoring.validate` parses later in one 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -46,6 +47,7 @@ _RAGGED = re.compile(r"CSV parse error: (Row #[0-9]+: )?Expected [0-9]+ columns,
 _NONE = np.array([], np.int64)
 
 _MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
+_HEAD_BYTES = 1 << 16  # in which bad texts are looked for
 _MOST_PADDED = 1000  # texts remembered from one block to the next
 
 
@@ -146,6 +148,7 @@ class _Parser:
             self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
         # For each stripped set of nulls: the padded texts seen so far that are null without their blanks.
         self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
+        self._is_ragged = False  # the last block was: the next one probably is, too, and a failed parse costs time
 
     def parse(self, block: Records, row: int) -> Chunk:
         """Return the records of a block as a chunk; the first record is number `row`."""
@@ -162,12 +165,7 @@ class _Parser:
         if not len(broken) or text.strip(b"\r\n"):
             text = csv_records.without_escapes(text, *dialect)
             records = Text.of(text, dialect[0], dialect[1], origin if text is data else None)
-            try:
-                columns, good, faults = self._columns(records)
-            except _RaggedRecord:
-                records = records.without_ragged(len(self._fields))
-                if len(records.spans[0]):
-                    columns, good, faults = self._columns(records)
+            records, columns, good, faults = self._parts(records)
             origin, ragged, fields = records.origin or origin, records.ragged, records.fields
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
@@ -200,6 +198,17 @@ class _Parser:
             why.append(csv_records.joined_message(data[start:end], settings.options.quote, settings.options.escape))
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
+
+    def _parts(self, text: Text) -> tuple[Text, dict[str, pa.Array], int, list[Fault]]:
+        """Return the text without its ragged records, and the result of `_columns` for it."""
+        if not self._is_ragged:
+            with contextlib.suppress(_RaggedRecord):
+                return text, *self._columns(text)
+        text = text.without_ragged(len(self._fields))
+        self._is_ragged = len(text.ragged) > 0
+        if not len(text.spans[0]):
+            return text, {}, 0, []
+        return text, *self._columns(text)
 
     def _columns(self, text: Text) -> tuple[dict[str, pa.Array], int, list[Fault]]:
         """Return columns by name; the number of their rows; and faults of single values. Raises _RaggedRecord."""
@@ -259,7 +268,9 @@ class _Parser:
                 name, value = self._failed(error)
                 if name not in types:
                     raise
-                if not self._typed.learn(value):
+                if self._typed.learn(value):
+                    self._learn_more(text, nulls, types)
+                else:
                     self._typed.give_up(name)
                     # Each failure costs a whole read, and there may be thousands more.
                     types = {} if given_up >= _MOST_GIVEN_UP else {n: t for n, t in types.items() if n != name}
@@ -279,6 +290,19 @@ class _Parser:
                 found |= self._read(text.content, nulls, given, text.is_utf8)[0]
             return found, certain, typed, rows
         raise AssertionError("count has no end")
+
+    def _learn_more(self, text: Text, nulls: tuple[str, ...], types: dict[str, pa.DataType]) -> None:
+        """Learn further bad texts from the first records of a block: each that is not known costs another parse."""
+        head = text.content[:_HEAD_BYTES]
+        head = head[: csv_records.whole_records(head, text.delimiter, text.quote).end]
+        while head.strip(b"\r\n"):
+            try:
+                self._read(head, (*nulls, *self._typed.bad_texts), types, True)
+                return
+            except pa.ArrowInvalid as error:
+                name, value = self._failed(error)
+                if name not in types or not self._typed.learn(value):
+                    return
 
     def _failed(self, error: pa.ArrowInvalid) -> tuple[str | None, str]:
         """Return the column and the text of the value that pyarrow failed to convert."""

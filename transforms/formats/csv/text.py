@@ -65,7 +65,10 @@ class Text:
         """
         starts, ends, count = field_counts(self.content, self.delimiter, self.quote)
         good = count == columns
+        origin = None if self.origin is None else dataclasses.replace(self.origin, known=(starts, ends))
         ragged = np.flatnonzero(~good)
+        if not len(ragged):
+            return dataclasses.replace(self, origin=origin, known=(starts, ends))
         # The text from the end of one ragged record to the start of the next; their line ends become blank lines.
         begins, stops = np.append(0, ends[ragged]), np.append(starts[ragged], len(self.content))
         content = self._cut(begins, stops).to_pybytes()
@@ -73,7 +76,7 @@ class Text:
         return dataclasses.replace(
             self,
             content=content,
-            origin=None if self.origin is None else dataclasses.replace(self.origin, known=(starts, ends)),
+            origin=origin,
             ragged=ragged,
             fields=count[ragged],
             known=((starts - before)[good], (ends - before)[good]),

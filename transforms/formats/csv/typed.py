@@ -40,6 +40,12 @@ _MOST_REMEMBERED = 1000
 
 _NONE = np.array([], np.int64)
 
+_ENOUGH: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
+"""The bad texts of the last range with these columns and dtypes of which no column had to be read as text. The next
+range begins with them, and saves the parses that find them. Only the time depends on it."""
+
+_MOST_ENOUGH = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Typed:
@@ -83,7 +89,8 @@ class TypedColumns:
             n: c for n, c in columns.items() if c.is_numeric and not c.shape and c.allowed is None and c.decimal != ","
         }
         self._limits = Limits(self._columns)
-        self.bad_texts: list[str] = []
+        self._key = tuple((name, column.dtype) for name, column in self._columns.items())
+        self.bad_texts: list[str] = list(_ENOUGH.get(self._key, ()))
         self._known: dict[str, dict[str | None, _Fate]] = {}
 
     def types(self, data: bytes) -> dict[str, pa.DataType]:
@@ -102,6 +109,7 @@ class TypedColumns:
     def give_up(self, name: str) -> None:
         """Read the column as text from now on."""
         del self._columns[name]
+        _ENOUGH.pop(self._key, None)
 
     def learn(self, text: str) -> bool:
         """Remember the text of a bad value; return False if it is known, so that a null does not help, or too long, or
@@ -109,6 +117,10 @@ class TypedColumns:
         if text in self.bad_texts or len(text) > _LONGEST_BAD_TEXT or len(self.bad_texts) == _MOST_BAD_TEXTS:
             return False
         self.bad_texts.append(text)
+        if len(self._columns) == len(self._key):
+            if len(_ENOUGH) >= _MOST_ENOUGH:
+                _ENOUGH.clear()
+            _ENOUGH[self._key] = tuple(self.bad_texts)
         return True
 
     def certain(self, parsed: dict[str, pa.Array]) -> dict[str, pa.Array]:
