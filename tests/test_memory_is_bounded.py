@@ -85,7 +85,7 @@ def test_memory_is_a_size_or_found():
 def test_bounds_follow_from_memory_and_workers():
     assert bounds_of(64 << 30, 2) == DEFAULT_BOUNDS
     less = bounds_of(2 << 30, 4)  # 512 MiB a thread
-    assert less == Bounds(8 << 20, 16 << 20, 32 << 20, 32 << 20, 32 << 20, 64 << 20, 65536)
+    assert less == Bounds(8 << 20, 16 << 20, 32 << 20, 32 << 20, 32 << 20, 64 << 20, 131072)
     assert bounds_of(-(1 << 30), 64) == bounds_of(64 << 20, 1)  # small, and still enough to go on with
     assert bounds_of(0, 1).block_rows == 16384
     for free, workers in ((1 << 30, 1), (1 << 30, 16), (8 << 30, 3)):

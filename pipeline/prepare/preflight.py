@@ -40,7 +40,7 @@ from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code,
 from beam_score.transforms.stores.local_file import is_of_the_system
 from beam_score.transforms.stores.objects import HEADS_AT_ONCE, is_object
 
-_LEAST_ROWS, _MOST_ROWS = 8192, 65536
+_LEAST_ROWS, _MOST_ROWS = 8192, 262144
 """Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
 
 _CHECKED_AT_ONCE = 16

@@ -33,7 +33,7 @@ class Bounds:
     call_bytes: int = 128 * _MIB
     writer_bytes: int = 64 * _MIB
     part_bytes: int = 128 * _MIB
-    block_rows: int = 65536
+    block_rows: int = 262144
 
     @property
     def model_bytes(self) -> int:
