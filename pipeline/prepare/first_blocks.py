@@ -112,9 +112,9 @@ def _first_rows(block: Block, most: int) -> Block:
     """Return the first rows of a block, and the dead letters up to the last of them."""
     if block.rows.num_rows <= most:
         return block
-    rows = block.rows.slice(0, most)
-    before = pc.less_equal(block.rejected["row"], rows[ROW][-1]) if most else pa.array([False] * len(block.rejected))
-    return dataclasses.replace(block, rows=rows, rejected=block.rejected.filter(before))
+    rows, rejected = block.rows.slice(0, most), block.rejected
+    before = rejected.filter(pc.less_equal(rejected["row"], rows[ROW][-1])) if most else rejected.slice(0, 0)
+    return dataclasses.replace(block, rows=rows, rejected=before)
 
 
 def _first_blocks(prepared: Prepared) -> Iterator[Block]:
