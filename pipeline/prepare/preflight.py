@@ -40,8 +40,8 @@ from beam_score.transforms.scoring.preprocess import PreprocessError, hash_code,
 from beam_score.transforms.stores.local_file import is_of_the_system
 from beam_score.transforms.stores.objects import HEADS_AT_ONCE, is_object
 
-_LEAST_ROWS, _MOST_ROWS = 8192, 262144
-"""Rows per block. With `rejects.stop_after` blocks are smaller, so that it takes effect soon."""
+_LEAST_ROWS = 8192
+"""Per block with `rejects.stop_after`: blocks are smaller then, so that it takes effect soon."""
 
 _CHECKED_AT_ONCE = 16
 _SAMPLE = 1000
@@ -158,7 +158,7 @@ def prepare(job: Job, source: RowSource | None = None, known: Sequence[str] = ()
         read,
         bounds=bounds,
         max_block_bytes=min(read.max_block_bytes, bounds.block_bytes),
-        max_block_rows=min(bounds.block_rows, max(job.rejects.stop_after or _MOST_ROWS, _LEAST_ROWS)),
+        max_block_rows=min(bounds.block_rows, max(job.rejects.stop_after or bounds.block_rows, _LEAST_ROWS)),
     )
     call = dataclasses.replace(call, bounds=bounds)
     steps = Steps(read, dict(job.inputs), job.preprocess, call, outputs)

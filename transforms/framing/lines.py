@@ -77,7 +77,7 @@ def count_before(mask: np.ndarray, positions: np.ndarray) -> np.ndarray:
     words.view(np.uint8)[: len(bits)] = bits
     whole = np.cumsum(np.bitwise_count(words), dtype=np.int64)
     word, bit = positions >> 6, (positions & 63).astype(np.uint64)
-    # The bits of the word from the position on, and all of the words before it and of this one.
+    # Those of all words up to this one, without those of this one from the position on.
     return whole[word] - np.bitwise_count(words[word] >> bit)
 
 

@@ -295,7 +295,9 @@ class _Parser:
         """Learn further bad texts from the first records of a block: each that is not known costs another parse."""
         head = text.content[:_HEAD_BYTES]
         head = head[: csv_records.whole_records(head, text.delimiter, text.quote).end]
-        while head.strip(b"\r\n"):
+        if not head.strip(b"\r\n"):
+            return
+        while True:  # until a text is one too many
             try:
                 self._read(head, (*nulls, *self._typed.bad_texts), types, True)
                 return
