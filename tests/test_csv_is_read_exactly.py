@@ -27,7 +27,6 @@ from beam_score.transforms.formats.csv.reader import _Parser
 from beam_score.transforms.formats.csv.typed import TypedColumns
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.framing import csv as csv_records
-from beam_score.transforms.framing.lines import count_before
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.scoring.validate import validate
 
@@ -1054,27 +1053,6 @@ def test_spans_are_those_of_a_simple_parser(text, quote, escape):
     for record, fields in records[: len(records) - is_open]:
         if fields is not None:
             assert csv_records.fields(record, ",", quote, escape) == [f or "" for f in fields]
-
-
-@given(TEXTS, st.sampled_from(['"', "", "1"]))
-@example("a,b\n\n,\r\nc\n", '"')
-@example('",\n",a\n', '"')
-@MANY
-def test_fields_are_counted_as_a_simple_parser_does(text, quote):
-    records, is_open = reference(text + "\n", quote=quote)
-    if is_open or any(fields is None for _, fields in records):
-        return  # refused before the fields are counted
-    starts, ends, count = csv_records.field_counts((text + "\n").encode(), ",", quote)
-    assert [(text + "\n")[s:e] for s, e in zip(starts, ends, strict=True)] == [record for record, _ in records]
-    assert count.tolist() == [len(fields) for _, fields in records]
-
-
-@given(st.lists(st.booleans(), max_size=300))
-@example([True] * 64)
-@example([False] * 63 + [True] * 66)
-def test_what_is_true_before_a_position_is_counted(mask):
-    positions = np.arange(len(mask) + 1)
-    assert count_before(np.array(mask, bool), positions).tolist() == [sum(mask[:at]) for at in positions]
 
 
 @given(TEXTS, ESCAPES)

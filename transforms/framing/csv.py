@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, count_before, line_end_positions
+from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, line_end_positions
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NONE = np.array([], np.int64)
@@ -44,22 +44,6 @@ def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
     if quoted is None:
         return Spans(starts, ends, False, _NONE)
     return Spans(starts, ends, quoted.is_open, quoted.joined(text, delimiter))
-
-
-def field_counts(data: Buffer, delimiter: str, quote: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the starts and ends of the records of a text, as in `Spans`, and the number of fields of each, int64.
-
-    Args:
-      data: ends with a line end, which no quote holds.
-    """
-    text = np.frombuffer(data, np.uint8)
-    quoted = _quoted(data, text, delimiter, quote, "")
-    starts, ends = _records(text, quoted)
-    delimiters = text == ord(delimiter)
-    if quoted is not None:
-        found = np.flatnonzero(delimiters)
-        delimiters[found[quoted.hold(found)]] = False
-    return starts, ends, np.diff(count_before(delimiters, ends), prepend=0) + 1
 
 
 def _records(text: np.ndarray, quoted: _Quoted | None) -> tuple[np.ndarray, np.ndarray]:

@@ -67,20 +67,6 @@ def count_bytes(data: Buffer, byte: int) -> int:
     return sum(int(np.count_nonzero(text[at : at + _CACHED_BYTES] == byte)) for at in pieces)
 
 
-def count_before(mask: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return how many elements of a mask are true before each position, int64.
-
-    By counting bits, 64 elements at a time: a cumulative sum of the mask takes several times as long.
-    """
-    bits = np.packbits(mask, bitorder="little")
-    words = np.zeros(len(mask) // 64 + 1, "<u8")  # one more, for the position after the last element
-    words.view(np.uint8)[: len(bits)] = bits
-    whole = np.cumsum(np.bitwise_count(words), dtype=np.int64)
-    word, bit = positions >> 6, (positions & 63).astype(np.uint64)
-    # Those of all words up to this one, without those of this one from the position on.
-    return whole[word] - np.bitwise_count(words[word] >> bit)
-
-
 def is_white(byte: np.ndarray) -> np.ndarray:
     """Return which bytes are a space or a tab."""
     return (byte == SPACE) | (byte == TAB)

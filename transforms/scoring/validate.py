@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, owners
-from beam_score.transforms.arrays.plain import distinct_pairs, values_of, whole
+from beam_score.transforms.arrays.plain import distinct_pairs, nulls_of, values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
@@ -176,7 +176,7 @@ def judge(
 
     defaults = 0
     if values.null_count:
-        missing = values.is_null().to_numpy(zero_copy_only=False) & ~bad
+        missing = nulls_of(values) & ~bad
         if column.default is not None:
             defaults = int(missing.sum())
             if defaults:

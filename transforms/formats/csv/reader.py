@@ -3,12 +3,10 @@ other columns are text, which `transforms.scoring.validate` parses later in one 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +41,6 @@ from beam_score.transforms.rows.faults import (
 )
 from beam_score.transforms.rows.origin import Origin
 
-_RAGGED = re.compile(r"CSV parse error: (Row #[0-9]+: )?Expected [0-9]+ columns, got [0-9]+")
 _NONE = np.array([], np.int64)
 
 _MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
@@ -121,8 +118,23 @@ class Csv(Format):
 FORMAT = Csv()
 
 
-class _RaggedRecord(Exception):
-    """A record has another number of fields than the header."""
+class _Read(NamedTuple):
+    """The result of a call of pyarrow's reader.
+
+    Attributes:
+      columns: by name.
+      rows: their number.
+      ragged: numbers, in the text, of the records with another number of fields than the header: they are not rows.
+      fields: the number of fields of each of them.
+    """
+
+    columns: dict[str, pa.Array]
+    rows: int
+    ragged: np.ndarray
+    fields: np.ndarray
+
+
+_NOTHING = _Read({}, 0, _NONE, _NONE)
 
 
 class _Parser:
@@ -148,7 +160,6 @@ class _Parser:
             self._passes.setdefault((tuple(dict.fromkeys(nulls)), strip), []).append(name)
         # For each stripped set of nulls: the padded texts seen so far that are null without their blanks.
         self._padded: dict[tuple[str, ...], tuple[str, ...]] = {nulls: () for nulls, strip in self._passes if strip}
-        self._is_ragged = False  # the last block was: the next one probably is, too, and a failed parse costs time
 
     def parse(self, block: Records, row: int) -> Chunk:
         """Return the records of a block as a chunk; the first record is number `row`."""
@@ -165,8 +176,7 @@ class _Parser:
         if not len(broken) or text.strip(b"\r\n"):
             text = csv_records.without_escapes(text, *dialect)
             records = Text.of(text, dialect[0], dialect[1], origin if text is data else None)
-            records, columns, good, faults = self._parts(records)
-            origin, ragged, fields = records.origin or origin, records.ragged, records.fields
+            (columns, good, ragged, fields), faults = self._columns(records)
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
         if len(ragged) or len(broken):
@@ -199,29 +209,19 @@ class _Parser:
             begin = end
         return b"".join([*kept, data[begin:]]), broken, pa.array(why, pa.string())
 
-    def _parts(self, text: Text) -> tuple[Text, dict[str, pa.Array], int, list[Fault]]:
-        """Return the text without its ragged records, and the result of `_columns` for it."""
-        if not self._is_ragged:
-            with contextlib.suppress(_RaggedRecord):
-                return text, *self._columns(text)
-        text = text.without_ragged(len(self._fields))
-        self._is_ragged = len(text.ragged) > 0
-        if not len(text.spans[0]):
-            return text, {}, 0, []
-        return text, *self._columns(text)
-
-    def _columns(self, text: Text) -> tuple[dict[str, pa.Array], int, list[Fault]]:
-        """Return columns by name; the number of their rows; and faults of single values. Raises _RaggedRecord."""
+    def _columns(self, text: Text) -> tuple[_Read, list[Fault]]:
+        """Return the columns, and faults of single values."""
         columns: dict[str, pa.Array] = {}
         faults: list[Fault] = []
-        good = 0
+        read = _NOTHING
         # The rows are counted even if no column is used.
         for (nulls, strip), names in (self._passes or {(("",), False): []}).items():
             as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-            parsed, certain, typed, good = self._parse(text, as_nulls, names)
+            read, certain, typed = self._parse(text, as_nulls, names)
+            parsed = read.columns
             if strip:
                 parsed = self._stripped(parsed, text.content, nulls, text.is_utf8)
-            settled, found = self._settled(typed, text, nulls, strip)
+            settled, found = self._settled(typed, text, read.ragged, nulls, strip)
             parsed |= certain | settled
             faults += found
             for name, values in parsed.items():
@@ -231,7 +231,7 @@ class _Parser:
                 elif self._is_binary(name):
                     values = values.cast(pa.binary())
                 columns[name] = values
-        return columns, good, faults
+        return read._replace(columns=columns), faults
 
     def _stripped(
         self, parsed: dict[str, pa.Array], text: bytes | pa.Buffer, nulls: tuple[str, ...], is_utf8: bool
@@ -248,7 +248,8 @@ class _Parser:
             new.update(padded.unique().to_pylist())
         if new:
             texts = sorted(new if is_utf8 else (t.encode("latin-1").decode() for t in new))
-            parsed, _ = self._read(text, (*nulls, *known, *texts), dict.fromkeys(parsed, pa.string()), is_utf8)
+            types = dict.fromkeys(parsed, pa.string())
+            parsed = self._read(text, (*nulls, *known, *texts), types, is_utf8).columns
             if len(known) + len(texts) <= _MOST_PADDED:
                 self._padded[nulls] = (*known, *texts)
         undeclared = [n for n in parsed if n not in self._contract]
@@ -256,14 +257,14 @@ class _Parser:
 
     def _parse(
         self, text: Text, nulls: tuple[str, ...], names: list[str]
-    ) -> tuple[dict[str, pa.Array], dict[str, pa.Array], dict[str, Typed], int]:
-        """Return the columns that are text; those that are parsed directly, without and with values that may be in
-        doubt; all by name; and the number of their rows."""
+    ) -> tuple[_Read, dict[str, pa.Array], dict[str, Typed]]:
+        """Return the columns that are text; and those that are parsed directly, without and with values that may be in
+        doubt; all by name."""
         wanted = set(names)
         types = {n: t for n, t in self._typed.types(text.content).items() if n in wanted} if text.is_utf8 else {}
         for given_up in itertools.count():
             try:
-                found, rows = self._read_all(text, nulls, names, types)
+                read = self._read_all(text, nulls, names, types)
             except pa.ArrowInvalid as error:
                 name, value = self._failed(error)
                 if name not in types:
@@ -275,6 +276,7 @@ class _Parser:
                     # Each failure costs a whole read, and there may be thousands more.
                     types = {} if given_up >= _MOST_GIVEN_UP else {n: t for n, t in types.items() if n != name}
                 continue
+            found = dict(read.columns)
             certain = self._typed.certain({name: found[name] for name in types})
             typed, given = dict[str, Typed](), dict[str, pa.DataType]()
             for name in types:
@@ -287,8 +289,8 @@ class _Parser:
                 else:
                     typed[name] = accepted
             if given:
-                found |= self._read(text.content, nulls, given, text.is_utf8)[0]
-            return found, certain, typed, rows
+                found |= self._read(text.content, nulls, given, text.is_utf8).columns
+            return read._replace(columns=found), certain, typed
         raise AssertionError("count has no end")
 
     def _learn_more(self, text: Text, nulls: tuple[str, ...], types: dict[str, pa.DataType]) -> None:
@@ -311,32 +313,32 @@ class _Parser:
         field, value = failed_value(error) or (-1, "")
         return next((n for n, of in self._field_of.items() if of == str(field)), None), value
 
-    def _read_all(
-        self, text: Text, nulls: tuple[str, ...], names: list[str], types: dict[str, pa.DataType]
-    ) -> tuple[dict[str, pa.Array], int]:
-        """Return columns by name, with some types and else as text, and the number of their rows."""
+    def _read_all(self, text: Text, nulls: tuple[str, ...], names: list[str], types: dict[str, pa.DataType]) -> _Read:
+        """Return columns, with some types and else as text."""
         others = {n: pa.string() for n in names if n not in types}
         bad_texts = self._typed.bad_texts
         if not (types and bad_texts):
             return self._read(text.content, nulls, others | types, text.is_utf8)
-        found, rows = self._read(text.content, (*nulls, *bad_texts), types, text.is_utf8)
-        if others:  # in which a bad text may be a good one
-            found |= self._read(text.content, nulls, others, text.is_utf8)[0]
-        return found, rows
+        read = self._read(text.content, (*nulls, *bad_texts), types, text.is_utf8)
+        if not others:
+            return read
+        more = self._read(text.content, nulls, others, text.is_utf8)  # in which a bad text may be a good one
+        return read._replace(columns=read.columns | more.columns)
 
     def _settled(
-        self, typed: dict[str, Typed], text: Text, nulls: tuple[str, ...], strip: bool
+        self, typed: dict[str, Typed], text: Text, ragged: np.ndarray, nulls: tuple[str, ...], strip: bool
     ) -> tuple[dict[str, pa.Array], list[Fault]]:
         """Return the directly parsed columns, once their records in doubt are read again as text; and the faults."""
         doubtful = [n for n, column in typed.items() if len(column.doubtful)]
         if not doubtful:
             return {name: column.as_array() for name, column in typed.items()}, []
-        rows = len(typed[doubtful[0]].null)
+        rows = len(typed[doubtful[0]].null) + len(ragged)
         assert len(text.spans[0]) == rows, f"{len(text.spans[0])} records, and {rows} rows"
         index = np.unique(np.concatenate([typed[name].doubtful for name in doubtful]))
-        records = text.records(index)
+        before = np.searchsorted(ragged - np.arange(len(ragged)), index, "right")  # ragged records before each row
+        records = text.records(index + before)
         as_nulls = (*nulls, *self._padded.get(nulls, ())) if strip else nulls
-        texts, _ = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), True)
+        texts = self._read(records, as_nulls, dict.fromkeys(doubtful, pa.string()), True).columns
         if strip:
             texts = self._stripped(texts, records, nulls, True)
         settled, faults = dict[str, pa.Array](), list[Fault]()
@@ -350,41 +352,38 @@ class _Parser:
 
     def _read(
         self, text: bytes | pa.Buffer, nulls: tuple[str, ...], types: dict[str, pa.DataType], is_utf8: bool
-    ) -> tuple[dict[str, pa.Array], int]:
-        """Return columns by name, and the number of their rows.
-
-        Raises:
-          _RaggedRecord: a record has another number of fields than the header.
-          pa.ArrowInvalid: a value is of another type.
-        """
+    ) -> _Read:
+        """Return columns. Raises pa.ArrowInvalid if a value is of another type."""
         settings = self._settings
         fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
-        try:
-            # Not `read_csv`: it passes each text to a separate thread, which doubles the cost for a small file.
-            reader = pacsv.open_csv(
-                pa.BufferReader(text),
-                pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
-                pacsv.ParseOptions(
-                    delimiter=settings.options.delimiter,
-                    quote_char=settings.options.quote or False,
-                    newlines_in_values=True,
-                ),
-                pacsv.ConvertOptions(
-                    check_utf8=False,  # already checked
-                    column_types=fields,
-                    include_columns=list(fields),
-                    strings_can_be_null=True,
-                    quoted_strings_can_be_null=False,
-                    null_values=_as_read(nulls, is_utf8),
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            if _RAGGED.match(str(error)):
-                raise _RaggedRecord from None
-            raise
-        table = pa.Table.from_batches(reader, reader.schema)
+        ragged: list[tuple[int, int]] = []
+
+        def skip(record: pacsv.InvalidRow) -> str:
+            ragged.append((record.number - 1, record.actual_columns))
+            return "skip"
+
+        # Not `open_csv`: it parses in another thread, and a call of Python from there takes ten times as long.
+        table = pacsv.read_csv(
+            pa.BufferReader(text),
+            pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self._fields),
+            pacsv.ParseOptions(
+                delimiter=settings.options.delimiter,
+                quote_char=settings.options.quote or False,
+                newlines_in_values=True,
+                invalid_row_handler=skip,
+            ),
+            pacsv.ConvertOptions(
+                check_utf8=False,  # already checked
+                column_types=fields,
+                include_columns=list(fields),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=_as_read(nulls, is_utf8),
+            ),
+        )
         columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
-        return dict(zip(types, columns, strict=False)), table.num_rows
+        found = np.array(ragged, np.int64).reshape(-1, 2)
+        return _Read(dict(zip(types, columns, strict=False)), table.num_rows, found[:, 0], found[:, 1])
 
     def _is_binary(self, name: str) -> bool:
         column = self._contract.get(name)

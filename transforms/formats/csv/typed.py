@@ -143,17 +143,18 @@ class TypedColumns:
         if column.is_float:
             with np.errstate(over="ignore", invalid="ignore"):
                 numbers = numbers.astype(column.dtype)
-        present = ~null if values.null_count else slice(None)
-        if not len(inside := numbers[present]) or _all_inside(column, inside.min(), inside.max()):
-            doubt = null if self.bad_texts else np.zeros(len(null), bool)
-        else:
+        doubt = null
+        # Nulls have a number, too: if it is outside, that only takes time.
+        if len(numbers) and not _all_inside(column, numbers.min(), numbers.max()):
             low, high = column.limits
             with np.errstate(invalid="ignore"):
                 doubt = ~((numbers >= low) & (numbers <= high))  # NaN is not inside
             if column.is_float:
                 doubt |= ~np.isfinite(numbers)
-            doubt = doubt | null if self.bad_texts else doubt & ~null
-        doubtful = np.flatnonzero(doubt) if doubt.any() else _NONE
+            doubt |= null
+        if not self.bad_texts:
+            doubt = doubt & ~null
+        doubtful = np.flatnonzero(doubt)
         if len(doubtful) > _MOST_IN_DOUBT * len(values):
             return None
         return Typed(numbers, null, doubtful)
@@ -176,8 +177,8 @@ class TypedColumns:
             own = np.flatnonzero(np.array([fate.reason == reason for fate in fates])[code])
             messages = pa.array([fate.message for fate in fates], pa.string()).take(pa.array(code[own]))
             faults.append(Fault(typed.doubtful[own], name, reason, messages))
-        if len(sound := np.flatnonzero(~null)):
-            numbers[null] = numbers[sound[0]]  # what is null must not look out of range
+        if len(null):
+            numbers[null] = numbers[np.argmin(null)]  # of the first without a null: a null must not look out of range
         return Typed(numbers, null, _NONE), faults
 
     def _fates(self, name: str, texts: pa.Array, show_values: bool) -> list[_Fate]:
