@@ -1055,6 +1055,22 @@ def test_spans_are_those_of_a_simple_parser(text, quote, escape):
             assert csv_records.fields(record, ",", quote, escape) == [f or "" for f in fields]
 
 
+@given(TEXTS, st.sampled_from(['"', ""]), st.sampled_from(["", "\n"]))
+@example("\na\nbc\n", '"', "")
+@example("\n", '"', "")
+@example("a\n" * 200, '"', "")
+@example("a" * 63 + "\n" + "b" * 64 + "\n" + "\n", '"', "")
+@MANY
+def test_records_are_found_by_their_number(text, quote, end):
+    data = (text + end).encode()
+    found = csv_records.spans(data, ",", quote)
+    positions = csv_records.positions(data, ",", quote)
+    assert len(positions) == len(found.starts)
+    index = np.arange(len(positions))[::2]
+    starts, ends = positions.of(index)
+    assert (starts.tolist(), ends.tolist()) == (found.starts[index].tolist(), found.ends[index].tolist())
+
+
 @given(TEXTS, ESCAPES)
 @example('a\\"","\n', "\\")
 @MANY

@@ -43,6 +43,9 @@ def numpy_type(type_: pa.DataType) -> np.dtype:
 _NUMPY = {pa.from_numpy_dtype(name): np.dtype(name) for name in ("bool", *np.typecodes["AllInteger"], "e", "f", "d")}
 
 
+_NUMBERS = {type_ for type_ in _NUMPY if not pa.types.is_boolean(type_)}
+
+
 def nulls_of(values: pa.Array) -> np.ndarray:
     """Return which values are null."""
     valid = values.buffers()[0]
@@ -133,8 +136,15 @@ def valid_utf8(data: bytes) -> bool:
 
 def filter_rows(rows: pa.RecordBatch, keep: np.ndarray) -> pa.RecordBatch:
     """Return the rows where a mask is true."""
-    columns = [whole(column) for column in rows.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema).filter(pa.array(keep))
+    mask = pa.array(keep)
+    columns = [
+        # Of numbers without nulls, in a fourth of the time.
+        pa.array(values_of(column)[keep])
+        if column.type in _NUMBERS and not column.null_count
+        else whole(column).filter(mask)
+        for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
 def whole(column: pa.Array) -> pa.Array:

@@ -15,6 +15,7 @@ import re
 import numpy as np
 
 from beam_score.transforms.framing.lines import CR, LF, Buffer, byte_positions, line_end_positions
+from beam_score.transforms.framing.positions import Listed, Positions, by_line_ends
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _NONE = np.array([], np.int64)
@@ -44,6 +45,18 @@ def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
     if quoted is None:
         return Spans(starts, ends, False, _NONE)
     return Spans(starts, ends, quoted.is_open, quoted.joined(text, delimiter))
+
+
+def positions(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Positions:
+    """Return where the records of a text are."""
+    lines = None
+    # One byte is found in bytes in a tenth of the time that numpy takes.
+    if isinstance(data, bytes) and b"\r" not in data and not (quote and quote.encode() in data):
+        lines = by_line_ends(np.frombuffer(data, np.uint8))
+    if lines is not None:
+        return lines
+    found = spans(data, delimiter, quote, escape)
+    return Listed(found.starts, found.ends)
 
 
 def _records(text: np.ndarray, quoted: _Quoted | None) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from beam_score.transforms.arrays.plain import cut_out
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES, line_spans
+from beam_score.transforms.framing.positions import Listed, Positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Origin:
       data: the bytes or the columns.
       dialect: of CSV: delimiter, quote and escape; the last two are empty for none.
       numbers: row number of each record, ascending, if there are gaps.
-      known: `spans`, if they are known already.
+      known: `positions`, if they are known already.
     """
 
     framing: str
@@ -34,7 +35,7 @@ class Origin:
     data: pa.Buffer | pa.RecordBatch
     dialect: tuple[str, ...] = ()
     numbers: tuple[int, ...] | None = None
-    known: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(default=None, compare=False, repr=False)
+    known: Positions | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -58,12 +59,11 @@ class Origin:
             from beam_score.transforms.rows.as_json import columns_json
 
             return columns_json(picked)
-        starts, ends = self.spans
-        return cut_out(self.data, starts[index], ends[index])
+        return cut_out(self.data, *self.positions.of(index))
 
     @functools.cached_property
-    def spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and ends of the records of a text, computed once for all steps that reject rows of this block."""
+    def positions(self) -> Positions:
+        """The places of the records of a text, computed once for all steps that reject rows of this block."""
         return self.known or _FRAMINGS[self.framing](self.data, *self.dialect)
 
 
@@ -91,11 +91,14 @@ def clip(payload: pa.Array) -> tuple[pa.Array, pa.Array]:
     return payload, cut
 
 
-def _csv_spans(data: pa.Buffer, *dialect: str) -> tuple[np.ndarray, np.ndarray]:
-    from beam_score.transforms.framing.csv import spans
+def _csv(data: pa.Buffer, *dialect: str) -> Positions:
+    from beam_score.transforms.framing.csv import positions
 
-    found = spans(data, *dialect)
-    return found.starts, found.ends
+    return positions(data, *dialect)
 
 
-_FRAMINGS = {"lines": line_spans, "csv": _csv_spans}
+def _lines(data: pa.Buffer) -> Positions:
+    return Listed(*line_spans(data))
+
+
+_FRAMINGS = {"lines": _lines, "csv": _csv}

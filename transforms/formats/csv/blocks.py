@@ -63,15 +63,13 @@ def blocks(range_: FileRange, header_bytes: int, settings: ReadSettings) -> Iter
         pieces = _pieces(stream, 0 if range_.start else header_bytes, settings)
         try:
             for piece in pieces:
-                data = rest + piece
-                while True:
-                    whole = csv_records.whole_records(data, *settings.options.dialect)
-                    yield from _within_bounds(data[: whole.end], whole.joined, settings)
-                    rest = data[whole.end :]
-                    if len(rest) <= settings.max_row_bytes:
-                        break
-                    refused, data = _pass_over(rest, pieces, settings)
+                data, joined, rest = _whole(rest, piece, settings)
+                yield from _within_bounds(data, joined, settings)
+                while len(rest) > settings.max_row_bytes:
+                    refused, piece = _pass_over(rest, pieces, settings)
                     yield refused
+                    data, joined, rest = _whole(b"", piece, settings)
+                    yield from _within_bounds(data, joined, settings)
         except Refuted:
             raise
         except CorruptStream as damage:
@@ -89,10 +87,24 @@ def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[by
         if skip:
             dropped = min(skip, len(piece))
             piece, skip = piece[dropped:], skip - dropped
-        parts = 1 + max(count_bytes(piece, LF), count_bytes(piece, CR)) // settings.max_block_rows
+        line_ends = max(count_bytes(piece, LF), count_bytes(piece, CR) if b"\r" in piece else 0)
+        parts = 1 + line_ends // settings.max_block_rows
         step = -(-len(piece) // parts)
         for at in range(0, len(piece), max(1, step)):
             yield piece[at : at + step]
+
+
+def _whole(rest: bytes, piece: bytes, settings: ReadSettings) -> tuple[bytes, np.ndarray, bytes]:
+    """Return the complete records of `rest` followed by `piece`, their `joined` (see `Records`), and what follows."""
+    quote = settings.options.dialect[1].encode()
+    if quote and (quote in rest or quote in piece):
+        data = rest + piece
+        whole = csv_records.whole_records(data, *settings.options.dialect)
+        return data[: whole.end], whole.joined, data[whole.end :]
+    end = max(piece.rfind(b"\n"), piece.rfind(b"\r")) + 1  # a record that began in `rest` ends in the piece
+    if not end:
+        return b"", _NONE, rest + piece
+    return rest + memoryview(piece)[:end], _NONE, piece[end:]  # copies only once
 
 
 def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSettings) -> Iterator[Records | Refused]:

@@ -175,8 +175,10 @@ class _Parser:
         good = 0
         if not len(broken) or text.strip(b"\r\n"):
             text = csv_records.without_escapes(text, *dialect)
-            records = Text.of(text, dialect[0], dialect[1], origin if text is data else None)
+            records = Text.of(text, dialect[0], dialect[1])
             (columns, good, ragged, fields), faults = self._columns(records)
+            if origin is not None and records.content is data and (faults or len(ragged)):  # payloads are needed
+                origin = dataclasses.replace(origin, known=records.positions)
         numbers = np.arange(row, row + good + len(ragged) + len(broken))
         rejected = NO_REJECTED
         if len(ragged) or len(broken):
@@ -333,7 +335,7 @@ class _Parser:
         if not doubtful:
             return {name: column.as_array() for name, column in typed.items()}, []
         rows = len(typed[doubtful[0]].null) + len(ragged)
-        assert len(text.spans[0]) == rows, f"{len(text.spans[0])} records, and {rows} rows"
+        assert len(text.positions) == rows, f"{len(text.positions)} records, and {rows} rows"
         index = np.unique(np.concatenate([typed[name].doubtful for name in doubtful]))
         before = np.searchsorted(ragged - np.arange(len(ragged)), index, "right")  # ragged records before each row
         records = text.records(index + before)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from beam_score.transforms.arrays.plain import cut_out, valid_utf8
-from beam_score.transforms.framing.csv import spans
+from beam_score.transforms.framing.csv import positions
 from beam_score.transforms.framing.lines import BOM
-from beam_score.transforms.rows.origin import Origin
+from beam_score.transforms.framing.positions import Positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,22 +22,16 @@ class Text:
       content: the text to parse; it ends with a line end.
       is_utf8: False if each byte of the original became a character, since some were not UTF-8.
       delimiter, quote: of the text.
-      origin: of the same text; None if there is none.
     """
 
     content: bytes
     is_utf8: bool
     delimiter: str
     quote: str
-    origin: Origin | None
 
     @classmethod
-    def of(cls, data: bytes, delimiter: str, quote: str, origin: Origin | None) -> Text:
-        """Return records as pyarrow can parse them.
-
-        Args:
-          origin: of the same data.
-        """
+    def of(cls, data: bytes, delimiter: str, quote: str) -> Text:
+        """Return records as pyarrow can parse them."""
         # pyarrow fails a block for bytes that are not UTF-8, wherever they are. In Latin-1 every byte is a character;
         # the used columns are converted back.
         is_utf8 = valid_utf8(data)
@@ -46,18 +40,15 @@ class Text:
             content = b"\n" + content  # treated as any other character, but pyarrow would drop it
         if not content.endswith((b"\n", b"\r")):
             content += b"\n"  # without it pyarrow 25 takes `"a",` as if it ended in `""`
-        return cls(content, is_utf8, delimiter, quote, origin if content is data else None)
+        return cls(content, is_utf8, delimiter, quote)
 
     def records(self, index: np.ndarray) -> pa.Buffer:
         """Return the text of some of the records, by their numbers."""
-        starts, ends = self.spans
+        starts, ends = self.positions.of(index)
         # With the byte that ends each record: the last one has an end, too.
-        return cut_out(pa.py_buffer(self.content), starts[index], ends[index] + 1).buffers()[2]
+        return cut_out(pa.py_buffer(self.content), starts, ends + 1).buffers()[2]
 
     @functools.cached_property
-    def spans(self) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and ends of the records."""
-        if self.origin is not None:
-            return self.origin.spans
-        found = spans(self.content, self.delimiter, self.quote)
-        return found.starts, found.ends
+    def positions(self) -> Positions:
+        """The places of the records."""
+        return positions(self.content, self.delimiter, self.quote)

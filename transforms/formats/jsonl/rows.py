@@ -18,6 +18,7 @@ from beam_score.transforms.formats.jsonl.arrow import ArrowLines
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row
 from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.framing.lines import CR, LF
+from beam_score.transforms.framing.positions import Listed
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, dead_letters, fault_lists, faults_column, faults_of
 from beam_score.transforms.rows.origin import Origin
@@ -148,7 +149,7 @@ class LineParser:
             found = faults_of((position, *fault) for position, (_, *fault) in zip(at, faults, strict=True))
             columns[FAULTS] = faults_column(len(index), found, self._settings.columns.order)
         if origin is not None and (faults or refused):  # payloads are needed
-            origin = dataclasses.replace(origin, known=(lines.starts, lines.ends))
+            origin = dataclasses.replace(origin, known=Listed(lines.starts, lines.ends))
         rejected = NO_REJECTED
         if refused:
             positions, errors = fault_lists(faults_of(refused), {})
