@@ -31,6 +31,7 @@ from beam_score.transforms.ledger.publication import drop_current
 from beam_score.transforms.ledger.receipts import all_done
 from beam_score.transforms.ledger.verdict import PUBLISH, verdicts
 from beam_score.transforms.model.model import PYTHON, Model
+from beam_score.transforms.output.dead_letters import load_ahead
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def plan_run(
     state = state or OutputState.of(job.output.path)
     with clock(seconds, "try rows"):
         trial = try_rows(prepared, servable)
+        if trial.rejected.num_rows:  # there will be more
+            load_ahead()
         choice = choose_batch(prepared, servable, trial)
     check_call_fits(prepared, trial, choice.batch_rows)
     for remark in trial.remarks:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
 import io
+import threading
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.rows.sources import Source, places
+
+
+def load_ahead() -> None:
+    """Start to import what `dead_letter_lines` needs, in another thread: it takes a quarter of a second, in which no
+    worker of this process could import anything."""
+    threading.Thread(target=importlib.import_module, args=("polars",), name="import", daemon=True).start()
 
 
 def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
