@@ -64,7 +64,7 @@ class Origin:
     @functools.cached_property
     def positions(self) -> Positions:
         """The places of the records of a text, computed once for all steps that reject rows of this block."""
-        return self.known or _FRAMINGS[self.framing](self.data, *self.dialect)
+        return _FRAMINGS[self.framing](self.data, *self.dialect) if self.known is None else self.known
 
 
 def join_origins(origins: Sequence[Origin | None]) -> Origin | None:

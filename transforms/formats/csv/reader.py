@@ -3,6 +3,7 @@ other columns are text, which `transforms.scoring.validate` parses later in one 
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
@@ -358,10 +359,10 @@ class _Parser:
         """Return columns. Raises pa.ArrowInvalid if a value is of another type."""
         settings = self._settings
         fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
-        ragged: list[tuple[int, int]] = []
+        ragged = array.array("q")  # a number and its fields after the other: there may be as many as rows
 
         def skip(record: pacsv.InvalidRow) -> str:
-            ragged.append((record.number - 1, record.actual_columns))
+            ragged.extend((record.number - 1, record.actual_columns))
             return "skip"
 
         # Not `open_csv`: it parses in another thread, and a call of Python from there takes ten times as long.
@@ -384,7 +385,7 @@ class _Parser:
             ),
         )
         columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
-        found = np.array(ragged, np.int64).reshape(-1, 2)
+        found = np.array(ragged).reshape(-1, 2)
         return _Read(dict(zip(types, columns, strict=False)), table.num_rows, found[:, 0], found[:, 1])
 
     def _is_binary(self, name: str) -> bool:
