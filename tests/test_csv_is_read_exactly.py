@@ -744,6 +744,21 @@ def test_nothing_but_ragged_rows(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_many_ragged_rows_beside_bad_values(tmp_path):
+    """A failed read of such a block is repeated without its ragged records; small blocks do not come to it."""
+    path = write(tmp_path, "x,y\n" + "1,2\n1\nabc,3\n4,5,6\n7,-1\n" * 2000)
+    columns = contract(x="int64", y={"dtype": "float32", "range": [0, 9]})
+    found = fates(path, options(columns))
+    assert found == fates(path, options(columns, max_block_bytes=1000))
+    one = [
+        {"x": 1, "y": 2.0},
+        ("ragged_row", None, b"1"),
+        ("wrong_type", "x", b"abc,3"),
+        ("ragged_row", None, b"4,5,6"),
+    ]
+    assert found[:5] == [*one, ("out_of_range", "y", b"7,-1")] == found[-5:]
+
+
 def test_a_ragged_record_costs_no_call_in_a_thread_of_pyarrow(tmp_path):
     """Each such call maps memory for a new thread state of Python: a page fault a record, as a rule."""
     records = 20_000
@@ -1066,9 +1081,9 @@ def test_records_are_found_by_their_number(text, quote, end):
     found = csv_records.spans(data, ",", quote)
     positions = csv_records.positions(data, ",", quote)
     assert len(positions) == len(found.starts)
-    index = np.arange(len(positions))[::2]
-    starts, ends = positions.of(index)
-    assert (starts.tolist(), ends.tolist()) == (found.starts[index].tolist(), found.ends[index].tolist())
+    for index in (np.arange(len(positions))[::step] for step in (1, 2, 30)):  # many of the records, and few
+        starts, ends = positions.of(index)
+        assert (starts.tolist(), ends.tolist()) == (found.starts[index].tolist(), found.ends[index].tolist())
 
 
 @given(TEXTS, ESCAPES)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Protocol
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import LF
+from beam_score.transforms.framing.lines import LF, byte_positions
 
 _PIECE_BYTES = 1 << 16  # of a text, which the CPU's cache holds together with what is made of it; a multiple of 64
+
+_MANY = 0.1
+"""Share of the records; to look twice as many up takes as long as to list all."""
 
 
 class Positions(Protocol):
@@ -44,14 +48,16 @@ class ByLineEnds:
     """Records of which each is one line, and ends in LF.
 
     To list the positions of all line ends takes four times as long as to count them, and usually few are wanted. So
-    there is only a bit for each byte, and their counts.
+    there is only a bit for each byte, and their counts; all are listed once many are wanted.
 
     Attributes:
+      text: uint8.
       words: the bits, 64 in a word; the first byte of a text is the lowest bit.
       until: number of line ends up to and with each word, int64.
       first: number of the line end that ends the first record: 1 if the text begins with a line end, as after a header.
     """
 
+    text: np.ndarray
     words: np.ndarray
     until: np.ndarray
     first: int
@@ -66,6 +72,8 @@ class ByLineEnds:
 
     def _line_ends(self, number: np.ndarray) -> np.ndarray:
         """Return the positions of the line ends with these numbers."""
+        if len(number) > len(self) * _MANY:
+            return self._listed[number]
         word = np.searchsorted(self.until, number, "right")
         bits = self.words[word]
         before = number - (self.until[word] - np.bitwise_count(bits))  # line ends of the same word
@@ -74,6 +82,10 @@ class ByLineEnds:
             before = before - more
         lowest = bits & (~bits + np.uint64(1))
         return word * 64 + np.bitwise_count(lowest - np.uint64(1))
+
+    @functools.cached_property
+    def _listed(self) -> np.ndarray:
+        return byte_positions(self.text, LF)
 
 
 def by_line_ends(text: np.ndarray) -> ByLineEnds | None:
@@ -94,4 +106,4 @@ def by_line_ends(text: np.ndarray) -> ByLineEnds | None:
     follows[1:] |= words[:-1] >> np.uint64(63)
     if (words & follows).any():
         return None
-    return ByLineEnds(words, np.cumsum(np.bitwise_count(words), dtype=np.int64), int(text[0] == LF))
+    return ByLineEnds(text, words, np.cumsum(np.bitwise_count(words), dtype=np.int64), int(text[0] == LF))

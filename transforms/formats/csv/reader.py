@@ -46,6 +46,7 @@ _NONE = np.array([], np.int64)
 
 _MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
 _HEAD_BYTES = 1 << 16  # in which bad texts are looked for
+_MOST_SKIPPED = 2000  # numbers of ragged records, and of their fields, before a failed read is repeated without them
 _MOST_PADDED = 1000  # texts remembered from one block to the next
 
 
@@ -150,6 +151,8 @@ class _Parser:
         at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of duplicate names
         self._field_of = {name: str(at[name]) for name in used if name in at}
         self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
+        # Number and fields of each ragged record of the last read, as integers: there may be as many as rows.
+        self._skipped = array.array("q")
         # Null text is distinguished from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
@@ -265,10 +268,15 @@ class _Parser:
         doubt; all by name."""
         wanted = set(names)
         types = {n: t for n, t in self._typed.types(text.content).items() if n in wanted} if text.is_utf8 else {}
+        data: bytes | pa.Buffer = text.content
+        ragged = _NOTHING
         for given_up in itertools.count():
             try:
-                read = self._read_all(text, nulls, names, types)
+                read = self._read_all(data, text.is_utf8, nulls, names, types)
             except pa.ArrowInvalid as error:
+                if len(self._skipped) > _MOST_SKIPPED:
+                    ragged = _Read({}, 0, *_numbers_and_fields(self._skipped))
+                    data = text.without(ragged.ragged)
                 name, value = self._failed(error)
                 if name not in types:
                     raise
@@ -292,7 +300,9 @@ class _Parser:
                 else:
                     typed[name] = accepted
             if given:
-                found |= self._read(text.content, nulls, given, text.is_utf8).columns
+                found |= self._read(data, nulls, given, text.is_utf8).columns
+            if len(ragged.ragged):
+                read = read._replace(ragged=ragged.ragged, fields=ragged.fields)
             return read._replace(columns=found), certain, typed
         raise AssertionError("count has no end")
 
@@ -316,16 +326,23 @@ class _Parser:
         field, value = failed_value(error) or (-1, "")
         return next((n for n, of in self._field_of.items() if of == str(field)), None), value
 
-    def _read_all(self, text: Text, nulls: tuple[str, ...], names: list[str], types: dict[str, pa.DataType]) -> _Read:
+    def _read_all(
+        self,
+        data: bytes | pa.Buffer,
+        is_utf8: bool,
+        nulls: tuple[str, ...],
+        names: list[str],
+        types: dict[str, pa.DataType],
+    ) -> _Read:
         """Return columns, with some types and else as text."""
         others = {n: pa.string() for n in names if n not in types}
         bad_texts = self._typed.bad_texts
         if not (types and bad_texts):
-            return self._read(text.content, nulls, others | types, text.is_utf8)
-        read = self._read(text.content, (*nulls, *bad_texts), types, text.is_utf8)
+            return self._read(data, nulls, others | types, is_utf8)
+        read = self._read(data, (*nulls, *bad_texts), types, is_utf8)
         if not others:
             return read
-        more = self._read(text.content, nulls, others, text.is_utf8)  # in which a bad text may be a good one
+        more = self._read(data, nulls, others, is_utf8)  # in which a bad text may be a good one
         return read._replace(columns=read.columns | more.columns)
 
     def _settled(
@@ -359,10 +376,10 @@ class _Parser:
         """Return columns. Raises pa.ArrowInvalid if a value is of another type."""
         settings = self._settings
         fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
-        ragged = array.array("q")  # a number and its fields after the other: there may be as many as rows
+        self._skipped = skipped = array.array("q")
 
         def skip(record: pacsv.InvalidRow) -> str:
-            ragged.extend((record.number - 1, record.actual_columns))
+            skipped.extend((record.number - 1, record.actual_columns))
             return "skip"
 
         # Not `open_csv`: it parses in another thread, and a call of Python from there takes ten times as long.
@@ -385,8 +402,7 @@ class _Parser:
             ),
         )
         columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
-        found = np.array(ragged).reshape(-1, 2)
-        return _Read(dict(zip(types, columns, strict=False)), table.num_rows, found[:, 0], found[:, 1])
+        return _Read(dict(zip(types, columns, strict=False)), table.num_rows, *_numbers_and_fields(skipped))
 
     def _is_binary(self, name: str) -> bool:
         column = self._contract.get(name)
@@ -408,6 +424,12 @@ class _Parser:
         bad = index[~np.array(good, bool)]
         message = f"column {name!r} is not UTF-8 text: convert it, or declare it as bytes"
         return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
+
+
+def _numbers_and_fields(skipped: array.array[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of ragged records, and the number of fields of each."""
+    found = np.array(skipped).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def _each(numbers: np.ndarray, text: str) -> pa.Array:
