@@ -97,14 +97,12 @@ def _pieces(stream: RawStream, skip: int, settings: ReadSettings) -> Iterator[by
 def _whole(rest: bytes, piece: bytes, settings: ReadSettings) -> tuple[bytes, np.ndarray, bytes]:
     """Return the complete records of `rest` followed by `piece`, their `joined` (see `Records`), and what follows."""
     quote = settings.options.dialect[1].encode()
-    if quote and (quote in rest or quote in piece):
-        data = rest + piece
-        whole = csv_records.whole_records(data, *settings.options.dialect)
-        return data[: whole.end], whole.joined, data[whole.end :]
-    end = max(piece.rfind(b"\n"), piece.rfind(b"\r")) + 1  # a record that began in `rest` ends in the piece
-    if not end:
+    if quote and (quote in rest or quote in piece):  # a quote may hold what looks like the end of a record
+        rest, piece = b"", rest + piece
+    whole = csv_records.whole_records(piece, *settings.options.dialect)
+    if not whole.end:
         return b"", _NONE, rest + piece
-    return rest + memoryview(piece)[:end], _NONE, piece[end:]  # copies only once
+    return rest + memoryview(piece)[: whole.end], whole.joined, piece[whole.end :]  # copies only once
 
 
 def _within_bounds(data: bytes, joined: np.ndarray | None, settings: ReadSettings) -> Iterator[Records | Refused]:

@@ -177,8 +177,7 @@ class TypedColumns:
             own = np.flatnonzero(np.array([fate.reason == reason for fate in fates])[code])
             messages = pa.array([fate.message for fate in fates], pa.string()).take(pa.array(code[own]))
             faults.append(Fault(typed.doubtful[own], name, reason, messages))
-        if len(null):
-            numbers[null] = numbers[np.argmin(null)]  # of the first without a null: a null must not look out of range
+        numbers[null] = numbers[np.argmin(null)]  # of the first without a null: a null must not look out of range
         return Typed(numbers, null, _NONE), faults
 
     def _fates(self, name: str, texts: pa.Array, show_values: bool) -> list[_Fate]:
