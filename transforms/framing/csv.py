@@ -49,8 +49,11 @@ def spans(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Spans:
 
 def positions(data: Buffer, delimiter: str, quote: str, escape: str = "") -> Positions:
     """Return where the records of a text are."""
-    text = np.frombuffer(data, np.uint8)
-    if not any((text == byte).any() for byte in (CR, *map(ord, quote))) and (lines := by_line_ends(text)) is not None:
+    lines = None
+    # One byte is found in bytes in a tenth of the time that numpy takes.
+    if isinstance(data, bytes) and b"\r" not in data and not (quote and quote.encode() in data):
+        lines = by_line_ends(np.frombuffer(data, np.uint8))
+    if lines is not None:
         return lines
     found = spans(data, delimiter, quote, escape)
     return Listed(found.starts, found.ends)
