@@ -10,9 +10,9 @@ Buffer = bytes | bytearray | memoryview
 """Any buffer of bytes, such as a `pa.Buffer`."""
 
 CACHED_BYTES = 1 << 16
-"""Of a piece, a multiple of 64: it fits the CPU's cache, which takes half the time of a whole block, and numpy's results
-are so small that the C library maps no new memory for each: with many fields, that takes a third of the time of twice this
-size."""
+"""Of a piece, a multiple of 64: it fits the CPU's cache, which takes half the time of a whole block, and numpy's
+results are so small that the C library maps no new memory for each: with many fields, that takes a third of the time of
+twice this size."""
 
 
 def line_spans(data: Buffer) -> tuple[np.ndarray, np.ndarray]:
