@@ -17,6 +17,7 @@ from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.nested import to_arrow
 from beam_score.transforms.output.json_lines import to_json_lines
+from beam_score.transforms.output.parts import LinesEncoder
 
 NAN, INF = float("nan"), float("inf")
 
@@ -294,3 +295,13 @@ def test_dead_letters_have_one_schema_whatever_the_format(tmp_path, model):
     table = duckdb.read_json(str(path))
     assert table.columns == documented
     assert table.filter("reason = 'wrong_type'").shape[0] == 2
+
+
+def test_many_rows_are_encoded_as_text_in_pieces():
+    table = pa.table({"n": range(40_000), "text": [f"{i} \"quoted\"" for i in range(40_000)]})
+    encoder = LinesEncoder(lambda rows: to_json_lines(rows, "null"))
+    assert encoder.add(table.slice(0, 0)) == 0
+    size = encoder.add(table)
+    pieces = encoder.end()
+    assert len(pieces) == 3 and sum(map(len, pieces)) == size
+    assert [json.loads(line) for line in b"".join(pieces).splitlines()] == table.to_pylist()

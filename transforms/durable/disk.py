@@ -37,6 +37,11 @@ class Disk:
     def fsync(self, descriptor: int) -> None:
         os.fsync(descriptor)
 
+    def drop_cached(self, descriptor: int) -> None:
+        """Drop the pages of an open file from the page cache; those that are not on the disk yet remain."""
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def inode(self, descriptor: int) -> int:
         return os.fstat(descriptor).st_ino
 

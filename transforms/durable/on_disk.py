@@ -24,6 +24,11 @@ TEMPORARY = ".tmp"
 _NOT_HELD = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """Lock errors of a file that does not exist, may not be opened, or is on a file system without locks."""
 
+_LARGE = 1 << 20
+"""Bytes of a file from which it is dropped from the page cache once it is on the disk. The next file then takes the
+same pages. With new ones the copy takes up to ten times as long where a hypervisor provides memory at the first use
+(docs/benchmarks.md)."""
+
 _LOOKS = 3
 _LOOK_AGAIN_S = 0.002
 
@@ -136,6 +141,9 @@ def write_new(path: Path, *pieces: bytes | memoryview) -> None:
                 while left:
                     left = left[disk().write(descriptor, left) :]
             disk().fsync(descriptor)
+            if sum(map(len, pieces)) >= _LARGE:
+                with contextlib.suppress(OSError):  # it is only advice
+                    disk().drop_cached(descriptor)
         except OSError:
             # A partial file is useless, and takes space on a full disk.
             with contextlib.suppress(OSError):

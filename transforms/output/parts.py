@@ -22,6 +22,10 @@ MAX_GROUP_ROWS = 1 << 20
 
 _DISTINCT_SAMPLE = 10_000
 
+_ROWS_AT_ONCE = 1 << 14
+"""Rows that are encoded as text together. The allocator keeps the memory of such pieces, some MB; that of larger ones
+it gets from the system each time."""
+
 
 class Parts:
     """The rows of one kind of one split, in one or several part files.
@@ -161,7 +165,8 @@ class LinesEncoder:
 
     def add(self, table: pa.Table) -> int:
         """Encode rows; return the bytes of the file so far."""
-        self._pieces.append(self._to_lines(table))
+        for begin in range(0, len(table), _ROWS_AT_ONCE):
+            self._pieces.append(self._to_lines(table.slice(begin, _ROWS_AT_ONCE)))
         return sum(map(len, self._pieces))
 
     def end(self) -> Sequence[bytes]:
