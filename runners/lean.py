@@ -17,9 +17,10 @@ from importlib.abc import MetaPathFinder
 
 EXTRAS = (
     *("pandas", "pymongo", "boto3"),
-    *("google.cloud", "google.auth", "google.api_core", "google_auth_httplib2"),
+    *("google.cloud", "google.auth", "google.api_core", "google_auth_httplib2", "apitools"),
+    "apache_beam.io.gcp.bigquery",
 )
-"""Packages of the extras `dataframe`, `mongodb`, `aws` and `gcp` of Beam (2.77)."""
+"""Packages of the extras `dataframe`, `mongodb`, `aws` and `gcp` of Beam (2.77), and its connector of the last."""
 
 _left_out: tuple[str, ...] = ()
 
