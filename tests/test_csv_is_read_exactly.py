@@ -1404,13 +1404,15 @@ def test_a_few_bad_values_leave_a_column_typed(tmp_path):
 def test_the_next_file_begins_with_the_bad_texts_of_the_last_unless_they_were_too_many():
     columns = contract(n="int64", begins={"dtype": "float32", "range": (0, 150)}).columns
     first = TypedColumns(columns)
-    assert first.bad_texts == [] and first.learn("n/a")
+    assert first.bad_texts == {} and first.learn("n", "n/a") and first.learn("begins", "-")
     second = TypedColumns(columns)
-    assert second.bad_texts == ["n/a"] and not second.learn("n/a")
-    assert TypedColumns({"n": columns["n"]}).bad_texts == []  # other columns
+    assert [*second.bad_texts] == ["n/a", "-"] and not second.learn("n", "n/a") and not second.was_bad
+    assert TypedColumns({"n": columns["n"]}).bad_texts == {}  # other columns
     second.give_up("n")
-    assert TypedColumns(columns).bad_texts == []
-    assert second.learn("none") and TypedColumns(columns).bad_texts == []  # they were not enough
+    assert [*second.bad_texts] == ["-"]  # that of a column that is text by now
+    third = TypedColumns(columns)
+    assert third.bad_texts == {} and third.was_bad
+    assert second.learn("begins", "none") and TypedColumns(columns).was_bad  # they were not enough
 
 
 def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, monkeypatch):
@@ -1429,6 +1431,27 @@ def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, monkeypatch):
     assert len(letters) == 4000 and {d["reason"] for d in letters} == {"wrong_type"}
     whole = [size for size in parsed if size > 150_000]
     assert len(whole) == 2, parsed  # until the first bad text, and to the end
+
+
+def test_a_file_after_one_with_many_bad_values_is_read_once(tmp_path, monkeypatch):
+    rows = [f"{i},{('n/a', 212, 20)[i % 3]}" for i in range(20_000)]
+    settings = options(contract(n="int64", often={"dtype": "float32", "range": (0, 150)}), max_block_bytes=1 << 20)
+    paths = [write(tmp_path, "\n".join(["n,often", *rows]), f"{i}.csv") for i in range(2)]
+    parsed = []
+    read = _Parser._read
+
+    def counted(self, text, *rest):
+        parsed.append(len(text))
+        return read(self, text, *rest)
+
+    monkeypatch.setattr(_Parser, "_read", counted)
+    found = []
+    for path in paths:
+        parsed.clear()
+        _, letters = outcome(path, settings)
+        found.append([(d["row"], d["reason"], d["message"], d["payload"]) for d in letters])
+    assert len(found[0]) == 13_334 and found[0] == found[1]
+    assert len([size for size in parsed if size > 150_000]) == 1, parsed  # as text: its beginning has shown that
 
 
 def test_after_a_ragged_block_the_next_ones_are_read_as_before(tmp_path):

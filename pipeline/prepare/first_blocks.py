@@ -25,6 +25,8 @@ _LEAST_ROWS = 2
 """Applies however large the rows are: the independence check needs a second row in the batch."""
 
 _MOST_BLOCKS = 20
+_MOST_BLOCK_BYTES = 1 << 20
+"""Of a block that is read for its first rows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +120,8 @@ def _first_rows(block: Block, most: int) -> Block:
 
 
 def _first_blocks(prepared: Prepared) -> Iterator[Block]:
-    settings = prepared.steps.read
+    read = prepared.steps.read
+    settings = dataclasses.replace(read, max_block_bytes=min(read.max_block_bytes, _MOST_BLOCK_BYTES))
     format_ = format_named(settings.format)
     for file in prepared.files:
         try:

@@ -44,9 +44,8 @@ from beam_score.transforms.rows.origin import Origin
 
 _NONE = np.array([], np.int64)
 
-_MOST_GIVEN_UP = 8  # columns that fail in one block before it is read as text
-_HEAD_BYTES = 1 << 16  # in which bad texts are looked for
-_MOST_SKIPPED = 2000  # numbers of ragged records, and of their fields, before a failed read is repeated without them
+_MOST_FAILURES = 8  # of reads of one block before it is read as text
+_HEAD_BYTES = 1 << 16  # of a block, from which is learned how to read it: each failure costs a read
 _MOST_PADDED = 1000  # texts remembered from one block to the next
 
 
@@ -151,8 +150,7 @@ class _Parser:
         at = {name: i for i, name in reversed([*enumerate(header.names)])}  # the first of duplicate names
         self._field_of = {name: str(at[name]) for name in used if name in at}
         self._typed = TypedColumns({n: c for n, c in self._contract.items() if n in self._field_of})
-        # Number and fields of each ragged record of the last read, as integers: there may be as many as rows.
-        self._skipped = array.array("q")
+        self._expects_bad = self._typed.was_bad
         # Null text is distinguished from quoted text while parsing, so each set of nulls is a pass.
         self._passes: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         for name in self._field_of:
@@ -237,6 +235,7 @@ class _Parser:
                 elif self._is_binary(name):
                     values = values.cast(pa.binary())
                 columns[name] = values
+        self._expects_bad = False
         return read._replace(columns=columns), faults
 
     def _stripped(
@@ -268,24 +267,19 @@ class _Parser:
         doubt; all by name."""
         wanted = set(names)
         types = {n: t for n, t in self._typed.types(text.content).items() if n in wanted} if text.is_utf8 else {}
-        data: bytes | pa.Buffer = text.content
-        ragged = _NOTHING
-        for given_up in itertools.count():
+        for failed in itertools.count():
             try:
-                read = self._read_all(data, text.is_utf8, nulls, names, types)
+                if types and (failed == 1 or (self._expects_bad and not failed)) and (head := _head(text)):
+                    self._parse(head, nulls, names)
+                    types = {n: t for n, t in types.items() if self._typed.is_direct(n)}
+                read = self._read_all(text, nulls, names, types)
             except pa.ArrowInvalid as error:
-                if len(self._skipped) > _MOST_SKIPPED:
-                    ragged = _Read({}, 0, *_numbers_and_fields(self._skipped))
-                    data = text.without(ragged.ragged)
                 name, value = self._failed(error)
                 if name not in types:
                     raise
-                if self._typed.learn(value):
-                    self._learn_more(text, nulls, types)
-                else:
+                if not self._typed.learn(name, value):
                     self._typed.give_up(name)
-                    # Each failure costs a whole read, and there may be thousands more.
-                    types = {} if given_up >= _MOST_GIVEN_UP else {n: t for n, t in types.items() if n != name}
+                    types = {} if failed >= _MOST_FAILURES else {n: t for n, t in types.items() if n != name}
                 continue
             found = dict(read.columns)
             certain = self._typed.certain({name: found[name] for name in types})
@@ -300,49 +294,25 @@ class _Parser:
                 else:
                     typed[name] = accepted
             if given:
-                found |= self._read(data, nulls, given, text.is_utf8).columns
-            if len(ragged.ragged):
-                read = read._replace(ragged=ragged.ragged, fields=ragged.fields)
+                found |= self._read(text.content, nulls, given, text.is_utf8).columns
             return read._replace(columns=found), certain, typed
         raise AssertionError("count has no end")
-
-    def _learn_more(self, text: Text, nulls: tuple[str, ...], types: dict[str, pa.DataType]) -> None:
-        """Learn further bad texts from the first records of a block: each that is not known costs another parse."""
-        head = text.content[:_HEAD_BYTES]
-        head = head[: csv_records.whole_records(head, text.delimiter, text.quote).end]
-        if not head.strip(b"\r\n"):
-            return
-        while True:  # until a text is one too many
-            try:
-                self._read(head, (*nulls, *self._typed.bad_texts), types, True)
-                return
-            except pa.ArrowInvalid as error:
-                name, value = self._failed(error)
-                if name not in types or not self._typed.learn(value):
-                    return
 
     def _failed(self, error: pa.ArrowInvalid) -> tuple[str | None, str]:
         """Return the column and the text of the value that pyarrow failed to convert."""
         field, value = failed_value(error) or (-1, "")
         return next((n for n, of in self._field_of.items() if of == str(field)), None), value
 
-    def _read_all(
-        self,
-        data: bytes | pa.Buffer,
-        is_utf8: bool,
-        nulls: tuple[str, ...],
-        names: list[str],
-        types: dict[str, pa.DataType],
-    ) -> _Read:
+    def _read_all(self, text: Text, nulls: tuple[str, ...], names: list[str], types: dict[str, pa.DataType]) -> _Read:
         """Return columns, with some types and else as text."""
         others = {n: pa.string() for n in names if n not in types}
         bad_texts = self._typed.bad_texts
         if not (types and bad_texts):
-            return self._read(data, nulls, others | types, is_utf8)
-        read = self._read(data, (*nulls, *bad_texts), types, is_utf8)
+            return self._read(text.content, nulls, others | types, text.is_utf8)
+        read = self._read(text.content, (*nulls, *bad_texts), types, text.is_utf8)
         if not others:
             return read
-        more = self._read(data, nulls, others, is_utf8)  # in which a bad text may be a good one
+        more = self._read(text.content, nulls, others, text.is_utf8)  # in which a bad text may be a good one
         return read._replace(columns=read.columns | more.columns)
 
     def _settled(
@@ -376,7 +346,7 @@ class _Parser:
         """Return columns. Raises pa.ArrowInvalid if a value is of another type."""
         settings = self._settings
         fields = {self._field_of[n]: type_ for n, type_ in types.items()} or {self._fields[0]: pa.string()}
-        self._skipped = skipped = array.array("q")
+        skipped = array.array("q")  # number and fields of each, as integers: there may be as many as rows
 
         def skip(record: pacsv.InvalidRow) -> str:
             skipped.extend((record.number - 1, record.actual_columns))
@@ -402,7 +372,8 @@ class _Parser:
             ),
         )
         columns = [c.chunk(0) if c.num_chunks == 1 else c.combine_chunks() for c in table.columns]
-        return _Read(dict(zip(types, columns, strict=False)), table.num_rows, *_numbers_and_fields(skipped))
+        ragged = np.array(skipped).reshape(-1, 2)
+        return _Read(dict(zip(types, columns, strict=False)), table.num_rows, ragged[:, 0], ragged[:, 1])
 
     def _is_binary(self, name: str) -> bool:
         column = self._contract.get(name)
@@ -426,10 +397,13 @@ class _Parser:
         return values, [Fault(bad, name, "bad_encoding", message)] if len(bad) else []
 
 
-def _numbers_and_fields(skipped: array.array[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of ragged records, and the number of fields of each."""
-    found = np.array(skipped).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+def _head(text: Text) -> Text | None:
+    """Return the first whole records of a block, if they are a small part of it."""
+    if len(text.content) < 2 * _HEAD_BYTES:
+        return None
+    head = text.content[:_HEAD_BYTES]
+    head = head[: csv_records.whole_records(head, text.delimiter, text.quote).end]
+    return dataclasses.replace(text, content=head) if head.strip(b"\r\n") else None
 
 
 def _each(numbers: np.ndarray, text: str) -> pa.Array:

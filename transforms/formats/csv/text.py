@@ -48,13 +48,6 @@ class Text:
         # With the byte that ends each record: the last one has an end, too.
         return cut_out(pa.py_buffer(self.content), starts, ends + 1).buffers()[2]
 
-    def without(self, index: np.ndarray) -> pa.Buffer:
-        """Return the text without some records, by their numbers, at least one."""
-        starts, ends = self.positions.of(index)
-        # From the end of one to the start of the next; their line ends become blank lines.
-        begins, stops = np.append(0, ends), np.append(starts, len(self.content))
-        return cut_out(pa.py_buffer(self.content), begins, stops).buffers()[2]
-
     @functools.cached_property
     def positions(self) -> Positions:
         """The places of the records."""

@@ -40,11 +40,11 @@ _MOST_REMEMBERED = 1000
 
 _NONE = np.array([], np.int64)
 
-_ENOUGH: dict[tuple[tuple[str, str], ...], tuple[str, ...]] = {}
-"""The bad texts of the last range with these columns and dtypes of which no column had to be read as text. The next
-range begins with them, and saves the parses that find them. Only the time depends on it."""
+_LAST: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...] | None] = {}
+"""The bad texts, each with a column, of the last range with these columns and dtypes; None if one of its columns had to
+be read as text. The next range begins with them, and saves the reads that find them. Only the time depends on it."""
 
-_MOST_ENOUGH = 100
+_MOST_LAST = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,8 @@ class TypedColumns:
       columns: the contract's.
 
     Attributes:
-      bad_texts: texts to parse as null, which puts them in doubt.
+      bad_texts: texts to parse as null, which puts them in doubt; of each, a column that has it.
+      was_bad: whether the last range with these columns had one that had to be read as text.
     """
 
     def __init__(self, columns: dict[str, Column]):
@@ -90,7 +91,9 @@ class TypedColumns:
         }
         self._limits = Limits(self._columns)
         self._key = tuple((name, column.dtype) for name, column in self._columns.items())
-        self.bad_texts: list[str] = list(_ENOUGH.get(self._key, ()))
+        last = _LAST.get(self._key, ())
+        self.was_bad = last is None
+        self.bad_texts: dict[str, str] = dict(last or ())
         self._known: dict[str, dict[str | None, _Fate]] = {}
 
     def types(self, data: bytes) -> dict[str, pa.DataType]:
@@ -106,22 +109,29 @@ class TypedColumns:
             if column.is_float or not hexadecimal
         }
 
+    def is_direct(self, name: str) -> bool:
+        """Return whether a column is still parsed directly."""
+        return name in self._columns
+
     def give_up(self, name: str) -> None:
         """Read the column as text from now on."""
         del self._columns[name]
-        _ENOUGH.pop(self._key, None)
+        self.bad_texts = {text: of for text, of in self.bad_texts.items() if of != name}
+        self._remember()
 
-    def learn(self, text: str) -> bool:
-        """Remember the text of a bad value; return False if it is known, so that a null does not help, or too long, or
-        one too many."""
+    def learn(self, name: str, text: str) -> bool:
+        """Remember the text of a bad value of a column; return False if it is known, so that a null does not help, or
+        too long, or one too many."""
         if text in self.bad_texts or len(text) > _LONGEST_BAD_TEXT or len(self.bad_texts) == _MOST_BAD_TEXTS:
             return False
-        self.bad_texts.append(text)
-        if len(self._columns) == len(self._key):
-            if len(_ENOUGH) >= _MOST_ENOUGH:
-                _ENOUGH.clear()
-            _ENOUGH[self._key] = tuple(self.bad_texts)
+        self.bad_texts[text] = name
+        self._remember()
         return True
+
+    def _remember(self) -> None:
+        if len(_LAST) >= _MOST_LAST:
+            _LAST.clear()
+        _LAST[self._key] = tuple(self.bad_texts.items()) if len(self._columns) == len(self._key) else None
 
     def certain(self, parsed: dict[str, pa.Array]) -> dict[str, pa.Array]:
         """Return the parsed columns, in their dtype, of which no value is null, in doubt, or outside the contract."""
