@@ -298,7 +298,7 @@ def test_dead_letters_have_one_schema_whatever_the_format(tmp_path, model):
 
 
 def test_many_rows_are_encoded_as_text_in_pieces():
-    table = pa.table({"n": range(40_000), "text": [f"{i} \"quoted\"" for i in range(40_000)]})
+    table = pa.table({"n": range(40_000), "text": [f'{i} "quoted"' for i in range(40_000)]})
     encoder = LinesEncoder(lambda rows: to_json_lines(rows, "null"))
     assert encoder.add(table.slice(0, 0)) == 0
     size = encoder.add(table)
