@@ -47,9 +47,10 @@ class Local(Engine):
 
     def run(self, build: Callable[[beam.Pipeline], object], name: str = "") -> PipelineResult:
         from beam_score.runners import fn_api
-        from beam_score.runners.allocator import use_jemalloc
+        from beam_score.runners.allocator import keep_freed_memory, use_jemalloc
 
         use_jemalloc()
+        keep_freed_memory()
         return fn_api.run(build, self._beam_args, self._settings.layout.threads)
 
     def stop(self) -> None:

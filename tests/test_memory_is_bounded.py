@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import os
+import subprocess
+import sys
 from typing import ClassVar
 
 import apache_beam as beam
@@ -249,3 +251,35 @@ def test_wide_outputs_take_no_more_than_the_bound(tmp_path, open_, format_):
         counts = steps_alone.score(path, tmp_path / "out", settings, call, MiB(), format_)
     assert counts["predicted"] == rows
     assert taken.bytes <= FREE_BYTES
+
+
+BLOCKS = """
+import resource, sys
+import numpy as np
+from beam_score.runners.allocator import keep_freed_memory
+
+def block():
+    arrays = [np.full(1 << 19, i) for i in range(6)]
+    while arrays:
+        arrays.pop()
+
+kept = keep_freed_memory()
+for _ in range(3):
+    block()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    block()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_a_block_takes_the_memory_of_the_last():
+    def run(**environment: str) -> list[str]:
+        command = [sys.executable, "-c", BLOCKS]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    kept, pages = run()
+    chosen, more = run(MALLOC_TRIM_THRESHOLD_="1048576")
+    assert (kept, chosen) == ("True", "False")  # what the user chose stands
+    assert int(pages) < 100 and int(more) > 1000
