@@ -37,4 +37,4 @@ def keep_freed_memory() -> bool:
     chosen = any(f"MALLOC_{name}_" in os.environ for name in _KEEP)
     if mallopt is None or chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
-    return all([mallopt(number, value) for number, value in _KEEP.values()])
+    return all(mallopt(number, value) for number, value in _KEEP.values())
