@@ -200,11 +200,11 @@ class TemplateLines:
             value = self._take_field(field, column, good)
             if field.column is not None and value is not None:
                 values[field.column].append(value)
-        columns = [self._column(name, values.get(name), count) for name in self._columns]
         if not good.all():
-            mask = pa.array(good)
-            columns, index = [c.filter(mask) for c in columns], index[good]
-        return index, columns
+            mask = pl.Series(good)
+            values = {name: [value.filter(mask) for value in found] for name, found in values.items()}
+            index = index[good]
+        return index, [self._column(name, values.get(name), len(index)) for name in self._columns]
 
     def _split(self, lines: Lines, fields: int) -> tuple[list[pa.Array], np.ndarray]:
         """Return the fields of the lines that have this number of fields, and the positions of these lines."""
@@ -217,7 +217,8 @@ class TemplateLines:
                 skipped.append(bad.number - 1)
                 return "skip"
 
-            reader = pacsv.open_csv(  # `read_csv` passes each text to another thread
+            # Not `open_csv`: it parses in another thread, and a call of Python from there takes ten times as long.
+            table = pacsv.read_csv(
                 pa.BufferReader(picked.data),
                 pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
                 pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
@@ -225,7 +226,6 @@ class TemplateLines:
                     column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
                 ),
             )
-            table = pa.Table.from_batches(reader, reader.schema)
             # Lines of only white space are rows here: without them the counts agree.
             if table.num_rows + len(skipped) == len(lines):
                 break
@@ -236,8 +236,8 @@ class TemplateLines:
         """Return the scalars of one field; clears `good` where a line differs from the form.
 
         Returns:
-          a polars series of a number, of text or of a boolean, null where the text is `null` or the line is not good;
-            None for a field that is only compared.
+          a polars series of a number, of text or of a boolean, null where the text is `null`, arbitrary where the line is
+            not good; None for a field that is only compared.
         """
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
@@ -279,17 +279,20 @@ class TemplateLines:
         else:
             value, known = inner, np.ones(size, bool)
         fits &= known
-        all_fit = fits.all()
-        if not all_fit:
-            good &= fits | (text == field.prefix + "null" + field.suffix).to_numpy() if field.nullable else fits
+        null = np.zeros(size, bool)
+        if not fits.all():
+            if field.nullable:
+                unlike = np.flatnonzero(good & ~fits)
+                null[unlike] = (text.gather(unlike) == field.prefix + "null" + field.suffix).to_numpy()
+            good &= fits | null
         if undeclared:
             value = pl.select(pl.lit(quote) + inner + pl.lit(quote)).to_series() if quote else inner
-        if fits.all():
+        if not null.any():
             return value
         return (
-            value.set(pl.Series(~fits), None)
+            value.set(pl.Series(null), None)
             if value.dtype != pl.Binary
-            else value.zip_with(pl.Series(fits), pl.Series([None] * size, dtype=pl.Binary))
+            else value.zip_with(pl.Series(~null), pl.Series([None] * size, dtype=pl.Binary))
         )
 
     def _column(self, name: str, values: list[pl.Series] | None, count: int) -> pa.Array:
