@@ -236,8 +236,8 @@ class TemplateLines:
         """Return the scalars of one field; clears `good` where a line differs from the form.
 
         Returns:
-          a polars series of a number, of text or of a boolean, null where the text is `null`, arbitrary where the line is
-            not good; None for a field that is only compared.
+          a polars series of a number, of text or of a boolean, null where the text is `null`, arbitrary where the line
+            is not good; None for a field that is only compared.
         """
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
