@@ -1454,6 +1454,16 @@ def test_a_file_after_one_with_many_bad_values_is_read_once(tmp_path, monkeypatc
     assert len([size for size in parsed if size > 150_000]) == 1, parsed  # as text: its beginning has shown that
 
 
+def test_a_bad_text_is_bad_in_a_column_beside_one_that_is_read_as_text(tmp_path):
+    rows = [f"{('n/a', 1)[i % 2]},{'n/a' if i % 100 == 7 else 2}" for i in range(2000)]
+    path = write(tmp_path, "\n".join(["often,seldom", *rows]))
+    optional = {"dtype": "float32", "required": False}
+    found, letters = outcome(path, options(contract(often=optional, seldom=optional)))
+    assert len(found) + len(letters) == 2000 and {d["reason"] for d in letters} == {"wrong_type"}
+    columns = [sorted(error["column"] for error in d["errors"]) for d in letters]
+    assert sum("often" in c for c in columns) == 1000 and sum("seldom" in c for c in columns) == 20
+
+
 def test_after_a_ragged_block_the_next_ones_are_read_as_before(tmp_path):
     rows = [f"{i},{i % 7}" + ",x" * (i in (5, 6, 70, 199)) for i in range(200)]
     path = write(tmp_path, "\n".join(["n,x", *rows]))

@@ -282,13 +282,14 @@ class _Parser:
                     types = {} if failed >= _MOST_FAILURES else {n: t for n, t in types.items() if n != name}
                 continue
             found = dict(read.columns)
+            with_bad_texts = bool(self._typed.bad_texts)  # some are forgotten when a column is given up
             certain = self._typed.certain({name: found[name] for name in types})
             typed, given = dict[str, Typed](), dict[str, pa.DataType]()
             for name in types:
                 values = found.pop(name)
                 if name in certain:
                     continue
-                if (accepted := self._typed.accept(name, values)) is None:
+                if (accepted := self._typed.accept(name, values, with_bad_texts)) is None:
                     self._typed.give_up(name)
                     given[name] = pa.string()
                 else:

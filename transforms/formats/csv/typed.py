@@ -145,8 +145,12 @@ class TypedColumns:
         type_ = self._columns[name].scalar_type
         return values if values.type == type_ else with_values(values, values_of(values).astype(numpy_type(type_)))
 
-    def accept(self, name: str, values: pa.Array) -> Typed | None:
-        """Return a parsed column; None if most of it, or too much of it, is in doubt."""
+    def accept(self, name: str, values: pa.Array, nulls_doubtful: bool) -> Typed | None:
+        """Return a parsed column; None if too much of it is in doubt.
+
+        Args:
+          nulls_doubtful: whether it was parsed with bad texts as null.
+        """
         column = self._columns[name]
         numbers = values_of(values)
         null = nulls_of(values)
@@ -162,7 +166,7 @@ class TypedColumns:
             if column.is_float:
                 doubt |= ~np.isfinite(numbers)
             doubt |= null
-        if not self.bad_texts:
+        if not nulls_doubtful:
             doubt = doubt & ~null
         doubtful = np.flatnonzero(doubt)
         if len(doubtful) > _MOST_IN_DOUBT * len(values):
