@@ -4,6 +4,7 @@ number parser, as those of clean blocks do, or were read as text and judged, as 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from beam_score.transforms.common.splits import FileRange, Split
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import ReadSettings
+from beam_score.transforms.formats.csv import reader
 from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.scoring.validate import validate
 
@@ -86,10 +88,10 @@ DTYPES = ["float16", "float32", "float64", "int8", "int32", "int64", "uint8", "u
 
 
 def fates(folder, contract, lines, spoil):
-    """What becomes of each line; `spoil` puts a line before them that no column can read as a number."""
+    """What becomes of each line; `spoil` puts lines before them with so many bad texts that each column is text."""
     names = list(contract.columns)
     path = folder / "a.csv"
-    first = [",".join("spoilt" for _ in names)] if spoil else []
+    first = [",".join(f"spoilt {i}" for _ in names) for i in range(12)] if spoil else []
     path.write_text("\n".join([",".join(names), *first, *lines]) + "\n", encoding="utf-8")
     shift = len(first)
     found = {}
@@ -97,10 +99,14 @@ def fates(folder, contract, lines, spoil):
         block = validate(block, contract)
         values = {n: block.rows[n].to_pylist() for n in names}
         for at, row in enumerate(block.rows["#row"].to_pylist()):
-            found[row - shift] = [np.array(values[n][at], contract.columns[n].dtype).tobytes() for n in names]
+            row_values = {n: values[n][at] for n in names}
+            found[row - shift] = [
+                None if value is None else np.array(value, contract.columns[n].dtype).tobytes()
+                for n, value in row_values.items()
+            ]
         for letter in block.rejected.to_pylist():
             found[letter["row"] - shift] = (letter["reason"], letter["column"], letter["message"], letter["errors"])
-    found.pop(-1, None)
+    found = {row: fate for row, fate in found.items() if row >= 0}
     assert len(found) == len(lines)
     return found
 
@@ -136,4 +142,40 @@ def test_any_numbers(dtype, texts, tmp_path_factory):
     contract = contract_of(a={"dtype": dtype}, b={"dtype": "int64"})
     lines = [f"{text},{number}" for number, text in enumerate(texts)]
     folder = tmp_path_factory.mktemp("numbers")
+    assert fates(folder, contract, lines, False) == fates(folder, contract, lines, True)
+
+
+def test_many_bad_texts_make_a_column_text(tmp_path):
+    reads = []
+
+    class Noting(reader._Parser):
+        def _read(self, text, nulls, types, is_utf8):
+            reads.append(set(types.values()))
+            return super()._read(text, nulls, types, is_utf8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "_Parser", Noting)
+        fates(tmp_path, contract_of(a={"dtype": "float32"}, b={"dtype": "int64"}), ["1,2"] * 9, True)
+    assert reads[-1] == {pa.string()}  # what the tests of this file compare with
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    kinds=st.integers(1, 8),
+    shares=st.tuples(*[st.sampled_from([0, 0.01, 0.1, 0.3, 1])] * 3),
+    required=st.booleans(),
+)
+def test_bad_texts_at_any_density_in_several_columns(seed, kinds, shares, required, tmp_path_factory):
+    rng = np.random.default_rng(seed)
+    bad = ["n/a", "", "-", "212", "nan", "x" * 50, "7.5", "1e400"][:kinds]
+    lines = [
+        ",".join(bad[rng.integers(len(bad))] if rng.random() < share else str(rng.integers(100)) for share in shares)
+        for _ in range(300)
+    ]
+    common = {"range": (0, 150), "required": required}
+    contract = contract_of(
+        a={"dtype": "float32", **common}, b={"dtype": "int64", **common}, c={"dtype": "float64", **common}
+    )
+    folder = tmp_path_factory.mktemp("density")
     assert fates(folder, contract, lines, False) == fates(folder, contract, lines, True)
