@@ -16,6 +16,7 @@ from beam_score.pipeline.job.job import parse_job
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.batch_choice import choose_batch, default_choice
 from beam_score.pipeline.prepare.cost import call_bytes, check_call_fits
+from beam_score.pipeline.prepare.first_blocks import first_blocks
 from beam_score.pipeline.prepare.preflight import prepare
 from beam_score.pipeline.prepare.trial import Trial, load, try_rows
 from beam_score.transforms.common.bounds import Bounds
@@ -142,3 +143,15 @@ def test_the_peak_is_of_what_ran_meanwhile():
     before = resident_bytes()
     _, peak = with_peak(lambda: np.ones(10_000_000).sum())
     assert 70e6 < peak - before < 160e6
+
+
+def test_the_bytes_of_a_row_are_those_of_the_rows_that_were_read(tmp_path, model):
+    job = prepared(tmp_path, model("at_most_four"), pa.table({"x": np.random.default_rng(0).random(200_000)}), NUMBER)
+    assert first_blocks(job, 100).row_bytes == pytest.approx(4, rel=0.1)  # float32, and no number of the row
+
+
+def test_rows_larger_than_a_block_of_the_trial_are_tried(tmp_path, model):
+    rows = [{"x": float(i), "more": "a" * 40_000} for i in range(300)]
+    job = prepared(tmp_path, model("at_most_four"), rows, NUMBER)
+    found = first_blocks(job, 200)
+    assert sum(b.rows.num_rows for b in found.blocks) == 200 and found.row_bytes == pytest.approx(40_000, rel=0.1)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from beam_score.pipeline.draft.padded import padded_columns
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.prepare.preflight import Prepared
+from beam_score.transforms.arrays.sizes import batch_bytes
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile, format_named
 from beam_score.transforms.formats.reading.blocks import read_range
@@ -24,9 +25,11 @@ from beam_score.transforms.stores.local_file import is_of_the_system
 _LEAST_ROWS = 2
 """Applies however large the rows are: the independence check needs a second row in the batch."""
 
-_MOST_BLOCKS = 20
 _MOST_BLOCK_BYTES = 1 << 20
 """Of a block that is read for its first rows."""
+
+_MOST_BLOCKS, _MOST_BAD_BLOCKS = 80, 20
+"""Blocks to look at; and those among them without a good row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class FirstBlocks:
 
     Attributes:
       blocks: after Preprocess.
-      row_bytes: input bytes per row, in the file as stored; None if there are no rows.
+      row_bytes: input bytes per row: in the file as stored if its text is known, else of the used columns in memory.
+        None if there are no rows.
       padded: see `pipeline.draft.padded`.
     """
 
@@ -57,8 +61,7 @@ def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
     bytes_left = steps.call.bounds.call_bytes
     preparation = Preparation(steps.inputs, steps.call.signature.inputs, steps.read.columns, steps.function)
     for block in _first_blocks(prepared):
-        if row_bytes is None and block.count and block.origin is not None and isinstance(block.origin.data, pa.Buffer):
-            row_bytes = block.origin.data.size / block.count
+        row_bytes = row_bytes or _row_bytes(block)
         block = _first_rows(block, left)
         for name in _unstripped(steps.read, block.rows):
             texts.setdefault(name, []).extend(block.rows[name].to_pylist())
@@ -72,11 +75,19 @@ def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
         blocks.append(_first_rows(block, max(fit, least)))
         left -= blocks[-1].rows.num_rows
         bytes_left -= _inputs_and_outputs(blocks[-1])
-        if left <= 0 or bytes_left <= 0 or fit < block.rows.num_rows or len(blocks) >= _MOST_BLOCKS:
+        bad = sum(not b.rows.num_rows for b in blocks)
+        if left <= 0 or bytes_left <= 0 or fit < block.rows.num_rows:
             break
-    if row_bytes is None and blocks and (count := sum(b.count for b in blocks)):
-        row_bytes = prepared.files[0].size / max(count, 1)
+        if len(blocks) >= _MOST_BLOCKS or bad >= _MOST_BAD_BLOCKS:
+            break
     return FirstBlocks(blocks, row_bytes, padded_columns(texts))
+
+
+def _row_bytes(block: Block) -> float | None:
+    if block.origin is not None and isinstance(block.origin.data, pa.Buffer) and block.count:
+        return block.origin.data.size / block.count
+    rows = block.rows.drop_columns([ROW])
+    return batch_bytes(rows) / rows.num_rows if rows.num_rows else None
 
 
 def _inputs_and_outputs(block: Block) -> int:

@@ -38,7 +38,7 @@ class Trial:
       predictions: of the sample's good rows.
       rejected: dead letters of the sample.
       rows: number of rows tried.
-      row_bytes: input bytes per row in the sample, in the file as stored; None if it had no rows.
+      row_bytes: input bytes per row in the sample; see `FirstBlocks`.
       feeds: inputs of a sample of good rows, for sweeps.
       call_rows: rows of the largest call.
       call_bytes: growth of the process's memory in that call.

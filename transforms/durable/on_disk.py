@@ -136,12 +136,14 @@ def names(path: Path) -> list[str]:
 def write_new(path: Path, *pieces: bytes | memoryview) -> None:
     with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
         try:
+            size = 0
             for piece in pieces:
                 left = memoryview(piece)
                 while left:
-                    left = left[disk().write(descriptor, left) :]
+                    written = disk().write(descriptor, left)
+                    left, size = left[written:], size + written
             disk().fsync(descriptor)
-            if sum(map(len, pieces)) >= _LARGE:
+            if size >= _LARGE:
                 with contextlib.suppress(OSError):  # it is only advice
                     disk().drop_cached(descriptor)
         except OSError:

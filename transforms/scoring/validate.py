@@ -233,8 +233,9 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None])
                 np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
             )
             if column.is_float and column.finite:
-                hint = NAN_HINT if np.isnan(numbers[present]).any() else ""
-                refuse(spread(present & ~np.isfinite(numbers)), "not_finite", column.describe() + hint)
+                nan = spread(present & np.isnan(numbers))
+                refuse(nan, "not_finite", column.describe() + NAN_HINT)
+                refuse(spread(present & np.isinf(numbers)) & ~nan, "not_finite", column.describe())
             if column.range is not None:
                 low, high = column.limits
                 with np.errstate(invalid="ignore"):

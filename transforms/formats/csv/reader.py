@@ -269,7 +269,8 @@ class _Parser:
         types = {n: t for n, t in self._typed.types(text.content).items() if n in wanted} if text.is_utf8 else {}
         for failed in itertools.count():
             try:
-                if types and (failed == 1 or (self._expects_bad and not failed)) and (head := _head(text)):
+                # Of a block with bad values the beginning shows how to read it, after the first or without a failure.
+                if types and failed == (0 if self._expects_bad else 1) and (head := _head(text)):
                     self._parse(head, nulls, names)
                     types = {n: t for n, t in types.items() if self._typed.is_direct(n)}
                 read = self._read_all(text, nulls, names, types)

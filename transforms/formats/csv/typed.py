@@ -93,6 +93,8 @@ class TypedColumns:
         self._key = tuple((name, column.dtype) for name, column in self._columns.items())
         last = _LAST.get(self._key, ())
         self.was_bad = last is None
+        if self.was_bad:
+            _LAST.pop(self._key, None)  # until a column of this range is given up, too
         self.bad_texts: dict[str, str] = dict(last or ())
         self._known: dict[str, dict[str | None, _Fate]] = {}
 
@@ -129,7 +131,7 @@ class TypedColumns:
         return True
 
     def _remember(self) -> None:
-        if len(_LAST) >= _MOST_LAST:
+        if self._key not in _LAST and len(_LAST) >= _MOST_LAST:
             _LAST.clear()
         _LAST[self._key] = tuple(self.bad_texts.items()) if len(self._columns) == len(self._key) else None
 
