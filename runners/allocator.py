@@ -8,7 +8,7 @@ import os
 
 _KEEP = {
     "MMAP_THRESHOLD": (-3, 32 << 20),  # the most: larger pieces come from the system, and return to it when freed
-    "TRIM_THRESHOLD": (-1, 512 << 20),  # free memory at the end of a heap, of which more returns to the system
+    "TRIM_THRESHOLD": (-1, 64 << 20),  # free memory at the end of a heap, of which more returns to the system
     "TOP_PAD": (-2, 16 << 20),  # what a heap takes from the system beyond its need
 }
 """Parameters of glibc's `mallopt` by name, each with its number (malloc.h) and value in bytes."""
