@@ -745,7 +745,7 @@ def test_nothing_but_ragged_rows(tmp_path, capfd):
 
 
 def test_many_ragged_rows_beside_bad_values(tmp_path):
-    """A failed read of such a block is repeated without its ragged records; small blocks do not come to it."""
+    """Each read of the block skips the ragged records, also one that fails; small blocks are read in other ways."""
     path = write(tmp_path, "x,y\n" + "1,2\n1\nabc,3\n4,5,6\n7,-1\n" * 2000)
     columns = contract(x="int64", y={"dtype": "float32", "range": [0, 9]})
     found = fates(path, options(columns))
@@ -1415,17 +1415,22 @@ def test_the_next_file_begins_with_the_bad_texts_of_the_last_unless_they_were_to
     assert second.learn("begins", "none") and TypedColumns(columns).was_bad  # they were not enough
 
 
-def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, monkeypatch):
-    rows = [f"{i},{('n/a', 'none', '-', 'null')[i % 4] if i % 5 == 3 else 20}" for i in range(20_000)]
-    path = write(tmp_path, "\n".join(["n,unlike", *rows]))
-    parsed = []
-    read = _Parser._read
+@pytest.fixture
+def parsed(monkeypatch) -> list[int]:
+    """The length of each text that pyarrow's reader is called with."""
+    lengths, read = [], _Parser._read
 
-    def counted(self, text, *rest):
-        parsed.append(len(text))
+    def noted(self, text, *rest):
+        lengths.append(len(text))
         return read(self, text, *rest)
 
-    monkeypatch.setattr(_Parser, "_read", counted)
+    monkeypatch.setattr(_Parser, "_read", noted)
+    return lengths
+
+
+def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, parsed):
+    rows = [f"{i},{('n/a', 'none', '-', 'null')[i % 4] if i % 5 == 3 else 20}" for i in range(20_000)]
+    path = write(tmp_path, "\n".join(["n,unlike", *rows]))
     settings = options(contract(n="int64", unlike={"dtype": "float32", "range": (0, 150)}), max_block_bytes=1 << 20)
     _, letters = outcome(path, settings)
     assert len(letters) == 4000 and {d["reason"] for d in letters} == {"wrong_type"}
@@ -1433,18 +1438,10 @@ def test_bad_texts_of_a_block_are_found_in_its_beginning(tmp_path, monkeypatch):
     assert len(whole) == 2, parsed  # until the first bad text, and to the end
 
 
-def test_a_file_after_one_with_many_bad_values_is_read_once(tmp_path, monkeypatch):
+def test_a_file_after_one_with_many_bad_values_is_read_once(tmp_path, parsed):
     rows = [f"{i},{('n/a', 212, 20)[i % 3]}" for i in range(20_000)]
     settings = options(contract(n="int64", often={"dtype": "float32", "range": (0, 150)}), max_block_bytes=1 << 20)
     paths = [write(tmp_path, "\n".join(["n,often", *rows]), f"{i}.csv") for i in range(2)]
-    parsed = []
-    read = _Parser._read
-
-    def counted(self, text, *rest):
-        parsed.append(len(text))
-        return read(self, text, *rest)
-
-    monkeypatch.setattr(_Parser, "_read", counted)
     found = []
     for path in paths:
         parsed.clear()

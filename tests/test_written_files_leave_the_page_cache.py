@@ -12,10 +12,10 @@ LARGE = [bytes([i % 251]) * 100_000 for i in range(30)]
 
 
 class Counted(disk.Disk):
-    """Counts the drops; each may fail."""
+    """Notes the size of each file that is dropped; with an error, each drop fails with it."""
 
-    def __init__(self, error=None):
-        self.dropped, self.error = [], error
+    def __init__(self):
+        self.dropped, self.error = [], None
 
     def drop_cached(self, descriptor):
         self.dropped.append(os.fstat(descriptor).st_size)

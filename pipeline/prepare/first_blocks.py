@@ -75,10 +75,9 @@ def first_blocks(prepared: Prepared, rows: int) -> FirstBlocks:
         blocks.append(_first_rows(block, max(fit, least)))
         left -= blocks[-1].rows.num_rows
         bytes_left -= _inputs_and_outputs(blocks[-1])
-        bad = sum(not b.rows.num_rows for b in blocks)
         if left <= 0 or bytes_left <= 0 or fit < block.rows.num_rows:
             break
-        if len(blocks) >= _MOST_BLOCKS or bad >= _MOST_BAD_BLOCKS:
+        if len(blocks) >= _MOST_BLOCKS or sum(not b.rows.num_rows for b in blocks) >= _MOST_BAD_BLOCKS:
             break
     return FirstBlocks(blocks, row_bytes, padded_columns(texts))
 

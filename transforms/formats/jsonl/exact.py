@@ -311,19 +311,12 @@ def _integer(raw: str, column: Column) -> int:
     zeros = power - len(fraction) + len(digits) - len(significant)
     if zeros < 0:
         raise _Misfit("wrong_type", raw, f"{column.describe()}, an integer")
-    least, most = _INTEGERS[column.dtype]
+    info = np.iinfo(column.dtype)
     if len(significant) + zeros <= 20:
         value = int(sign + significant) * 10**zeros
-        if least <= value <= most:
+        if info.min <= value <= info.max:
             return value
-    raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {least} to {most}")
-
-
-_INTEGERS = {
-    name: (np.iinfo(name).min, np.iinfo(name).max)
-    for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-}
-"""dtype to the least and the largest of its values."""
+    raise _Misfit("out_of_range", raw, f"{column.describe()}, with the range {info.min} to {info.max}")
 
 
 def _cut(text: str) -> str:
