@@ -5,11 +5,14 @@ The tests share a server. Each adds versions with higher numbers.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import logging
 import os
 import stat
 from collections import Counter
+from typing import Any
 
 import jobs
 import models
@@ -21,7 +24,7 @@ from beam_score.pipeline.job.rollout import Rollout
 from beam_score.pipeline.serve.answering.answer import Answer, Request
 from beam_score.pipeline.serve.reports.accounts import Account
 from beam_score.pipeline.serve.versions.agree import answers_agree
-from beam_score.pipeline.serve.versions.trial import Observation
+from beam_score.pipeline.serve.versions.trial import Observation, Trial
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +149,7 @@ def test_a_shadow_is_asked_too_and_its_differences_are_counted(server, versions,
     until(lambda: new in available(server))
     before = [asked(server)[0] for _ in range(10)]
     until(lambda: answers(server, new))
+    until(lambda: f"m: copies of requests to version {new}: " in versions.log)
     results = shadows(server, new)
     assert before.count(current) <= sum(results.values()) and set(results) == {"different"}
     assert f"as version {current} does: different" in versions.log
@@ -177,10 +181,45 @@ class _Served:
         self.account, self.version = Account("people", 1, []), json.loads("{}")
 
 
+def _version(number: int) -> Any:
+    return type("Version", (), {"number": number, "name": "m"})
+
+
+class _Waits(_Served):
+    """It answers once it is told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.version, self.told = _version(2), asyncio.Event()
+
+    async def answer(self, *_: object) -> Answer:
+        await self.told.wait()
+        return Answer(200, b"{}")
+
+
+def test_the_results_of_copies_are_logged_once_all_are_answered(caplog):
+    async def copies() -> str:
+        new, old = _Waits(), _Served()
+        old.version = _version(1)
+        trial = Trial(new, old, Rollout(shadow=1.0), Counter())
+        for _ in range(2):
+            old.observer(Request("x", b""), Answer(200, b"{}"))
+        trial.end()
+        await asyncio.sleep(0)
+        before = caplog.text
+        new.told.set()
+        await asyncio.sleep(0.1)
+        return before
+
+    with caplog.at_level(logging.INFO, "beam_score"):
+        assert "copies of requests" not in asyncio.run(copies())
+    assert caplog.text.count("copies of requests to version 2: 2 same") == 1
+
+
 def observed(new: tuple[int, int, float], old: tuple[int, int, float], **bounds) -> str | None:
     """Return the problem after requests: how many, how many failed, seconds of each."""
     versions = _Served(), _Served()
-    versions[1].version = type("Version", (), {"number": 1})
+    versions[1].version = _version(1)
     observation = Observation(*versions, Rollout(**bounds))
     for served, (count, failed, seconds) in zip(versions, (new, old), strict=True):
         for at in range(count):

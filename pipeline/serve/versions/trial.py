@@ -110,12 +110,17 @@ class Trial(Observation):
         super().__init__(served, before, rollout)
         self.shadows = shadows
         self._copies: set[asyncio.Task[None]] = set()
+        self._ended = False
         if rollout.shadow:
             before.observer = self._copy
 
     def end(self) -> None:
-        """Send it no more copies."""
-        self.before.observer = None
+        """Send it no more copies, and log the results of all once the last is answered."""
+        self.before.observer, self._ended = None, True
+        if not self._copies:
+            self._log_results()
+
+    def _log_results(self) -> None:
         if self.shadows:
             version, counts = self.served.version, ", ".join(f"{n} {result}" for result, n in self.shadows.items())
             _log.info("%s: copies of requests to version %d: %s", version.name, version.number, counts)
@@ -133,7 +138,12 @@ class Trial(Observation):
             return
         task = asyncio.create_task(self._compare(request, answer))
         self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._copies.discard(task)
+        if self._ended and not self._copies:
+            self._log_results()
 
     async def _compare(self, request: Request, answer: Answer) -> None:
         other = await self.served.answer(request, _SHADOW_S, "shadow")
