@@ -22,7 +22,8 @@ from beam_score.transforms.common.splits import Split
 from beam_score.transforms.contract.columns import Contract
 from beam_score.transforms.formats.base import ReadSettings, format_named
 from beam_score.transforms.formats.reading.blocks import read_split
-from beam_score.transforms.output.dead_letters import dead_letter_lines, dead_letter_rows
+from beam_score.transforms.output.dead_letters import dead_letter_rows
+from beam_score.transforms.rows.as_json import lines_of
 from beam_score.transforms.rows.rejections import Rejections
 from beam_score.transforms.scoring.validate import validate
 
@@ -59,7 +60,7 @@ def measure(paths: list[str], settings: ReadSettings) -> dict[str, float]:
             began = step("dead letters", began)
         for letters in rows:
             if letters.num_rows:
-                dead_letter_lines(letters)
+                lines_of(letters)
         step("encode", began)
     return spent
 

@@ -18,6 +18,7 @@ from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.nested import to_arrow
 from beam_score.transforms.output.json_lines import to_json_lines
 from beam_score.transforms.output.parts import LinesEncoder
+from beam_score.transforms.rows.as_json import lines_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -305,3 +306,26 @@ def test_many_rows_are_encoded_as_text_in_pieces():
     pieces = encoder.end()
     assert len(pieces) == 3 and sum(map(len, pieces)) == size
     assert [json.loads(line) for line in b"".join(pieces).splitlines()] == table.to_pylist()
+
+
+def test_lines_are_those_of_polars_own_writer():
+    texts = ["a", 'quote " and \\ and \n', "ä€😀", "", None, "x" * 100_000]
+    count = len(texts)
+    table = pa.table(
+        {
+            'a "name"': texts,
+            "float": [0.1, -0.0, 1e300, 1e-300, None, 3.0],
+            "float32": pa.array([0.1, -0.0, 1e30, 1e-30, None, 3.0], pa.float32()),
+            "integer": pa.array([2**63, 0, 1, 2, 3, None], pa.uint64()),
+            "boolean": [True, False, None, True, False, True],
+            "null": pa.nulls(count),
+            "date": pa.array([0, 1, -1, None, 20_000, 2], pa.date32()),
+            "time": pa.array([0, 1, -1, None, 10**15, 2], pa.timestamp("us")),
+            "decimal": pa.array([None, 1, 2, 3, 4, 5], pa.decimal128(10, 2)),
+            "list": [[1.5, None], [], None, [2.0], [3.0], [4.0]],
+            "errors": [[{"column": None, "reason": text}] for text in texts],
+        }
+    )
+    assert lines_of(table) == pl.from_arrow(table).write_ndjson().encode()
+    assert lines_of(table.slice(2, 2)) == pl.from_arrow(table.slice(2, 2)).write_ndjson().encode()
+    assert lines_of(table.slice(0, 0)) == b""

@@ -14,7 +14,8 @@ from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.sealed import checksum, to_json
 from beam_score.transforms.ledger.manifest import FAILED, OVER_BUDGET, record, timings
 from beam_score.transforms.ledger.receipt import Counts, new_file_counts
-from beam_score.transforms.output.dead_letters import dead_letter_lines, dead_letter_rows
+from beam_score.transforms.output.dead_letters import dead_letter_rows
+from beam_score.transforms.rows.as_json import lines_of
 from beam_score.transforms.rows.faults import stretch
 
 
@@ -34,7 +35,7 @@ def refuse_unusable(prepared: Prepared, fingerprint: Mapping[str, str], state: O
         refused = stretch(0, None, error.reason, error.message, error.column)
         counts.rejections.add_letters(refused, path)
         letters.append(dead_letter_rows(refused, path, run))
-    content = dead_letter_lines(pa.Table.from_batches(letters))
+    content = lines_of(pa.Table.from_batches(letters))
     name = f"rejected/{run}-00000.jsonl"
     storage.make_folder(output / "rejected")
     storage.replace(output / name, content)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib
-import io
 import threading
 
 import pyarrow as pa
@@ -15,20 +14,9 @@ from beam_score.transforms.rows.sources import Source, places
 
 
 def load_ahead() -> None:
-    """Start to import what `dead_letter_lines` needs, in another thread: it takes a quarter of a second, in which no
+    """Start to import what `lines_of` needs, in another thread: it takes a quarter of a second, in which no
     worker of this process could import anything."""
     threading.Thread(target=importlib.import_module, args=("polars",), name="import", daemon=True).start()
-
-
-def dead_letter_lines(table: pa.Table | pa.RecordBatch) -> bytes:
-    """Return dead letters, as made by `dead_letter_rows`, as JSON Lines."""
-    import polars as pl
-
-    lines = io.BytesIO()  # a text would be a second copy in memory
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    frame.write_ndjson(lines)
-    return lines.getvalue()
 
 
 def dead_letter_rows(rejected: pa.RecordBatch, source: Source, run: str) -> pa.RecordBatch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
 from beam_score.transforms.arrays.plain import broken_text, is_list
-from beam_score.transforms.rows.as_json import spelling, text_or_base64
+from beam_score.transforms.rows.as_json import lines_of, spelling, text_or_base64
 
 MARKER = "_not_finite"
 """Suffix of the name of the column that says which values were not finite."""
@@ -33,8 +32,6 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
       not_finite: `null`: such a value is null, and a string column NAME_not_finite, present in every line, says which
         it was (for a list, the first); `string`: it is the string NaN, Infinity or -Infinity.
     """
-    import polars as pl
-
     columns, binary = {}, {}
     odd = np.zeros(len(table), bool)  # rows that are encoded one by one
     for field, column in zip(table.schema, table.columns, strict=True):
@@ -54,14 +51,16 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
                 )
             elif marks is not None:
                 odd |= marks < len(_MARKS) - 1
-    frame = pl.from_arrow(pa.table(columns))
-    assert isinstance(frame, pl.DataFrame)
-    sink = io.BytesIO()
-    frame.write_ndjson(sink)
+    rows = pa.table(columns)
+    content = lines_of(rows)
     if not odd.any():
-        return sink.getvalue()
+        return content
+    import polars as pl
+
     # An Arrow column cannot mix numbers and strings, or strings and objects.
-    lines = sink.getvalue().split(b"\n")
+    lines = content.split(b"\n")
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
     at = np.flatnonzero(odd)
     values = {name: column.take(pa.array(at)).to_pylist() for name, column in binary.items()}
     for number, row in enumerate(frame.filter(pl.Series(odd)).iter_rows(named=True)):

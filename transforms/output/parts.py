@@ -14,9 +14,9 @@ from beam_score.transforms.arrays.sizes import batch_bytes
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import Write, nothing_to_wait_for, write_at_once
-from beam_score.transforms.output.dead_letters import dead_letter_lines
 from beam_score.transforms.output.json_lines import to_json_lines
 from beam_score.transforms.output.part import Part
+from beam_score.transforms.rows.as_json import lines_of
 
 MAX_GROUP_ROWS = 1 << 20
 
@@ -195,4 +195,4 @@ class PredictionFormat:
 
 def dead_letter_encoder() -> LinesEncoder:
     """Return the encoder for the rows of `dead_letter_rows`."""
-    return LinesEncoder(dead_letter_lines)
+    return LinesEncoder(lines_of)

@@ -1,4 +1,4 @@
-"""Rows of a record batch as JSON objects, for the dead letters of Parquet rows."""
+"""Rows as JSON objects: as lines of a file, and for the dead letters of Parquet rows."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
     values = [_bytes_for_text(array.take(pa.array(at))).to_pylist() for array in arrays]
     texts = [_json_object(dict(zip(batch.schema.names, row, strict=True))) for row in zip(*values, strict=True)]
     return pc.replace_with_mask(packed, pa.array(odd), pa.array([t.encode() for t in texts], pa.binary()))
+
+
+def lines_of(rows: pa.Table | pa.RecordBatch) -> bytes:
+    """Return rows as JSON Lines in UTF-8, as polars writes their types.
+
+    Not by `DataFrame.write_ndjson`: it encodes in threads of its own, which for a thousand rows takes twice as long.
+    """
+    import polars as pl
+
+    if not rows.num_rows:
+        return b""
+    frame = pl.from_arrow(rows)
+    assert isinstance(frame, pl.DataFrame)
+    text = (frame.to_struct("row").struct.json_encode() + "\n").rechunk().to_arrow()
+    offsets = np.frombuffer(text.buffers()[1], np.int64, len(text) + 1, text.offset * 8)
+    return memoryview(text.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
 
 
 def _with_spellings(packed: pa.Array, begins: str, name: str, numbers: pa.Array, at: np.ndarray) -> pa.Array:
