@@ -20,6 +20,7 @@ from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
+from beam_score.transforms.formats.jsonl.exact import LineJudge, Refusal, Row
 from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.reader import FORMAT as JSONL
 from beam_score.transforms.formats.jsonl.rows import LineParser
@@ -644,6 +645,53 @@ def test_malformed_is_what_a_known_parser_refuses(value):
     except ValueError:
         is_json = False
     assert (fate[0][0] == "row") == is_json
+
+
+SEEDS = [
+    b'{"id":1,"x":0.5,"name":"a","ok":true,"more":null}',
+    b' {"x" : -1.5e3 , "id":\t9223372036854775808, "name":null}',
+    b'{"id":18446744073709551616,"x":1e999,"name":"\xc3\xa4 {[,:]}","ok":"true"}',
+    b'{"id":-0,"x":-0.0,"other":NaN,"name":1,"ok":0}',
+    b'{"id":1.50e1,"x":Infinity,"name":""}',
+    b'{"x":[1],"id":{"a":2},"name":"b"}',
+    b'{"id":7,"id":8,"x":1,"x2":1,"x2":2}',
+    b"{}",
+]
+
+
+@pytest.mark.parametrize("extra", ["ignore", "reject"])
+def test_an_object_of_scalars_is_judged_like_any_other(extra):
+    """Lines with an escape, here in a key that is not used, are parsed member by member, others by Python's parser."""
+    columns = {
+        "id": {"dtype": "int64"},
+        "x": {"dtype": "float32"},
+        "name": {"dtype": "string"},
+        "ok": {"dtype": "bool", "required": False},
+    }
+    declared = columns | {"_": {"dtype": "int8"}}  # whichever way `extra` is
+    judge = LineJudge(setup(declared, keep=("more",), extra=extra))
+    drawn, rows, quick = random.Random(5), 0, 0
+    for seed in SEEDS:
+        lines = [seed]
+        for _ in range(3000):
+            line = bytearray(seed)
+            for _ in range(drawn.randrange(1, 3)):
+                at, byte = drawn.randrange(len(line)), drawn.choice(b'{}[],:"01.eE+-nt \t\r\0x\xff')
+                line[at : at + drawn.randrange(2)] = bytes([byte]) if drawn.random() < 0.7 else b""
+                line = line or bytearray(b"{}")
+            lines.append(bytes(line))
+        for line in lines:
+            if b"\\" in line or not line.endswith(b"}"):
+                continue
+            body = line[:-1].rstrip(b" \t\r")
+            comma = b"" if body.lstrip(b" \t\r") == b"{" else b","
+            one, other = judge.judge(body + comma + b'"_":0}'), judge.judge(body + comma + b'"\\u005f":0}')
+            if isinstance(one, Refusal) and isinstance(other, Refusal):  # their messages show the text
+                one, other = ((refusal.reason, refusal.column) for refusal in (one, other))
+            assert one == other, line
+            rows += isinstance(one, Row)
+            quick += isinstance(one, Row) and not one.faults
+    assert rows > 1000 and quick > 100
 
 
 def test_most_lines_of_a_file_go_a_fast_way():

@@ -168,6 +168,10 @@ class Column(Strict):
 
     def describe(self) -> str:
         """Return the expectation for messages: `float32 (contract: range 0..150)`."""
+        return self._description
+
+    @functools.cached_property
+    def _description(self) -> str:
         text = self.dtype + (
             "" if not self.shape else "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
         )

@@ -138,6 +138,42 @@ _Spans = dict[str, tuple[int, int]]
 """Where the value of each used key starts and ends."""
 
 
+class _Number(str):
+    """A number as it is written."""
+
+
+class _Members(list[tuple[str, Any]]):
+    """The keys and values of an object."""
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Members, parse_float=_Number, parse_int=_Number, parse_constant=_refused)
+
+
+def _scalars(text: str) -> dict[str, str] | None:
+    """Return the values of an object by key, each as it is written, in a fourth of the time of `members`.
+
+    None unless the whole text is certainly such an object: without escapes, so that a string is what is between its
+    quotes, without lists and objects in it, and with each key once.
+    """
+    if "\\" in text or text.count("{") + text.count("[") > 1:
+        return None
+    try:
+        value, end = _DECODER.raw_decode(text)
+    except ValueError:
+        return None
+    if end != len(text) or type(value) is not _Members:
+        return None
+    found = {k: v if type(v) is _Number else f'"{v}"' if type(v) is str else _LITERALS[v] for k, v in value}
+    return found if len(found) == len(value) else None
+
+
+_LITERALS = {None: "null", True: "true", False: "false"}
+
+
 class LineJudge:
     """Parses and validates single lines.
 
@@ -161,6 +197,9 @@ class LineJudge:
         except UnicodeDecodeError:
             # Bytes that are not UTF-8 become lone surrogates, which are never in valid text.
             text, broken = line.decode(errors="surrogateescape"), True
+        scalars = None if broken else _scalars(text)
+        if scalars is not None and not (self._reject_extra and scalars.keys() - self._used):
+            return self._row(scalars)
         try:
             first, found = members(text)
         except Malformed as error:
@@ -177,7 +216,7 @@ class LineJudge:
             spans, refusal = {}, self._refuse("wrong_type", None, f"found {self._found(text.strip())}, {expected}")
         if broken and (refusal is None or refusal.reason != "malformed") and self._broken_outside(spans, text):
             return self._refuse("malformed", None, "bytes that are not UTF-8")
-        return refusal or self._row(spans, text)
+        return refusal or self._row({name: text[start:end].strip(" \t\r\n") for name, (start, end) in spans.items()})
 
     def _refuse(self, reason: str, column: str | None, message: str) -> Refusal:
         return Refusal(reason, column and _valid(column), _valid(message))
@@ -204,20 +243,18 @@ class LineJudge:
             for match in re.finditer("[\ud800-\udfff]", text)
         )
 
-    def _row(self, spans: _Spans, text: str) -> Row:
+    def _row(self, raw: dict[str, str]) -> Row:
+        """Return the row of some values as they are written, by key."""
         values, faults = [], []
         for name in self.names:
-            value = None
-            if name in spans:
-                start, end = spans[name]
-                raw = text[start:end].strip(" \t\r\n")
-                column = self._columns.get(name)
-                try:
-                    if raw != "null":
-                        value = raw if column is None else _value(raw, column, column.shape)
-                except _Misfit as misfit:
-                    reason, shown, expected = misfit.args
-                    faults.append((name, reason, _valid(f"found {self._found(shown)}, expected {expected}")))
+            value: Any = raw.get(name, "null")
+            column = self._columns.get(name)
+            try:
+                value = None if value == "null" else value if column is None else _value(value, column, column.shape)
+            except _Misfit as misfit:
+                reason, shown, expected = misfit.args
+                faults.append((name, reason, _valid(f"found {self._found(shown)}, expected {expected}")))
+                value = None
             values.append(value)
         return Row(values, faults)
 
@@ -299,6 +336,9 @@ _FLOATS = {name: (np.dtype(name).type, float(np.finfo(name).max)) for name in ("
 
 
 def _integer(raw: str, column: Column) -> int:
+    info = np.iinfo(column.dtype)
+    if len(raw) <= 20 and raw.lstrip("-").isdecimal() and info.min <= (number := int(raw)) <= info.max:
+        return number
     parts = _PARTS.fullmatch(raw)
     assert parts is not None  # a number, by `members`
     sign, whole, fraction, exponent = parts.groups(default="")
@@ -311,7 +351,6 @@ def _integer(raw: str, column: Column) -> int:
     zeros = power - len(fraction) + len(digits) - len(significant)
     if zeros < 0:
         raise _Misfit("wrong_type", raw, f"{column.describe()}, an integer")
-    info = np.iinfo(column.dtype)
     if len(significant) + zeros <= 20:
         value = int(sign + significant) * 10**zeros
         if info.min <= value <= info.max:

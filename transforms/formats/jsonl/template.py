@@ -24,6 +24,7 @@ from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
 from beam_score.transforms.formats.jsonl.lines import Lines
 
 _EXAMPLES = 40
+_FEW_EXAMPLES = 4  # for a form that is known from another file
 _LEAF = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>[ \t]*:)?|-?[0-9][0-9.eE+-]*+|true|false|null')
 _TRIES = 3
 _WORTH = 0.8  # the share of lines from which on this is faster than parsing JSON
@@ -58,6 +59,12 @@ class _Field:
 
 _Form = tuple[tuple[str, ...], tuple[str | None, ...]]
 """The constant texts before, between and after the scalars of a line; and the used column of each scalar, if any."""
+
+_LEARNT: dict[tuple[tuple[tuple[str, pa.DataType | None], ...], _Form], tuple[_Field, ...]] = {}
+"""The fields of forms that were learnt, by used columns and form: to learn one from all examples takes 1 ms a file, and
+files are often written by one program. Only the time depends on what is kept."""
+
+_MOST_LEARNT = 100
 
 
 class TemplateLines:
@@ -112,16 +119,21 @@ class TemplateLines:
         # Spread without a period, which could coincide with that of some odd lines.
         spread = (np.arange(_EXAMPLES) * 0.6180339887498949 % 1 * len(lines)).astype(np.int64)
         examples = np.unique(spread).tolist()
+        columns = tuple((name, None if c is None else c.arrow_type) for name, c in self._columns.items())
         forms: dict[_Form, list[list[str]]] = collections.defaultdict(list)
-        for index in examples:
+        for number, index in enumerate(examples, 1):
             if (form := self._form(lines.line(index))) is not None:
                 forms[form[0]].append(form[1])
+                if number == _FEW_EXAMPLES and len(forms) == 1 and (learnt := _LEARNT.get((columns, form[0]))):
+                    return learnt
         if not forms:
             return None
         key = max(forms, key=lambda k: len(forms[k]))
         if len(forms[key]) < _WORTH * len(examples):
             return None
-        return self._fields_of(*key, forms[key])
+        if len(_LEARNT) >= _MOST_LEARNT:
+            _LEARNT.clear()
+        return _LEARNT.setdefault((columns, key), self._fields_of(*key, forms[key]))
 
     def _fields_of(
         self, constants: tuple[str, ...], columns: tuple[str | None, ...], kinds: list[list[str]]
