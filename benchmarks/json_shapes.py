@@ -22,7 +22,7 @@ from beam_score.transforms.framing.lines import line_spans
 
 NAMES = [f"f{i}" for i in range(8)]
 COLUMNS = Contract(columns={"id": Column(dtype="int64"), **{n: Column(dtype="float32") for n in NAMES}})
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 
 
 def _row(i: int, chance: random.Random) -> dict:

@@ -96,13 +96,10 @@ def plan_run(
         "why": choice.why,
         "intra_op_threads": call.intra_op_threads,
         "runtime": servable.runtime,
-        "block_bytes": _block_bytes(prepared, trial.row_bytes),
+        "block_bytes": prepared.steps.read.max_block_bytes,
     }
     header = describe(prepared, fingerprint, state) | {"engine": engine, "start_up_s": seconds}
     return freeze(state, fingerprint, splits, header, run or new_run())
-
-
-_LEAST_BLOCK_ROWS, _MOST_BLOCK_BYTES = 1024, 8 << 20
 
 
 def freeze(
@@ -214,16 +211,6 @@ def pinned(prepared: Prepared, plan: Mapping[str, Any]) -> Steps:
     read = prepared.steps.read
     read = dataclasses.replace(read, max_block_bytes=engine.get("block_bytes") or read.max_block_bytes)
     return dataclasses.replace(prepared.steps, call=call, read=read)
-
-
-def _block_bytes(prepared: Prepared, row_bytes: float | None) -> int:
-    """Return the input bytes of a block: `engine.block_bytes`; by default more for wide rows, since each block has a
-    cost for each column."""
-    read = prepared.steps.read
-    if "block_bytes" in prepared.job.engine.model_fields_set:
-        return read.max_block_bytes
-    wide = min(int(_LEAST_BLOCK_ROWS * (row_bytes or 0)), _MOST_BLOCK_BYTES, read.bounds.block_bytes)
-    return max(read.max_block_bytes, wide)
 
 
 def versions() -> dict[str, str]:

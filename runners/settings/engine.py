@@ -45,7 +45,7 @@ class EngineSettings(Strict):
     runner: Literal["local", "flink", "prism", "dataflow"] = "local"
     workers: int | Literal["auto"] = "auto"
     split_bytes: int = 64_000_000
-    block_bytes: int = 4 << 20
+    block_bytes: int = 8 << 20
     memory: int | Literal["auto"] = "auto"
     xla: Literal["on", "off"] = "off"
     intra_op_threads: int | Literal["auto"] = "auto"

@@ -115,7 +115,7 @@ class ReadSettings:
     extra: str = "ignore"
     strip: bool = False
     options: Any = None  # Options, after `__post_init__`
-    max_block_bytes: int = 4 << 20
+    max_block_bytes: int = 8 << 20
     max_block_rows: int = 65536
     max_row_bytes: int = 16 << 20
     bounds: Bounds = DEFAULT_BOUNDS
