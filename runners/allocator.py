@@ -15,7 +15,8 @@ _KEEP = {
 
 
 _KEPT_MS = 10_000
-"""How long jemalloc keeps memory that is freed; 1,000 by default, of which a part returns to the system all the time."""
+"""How long jemalloc keeps memory that is freed: ten times its default, with which pages return to the system again and
+again."""
 
 
 def use_jemalloc() -> None:
