@@ -14,8 +14,8 @@ from beam_score.transforms.rows.sources import Source, places
 
 
 def load_ahead() -> None:
-    """Start to import what `lines_of` needs, in another thread: it takes a quarter of a second, in which no
-    worker of this process could import anything."""
+    """Start to import what `lines_of` needs, in another thread: it takes a quarter of a second, in which no worker of
+    this process could import anything."""
     threading.Thread(target=importlib.import_module, args=("polars",), name="import", daemon=True).start()
 
 

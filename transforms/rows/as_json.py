@@ -62,7 +62,8 @@ def lines_of(rows: pa.Table | pa.RecordBatch) -> bytes:
         return b""
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
-    text = (frame.to_struct("row").struct.json_encode() + "\n").rechunk().to_arrow()
+    lines = (frame.to_struct("row").struct.json_encode() + "\n").rechunk()
+    text = lines.to_arrow(compat_level=pl.CompatLevel.oldest())  # a large_string: its texts follow each other
     offsets = np.frombuffer(text.buffers()[1], np.int64, len(text) + 1, text.offset * 8)
     return memoryview(text.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
 

@@ -110,6 +110,7 @@ class TemplateLines:
             good = plain[good]
         if len(good) < _WORTH * len(lines):
             self._fields, self._tries = None, self._tries - 1
+            _LEARNT.clear()  # a form does not say which kinds of scalars it has
         if not len(good):
             return none
         return good, pa.RecordBatch.from_arrays(columns, [*self._types])
@@ -133,7 +134,8 @@ class TemplateLines:
             return None
         if len(_LEARNT) >= _MOST_LEARNT:
             _LEARNT.clear()
-        return _LEARNT.setdefault((columns, key), self._fields_of(*key, forms[key]))
+        fields = _LEARNT[columns, key] = self._fields_of(*key, forms[key])
+        return fields
 
     def _fields_of(
         self, constants: tuple[str, ...], columns: tuple[str | None, ...], kinds: list[list[str]]
