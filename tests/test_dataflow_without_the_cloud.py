@@ -384,7 +384,7 @@ def test_a_job_whose_launcher_was_killed_is_known_to_live(tmp_path, model, servi
 def test_a_machine_with_too_little_memory_is_refused_before_anything_is_sent(tmp_path, model, service, forks):
     path = job_file(tmp_path, model("dense"), machine_type="n1-highcpu-2")
     for command, beam in (("check", service.beam), ("run", service.beam)):
-        refused = forks.run(command, path, "--set", "engine.block_bytes=16MiB", *beam)
+        refused = forks.run(command, path, "--set", "engine.block_bytes=32MiB", *beam)
         assert refused.code == 2
         assert "and a VM of n1-highcpu-2 has 1.8 GB: use a type with more memory" in refused.said
     assert service.requests == []
