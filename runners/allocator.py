@@ -15,8 +15,7 @@ _KEEP = {
 
 
 _KEPT_MS = 10_000
-"""How long jemalloc keeps memory that is freed: ten times its default, with which pages return to the system again and
-again."""
+"""How long jemalloc keeps memory that is freed: ten times as long as Arrow lets it, so that the next block finds it."""
 
 
 def use_jemalloc() -> None:

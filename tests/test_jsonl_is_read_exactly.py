@@ -24,6 +24,7 @@ from beam_score.transforms.formats.jsonl.exact import LineJudge, Refusal, Row
 from beam_score.transforms.formats.jsonl.lines import Lines
 from beam_score.transforms.formats.jsonl.reader import FORMAT as JSONL
 from beam_score.transforms.formats.jsonl.rows import LineParser
+from beam_score.transforms.formats.jsonl.template import TemplateLines
 from beam_score.transforms.formats.jsonl.top_level import TopLevel
 from beam_score.transforms.framing.lines import line_spans
 from beam_score.transforms.rows.block import ROW
@@ -707,6 +708,14 @@ def test_most_lines_of_a_file_go_a_fast_way():
         parser._judge.judge = lambda line, exact=exact, judged=judged: judged.append(line) or exact(line)
         parser.parse(data, *line_spans(data), 0, None)
         assert len(judged) < 2 * 3000 / spoil
+
+
+def test_a_form_that_another_file_had_is_taken_with_its_own_kinds():
+    options = setup({"x": {"dtype": "float32"}}, keep=("note",))
+    for note in (b"1", b'"a"', b"null", b'"a"', b"2"):
+        data = b"\n".join([b'{"x":%d,"note":%b}' % (i, note) for i in range(1000)])
+        good, rows = TemplateLines(options).take(Lines(data, *line_spans(data)))
+        assert len(good) == 1000 and set(rows["note"].to_pylist()) == {None if note == b"null" else note.decode()}
 
 
 def test_rows_are_typed_as_the_contract_says():

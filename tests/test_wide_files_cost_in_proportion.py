@@ -57,7 +57,7 @@ def test_the_time_grows_with_the_columns_and_not_with_their_square(tmp_path, for
 
 
 @pytest.mark.parametrize("set_", [{}, {"block_bytes": "64KiB"}], ids=["by default", "set"])
-def test_blocks_of_wide_rows_have_many_rows_unless_their_size_is_set(tmp_path, model, set_):
+def test_a_block_has_a_thousand_wide_rows_unless_its_size_is_set(tmp_path, model, set_):
     names = [f"c{i}" for i in range(1000)]
     row = ",".join(["0.12345"] * 1000)
     (tmp_path / "data").mkdir()

@@ -11,9 +11,10 @@ PROCESS_BYTES = 800_000_000
 """Memory of a worker process with Beam, Arrow and TensorFlow, without a model and rows (measured: 0.74 GB, and part of
 the allocations of a model's first call)."""
 
-BLOCKS_IN_FLIGHT = 20
+BLOCKS_IN_FLIGHT = 30
 """Memory for the rows of a thread, in blocks: as read, as tensors, as predictions, and waiting for a batch. Two threads
-over CSV with bad rows are estimated at 0.97 GB with blocks of 4 MiB (measured: 0.84), and at 1.14 with 8 MiB (0.88)."""
+over CSV are estimated at 0.86 GB with blocks of 1 MiB (measured: 0.89), and at 1.30 with 8 MiB (0.74, with 1% bad rows
+0.86, with only bad rows 1.02)."""
 
 
 @dataclasses.dataclass(frozen=True)

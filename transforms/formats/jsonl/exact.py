@@ -146,11 +146,16 @@ class _Members(list[tuple[str, Any]]):
     """The keys and values of an object."""
 
 
-def _refused(constant: str) -> None:
+def _not_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Members, parse_float=_Number, parse_int=_Number, parse_constant=_refused)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_Members, parse_float=_Number, parse_int=_Number, parse_constant=_not_json
+)
+
+_MOST_CHARS = 1 << 16
+"""A longer text is parsed once, by `members`."""
 
 
 def _scalars(text: str) -> dict[str, str] | None:
@@ -159,7 +164,8 @@ def _scalars(text: str) -> dict[str, str] | None:
     None unless the whole text is certainly such an object: without escapes, so that a string is what is between its
     quotes, without lists and objects in it, and with each key once.
     """
-    if "\\" in text or text.count("{") + text.count("[") > 1:
+    text = text.strip(" \t\r\n")
+    if len(text) > _MOST_CHARS or "\\" in text or text.count("{") + text.count("[") > 1:
         return None
     try:
         value, end = _DECODER.raw_decode(text)
@@ -247,14 +253,13 @@ class LineJudge:
         """Return the row of some values as they are written, by key."""
         values, faults = [], []
         for name in self.names:
-            value: Any = raw.get(name, "null")
-            column = self._columns.get(name)
+            value, written, column = None, raw.get(name, "null"), self._columns.get(name)
             try:
-                value = None if value == "null" else value if column is None else _value(value, column, column.shape)
+                if written != "null":
+                    value = written if column is None else _value(written, column, column.shape)
             except _Misfit as misfit:
                 reason, shown, expected = misfit.args
                 faults.append((name, reason, _valid(f"found {self._found(shown)}, expected {expected}")))
-                value = None
             values.append(value)
         return Row(values, faults)
 

@@ -110,7 +110,6 @@ class TemplateLines:
             good = plain[good]
         if len(good) < _WORTH * len(lines):
             self._fields, self._tries = None, self._tries - 1
-            _LEARNT.clear()  # a form does not say which kinds of scalars it has
         if not len(good):
             return none
         return good, pa.RecordBatch.from_arrays(columns, [*self._types])
@@ -125,8 +124,11 @@ class TemplateLines:
         for number, index in enumerate(examples, 1):
             if (form := self._form(lines.line(index))) is not None:
                 forms[form[0]].append(form[1])
-                if number == _FEW_EXAMPLES and len(forms) == 1 and (learnt := _LEARNT.get((columns, form[0]))):
-                    return learnt
+                few = forms[form[0]]
+                if number == len(few) == _FEW_EXAMPLES and (learnt := _LEARNT.get((columns, form[0]))):
+                    kinds = [field.kind for field in learnt if field.kind is not None]
+                    if all(own in (kind, "null") for one in few for kind, own in zip(kinds, one, strict=True)):
+                        return learnt
         if not forms:
             return None
         key = max(forms, key=lambda k: len(forms[k]))
