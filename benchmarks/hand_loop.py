@@ -74,7 +74,7 @@ def read_csv_text(path: str) -> Iterator[Columns]:
     names = ["id", *FEATURES]
     with csv.open_csv(
         path,
-        read_options=csv.ReadOptions(use_threads=False, block_size=4 << 20),
+        read_options=csv.ReadOptions(use_threads=False, block_size=8 << 20),
         parse_options=csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
         convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=names),
     ) as reader:
