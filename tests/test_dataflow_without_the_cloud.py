@@ -390,7 +390,7 @@ def test_a_machine_with_too_little_memory_is_refused_before_anything_is_sent(tmp
     assert service.requests == []
     many = engine(dataflow_golden.SETTINGS, "--experiments=use_multiple_sdk_containers")
     assert many.memory_problems(1 << 30) == []
-    assert "8 worker processes need about 64.0 GB" in many.memory_problems(6 << 30)[0]
+    assert "8 worker processes need about 69.0 GB" in many.memory_problems(6 << 30)[0]
 
 
 def test_memory_is_reckoned_for_the_machine_and_the_threads_that_beam_is_told():
