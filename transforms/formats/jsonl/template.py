@@ -124,11 +124,9 @@ class TemplateLines:
         for number, index in enumerate(examples, 1):
             if (form := self._form(lines.line(index))) is not None:
                 forms[form[0]].append(form[1])
-                few = forms[form[0]]
-                if number == len(few) == _FEW_EXAMPLES and (learnt := _LEARNT.get((columns, form[0]))):
-                    kinds = [field.kind for field in learnt if field.kind is not None]
-                    if all(own in (kind, "null") for one in few for kind, own in zip(kinds, one, strict=True)):
-                        return learnt
+                few, learnt = forms[form[0]], _LEARNT.get((columns, form[0]))
+                if number == len(few) == _FEW_EXAMPLES and learnt is not None and _have_kinds(few, learnt):
+                    return learnt
         if not forms:
             return None
         key = max(forms, key=lambda k: len(forms[k]))
@@ -330,6 +328,12 @@ class TemplateLines:
         for dimension in reversed(column.shape):
             flat = pa.FixedSizeListArray.from_arrays(flat, dimension)
         return flat.cast(type_)
+
+
+def _have_kinds(examples: list[list[str]], fields: tuple[_Field, ...]) -> bool:
+    """Return whether the scalars of some examples are of the kinds that their fields have, or null."""
+    kinds = [field.kind for field in fields if field.kind is not None]
+    return all(own in (kind, "null") for one in examples for kind, own in zip(kinds, one, strict=True))
 
 
 def _whole(chunked: pa.ChunkedArray) -> pa.Array:
