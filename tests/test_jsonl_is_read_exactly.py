@@ -718,6 +718,45 @@ def test_a_form_that_another_file_had_is_taken_with_its_own_kinds():
         assert len(good) == 1000 and set(rows["note"].to_pylist()) == {None if note == b"null" else note.decode()}
 
 
+NULLABLE = {
+    "float16": ("0.5", 0.5),
+    "float32": ("-1e2", -100.0),
+    "float64": ("0.25", 0.25),
+    "int8": ("-128", -128),
+    "int64": ("7.0", 7),
+    "uint64": ("18446744073709551615", 2**64 - 1),
+    "bool": ("true", True),
+    "string": ('"\u00e4\u65e5"', "\u00e4\u65e5"),
+    "bytes": ('{"b64": "aGk="}', b"hi"),
+}
+
+
+@pytest.mark.parametrize("dtype", NULLABLE)
+def test_a_null_in_place_of_any_scalar_has_the_form(dtype):
+    text, value = NULLABLE[dtype]
+    texts = ["null" if i % 3 == 2 and dtype != "bytes" else text for i in range(300)]
+    lines = [f'{{"x": {text}, "i": {i}}}'.encode() for i, text in enumerate(texts)]
+    data = b"\n".join(lines)
+    options = setup({"x": {"dtype": dtype, "required": False}, "i": {"dtype": "int64"}})
+    good, rows = TemplateLines(options).take(Lines(data, *line_spans(data)))
+    assert len(good) == 300 and rows["i"].to_pylist() == list(range(300))
+    assert rows["x"].to_pylist() == [None if text == "null" else value for text in texts]
+
+
+@pytest.mark.parametrize(
+    "odd", ["0x1F", "0X1F", "-0x1", "007", "1.", ".5", "+1", "1_0", "1e", "5.e3", "inf", "-inf", "nan", "1 2"]
+)
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float32", "float64"])
+def test_what_a_cast_takes_and_json_does_not_is_no_number(dtype, odd):
+    lines = [f'{{"x": {odd if i == 150 else i}}}'.encode() for i in range(300)]
+    options = setup({"x": {"dtype": dtype}})
+    exact, template = parse(lines, options, ()), parse(lines, options, ("template",))
+    assert template == exact and exact[150] not in (exact[149], exact[151])
+    data = b"\n".join(lines)
+    good, rows = TemplateLines(options).take(Lines(data, *line_spans(data)))
+    assert 150 not in good and rows["x"].to_pylist() == [i for i in range(300) if i != 150]
+
+
 def test_rows_are_typed_as_the_contract_says():
     options = setup({**COLUMNS, "m": {"dtype": "int8", "shape": (None, 2)}, "h": {"dtype": "float16"}}, keep=("k",))
     chunk = LineParser(options).parse(b"{}\n{", np.array([0, 3]), np.array([2, 4]), 10, None)

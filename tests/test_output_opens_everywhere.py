@@ -16,9 +16,9 @@ import pytest
 from beam_score.pipeline.job.mistakes import JobError
 from beam_score.pipeline.run.launch import run
 from beam_score.transforms.arrays.nested import to_arrow
-from beam_score.transforms.output.json_lines import to_json_lines
+from beam_score.transforms.output.json_lines import json_pieces, to_json_lines
 from beam_score.transforms.output.parts import LinesEncoder
-from beam_score.transforms.rows.as_json import lines_of
+from beam_score.transforms.rows.as_json import columns_json, lines_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -300,11 +300,11 @@ def test_dead_letters_have_one_schema_whatever_the_format(tmp_path, model):
 
 def test_many_rows_are_encoded_as_text_in_pieces():
     table = pa.table({"n": range(40_000), "text": [f'{i} "quoted"' for i in range(40_000)]})
-    encoder = LinesEncoder(lambda rows: to_json_lines(rows, "null"))
+    encoder = LinesEncoder(lambda rows: json_pieces(rows, "null"))
     assert encoder.add(table.slice(0, 0)) == 0
     size = encoder.add(table)
     pieces = encoder.end()
-    assert len(pieces) == 3 and sum(map(len, pieces)) == size
+    assert 3 <= len(pieces) <= 40 and sum(map(len, pieces)) == size
     assert [json.loads(line) for line in b"".join(pieces).splitlines()] == table.to_pylist()
 
 
@@ -329,3 +329,17 @@ def test_lines_are_those_of_polars_own_writer():
     assert lines_of(table) == pl.from_arrow(table).write_ndjson().encode()
     assert lines_of(table.slice(2, 2)) == pl.from_arrow(table.slice(2, 2)).write_ndjson().encode()
     assert lines_of(table.slice(0, 0)) == b""
+
+
+@pytest.mark.parametrize("name", ["a", "", "#", 'q"', "back\\slash", "line\n", "{", "},{", "\x7f", "x" * 5_000])
+def test_lines_are_told_apart_whatever_is_in_them(name):
+    text = json.dumps([{name: 1}, {name: 2}], separators=(",", ":"))
+    texts = ["},{", text, f'"{text}', text + '\\"', "},{" + json.dumps(name) + ":", "\n"] * 500
+    inner = pa.array([[{name: i}, {name: None}] for i in range(len(texts))])
+    for columns in ({name: texts}, {name: texts, "more": texts}, {name: inner}, {"more": texts, name: inner}):
+        table = pa.table(columns)
+        lines = lines_of(table).split(b"\n")
+        assert lines.pop() == b""
+        assert [json.loads(line) for line in lines] == table.to_pylist()
+        payloads = columns_json(table.combine_chunks().to_batches()[0])
+        assert [json.loads(payload) for payload in payloads.to_pylist()] == table.to_pylist()

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from beam_score.transforms.arrays.plain import filter_rows
 from beam_score.transforms.common.splits import FileRange
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.formats.base import ReadSettings, UnusableFile
@@ -224,3 +225,33 @@ def test_faults_that_a_reader_left_are_told_once():
     fault = [[{"column": "n", "reason": "wrong_type", "message": "told"}], None]
     rows = rows.append_column(FAULTS, pa.array(fault, pa.list_(pa.struct([(n, pa.string()) for n in fault[0][0]]))))
     assert judged(rows, {"n": "int32"}) == ([{"n": 2}], [(0, "wrong_type", "n")], 0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, None), (None, 0), (0, 1)])
+def test_an_infinity_is_not_finite_before_it_is_out_of_range(low, high):
+    rows = numbered(x=pa.array([0.0, np.inf, -np.inf, NAN, 5.0, -5.0]))
+    inside = [value for value in (0.0, 5.0, -5.0) if (low is None or value >= low) and (high is None or value <= high)]
+    good, refused, _ = judged(rows, {"x": {"dtype": "float64", "range": [low, high]}})
+    assert [row["x"] for row in good] == inside
+    assert [(row, reason) for row, reason, _ in refused if row in (1, 2, 3)] == [
+        (1, "not_finite"), (2, "not_finite"), (3, "not_finite"),
+    ]  # fmt: skip
+    assert {reason for row, reason, _ in refused if row > 3} <= {"out_of_range"}
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("nulls", ["none", "dropped", "kept"])
+def test_kept_rows_are_those_of_the_mask(nulls, start):
+    keep = np.array([i % 3 != 1 for i in range(60)])
+    null = {"none": np.zeros(60, bool), "dropped": ~keep, "kept": np.arange(60) % 5 == 2}[nulls]
+    columns = {
+        **{name: pa.array(np.arange(60).astype(name), mask=null) for name in ("int8", "int64", "float16", "float64")},
+        "bool": pa.array(np.arange(60) % 2 == 0, mask=null),
+        "text": pa.array([f"t{i}" for i in range(60)], mask=null),
+        "list": pa.array([[i, i] for i in range(60)], pa.list_(pa.int64(), 2)),
+    }
+    rows, keep = pa.RecordBatch.from_pydict(columns).slice(start), keep[start:]
+    kept = filter_rows(rows, keep)
+    assert kept.schema == rows.schema and kept.to_pylist() == [
+        r for r, k in zip(rows.to_pylist(), keep, strict=True) if k
+    ]

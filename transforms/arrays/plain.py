@@ -136,15 +136,23 @@ def valid_utf8(data: bytes) -> bool:
 
 def filter_rows(rows: pa.RecordBatch, keep: np.ndarray) -> pa.RecordBatch:
     """Return the rows where a mask is true."""
-    mask = pa.array(keep)
-    columns = [
-        # Of numbers without nulls, in a fourth of the time.
-        pa.array(values_of(column)[keep])
-        if column.type in _NUMBERS and not column.null_count
-        else whole(column).filter(mask)
-        for column in rows.columns
-    ]
+    mask = mask_of(keep)
+    columns = [whole(_without_nulls(column, keep)).filter(mask) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
+def mask_of(mask: np.ndarray) -> pa.Array:
+    """Return a mask as Arrow's booleans, in a tenth of the time of `pa.array`."""
+    return pa.Array.from_buffers(pa.bool_(), len(mask), [None, pa.py_buffer(np.packbits(mask, bitorder="little"))])
+
+
+def _without_nulls(column: pa.Array, keep: np.ndarray) -> pa.Array:
+    """Return a column of numbers with arbitrary values in place of its nulls, if none of them is kept: Arrow filters it
+    in a fourth of the time. Other columns are returned unchanged."""
+    if column.type not in _NUMBERS or not column.null_count or (nulls_of(column) & keep).any():
+        return column
+    buffers = [None, column.buffers()[1]]
+    return pa.Array.from_buffers(column.type, len(column), buffers, null_count=0, offset=column.offset)
 
 
 def whole(column: pa.Array) -> pa.Array:

@@ -54,3 +54,22 @@ class Texts:
         places = np.frombuffer(offsets, width, count + 1, width.itemsize * self.values.offset).astype(np.int64)
         start, total = int(places[0]), int(places[-1] - places[0])
         return places - start, np.frombuffer(data, np.uint8, total, start) if total else np.zeros(0, np.uint8)
+
+
+def has_text(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
+    """Return at which positions of `data` a text occurs; compares eight bytes at a time."""
+    fits = np.ones(len(positions), bool)
+    if len(data) < 8:
+        return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
+    windows = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
+    for at in range(0, len(text), 8):
+        part = text[at : at + 8]
+        where = positions + at
+        found = windows[np.clip(where, 0, len(windows) - 1)]
+        mask = np.uint64((1 << 8 * len(part)) - 1)
+        same = (found & mask) == np.uint64(int.from_bytes(part, "little"))
+        near_end = np.flatnonzero(where >= len(windows))
+        if len(near_end):
+            same[near_end] = [data[p : p + len(part)].tobytes() == part for p in where[near_end].tolist()]
+        fits &= same
+    return fits

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.plain import broken_text, spread, values_of
+from beam_score.transforms.arrays.plain import broken_text, nulls_of, spread, values_of, with_values
 from beam_score.transforms.contract.columns import Column
 
 Found = list[tuple[np.ndarray, str]]
@@ -88,15 +88,17 @@ def _masked(
     array: pa.Array, values: np.ndarray, checks: Sequence[tuple[np.ndarray | None, str]]
 ) -> tuple[pa.Array, Found]:
     """Return `values` with the nulls of `array` and of the checks that found faults."""
-    nulls = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
+    nulls = nulls_of(array) if array.null_count else None
     found = []
     for mask, reason in checks:
         if mask is not None and mask.any():
             mask = mask if nulls is None else mask & ~nulls
             if mask.any():
                 found.append((np.flatnonzero(mask), reason))
+    if not found and values.dtype != bool:  # Arrow's booleans are bits
+        return with_values(array, values), []
+    nulls = np.zeros(len(values), bool) if nulls is None else nulls
     for index, _ in found:
-        nulls = np.zeros(len(values), bool) if nulls is None else nulls
         nulls[index] = True
     return pa.array(values, mask=nulls, from_pandas=False), found
 

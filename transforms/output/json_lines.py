@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
 from beam_score.transforms.arrays.plain import broken_text, is_list
-from beam_score.transforms.rows.as_json import lines_of, spelling, text_or_base64
+from beam_score.transforms.rows.as_json import pieces_of, spelling, text_or_base64
 
 MARKER = "_not_finite"
 """Suffix of the name of the column that says which values were not finite."""
@@ -22,8 +22,13 @@ _MARKS = ("NaN", "Infinity", "-Infinity", None)
 
 
 def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
-    """Return rows as JSON Lines in UTF-8. JSON cannot express NaN and the infinities, so they are never written as
-    numbers.
+    """Return `json_pieces`, joined."""
+    return b"".join(json_pieces(table, not_finite))
+
+
+def json_pieces(table: pa.Table, not_finite: str) -> Sequence[bytes | pa.Buffer]:
+    """Return rows as JSON Lines in UTF-8, in pieces of whole lines. JSON cannot express NaN and the infinities, so they
+    are never written as numbers.
 
     Bytes are text where they are UTF-8, else `{"b64": "..."}`, so that no two values look alike; dates and times are
     ISO 8601, decimals are strings.
@@ -52,13 +57,13 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
             elif marks is not None:
                 odd |= marks < len(_MARKS) - 1
     rows = pa.table(columns)
-    content = lines_of(rows)
+    pieces = pieces_of(rows)
     if not odd.any():
-        return content
+        return pieces
     import polars as pl
 
     # An Arrow column cannot mix numbers and strings, or strings and objects.
-    lines = content.split(b"\n")
+    lines = b"".join(pieces).split(b"\n")
     frame = pl.from_arrow(rows)
     assert isinstance(frame, pl.DataFrame)
     at = np.flatnonzero(odd)
@@ -66,7 +71,7 @@ def to_json_lines(table: pa.Table, not_finite: str) -> bytes:
     for number, row in enumerate(frame.filter(pl.Series(odd)).iter_rows(named=True)):
         row |= {name: rows[number] for name, rows in values.items()}
         lines[at[number]] = orjson.dumps(_spelled(row, not_finite), default=str)
-    return b"\n".join(lines)
+    return [b"\n".join(lines)]
 
 
 def _without_empty_lists(type_: pa.DataType) -> pa.DataType:

@@ -14,9 +14,9 @@ from beam_score.transforms.arrays.sizes import batch_bytes
 from beam_score.transforms.common.bounds import DEFAULT_BOUNDS, Bounds
 from beam_score.transforms.durable import storage
 from beam_score.transforms.durable.write_behind import Write, nothing_to_wait_for, write_at_once
-from beam_score.transforms.output.json_lines import to_json_lines
+from beam_score.transforms.output.json_lines import json_pieces
 from beam_score.transforms.output.part import Part
-from beam_score.transforms.rows.as_json import lines_of
+from beam_score.transforms.rows.as_json import pieces_of
 
 MAX_GROUP_ROWS = 1 << 20
 
@@ -118,7 +118,7 @@ class ParquetEncoder:
         self._writer.write_table(table, row_group_size=max(1, len(table)))
         return self._sink.tell()
 
-    def end(self) -> Sequence[bytes | memoryview]:
+    def end(self) -> Sequence[bytes | pa.Buffer]:
         """Return the whole file, in pieces."""
         assert self._writer is not None and self._sink is not None  # a file has at least one table
         self._writer.close()
@@ -152,24 +152,24 @@ class LinesEncoder:
     """Encodes rows as JSON Lines.
 
     Args:
-      to_lines: rows as bytes, each line with its line end.
+      to_pieces: encodes rows, in pieces of lines with their line ends.
     """
 
     suffix = "jsonl"
     expands = 8
     """Rows as text, and during the conversion, take several times their bytes; larger pieces are not faster."""
 
-    def __init__(self, to_lines: Callable[[pa.Table], bytes]):
-        self._to_lines = to_lines
-        self._pieces: list[bytes] = []
+    def __init__(self, to_pieces: Callable[[pa.Table], Sequence[bytes | pa.Buffer]]):
+        self._to_pieces = to_pieces
+        self._pieces: list[bytes | pa.Buffer] = []
 
     def add(self, table: pa.Table) -> int:
         """Encode rows; return the bytes of the file so far."""
         for begin in range(0, len(table), _ROWS_AT_ONCE):
-            self._pieces.append(self._to_lines(table.slice(begin, _ROWS_AT_ONCE)))
+            self._pieces += self._to_pieces(table.slice(begin, _ROWS_AT_ONCE))
         return sum(map(len, self._pieces))
 
-    def end(self) -> Sequence[bytes]:
+    def end(self) -> Sequence[bytes | pa.Buffer]:
         """Return the whole file, in pieces."""
         pieces, self._pieces = self._pieces, []
         return pieces
@@ -190,9 +190,9 @@ class PredictionFormat:
     def encoder(self) -> ParquetEncoder | LinesEncoder:
         if self.format == "parquet":
             return ParquetEncoder()
-        return LinesEncoder(lambda table: to_json_lines(table, self.not_finite))
+        return LinesEncoder(lambda table: json_pieces(table, self.not_finite))
 
 
 def dead_letter_encoder() -> LinesEncoder:
     """Return the encoder for the rows of `dead_letter_rows`."""
-    return LinesEncoder(lines_of)
+    return LinesEncoder(pieces_of)

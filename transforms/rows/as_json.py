@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import math
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.plain import broken_text, is_list, is_text, plain
+from beam_score.transforms.arrays.texts import has_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_LONGEST_NAME = 1 << 10
+_ROWS_AT_ONCE = 1 << 11
+"""Rows whose text stays in a processor's cache until it is complete."""
 
 
 def columns_json(batch: pa.RecordBatch) -> pa.Array:
@@ -22,8 +32,6 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
     `{"b64": "..."}`; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`; decimals,
     dates and times are text.
     """
-    import polars as pl
-
     count = batch.num_rows
     if not batch.num_columns:
         return pa.array([b"{}"] * count, pa.binary())
@@ -37,9 +45,7 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
                 endless[name] = strange
         else:
             odd |= strange
-    frame = pl.from_arrow(pa.RecordBatch.from_pydict(columns))
-    assert isinstance(frame, pl.DataFrame)
-    packed = frame.to_struct("row").struct.json_encode().to_arrow().cast(pa.binary())
+    packed = pa.array(lines_of(pa.RecordBatch.from_pydict(columns)).split(b"\n")[:-1], pa.binary())
     for name, strange in endless.items():
         begins = "{" if name == batch.schema.names[0] else ","
         packed = _with_spellings(packed, begins, name, columns[name], strange)
@@ -52,20 +58,48 @@ def columns_json(batch: pa.RecordBatch) -> pa.Array:
 
 
 def lines_of(rows: pa.Table | pa.RecordBatch) -> bytes:
-    """Return rows as JSON Lines in UTF-8, as polars writes their types.
+    """Return rows as JSON Lines in UTF-8, as polars writes their types."""
+    return b"".join(pieces_of(rows))
 
-    Not by `DataFrame.write_ndjson`: it encodes in threads of its own, beside a worker for each core.
+
+def pieces_of(rows: pa.Table | pa.RecordBatch) -> list[bytes | pa.Buffer]:
+    """Return `lines_of` in pieces of whole lines.
+
+    By functions of polars that run in the thread that calls them. Expressions, `write_ndjson` and `from_arrow` of a
+    table run in threads of its own, which find no core free beside a worker for each: with two of them busy, to encode
+    800 dead letters takes 5 ms instead of 2.
     """
     import polars as pl
 
-    if not rows.num_rows:
-        return b""
-    frame = pl.from_arrow(rows)
-    assert isinstance(frame, pl.DataFrame)
-    lines = (frame.to_struct("row").struct.json_encode() + "\n").rechunk()
-    text = lines.to_arrow(compat_level=pl.CompatLevel.oldest())  # a large_string: its texts follow each other
-    offsets = np.frombuffer(text.buffers()[1], np.int64, len(text) + 1, text.offset * 8)
-    return memoryview(text.buffers()[2])[offsets[0] : offsets[-1]].tobytes()
+    columns = {name: pl.Series(c) for name, c in zip(rows.schema.names, rows.columns, strict=True)}
+    frame = pl.DataFrame(columns)
+    return [_lines(frame.slice(begin, _ROWS_AT_ONCE)) for begin in range(0, rows.num_rows, _ROWS_AT_ONCE)]
+
+
+def _lines(frame: pl.DataFrame) -> bytes | pa.Buffer:
+    written = io.BytesIO()
+    frame.write_json(written)
+    with written.getbuffer() as text:
+        certain = _separated(np.frombuffer(text, np.uint8), frame.height)
+    if certain:
+        return pa.py_buffer(written.getvalue()).slice(1)
+    return ("\n".join(frame.to_struct("row").struct.json_encode()) + "\n").encode()
+
+
+def _separated(text: np.ndarray, count: int) -> bool:
+    """Put a line end after each object of a JSON array without white space, in place of what follows it.
+
+    Returns:
+      False if it is not certain where the objects begin: if objects in them, too, begin with the first of their names.
+    """
+    first = re.match(rb'\[(\{"(?:[^"\\]|\\.)*":)', text[:_LONGEST_NAME].tobytes())
+    begins = np.flatnonzero(text == ord("{"))[1:]
+    # Found nowhere inside of a text, where quotes are escaped.
+    begins = begins[has_text(text, begins - 2, b"}," + first.group(1))] if first else begins[:0]
+    if len(begins) != count - 1:
+        return False
+    text[begins - 1] = text[-1] = ord("\n")
+    return True
 
 
 def _with_spellings(packed: pa.Array, begins: str, name: str, numbers: pa.Array, at: np.ndarray) -> pa.Array:

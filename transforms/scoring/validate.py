@@ -229,17 +229,24 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None])
         numbers = values_of(flat)
         # One pass identifies a clean column: NaN makes min and max NaN, and infinities are extremes.
         if not _all_inside(column, numbers):
-            present = (
-                np.ones(len(numbers), bool) if not flat.null_count else flat.is_valid().to_numpy(zero_copy_only=False)
-            )
+            at = _outside(column, numbers)
+            if flat.null_count:
+                at = at[~nulls_of(flat)[at]]
+            suspects = numbers[at]
+
+            def rows(where: np.ndarray) -> np.ndarray:
+                mask = np.zeros(len(numbers), bool)
+                mask[at[where]] = True
+                return spread(mask)
+
             if column.is_float and column.finite:
-                nan = spread(present & np.isnan(numbers))
+                nan = rows(np.isnan(suspects))
                 refuse(nan, "not_finite", column.describe() + NAN_HINT)
-                refuse(spread(present & np.isinf(numbers)) & ~nan, "not_finite", column.describe())
+                refuse(rows(np.isinf(suspects)) & ~nan, "not_finite", column.describe())
             if column.range is not None:
                 low, high = column.limits
                 with np.errstate(invalid="ignore"):
-                    refuse(spread(present & ((numbers < low) | (numbers > high))), "out_of_range")
+                    refuse(rows((suspects < low) | (suspects > high)), "out_of_range")
     if column.allowed is not None:
         allowed = [a.encode() if column.dtype == "bytes" else a for a in column.allowed]
         inside = pc.is_in(flat, pa.array(allowed, flat.type), skip_nulls=True)
@@ -264,6 +271,18 @@ def _all_inside(column: Column, numbers: np.ndarray) -> bool:
         return True
     low, high = column.limits
     return bool(least >= low and most <= high)
+
+
+def _outside(column: Column, numbers: np.ndarray) -> np.ndarray:
+    """Return the positions of the numbers that are outside of the column's range, or not finite where they must be."""
+    if column.range is None:
+        return np.flatnonzero(~np.isfinite(numbers))
+    low, high = column.limits
+    with np.errstate(invalid="ignore"):
+        inside = (numbers >= low) & (numbers <= high)  # false for NaN, which no rule refuses where it is allowed
+    if column.is_float and column.finite and not (np.isfinite(low) and np.isfinite(high)):
+        inside &= np.isfinite(numbers)
+    return np.flatnonzero(~inside)
 
 
 def _flatten(column: Column, values: pa.Array) -> tuple[pa.Array, Callable[[np.ndarray], np.ndarray]]:

@@ -15,9 +15,11 @@ import re
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from beam_score.transforms.arrays.plain import numpy_type
+from beam_score.transforms.arrays.plain import mask_of, nulls_of, numpy_type, values_of, with_values
+from beam_score.transforms.arrays.texts import has_text
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
@@ -32,7 +34,9 @@ _MOST_COMMAS = 100
 """Maximum commas of a line that is parsed this way. A field costs 0.5 ms a block, and the more fields lines have,
 the fewer lines a block has: with 1,000 fields a value took 2 microseconds, where a parser of JSON takes 0.1."""
 _KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
-_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH = b'09-."\\'
+_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH, _X = b'09-."\\x'
+_END = (1 << 31) - 1
+"""Longer than every text: without an end, `binary_slice` of pyarrow 25 fails."""
 
 
 def _is_plain(column: Column) -> bool:
@@ -209,13 +213,13 @@ class TemplateLines:
         if not count:
             return index, []
         good = np.ones(count, bool)
-        values: dict[str, list[pl.Series]] = collections.defaultdict(list)
+        values: dict[str, list[pa.Array]] = collections.defaultdict(list)
         for field, column in zip(fields, table, strict=True):
             value = self._take_field(field, column, good)
             if field.column is not None and value is not None:
                 values[field.column].append(value)
         if not good.all():
-            mask = pl.Series(good)
+            mask = mask_of(good)
             values = {name: [value.filter(mask) for value in found] for name, found in values.items()}
             index = index[good]
         return index, [self._column(name, values.get(name), len(index)) for name in self._columns]
@@ -246,70 +250,60 @@ class TemplateLines:
         index = np.delete(np.arange(len(lines)), skipped) if skipped else np.arange(len(lines))
         return [_whole(c) for c in table.columns], index
 
-    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray) -> pl.Series | None:
+    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray) -> pa.Array | None:
         """Return the scalars of one field; clears `good` where a line differs from the form.
 
         Returns:
-          a polars series of a number, of text or of a boolean, null where the text is `null`, arbitrary where the line
-            is not good; None for a field that is only compared.
+          numbers, text or booleans, null where the text is `null`, arbitrary where the line is not good; None for a
+            field that is only compared.
         """
         size = len(array)
         offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
-        # Valid UTF-8: the block is, and was cut only at commas.
-        text = pl.Series(pa.StringArray.from_buffers(size, array.buffers()[1], array.buffers()[2], offset=array.offset))
-        if field.kind is None:
-            good &= (text == field.prefix).to_numpy()
-            return None
         quote = '"' if field.kind == "string" else ""
-        prefix, suffix = field.prefix + quote, quote + field.suffix
-        before, after = prefix.encode(), suffix.encode()
-        fits = np.diff(offsets) >= len(before) + len(after)
-        data = _bytes_of(array)
+        before, after = (field.prefix + quote).encode(), (quote + field.suffix).encode()
+        data, lengths = _bytes_of(array), np.diff(offsets)
+        fits = lengths == len(before) if field.kind is None else lengths >= len(before) + len(after)
         if before:
-            fits &= _has(data, offsets[:-1].astype(np.int64), before)
+            fits &= has_text(data, offsets[:-1].astype(np.int64), before)
+        if field.kind is None:
+            good &= fits
+            return None
         if after:
-            fits &= _has(data, offsets[1:].astype(np.int64) - len(after), after)
+            fits &= has_text(data, offsets[1:].astype(np.int64) - len(after), after)
         if field.kind == "string":
             # Each fitting text has its constant quotes: if the counts match, there are no others.
-            quotes = (prefix + suffix).count('"')
-            if (
-                not fits.all()
-                or np.count_nonzero(_bytes_of(array)[offsets[0] : offsets[-1]] == _QUOTE) != quotes * size
-            ):
+            quotes = (before + after).count(b'"')
+            if not fits.all() or np.count_nonzero(data[offsets[0] : offsets[-1]] == _QUOTE) != quotes * size:
                 fits &= _quote_counts(array, offsets) == quotes
-        inner = text.str.strip_prefix(prefix) if prefix else text
-        inner = inner.str.strip_suffix(suffix) if suffix else inner
+        inner = pc.binary_slice(array, len(before), -len(after) if after else _END) if before or after else array
         column = self._columns.get(field.column) if field.column is not None else None
-        undeclared = field.column is not None and column is None
         if field.kind == "number":
-            fits &= _is_json_number(array, offsets, len(before), len(after), "." in prefix + suffix, inner)
-            value, known = _numbers(inner, column, fits)
+            fits &= _is_json_number(array, offsets, len(before), len(after), b"." in before + after, inner)
+            value, known = _numbers(_text(inner, fits), column)
         elif field.kind == "literal":
-            true = (inner == "true").to_numpy()
-            value, known = pl.Series(true), true | (inner == "false").to_numpy()
+            text = _text(inner, fits)
+            true, false = _true(pc.equal(text, "true")), _true(pc.equal(text, "false"))
+            known = true | false
+            value = pa.array(true, mask=~known)
         elif column is not None and column.dtype == "bytes":
-            value = inner.str.decode("base64", strict=False)
-            known = value.is_not_null().to_numpy()
+            value = pl.Series(_text(inner, fits)).str.decode("base64", strict=False).to_arrow().cast(pa.binary())
+            known = ~nulls_of(value)
         else:
-            value, known = inner, np.ones(size, bool)
+            value, known = _text(inner, fits), fits
         fits &= known
-        null = np.zeros(size, bool)
         if not fits.all():
+            null = np.zeros(size, bool)
             if field.nullable:
                 unlike = np.flatnonzero(good & ~fits)
-                null[unlike] = (text.gather(unlike) == field.prefix + "null" + field.suffix).to_numpy()
+                none = f"{field.prefix}null{field.suffix}".encode()
+                null[unlike] = _true(pc.equal(array.take(pa.array(unlike)), none))
             good &= fits | null
-        if undeclared:
-            value = pl.select(pl.lit(quote) + inner + pl.lit(quote)).to_series() if quote else inner
-        if not null.any():
-            return value
-        return (
-            value.set(pl.Series(null), None)
-            if value.dtype != pl.Binary
-            else value.zip_with(pl.Series(~null), pl.Series([None] * size, dtype=pl.Binary))
-        )
+        if field.column is not None and column is None:  # undeclared: its JSON text
+            value = _text(inner, fits)
+            value = pc.binary_join_element_wise(quote, value, quote, "") if quote else value
+        return value
 
-    def _column(self, name: str, values: list[pl.Series] | None, count: int) -> pa.Array:
+    def _column(self, name: str, values: list[pa.Array] | None, count: int) -> pa.Array:
         """Return one used column, built from its scalars, in row-major order."""
         type_, column = self._types[name], self._columns[name]
         if values is None:
@@ -340,31 +334,24 @@ def _whole(chunked: pa.ChunkedArray) -> pa.Array:
     return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
 
 
-def _typed(value: pl.Series, type_: pa.DataType) -> pa.Array:
-    if pa.types.is_floating(type_):
-        numbers = value.to_numpy() if not value.null_count() else value.fill_null(0).to_numpy()
-        nulls = None if not value.null_count() else value.is_null().to_numpy()
-        return pa.array(numbers.astype(numpy_type(type_)), type_, mask=nulls)
-    return value.to_arrow().cast(type_)
+def _typed(value: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_floating(type_) and value.type != type_:
+        return with_values(value, values_of(value).astype(numpy_type(type_)))
+    return value.cast(type_)
 
 
-def _has(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
-    """Return at which positions of `data` a text occurs; compares eight bytes at a time."""
-    fits = np.ones(len(positions), bool)
-    if len(data) < 8:
-        return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
-    windows = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
-    for at in range(0, len(text), 8):
-        part = text[at : at + 8]
-        where = positions + at
-        found = windows[np.clip(where, 0, len(windows) - 1)]
-        mask = np.uint64((1 << 8 * len(part)) - 1)
-        same = (found & mask) == np.uint64(int.from_bytes(part, "little"))
-        near_end = np.flatnonzero(where >= len(windows))
-        if len(near_end):
-            same[near_end] = [data[p : p + len(part)].tobytes() == part for p in where[near_end].tolist()]
-        fits &= same
-    return fits
+def _text(values: pa.Array, valid: np.ndarray) -> pa.Array:
+    """Return binary values as strings, null where they are not valid, without a copy.
+
+    The block is UTF-8, and a text that fits was cut between characters; what is behind a null is not read.
+    """
+    bits = None if valid.all() else mask_of(valid).buffers()[1]
+    offsets = np.frombuffer(values.buffers()[1], np.int32, count=values.offset + len(values) + 1)[values.offset :]
+    return pa.Array.from_buffers(pa.string(), len(values), [bits, pa.py_buffer(offsets), values.buffers()[2]])
+
+
+def _true(mask: pa.Array) -> np.ndarray:
+    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
 
 
 def _bytes_of(array: pa.Array) -> np.ndarray:
@@ -378,11 +365,11 @@ def _quote_counts(array: pa.Array, offsets: np.ndarray) -> np.ndarray:
 
 
 def _is_json_number(
-    array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pl.Series
+    array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pa.Array
 ) -> np.ndarray:
-    """Return which of some texts, if polars casts them to a number, are valid JSON numbers.
+    """Return which of some texts, if Arrow or polars casts them to a number, are valid JSON numbers.
 
-    polars also accepts `+1`, `.5`, `5.`, `007`, `nan` and `inf`.
+    One or the other also accepts `+1`, `.5`, `5.`, `007`, `0x7`, `nan` and `inf`.
     """
     data = _bytes_of(array)
     start, end = offsets[:-1].astype(np.int64) + before, offsets[1:].astype(np.int64) - after
@@ -394,10 +381,10 @@ def _is_json_number(
         first = data[np.minimum(start, last)]
     second = data[np.minimum(start + 1, last)]
     is_digit = (first >= _ZERO) & (first <= _NINE)
-    padded = (first == _ZERO) & (second >= _ZERO) & (second <= _NINE) & (start + 1 < end)
+    padded = (first == _ZERO) & (((second >= _ZERO) & (second <= _NINE)) | (second | 32 == _X)) & (start + 1 < end)
     good = (start < end) & is_digit & ~padded
     if dotted:
-        return good & ~inner.str.contains(r"\.(?:[^0-9]|$)").to_numpy()
+        return good & ~_true(pc.match_substring_regex(inner, r"\.(?:[^0-9]|$)"))
     good &= data[np.clip(end - 1, 0, last)] != _DOT
     # A byte below 0 wraps around, so one comparison identifies a digit.
     lone = (data[:-1] == _DOT) & (data[1:] - np.uint8(_ZERO) > _NINE - _ZERO)
@@ -406,19 +393,31 @@ def _is_json_number(
     return good
 
 
-def _numbers(inner: pl.Series, column: Column | None, fits: np.ndarray) -> tuple[pl.Series, np.ndarray]:
-    """Return texts as Int64, UInt64 or Float64, and which of them are a value of the column's dtype."""
-    if column is None or column.is_float:
-        value = inner.cast(pl.Float64, strict=False)
-        numbers = value.to_numpy()
-        if column is not None and column.dtype != "float64":
-            with np.errstate(over="ignore"):
-                numbers = numbers.astype(column.dtype)
-        return value, np.isfinite(numbers)
-    type_ = pl.UInt64 if column.dtype == "uint64" else pl.Int64
-    value = inner.cast(type_, strict=False)
-    if value.null_count():
+def _numbers(inner: pa.Array, column: Column | None) -> tuple[pa.Array, np.ndarray]:
+    """Return texts as numbers, and which of them are a value of the column's dtype."""
+    dtype = "float64" if column is None else column.dtype
+    type_ = pa.float64() if "float" in dtype else pa.uint64() if dtype == "uint64" else pa.int64()
+    try:
+        value = inner.cast(type_)
+    except pa.ArrowInvalid:  # it does not say which: the next way judges each
+        value = _by_polars(inner, type_)
+    numbers, known = values_of(value), ~nulls_of(value)
+    if "float" in dtype:
+        if dtype != "float64":
+            with np.errstate(over="ignore", invalid="ignore"):  # behind a null is anything
+                numbers = numbers.astype(dtype)
+            value = with_values(value, numbers)
+        return value, known & np.isfinite(numbers)
+    info = np.iinfo(dtype)
+    return value, known if info.bits == 64 else known & (numbers >= info.min) & (numbers <= info.max)
+
+
+def _by_polars(inner: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Return texts as numbers, null where a text is none."""
+    texts = pl.Series(inner.fill_null(""))
+    wanted = {pa.float64(): pl.Float64, pa.int64(): pl.Int64, pa.uint64(): pl.UInt64}[type_]
+    value = texts.cast(wanted, strict=False)
+    if not pa.types.is_floating(type_) and value.null_count():
         # pandas writes integers as `7.0` in columns with gaps: these are still cast a column at a time.
-        value = value.fill_null(inner.str.replace(r"^(-?[0-9]+)\.0+$", "$1").cast(type_, strict=False))
-    info = np.iinfo(column.dtype)
-    return value, value.is_between(info.min, info.max).fill_null(False).to_numpy()
+        value = value.fill_null(texts.str.replace(r"^(-?[0-9]+)\.0+$", "$1").cast(wanted, strict=False))
+    return value.to_arrow()
