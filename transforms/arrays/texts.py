@@ -57,19 +57,30 @@ class Texts:
 
 
 def has_text(data: np.ndarray, positions: np.ndarray, text: bytes) -> np.ndarray:
-    """Return at which positions of `data` a text occurs; compares eight bytes at a time."""
+    """Return at which positions of `data` a text occurs; compares eight bytes at a time.
+
+    Args:
+      data: uint8.
+      positions: int64, ascending; a text does not occur at one outside of the data.
+    """
     fits = np.ones(len(positions), bool)
     if len(data) < 8:
-        return np.array([data[max(p, 0) : p + len(text)].tobytes() == text for p in positions.tolist()], bool)
+        return np.array([_at(data, p, text) for p in positions.tolist()], bool)
     windows = np.ndarray((len(data) - 7,), "<u8", buffer=data, strides=(1,))
     for at in range(0, len(text), 8):
-        part = text[at : at + 8]
-        where = positions + at
-        found = windows[np.clip(where, 0, len(windows) - 1)]
-        mask = np.uint64((1 << 8 * len(part)) - 1)
-        same = (found & mask) == np.uint64(int.from_bytes(part, "little"))
-        near_end = np.flatnonzero(where >= len(windows))
-        if len(near_end):
-            same[near_end] = [data[p : p + len(part)].tobytes() == part for p in where[near_end].tolist()]
+        part, where = text[at : at + 8], positions + at
+        outside = (slice(0, np.searchsorted(where, 0)), slice(np.searchsorted(where, len(windows)), None))
+        inside = slice(outside[0].stop, outside[1].start)
+        same = np.empty(len(where), bool)
+        found = windows[where[inside]]
+        if len(part) < 8:
+            found &= np.uint64((1 << 8 * len(part)) - 1)
+        np.equal(found, np.uint64(int.from_bytes(part, "little")), out=same[inside])
+        for few in outside:
+            same[few] = [_at(data, p, part) for p in where[few].tolist()]
         fits &= same
     return fits
+
+
+def _at(data: np.ndarray, position: int, text: bytes) -> bool:
+    return position >= 0 and data[position : position + len(text)].tobytes() == text

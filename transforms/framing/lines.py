@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 LF, CR, TAB, SPACE = 10, 13, 9, 32
@@ -63,9 +65,18 @@ def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
 
 def count_bytes(data: Buffer, byte: int) -> int:
     """Return how often a byte occurs; `bytes.count` takes several times as long where it is frequent."""
+    return count_where(data, lambda text: text == byte)
+
+
+def count_where(data: Buffer, test: Callable[[np.ndarray], np.ndarray]) -> int:
+    """Return how many bytes pass a test.
+
+    Args:
+      test: takes uint8 numbers, returns booleans.
+    """
     text = np.frombuffer(data, np.uint8)
     pieces = range(0, len(text), CACHED_BYTES)
-    return sum(int(np.count_nonzero(text[at : at + CACHED_BYTES] == byte)) for at in pieces)
+    return sum(int(np.count_nonzero(test(text[at : at + CACHED_BYTES]))) for at in pieces)
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from beam_score.transforms.formats.base import Chunk, ReadSettings
 from beam_score.transforms.formats.jsonl.arrow import ArrowLines
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row
 from beam_score.transforms.formats.jsonl.lines import Lines
-from beam_score.transforms.framing.lines import CR, LF
+from beam_score.transforms.framing.lines import CR, LF, count_bytes, count_where
 from beam_score.transforms.framing.positions import Listed
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS, NO_REJECTED, dead_letters, fault_lists, faults_column, faults_of
@@ -84,7 +84,7 @@ class LineParser:
         UTF-8, deep nesting. pyarrow would stop at a NUL, not check UTF-8, and crash on nesting."""
         odd = np.zeros(len(lines), bool)
         text = np.frombuffer(lines.data, np.uint8)
-        if np.count_nonzero(text < 32) > np.count_nonzero(text == LF):
+        if count_where(lines.data, lambda piece: piece < 32) > count_bytes(lines.data, LF):
             control = np.flatnonzero(text < 32)
             byte = text[control]
             control = control[(byte != LF) & (byte != CR)]
@@ -94,9 +94,8 @@ class LineParser:
             odd[[i for i in high.tolist() if not valid_utf8(lines.line(i))]] = True
         # pyarrow would drop a byte order mark at the start of its text.
         odd |= text[lines.starts] == 0xEF
-        is_opening = (text | 32) == 0x7B  # [ or {
-        if np.count_nonzero(is_opening) > len(lines) + _DEEP:
-            opening = np.flatnonzero(is_opening)
+        if count_where(lines.data, _is_opening) > len(lines) + _DEEP:
+            opening = np.flatnonzero(_is_opening(text))
             odd |= np.bincount(_line_of(lines, opening), minlength=len(lines)) > _DEEP
         return odd
 
@@ -163,6 +162,10 @@ rejected, and each rejection costs Arrow a call of some 0.3 ms, the judge 0.03 m
 
 _DEEP = 200
 """A line with this many brackets is left to the exact judge, which needs no stack."""
+
+
+def _is_opening(text: np.ndarray) -> np.ndarray:
+    return (text | 32) == 0x7B  # [ or {
 
 
 def _line_of(lines: Lines, positions: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Parsing of lines that all have one form: the same keys in the same order, written the same way.
 
 Such files are written by programs, and a line is constant text around its scalars. The text between two commas is a
-field, so a block is read as if it were CSV without quotes, the constant parts are compared, and the scalars are cast a
-whole column at a time: faster than any parser of JSON. A line that differs in any byte of the constant parts, or
-contains a scalar of another kind, is left to the next parser.
+field: its constant parts are compared in all lines at once, and the scalars are cast a whole column at a time, faster
+than by any parser of JSON. A line that differs in any byte of the constant parts, or contains a scalar of another kind,
+is left to the next parser.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
-from beam_score.transforms.arrays.plain import mask_of, nulls_of, numpy_type, values_of, with_values
+from beam_score.transforms.arrays.plain import cut_out, mask_of, nulls_of, numpy_type, values_of, with_values
 from beam_score.transforms.arrays.texts import has_text
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
 from beam_score.transforms.formats.jsonl.lines import Lines
+from beam_score.transforms.framing.lines import byte_positions
 
 _EXAMPLES = 40
 _FEW_EXAMPLES = 4  # for a form that is known from another file
@@ -34,9 +34,7 @@ _MOST_COMMAS = 100
 """Maximum commas of a line that is parsed this way. A field costs 0.5 ms a block, and the more fields lines have,
 the fewer lines a block has: with 1,000 fields a value took 2 microseconds, where a parser of JSON takes 0.1."""
 _KINDS = {'"': "string", "t": "literal", "f": "literal", "n": "null"}
-_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH, _X = b'09-."\\x'
-_END = (1 << 31) - 1
-"""Longer than every text: without an end, `binary_slice` of pyarrow 25 fails."""
+_ZERO, _NINE, _MINUS, _DOT, _QUOTE, _BACKSLASH, _X, _COMMA = b'09-."\\x,'
 
 
 def _is_plain(column: Column) -> bool:
@@ -208,14 +206,14 @@ class TemplateLines:
         return ((*constants, text[at:]), tuple(columns)), kinds
 
     def _parse(self, lines: Lines, fields: tuple[_Field, ...]) -> tuple[np.ndarray, list[pa.Array]]:
-        table, index = self._split(lines, len(fields))
+        starts, ends, index = _split(lines, len(fields))
         count = len(index)
         if not count:
             return index, []
-        good = np.ones(count, bool)
+        data, good = pa.py_buffer(lines.data), np.ones(count, bool)
         values: dict[str, list[pa.Array]] = collections.defaultdict(list)
-        for field, column in zip(fields, table, strict=True):
-            value = self._take_field(field, column, good)
+        for number, field in enumerate(fields):
+            value = self._take_field(field, data, starts[number], ends[number], good)
             if field.column is not None and value is not None:
                 values[field.column].append(value)
         if not good.all():
@@ -224,79 +222,53 @@ class TemplateLines:
             index = index[good]
         return index, [self._column(name, values.get(name), len(index)) for name in self._columns]
 
-    def _split(self, lines: Lines, fields: int) -> tuple[list[pa.Array], np.ndarray]:
-        """Return the fields of the lines that have this number of fields, and the positions of these lines."""
-        names = [str(i) for i in range(fields)]
-        for attempt in (lines, None):
-            picked = attempt or lines.pick(np.arange(len(lines)))
-            skipped: list[int] = []
-
-            def on_invalid(bad: pacsv.InvalidRow, skipped: list[int] = skipped) -> str:
-                skipped.append(bad.number - 1)
-                return "skip"
-
-            # Not `open_csv`: it parses in another thread, and a call of Python from there takes ten times as long.
-            table = pacsv.read_csv(
-                pa.BufferReader(picked.data),
-                pacsv.ReadOptions(use_threads=False, block_size=len(picked.data) + 1, column_names=names),
-                pacsv.ParseOptions(delimiter=",", quote_char=False, escape_char=False, invalid_row_handler=on_invalid),
-                pacsv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
-                ),
-            )
-            # Lines of only white space are rows here: without them the counts agree.
-            if table.num_rows + len(skipped) == len(lines):
-                break
-        index = np.delete(np.arange(len(lines)), skipped) if skipped else np.arange(len(lines))
-        return [_whole(c) for c in table.columns], index
-
-    def _take_field(self, field: _Field, array: pa.Array, good: np.ndarray) -> pa.Array | None:
+    def _take_field(
+        self, field: _Field, data: pa.Buffer, starts: np.ndarray, ends: np.ndarray, good: np.ndarray
+    ) -> pa.Array | None:
         """Return the scalars of one field; clears `good` where a line differs from the form.
+
+        Args:
+          starts, ends: of the field in each line.
 
         Returns:
           numbers, text or booleans, null where the text is `null`, arbitrary where the line is not good; None for a
             field that is only compared.
         """
-        size = len(array)
-        offsets = np.frombuffer(array.buffers()[1], np.int32, count=array.offset + size + 1)[array.offset :]
         quote = '"' if field.kind == "string" else ""
         before, after = (field.prefix + quote).encode(), (quote + field.suffix).encode()
-        data, lengths = _bytes_of(array), np.diff(offsets)
+        text, lengths = np.frombuffer(data, np.uint8), ends - starts
         fits = lengths == len(before) if field.kind is None else lengths >= len(before) + len(after)
         if before:
-            fits &= has_text(data, offsets[:-1].astype(np.int64), before)
+            fits &= has_text(text, starts, before)
         if field.kind is None:
             good &= fits
             return None
         if after:
-            fits &= has_text(data, offsets[1:].astype(np.int64) - len(after), after)
-        if field.kind == "string":
-            # Each fitting text has its constant quotes: if the counts match, there are no others.
-            quotes = (before + after).count(b'"')
-            if not fits.all() or np.count_nonzero(data[offsets[0] : offsets[-1]] == _QUOTE) != quotes * size:
-                fits &= _quote_counts(array, offsets) == quotes
-        inner = pc.binary_slice(array, len(before), -len(after) if after else _END) if before or after else array
+            fits &= has_text(text, ends - len(after), after)
+        begins = np.minimum(starts + len(before), ends)
+        inner = cut_out(data, begins, np.maximum(ends - len(after), begins))
         column = self._columns.get(field.column) if field.column is not None else None
         if field.kind == "number":
-            fits &= _is_json_number(array, offsets, len(before), len(after), b"." in before + after, inner)
+            fits &= _is_json_number(inner)
             value, known = _numbers(_text(inner, fits), column)
         elif field.kind == "literal":
-            text = _text(inner, fits)
-            true, false = _true(pc.equal(text, "true")), _true(pc.equal(text, "false"))
+            words = _text(inner, fits)
+            true, false = _true(pc.equal(words, "true")), _true(pc.equal(words, "false"))
             known = true | false
             value = pa.array(true, mask=~known)
-        elif column is not None and column.dtype == "bytes":
-            value = pl.Series(_text(inner, fits)).str.decode("base64", strict=False).to_arrow().cast(pa.binary())
-            known = ~nulls_of(value)
         else:
+            fits &= _lacks_quotes(inner)
             value, known = _text(inner, fits), fits
+            if column is not None and column.dtype == "bytes":
+                value = pl.Series(value).str.decode("base64", strict=False).to_arrow().cast(pa.binary())
+                known = ~nulls_of(value)
         fits &= known
         if not fits.all():
-            null = np.zeros(size, bool)
+            null = np.zeros(len(starts), bool)
             if field.nullable:
                 unlike = np.flatnonzero(good & ~fits)
                 none = f"{field.prefix}null{field.suffix}".encode()
-                null[unlike] = _true(pc.equal(array.take(pa.array(unlike)), none))
+                null[unlike] = _true(pc.equal(cut_out(data, starts[unlike], ends[unlike]), none))
             good &= fits | null
         if field.column is not None and column is None:  # undeclared: its JSON text
             value = _text(inner, fits)
@@ -330,8 +302,20 @@ def _have_kinds(examples: list[list[str]], fields: tuple[_Field, ...]) -> bool:
     return all(own in (kind, "null") for one in examples for kind, own in zip(kinds, one, strict=True))
 
 
-def _whole(chunked: pa.ChunkedArray) -> pa.Array:
-    return chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()
+def _split(lines: Lines, fields: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where the fields of the lines that have this number of fields begin and end in the data, [fields, lines],
+    and the positions of these lines."""
+    commas, between, count = byte_positions(np.frombuffer(lines.data, np.uint8), _COMMA), fields - 1, len(lines)
+    regular = len(commas) == between * count
+    if regular:
+        index, inside = np.arange(count), commas.reshape(count, between)
+        regular = bool(((inside > lines.starts[:, None]) & (inside < lines.ends[:, None])).all())
+    if not regular:
+        # Between lines there are no commas, so a line's are those from its first to the first of the next line.
+        first = np.append(np.searchsorted(commas, lines.starts), len(commas))
+        index = np.flatnonzero(np.diff(first) == between)
+        inside = commas[first[index, None] + np.arange(between)]
+    return np.vstack([lines.starts[index], inside.T + 1]), np.vstack([inside.T, lines.ends[index]]), index
 
 
 def _typed(value: pa.Array, type_: pa.DataType) -> pa.Array:
@@ -354,43 +338,47 @@ def _true(mask: pa.Array) -> np.ndarray:
     return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
 
 
-def _bytes_of(array: pa.Array) -> np.ndarray:
-    return np.frombuffer(array.buffers()[2] or b"", np.uint8)
+def _lacks_quotes(texts: pa.Array) -> np.ndarray:
+    """Return which texts have no quote in them."""
+    offsets, data = _bytes_of(texts)
+    lacks, quotes = np.ones(len(texts), bool), np.flatnonzero(data == _QUOTE)
+    lacks[np.searchsorted(offsets, quotes, side="right") - 1] = False
+    return lacks
 
 
-def _quote_counts(array: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """Return how many quotes each text has."""
-    quotes = np.flatnonzero(_bytes_of(array)[: offsets[-1]] == _QUOTE)
-    return np.diff(np.searchsorted(quotes, offsets))
-
-
-def _is_json_number(
-    array: pa.Array, offsets: np.ndarray, before: int, after: int, dotted: bool, inner: pa.Array
-) -> np.ndarray:
-    """Return which of some texts, if Arrow or polars casts them to a number, are valid JSON numbers.
+def _is_json_number(texts: pa.Array) -> np.ndarray:
+    """Return which texts, if Arrow or polars casts them to a number, are valid JSON numbers.
 
     One or the other also accepts `+1`, `.5`, `5.`, `007`, `0x7`, `nan` and `inf`.
     """
-    data = _bytes_of(array)
-    start, end = offsets[:-1].astype(np.int64) + before, offsets[1:].astype(np.int64) - after
-    last = max(len(data) - 1, 0)
-    first = data[np.minimum(start, last)]
+    offsets, data = _bytes_of(texts)
+    if not len(data):
+        return np.zeros(len(texts), bool)
+    places = offsets.astype(np.int64)  # numpy's index, to which it would convert at each use
+    start, end = places[:-1], places[1:]
+    first = data.take(start, mode="clip")
     minus = first == _MINUS
     if minus.any():
         start = start + minus
-        first = data[np.minimum(start, last)]
-    second = data[np.minimum(start + 1, last)]
+        first = data.take(start, mode="clip")
     is_digit = (first >= _ZERO) & (first <= _NINE)
-    padded = (first == _ZERO) & (((second >= _ZERO) & (second <= _NINE)) | (second | 32 == _X)) & (start + 1 < end)
-    good = (start < end) & is_digit & ~padded
-    if dotted:
-        return good & ~_true(pc.match_substring_regex(inner, r"\.(?:[^0-9]|$)"))
-    good &= data[np.clip(end - 1, 0, last)] != _DOT
+    good = (start < end) & is_digit & (data.take(end - 1, mode="clip") != _DOT)
+    zero = np.flatnonzero(first == _ZERO)
+    if len(zero):
+        second = data.take(start[zero] + 1, mode="clip")
+        digit_or_x = ((second >= _ZERO) & (second <= _NINE)) | (second | 32 == _X)
+        good[zero[digit_or_x & (start[zero] + 1 < end[zero])]] = False
     # A byte below 0 wraps around, so one comparison identifies a digit.
     lone = (data[:-1] == _DOT) & (data[1:] - np.uint8(_ZERO) > _NINE - _ZERO)
     if lone.any():
         good[np.searchsorted(offsets, np.flatnonzero(lone), side="right") - 1] = False
     return good
+
+
+def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the offsets of binary values, and the bytes from which they count."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, texts.offset * 4)
+    return offsets, np.frombuffer(texts.buffers()[2] or b"", np.uint8)[: offsets[-1]]
 
 
 def _numbers(inner: pa.Array, column: Column | None) -> tuple[pa.Array, np.ndarray]:
