@@ -687,7 +687,7 @@ def test_framed_records_are_read_back(records):
         piece, left = left[:size], left[size:]
         return piece
 
-    found = [r for block in read_records(read, 1 << 10, 1 << 20) for r in block.array().to_pylist()]
+    found = [r for block in read_records(read, 1 << 10, 1 << 20) for r in block.array.to_pylist()]
     assert found == records
 
 

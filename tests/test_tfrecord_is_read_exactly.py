@@ -20,6 +20,7 @@ from beam_score.transforms.formats.reading.blocks import read_split
 from beam_score.transforms.formats.tfrecord.examples import _parse_one, parse
 from beam_score.transforms.formats.tfrecord.reader import FORMAT as TFRECORD
 from beam_score.transforms.formats.tfrecord.wire import BYTES, FLOAT, INT64
+from beam_score.transforms.framing import crc32c
 from beam_score.transforms.framing.tfrecord import PADDING, Records
 from beam_score.transforms.rows.block import ROW
 from beam_score.transforms.rows.faults import FAULTS
@@ -377,6 +378,22 @@ def test_a_wrong_data_crc_costs_its_record(tmp_path):
     assert rows[40] == "corrupt_record" and len(rows) == 100 and not stretches and rows[41]["x"] == 41
     (letter,) = [r for c in TFRECORD.read(FileRange(str(path), 0), reading(ALL)) for r in c.rejected.to_pylist()]
     assert letter["payload"] == bytes(data[at : at + len(records[40])])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sizes=strategies.lists(strategies.integers(0, 12) | strategies.integers(0, 9_000), max_size=40),
+    wrong=strategies.dictionaries(
+        strategies.integers(0, 39),
+        strategies.sampled_from([1 << k for k in range(32)]) | strategies.integers(1, 2**32 - 1),
+    ),
+    start=strategies.integers(0, 2),
+)
+def test_crcs_of_many_records_are_those_of_each(sizes, wrong, start):
+    records = [random.Random(size).randbytes(size) for size in sizes]
+    stored = np.array([google_crc32c.value(record) ^ wrong.get(i, 0) for i, record in enumerate(records)], np.uint32)
+    found = crc32c.hold(pa.array(records, pa.binary()).slice(start), stored[start:])
+    assert found.tolist() == [i not in wrong for i in range(len(records))][start:]
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**40, 10_000])

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.framing import crc32c
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
 from beam_score.transforms.stores.compression import CorruptStream, Refuted
 
@@ -46,13 +47,11 @@ class Records:
 
     def sound(self) -> np.ndarray:
         """Return which records have a correct data CRC."""
-        crc, buffer = google_crc32c.value, self.buffer
-        found = [crc(buffer[start:end]) for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True)]
-        stored = _words(buffer, "<u4")[self.ends]
-        return _masked(np.array(found, np.uint32)) == stored
+        return crc32c.hold(self.array, _unmasked(_words(self.buffer, "<u4")[self.ends]))
 
+    @functools.cached_property
     def array(self) -> pa.Array:
-        """Return the records as a binary array (a copy)."""
+        """The records as a binary array (a copy)."""
         return spans(self.buffer, self.starts, self.ends)
 
 
@@ -197,6 +196,11 @@ def _masked(crc: np.ndarray) -> np.ndarray:
     """Return the form in which a CRC is stored, so that a CRC over stored ones stays strong."""
     rotated = (crc >> np.uint32(15)) | (crc << np.uint32(17))
     return rotated + np.uint32(0xA282EAD8)
+
+
+def _unmasked(stored: np.ndarray) -> np.ndarray:
+    rotated = stored - np.uint32(0xA282EAD8)
+    return (rotated >> np.uint32(17)) | (rotated << np.uint32(15))
 
 
 @functools.cache

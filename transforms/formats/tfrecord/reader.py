@@ -221,7 +221,7 @@ def _chunk(records: Records, row: int, settings: ReadSettings) -> Chunk:
     numbers = np.arange(row, row + len(records))
     origin = None
     if settings.payload:
-        origin = Origin("records", row, pa.RecordBatch.from_arrays([records.array()], ["record"]))
+        origin = Origin("records", row, pa.RecordBatch.from_arrays([records.array], ["record"]))
     if len(corrupt):
         records, numbers = Records(records.buffer, records.starts[sound], records.ends[sound]), numbers[sound]
     names = (*settings.contract_columns, *settings.kept_undeclared)
@@ -252,7 +252,7 @@ def _rows(records: Records, numbers: np.ndarray, examples: Examples, settings: R
     for name in settings.kept_undeclared:
         arrays[name] = _as_text(examples, count, name)
     if settings.options.record_column is not None:
-        arrays[settings.options.record_column] = records.array()
+        arrays[settings.options.record_column] = records.array
     order = settings.columns.order
     for name in sorted({name for _, name in examples.others}):
         index = np.array([i for i, other in examples.others if other == name], np.int64)
