@@ -11,10 +11,10 @@ LF, CR, TAB, SPACE = 10, 13, 9, 32
 Buffer = bytes | bytearray | memoryview
 """Any buffer of bytes, such as a `pa.Buffer`."""
 
-CACHED_BYTES = 1 << 16
-"""Of a piece, a multiple of 64: it fits the CPU's cache, which takes half the time of a whole block, and numpy's
-results are so small that the C library maps no new memory for each: with many fields, that takes a third of the time of
-twice this size."""
+PIECE_BYTES = 1 << 20
+"""Of a text, a multiple of 64. Small enough for a processor's cache; but each call of numpy lets another thread take
+Python's lock, and with pieces of 64 KiB two threads over CSV with 1% bad rows had 0.92 of the rate, over JSON Lines 0.85.
+"""
 
 
 def line_spans(data: Buffer) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +53,8 @@ def line_end_positions(text: np.ndarray) -> np.ndarray:
 def byte_positions(text: np.ndarray, *bytes_: int) -> np.ndarray:
     """Return the positions, ascending, of all occurrences of some bytes in a uint8 array."""
     found = [np.array([], np.int64)]
-    for start in range(0, len(text), CACHED_BYTES):
-        piece = text[start : start + CACHED_BYTES]
+    for start in range(0, len(text), PIECE_BYTES):
+        piece = text[start : start + PIECE_BYTES]
         same = piece == bytes_[0]
         for byte in bytes_[1:]:
             same |= piece == byte
@@ -75,8 +75,8 @@ def count_where(data: Buffer, test: Callable[[np.ndarray], np.ndarray]) -> int:
       test: takes uint8 numbers, returns booleans.
     """
     text = np.frombuffer(data, np.uint8)
-    pieces = range(0, len(text), CACHED_BYTES)
-    return sum(int(np.count_nonzero(test(text[at : at + CACHED_BYTES]))) for at in pieces)
+    pieces = range(0, len(text), PIECE_BYTES)
+    return sum(int(np.count_nonzero(test(text[at : at + PIECE_BYTES]))) for at in pieces)
 
 
 def is_white(byte: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import CACHED_BYTES, LF, byte_positions
+from beam_score.transforms.framing.lines import PIECE_BYTES, LF, byte_positions
 
 _MANY = 0.1
 """Share of the records; to look twice as many up takes as long as to list all."""
@@ -97,8 +97,8 @@ def by_line_ends(text: np.ndarray) -> ByLineEnds | None:
         return None
     words = np.zeros(-(-len(text) // 64), "<u8")
     octets = words.view(np.uint8)
-    for start in range(0, len(text), CACHED_BYTES):
-        bits = np.packbits(text[start : start + CACHED_BYTES] == LF, bitorder="little")
+    for start in range(0, len(text), PIECE_BYTES):
+        bits = np.packbits(text[start : start + PIECE_BYTES] == LF, bitorder="little")
         octets[start // 8 : start // 8 + len(bits)] = bits
     follows = words << np.uint64(1)
     follows[1:] |= words[:-1] >> np.uint64(63)
