@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from beam_score.transforms.framing.lines import PIECE_BYTES, LF, byte_positions
+from beam_score.transforms.framing.lines import LF, PIECE_BYTES, byte_positions
 
 _MANY = 0.1
 """Share of the records; to look twice as many up takes as long as to list all."""
