@@ -22,8 +22,8 @@ _DIGIT_BITS = 6
 def hold(records: pa.Array, crcs: np.ndarray) -> np.ndarray:
     """Return which records have these CRCs.
 
-    That wrong records of a group cancel each other is as improbable as that a CRC does not notice damage. Single bits in
-    the CRCs of two records could, if less than 4 bytes lie between: so short records are checked one by one.
+    That wrong records of a group cancel each other is as improbable as that a CRC does not notice damage. Single bits
+    in the CRCs of two records could, if less than 4 bytes lie between: so short records are checked one by one.
 
     Args:
       records: binary, without nulls, each after the other in memory.
