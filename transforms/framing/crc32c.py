@@ -13,6 +13,8 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.texts import Texts
+
 _GROUP_BITS = 12
 """Records that end in the same 4 KiB are checked together: two tables suffice, and a wrong record costs few calls."""
 
@@ -30,11 +32,11 @@ def hold(records: pa.Array, crcs: np.ndarray) -> np.ndarray:
       crcs: uint32.
     """
     count = len(records)
-    offsets = np.frombuffer(records.buffers()[1], np.int32, count + 1, records.offset * 4).astype(np.int64)
     good = np.ones(count, bool)
     if not count:
         return good
-    starts, ends, data = offsets[:-1], offsets[1:], records.buffers()[2] or pa.py_buffer(b"")
+    offsets, data = Texts(records, (count,)).buffers()
+    starts, ends = offsets[:-1], offsets[1:]
     short = np.flatnonzero(ends - starts < 4)
     stored, crcs = crcs, crcs.copy()
     crcs[short] = _crcs(data, starts[short], ends[short])
@@ -49,9 +51,9 @@ def hold(records: pa.Array, crcs: np.ndarray) -> np.ndarray:
     return good
 
 
-def _crcs(data: pa.Buffer, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    crc, view = google_crc32c.value, memoryview(data)
-    return np.array([crc(bytes(view[a:b])) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], np.uint32)
+def _crcs(data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+    return np.array([google_crc32c.value(data[start:end].tobytes()) for start, end in pairs], np.uint32)
 
 
 def _followed(crcs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -85,10 +87,9 @@ def _tables(digit: int) -> np.ndarray:
         below = _tables(digit - 1)
         once = _apply(below[1 << 10 : 2 << 10], below[-1 << 10 :])  # one of the digit below after 63 of them
     else:
-        # One byte: what is shifted out selects what is added. 0x82F63B78 is the polynomial, with its bits reversed.
-        added = np.arange(256, dtype=np.uint32)
-        for _ in range(8):
-            added = (added >> np.uint32(1)) ^ np.where(added & np.uint32(1), np.uint32(0x82F63B78), np.uint32(0))
+        # One byte: what is shifted out selects what is added.
+        nothing = google_crc32c.value(b"\0")
+        added = np.array([google_crc32c.value(bytes([byte])) ^ nothing for byte in range(256)], np.uint32)
         once = added[identity & np.uint32(255)] ^ (identity >> np.uint32(8))
     functions = [identity]
     while len(functions) < 1 << _DIGIT_BITS:

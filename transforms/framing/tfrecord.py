@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from beam_score.transforms.arrays.plain import cut_out
 from beam_score.transforms.framing import crc32c
 from beam_score.transforms.framing.lines import MAX_PAYLOAD_BYTES
 from beam_score.transforms.stores.compression import CorruptStream, Refuted
@@ -52,7 +53,7 @@ class Records:
     @functools.cached_property
     def array(self) -> pa.Array:
         """The records as a binary array (a copy)."""
-        return spans(self.buffer, self.starts, self.ends)
+        return cut_out(pa.py_buffer(self.buffer), self.starts, self.ends)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,17 +138,6 @@ def walk(buffer: bytes, size: int, max_row_bytes: int) -> tuple[Records, int, st
     data = starts + HEADER_BYTES
     lengths = _words(buffer, "<u8")[starts].astype(np.int64)
     return Records(buffer, data, data + lengths), at, state
-
-
-def spans(buffer: bytes, starts: np.ndarray, ends: np.ndarray) -> pa.Array:
-    """Return pieces of a buffer, in ascending order, as a binary array."""
-    offsets = np.empty(2 * len(starts) + 1, np.int64 if len(buffer) > 2**31 - 1 else np.int32)
-    offsets[0:-1:2], offsets[1::2], offsets[-1] = starts, ends, ends[-1] if len(ends) else 0
-    # Every second value of an array whose other values are the gaps.
-    type_ = pa.large_binary() if offsets.dtype == np.int64 else pa.binary()
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(buffer)]
-    both = pa.Array.from_buffers(type_, 2 * len(starts), buffers)
-    return both.take(pa.array(np.arange(0, 2 * len(starts), 2))).cast(pa.binary())
 
 
 def frame(record: bytes) -> bytes:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, nulls, owners, with_leaves
-from beam_score.transforms.arrays.plain import broken_text, is_list
+from beam_score.transforms.arrays.plain import broken_text, filter_rows, is_list
 from beam_score.transforms.rows.as_json import pieces_of, spelling, text_or_base64
 
 MARKER = "_not_finite"
@@ -56,7 +56,7 @@ def json_pieces(table: pa.Table, not_finite: str) -> Sequence[bytes | pa.Buffer]
                 )
             elif marks is not None:
                 odd |= marks < len(_MARKS) - 1
-    rows = pa.table(columns)
+    rows = pa.RecordBatch.from_pydict(columns)
     pieces = pieces_of(rows)
     if not odd.any():
         return pieces
@@ -64,11 +64,11 @@ def json_pieces(table: pa.Table, not_finite: str) -> Sequence[bytes | pa.Buffer]
 
     # An Arrow column cannot mix numbers and strings, or strings and objects.
     lines = b"".join(pieces).split(b"\n")
-    frame = pl.from_arrow(rows)
+    frame = pl.from_arrow(filter_rows(rows, odd))
     assert isinstance(frame, pl.DataFrame)
     at = np.flatnonzero(odd)
     values = {name: column.take(pa.array(at)).to_pylist() for name, column in binary.items()}
-    for number, row in enumerate(frame.filter(pl.Series(odd)).iter_rows(named=True)):
+    for number, row in enumerate(frame.iter_rows(named=True)):
         row |= {name: rows[number] for name, rows in values.items()}
         lines[at[number]] = orjson.dumps(_spelled(row, not_finite), default=str)
     return [b"\n".join(lines)]

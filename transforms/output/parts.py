@@ -23,7 +23,7 @@ MAX_GROUP_ROWS = 1 << 20
 _DISTINCT_SAMPLE = 10_000
 
 _ROWS_AT_ONCE = 1 << 14
-"""Rows that are encoded as text together. The allocator keeps the memory of such pieces, some MB; that of larger ones
+"""Rows that are prepared for text together. The allocator keeps the memory of such pieces, some MB; that of larger ones
 it gets from the system each time."""
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _LONGEST_NAME = 1 << 10
+"""Bytes of the first name of an object. With a longer one, objects are encoded one by one."""
+
 _ROWS_AT_ONCE = 1 << 11
 """Rows whose text stays in a processor's cache until it is complete."""
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_score.transforms.arrays.nested import leaves, owners
-from beam_score.transforms.arrays.plain import distinct_pairs, nulls_of, values_of, whole
+from beam_score.transforms.arrays.plain import distinct_pairs, is_true, nulls_of, values_of, whole
 from beam_score.transforms.common.names import near_miss
 from beam_score.transforms.contract.columns import Column, Contract
 from beam_score.transforms.contract.numbers import BLANKS, parse_bool, parse_float, parse_integer, with_decimal_point
@@ -143,19 +143,19 @@ def judge(
         values, wrong_type, out_of_range = parse(text, column.dtype)
         if column.lacks_nan and column.is_integer and wrong_type.any():
             at = np.flatnonzero(wrong_type)
-            at = at[_true(pc.match_substring_regex(found.take(pa.array(at)), _NAN, ignore_case=True))]
+            at = at[is_true(pc.match_substring_regex(found.take(pa.array(at)), _NAN, ignore_case=True))]
             wrong_type[at] = False
             values = _with_nulls(values, at)
         if column.is_integer and column.finite and wrong_type.any():
             # A number, valid in a float column, that does not fit an integer dtype.
             at = np.flatnonzero(wrong_type)
             endless = np.zeros(len(values), bool)
-            endless[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
+            endless[at] = is_true(pc.match_substring_regex(found.take(pa.array(at)), _ENDLESS, ignore_case=True))
             refuse(endless, "not_finite", column.describe() + NAN_HINT)
         if wrong_type.any() and column.is_numeric and column.decimal != ",":
             at = np.flatnonzero(wrong_type)
             commas = np.zeros(len(values), bool)
-            commas[at] = _true(pc.match_substring_regex(found.take(pa.array(at)), _DECIMAL_COMMA))
+            commas[at] = is_true(pc.match_substring_regex(found.take(pa.array(at)), _DECIMAL_COMMA))
             refuse(commas, "wrong_type", f'{column.describe()}; for numbers with a decimal comma set decimal: ","')
         refuse(wrong_type, "wrong_type")
         if out_of_range.any():
@@ -167,7 +167,7 @@ def judge(
             bad[fault.index] = True
             faults.append(fault)
     elif values.type != column.arrow_type:
-        refuse(_true(values.is_valid()), "wrong_type", f"{column.describe()}, and the block has {values.type}")
+        refuse(is_true(values.is_valid()), "wrong_type", f"{column.describe()}, and the block has {values.type}")
         values = pa.nulls(len(values), column.arrow_type)
     if column.lacks_nan:
         values = _nan_as_null(column, values, refuse)
@@ -250,17 +250,13 @@ def _judge_values(column: Column, values: pa.Array, refuse: Callable[..., None])
     if column.allowed is not None:
         allowed = [a.encode() if column.dtype == "bytes" else a for a in column.allowed]
         inside = pc.is_in(flat, pa.array(allowed, flat.type), skip_nulls=True)
-        refuse(spread(_true(pc.and_(flat.is_valid(), pc.invert(inside)))), "not_allowed")
+        refuse(spread(is_true(pc.and_(flat.is_valid(), pc.invert(inside)))), "not_allowed")
     if column.min_length is not None or column.max_length is not None:
         length = pc.binary_length(flat) if column.dtype == "bytes" else pc.utf8_length(flat)
         if column.min_length is not None:
-            refuse(spread(_true(pc.less(length, column.min_length))), "out_of_range")
+            refuse(spread(is_true(pc.less(length, column.min_length))), "out_of_range")
         if column.max_length is not None:
-            refuse(spread(_true(pc.greater(length, column.max_length))), "out_of_range")
-
-
-def _true(mask: pa.Array) -> np.ndarray:
-    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
+            refuse(spread(is_true(pc.greater(length, column.max_length))), "out_of_range")
 
 
 def _all_inside(column: Column, numbers: np.ndarray) -> bool:

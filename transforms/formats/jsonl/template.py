@@ -17,8 +17,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_score.transforms.arrays.plain import cut_out, mask_of, nulls_of, numpy_type, values_of, with_values
-from beam_score.transforms.arrays.texts import has_text
+from beam_score.transforms.arrays.plain import cut_out, is_true, mask_of, nulls_of, numpy_type, values_of, with_values
+from beam_score.transforms.arrays.texts import Texts, has_text
 from beam_score.transforms.contract.columns import Column
 from beam_score.transforms.formats.base import ReadSettings
 from beam_score.transforms.formats.jsonl.exact import LineJudge, Row, members
@@ -253,7 +253,7 @@ class TemplateLines:
             value, known = _numbers(_text(inner, fits), column)
         elif field.kind == "literal":
             words = _text(inner, fits)
-            true, false = _true(pc.equal(words, "true")), _true(pc.equal(words, "false"))
+            true, false = is_true(pc.equal(words, "true")), is_true(pc.equal(words, "false"))
             known = true | false
             value = pa.array(true, mask=~known)
         else:
@@ -268,7 +268,7 @@ class TemplateLines:
             if field.nullable:
                 unlike = np.flatnonzero(good & ~fits)
                 none = f"{field.prefix}null{field.suffix}".encode()
-                null[unlike] = _true(pc.equal(cut_out(data, starts[unlike], ends[unlike]), none))
+                null[unlike] = is_true(pc.equal(cut_out(data, starts[unlike], ends[unlike]), none))
             good &= fits | null
         if field.column is not None and column is None:  # undeclared: its JSON text
             value = _text(inner, fits)
@@ -325,22 +325,17 @@ def _typed(value: pa.Array, type_: pa.DataType) -> pa.Array:
 
 
 def _text(values: pa.Array, valid: np.ndarray) -> pa.Array:
-    """Return binary values as strings, null where they are not valid, without a copy.
+    """Return values of `cut_out` as strings, null where they are not valid, without a copy.
 
     The block is UTF-8, and a text that fits was cut between characters; what is behind a null is not read.
     """
     bits = None if valid.all() else mask_of(valid).buffers()[1]
-    offsets = np.frombuffer(values.buffers()[1], np.int32, count=values.offset + len(values) + 1)[values.offset :]
-    return pa.Array.from_buffers(pa.string(), len(values), [bits, pa.py_buffer(offsets), values.buffers()[2]])
-
-
-def _true(mask: pa.Array) -> np.ndarray:
-    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
+    return pa.Array.from_buffers(pa.string(), len(values), [bits, *values.buffers()[1:]])
 
 
 def _lacks_quotes(texts: pa.Array) -> np.ndarray:
     """Return which texts have no quote in them."""
-    offsets, data = _bytes_of(texts)
+    offsets, data = Texts(texts, (len(texts),)).buffers()
     lacks, quotes = np.ones(len(texts), bool), np.flatnonzero(data == _QUOTE)
     lacks[np.searchsorted(offsets, quotes, side="right") - 1] = False
     return lacks
@@ -351,11 +346,10 @@ def _is_json_number(texts: pa.Array) -> np.ndarray:
 
     One or the other also accepts `+1`, `.5`, `5.`, `007`, `0x7`, `nan` and `inf`.
     """
-    offsets, data = _bytes_of(texts)
+    offsets, data = Texts(texts, (len(texts),)).buffers()
     if not len(data):
         return np.zeros(len(texts), bool)
-    places = offsets.astype(np.int64)  # numpy's index, to which it would convert at each use
-    start, end = places[:-1], places[1:]
+    start, end = offsets[:-1], offsets[1:]
     first = data.take(start, mode="clip")
     minus = first == _MINUS
     if minus.any():
@@ -373,12 +367,6 @@ def _is_json_number(texts: pa.Array) -> np.ndarray:
     if lone.any():
         good[np.searchsorted(offsets, np.flatnonzero(lone), side="right") - 1] = False
     return good
-
-
-def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the offsets of binary values, and the bytes from which they count."""
-    offsets = np.frombuffer(texts.buffers()[1], np.int32, len(texts) + 1, texts.offset * 4)
-    return offsets, np.frombuffer(texts.buffers()[2] or b"", np.uint8)[: offsets[-1]]
 
 
 def _numbers(inner: pa.Array, column: Column | None) -> tuple[pa.Array, np.ndarray]:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from beam_score.transforms.arrays.plain import broken_text
-from beam_score.transforms.framing.tfrecord import Records, spans
+from beam_score.transforms.arrays.plain import broken_text, cut_out
+from beam_score.transforms.framing.tfrecord import Records
 
 BYTES, FLOAT, INT64 = 1, 2, 3
 KIND_NAMES = {BYTES: "bytes_list", FLOAT: "float_list", INT64: "int64_list"}
@@ -169,7 +169,7 @@ class LockStep:
         at = at[(high != 0) | (self.key_size[at] > 8)]
         if len(at):
             at = at[np.argsort(self.key[at])]
-            names = spans(self.buffer, self.key[at], self.key[at] + self.key_size[at])
+            names = cut_out(pa.py_buffer(self.buffer), self.key[at], self.key[at] + self.key_size[at])
             self.slow[self.row[at[broken_text(names)]]] = True
 
     def values(self) -> dict[int, tuple[np.ndarray, ...]]:
@@ -259,7 +259,7 @@ class LockStep:
         lo, hi = np.searchsorted(entry, at), np.searchsorted(entry, at, side="right")
         counts = hi - lo
         index = _ragged(lo, counts, 1)
-        return Lists(row, counts, spans(self.buffer, start[index], end[index]))
+        return Lists(row, counts, cut_out(pa.py_buffer(self.buffer), start[index], end[index]))
 
     def others(self, known: list[np.ndarray]) -> list[tuple[int, str]]:
         at = np.flatnonzero(self.other & ~self.slow[self.row])
